@@ -1,0 +1,40 @@
+"""funcnet: functional neural networks on JAX, with a hand-derived backward pass beside every forward pass.
+
+Modules load when they are first used, so `import funcnet` costs nothing and `funcnet --help` need not wait for jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from funcnet import (
+        checkpoints, data, errors, gradients, initializers, layers, losses, metrics, models, optimizers, plotting,
+        schedules, summaries, training, trees, types,
+    )  # fmt: skip
+    from funcnet.types import Gradient, Layer, Optimizer, Report, TrainState
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "checkpoints", "data", "errors", "gradients", "initializers", "layers", "losses", "metrics", "models",
+    "optimizers", "plotting", "schedules", "summaries", "training", "trees", "types",
+)  # fmt: skip
+_TYPES = ("Gradient", "Layer", "Optimizer", "Report", "TrainState")
+
+__all__ = [
+    "Gradient", "Layer", "Optimizer", "Report", "TrainState", "checkpoints", "data", "errors", "gradients",
+    "initializers", "layers", "losses", "metrics", "models", "optimizers", "plotting", "schedules", "summaries",
+    "training", "trees", "types",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"funcnet.{name}")
+    if name in _TYPES:
+        return getattr(importlib.import_module("funcnet.types"), name)
+    raise AttributeError(f"module 'funcnet' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,59 @@
+"""What a user can catch. Every message begins with what the user wrote, then says what was expected, what came
+and how to mend it. All are `ValueError` unless their docstring names another base."""
+
+__all__ = [
+    "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DivergenceError", "DtypeError", "FormatError",
+    "FuncnetError", "LabelError", "MissingExtraError", "MissingKeyError", "ShapeError", "StructureError",
+]  # fmt: skip
+
+
+class FuncnetError(Exception):
+    """The base of all errors that funcnet itself raises."""
+
+
+class ShapeError(FuncnetError, ValueError):
+    """An array of the wrong shape."""
+
+
+class DtypeError(FuncnetError, TypeError):
+    """An array of the wrong dtype, or no array at all. A `TypeError`."""
+
+
+class StructureError(FuncnetError, ValueError):
+    """A tree (params, state, gradients, residuals) that is not the one the function made."""
+
+
+class MissingKeyError(FuncnetError, ValueError):
+    """A layer draws random numbers and got no key."""
+
+
+class ConfigError(FuncnetError, ValueError):
+    """A hyper-parameter or option with an impossible value or an unknown name."""
+
+
+class DataError(FuncnetError, ValueError):
+    """Data that cannot be trained on: empty, NaN, too short."""
+
+
+class LabelError(DataError):
+    """A class label that is negative, too large, or no integer."""
+
+
+class FormatError(DataError):
+    """A file that does not hold what its format promises."""
+
+
+class ChecksumError(DataError):
+    """A file whose hash is not the recorded one."""
+
+
+class CheckpointError(FuncnetError, ValueError):
+    """Saved weights that cannot be read, or do not fit the model."""
+
+
+class DivergenceError(FuncnetError, ArithmeticError):
+    """Training that left the finite numbers. An `ArithmeticError`."""
+
+
+class MissingExtraError(FuncnetError, ImportError):
+    """A package of one of funcnet's extras is not installed. An `ImportError`."""

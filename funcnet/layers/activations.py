@@ -1,0 +1,378 @@
+"""Activation functions, each with its derivative on the line below.
+
+Conventions at kinks are those of `jax.nn`, and a test holds each. The forwards are written so that their autodiff
+agrees with the derivative *at* the kink too, and so that NaN comes out where NaN goes in.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import erfc
+
+from funcnet.errors import ConfigError
+from funcnet.layers.checks import check_axis, check_empty, check_floating, check_leaves, require_key, spell
+from funcnet.layers.layer import elementwise, layer, parameterless
+from funcnet.types import Layer
+
+__all__ = [
+    "binary_step", "elu", "gelu", "leaky_relu", "log_sigmoid", "log_softmax", "prelu", "relu", "rrelu", "sigmoid",
+    "silu", "softmax", "softplus", "tanh",
+]  # fmt: skip
+
+
+def sigmoid() -> Layer:
+    """Logistic sigmoid, y = σ(x) = 1 / (1 + e⁻ˣ).
+
+    Flat outside [−6, 6] and at most 0.25 steep, so gradients vanish through many of them; the output is not centred.
+
+    Backward. σ′ = e⁻ˣ / (1 + e⁻ˣ)² = σ (1 − σ), so dx = y (1 − y) ⊙ g. Kept: y.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.sigmoid().apply((), (), jnp.array([0.0]))[0]
+    Array([0.5], dtype=float32)
+    """
+    return elementwise(jax.lax.logistic, lambda x, y: y * (1 - y), keep="y", name="sigmoid()")
+
+
+def tanh() -> Layer:
+    """Hyperbolic tangent, y = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ).
+
+    Backward. tanh′ = 1 − tanh², so dx = (1 − y²) ⊙ g. Kept: y.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.tanh().apply((), (), jnp.array([0.0]))[0]
+    Array([0.], dtype=float32)
+    """
+    return elementwise(jnp.tanh, lambda x, y: (1 - y) * (1 + y), keep="y", name="tanh()")
+
+
+def relu() -> Layer:
+    """Rectified linear unit, y = max(0, x).
+
+    Backward. dx = g where x > 0, else 0; at the kink x = 0 the derivative is 0. Since y > 0 exactly where x > 0,
+    y is enough. Kept: y.
+
+    References: Nair, Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", ICML 2010.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.relu().apply((), (), jnp.array([-2.0, 3.0]))[0]
+    Array([0., 3.], dtype=float32)
+    """
+    # Not maximum(x, 0), whose autodiff at 0 is 0.5; not where(x > 0, x, 0), which turns NaN into 0.
+    return elementwise(lambda x: jnp.where(x <= 0, 0, x), lambda x, y: (y > 0).astype(y.dtype), keep="y", name="relu()")
+
+
+def leaky_relu(negative_slope: float = 0.01) -> Layer:
+    """Leaky ReLU, y = x for x ≥ 0, y = a x below: no unit can die.
+
+    Backward. dx = g where x ≥ 0, a g below; at the kink x = 0 the derivative is 1. Kept: x.
+
+    References: Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", ICML 2013.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.leaky_relu(0.1).apply((), (), jnp.array([-2.0, 3.0]))[0]
+    Array([-0.2,  3. ], dtype=float32)
+    """
+    return elementwise(
+        lambda x: jnp.where(x >= 0, x, negative_slope * x),
+        lambda x, y: jnp.where(x >= 0, 1, jnp.full_like(x, negative_slope)),
+        keep="x",
+        name=spell(leaky_relu, negative_slope=negative_slope),
+    )
+
+
+def prelu(negative_slope: float = 0.25) -> Layer:
+    """Parametric ReLU: leaky ReLU whose slope a is learned, one for the whole layer.
+
+    Args:
+        negative_slope: its start.
+
+    Params: `negative_slope` ().
+
+    Backward. Below zero y = a x, so ∂y/∂a = x there: da = Σ_{x<0} x g; dx = g where x ≥ 0, a g below; at the kink
+    x = 0 the derivatives are 1 for x and 0 for a. Kept: x.
+
+    References: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 1.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> params, state = fn.layers.prelu().init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> fn.layers.prelu().apply(params, state, jnp.array([[-2.0, 3.0]]))[0]
+    Array([[-0.5,  3. ]], dtype=float32)
+    """
+    name = spell(prelu, negative_slope=negative_slope)
+
+    def init(key, x):
+        del key
+        check_floating(name, x)
+        return {"negative_slope": jnp.asarray(negative_slope, x.dtype)}, ()
+
+    def forward(params, state, x, *, key=None, train=False):
+        del key, train
+        check_empty(name, "state", state)
+        check_floating(name, x)
+        check_leaves(name, params, x, {"negative_slope": ()})
+        return jnp.where(x >= 0, x, params["negative_slope"] * x), (), x
+
+    def backward(params, x, dy):
+        dslope = jnp.sum(jnp.where(x >= 0, 0, x * dy))
+        return {"negative_slope": dslope}, jnp.where(x >= 0, dy, params["negative_slope"] * dy)
+
+    return layer(init, forward, backward, name=name)
+
+
+def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
+    """Randomised leaky ReLU: in training each negative number gets a slope drawn from U(lower, upper).
+
+    At evaluation the slope is the mean, (lower + upper) / 2. Training needs a key.
+
+    Backward. y = a ⊙ x with slopes a (1 where x ≥ 0) that do not depend on x otherwise: dx = a ⊙ g; at the kink
+    x = 0 the derivative is 1. Kept: a.
+
+    Raises:
+        ConfigError: lower > upper.
+        MissingKeyError: in training without a key.
+
+    References: Xu, Wang, Chen, Li, "Empirical Evaluation of Rectified Activations in Convolution Network", 2015.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.rrelu(0.2, 0.4).apply((), (), jnp.array([-1.0, 3.0]))[0]
+    Array([-0.3,  3. ], dtype=float32)
+    """
+    name = spell(rrelu, lower=lower, upper=upper)
+    if not lower <= upper:
+        raise ConfigError(f"{name}: expected lower <= upper, got {lower} and {upper}; swap them.")
+
+    def forward(x, *, key, train):
+        check_floating(name, x)
+        if train:
+            require_key(name, key)
+            # Drawn in float32 whatever the mode, so that one key gives one set of slopes.
+            slopes = jax.random.uniform(key, x.shape, jnp.float32, lower, upper).astype(x.dtype)
+        else:
+            slopes = jnp.full_like(x, (lower + upper) / 2)
+        slopes = jnp.where(x >= 0, 1, slopes)
+        return slopes * x, slopes
+
+    return parameterless(forward, lambda slopes, dy: slopes * dy, name=name)
+
+
+def elu(alpha: float = 1.0) -> Layer:
+    """Exponential linear unit, y = x for x > 0, y = α (eˣ − 1) below.
+
+    Backward. dx = g where x > 0, α eˣ g below; at x = 0 the derivative is α. Kept: x.
+
+    References: Clevert, Unterthiner, Hochreiter, "Fast and Accurate Deep Network Learning by ELUs", ICLR 2016.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.elu().apply((), (), jnp.array([0.0, 3.0]))[0]
+    Array([0., 3.], dtype=float32)
+    """
+    # Both branches of a `where` are computed; without the inner minimum e^x overflows on the unused one, and
+    # autodiff multiplies that infinity by 0.
+    return elementwise(
+        lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(_nonpositive(x))),
+        lambda x, y: jnp.where(x > 0, 1, alpha * jnp.exp(_nonpositive(x))),
+        keep="x",
+        name=spell(elu, alpha=alpha),
+    )
+
+
+def _nonpositive(x):
+    return jnp.where(x > 0, 0, x)
+
+
+def silu() -> Layer:
+    """SiLU or Swish, y = x σ(x).
+
+    Backward. y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ)), so dx = σ (1 + x (1 − σ)) ⊙ g. Kept: x.
+
+    References: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017; Ramachandran, Zoph, Le, "Searching for
+    Activation Functions", 2017.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.silu().apply((), (), jnp.array([0.0]))[0]
+    Array([0.], dtype=float32)
+    """
+
+    def derivative(x, y):
+        del y
+        s = jax.lax.logistic(x)
+        return s * (1 + x * (1 - s))
+
+    return elementwise(lambda x: x * jax.lax.logistic(x), derivative, keep="x", name="silu()")
+
+
+def softplus(beta: float = 1.0) -> Layer:
+    """Smooth ReLU, y = log(1 + e^(βx)) / β.
+
+    Backward. y′ = e^(βx) / (1 + e^(βx)) = σ(βx), so dx = σ(βx) ⊙ g. Kept: x.
+
+    Raises:
+        ConfigError: β is not positive.
+
+    References: Dugas, Bengio, Bélisle, Nadeau, Garcia, "Incorporating Second-Order Functional Knowledge", NIPS 2000.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.softplus().apply((), (), jnp.array([0.0, 1e4]))[0]
+    Array([6.9314718e-01, 1.0000000e+04], dtype=float32)
+    """
+    name = spell(softplus, beta=beta)
+    if not beta > 0:
+        raise ConfigError(f"{name}: expected beta > 0, got {beta!r}.")
+    return elementwise(
+        lambda x: jnp.logaddexp(beta * x, 0) / beta,
+        lambda x, y: jax.lax.logistic(beta * x),
+        keep="x",
+        name=name,
+    )
+
+
+def log_sigmoid() -> Layer:
+    """Logarithm of the sigmoid, y = log σ(x) = −log(1 + e⁻ˣ), without overflow.
+
+    Backward. y′ = σ′/σ = 1 − σ(x) = σ(−x), so dx = σ(−x) ⊙ g. Kept: x.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.log_sigmoid().apply((), (), jnp.array([-1e4, 1e4]))[0]
+    Array([-10000.,     -0.], dtype=float32)
+    """
+    return elementwise(
+        lambda x: -jnp.logaddexp(-x, 0), lambda x, y: jax.lax.logistic(-x), keep="x", name="log_sigmoid()"
+    )
+
+
+def gelu(*, approximate: bool = False) -> Layer:
+    """Gaussian error linear unit, y = x Φ(x), with Φ the normal distribution function.
+
+    Args:
+        approximate: the tanh form, y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), off by at most 5e-4.
+
+    Backward. y′ = Φ(x) + x φ(x) with φ(x) = e^(−x²/2) / √(2π); the tanh form, with t = tanh u and
+    u′ = √(2/π) (1 + 3 · 0.044715 x²), has y′ = (1 + t) / 2 + x (1 − t²) u′ / 2. dx = y′ ⊙ g. Kept: x.
+
+    References: Hendrycks, Gimpel, "Gaussian Error Linear Units", arXiv 1606.08415.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.gelu().apply((), (), jnp.array([1.0]))[0]
+    Array([0.8413447], dtype=float32)
+    """
+    name = spell(gelu, approximate=approximate)
+    if approximate:
+        return elementwise(_gelu_tanh, _gelu_tanh_derivative, keep="x", name=name)
+    return elementwise(_gelu, _gelu_derivative, keep="x", name=name)
+
+
+def _normal_cdf(x):
+    return 0.5 * erfc(-x * math.sqrt(0.5))  # erfc, not 1 + erf: no cancellation in the lower tail
+
+
+def _gelu(x):
+    return x * _normal_cdf(x)
+
+
+def _gelu_derivative(x, y):
+    del y
+    return _normal_cdf(x) + x * jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
+
+
+def _gelu_inner(x):
+    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+
+
+def _gelu_tanh(x):
+    return 0.5 * x * (1 + jnp.tanh(_gelu_inner(x)))
+
+
+def _gelu_tanh_derivative(x, y):
+    del y
+    t = jnp.tanh(_gelu_inner(x))
+    slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * jnp.square(x))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t) * (1 + t) * slope
+
+
+def binary_step(ste: str = "zero") -> Layer:
+    """Binary step, y = 1 for x ≥ 0, else 0: the perceptron's unit.
+
+    Args:
+        ste: what stands in for the derivative, which is 0 everywhere: `"zero"`, that very derivative;
+            `"identity"`, 1 everywhere (straight-through estimator); `"clip"`, 1 for |x| ≤ 1, else 0.
+
+    Backward. dx = d ⊙ g with d as chosen. The forward adds s(x) − s(x) with the second term held constant, where
+    s is the function whose derivative is d: zero in value, and autodiff sees d as well. Kept: d.
+
+    Raises:
+        ConfigError: for another `ste`.
+
+    References: Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.binary_step().apply((), (), jnp.array([-1.0, 0.0, 2.0]))[0]
+    Array([0., 1., 1.], dtype=float32)
+    """
+    name = spell(binary_step, ste=ste)
+    masks = {"zero": jnp.zeros_like, "identity": jnp.ones_like, "clip": lambda x: (jnp.abs(x) <= 1).astype(x.dtype)}
+    if ste not in masks:
+        raise ConfigError(f'{name}: expected ste to be "zero", "identity" or "clip", got {ste!r}.')
+
+    def forward(x, *, key, train):
+        del key, train
+        check_floating(name, x)
+        mask = masks[ste](x)
+        step = jnp.where(x >= 0, 1, jnp.zeros_like(x))
+        stand_in = mask * (x - jax.lax.stop_gradient(x))
+        return step + stand_in, mask
+
+    return parameterless(forward, lambda mask, dy: mask * dy, name=name)
+
+
+def softmax(axis: int = -1) -> Layer:
+    """Probabilities that sum to 1 along `axis`, y_k = e^(x_k) / Σ_j e^(x_j).
+
+    For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits: log(softmax) loses
+    precision that `log_softmax` keeps.
+
+    Backward. ∂y_k/∂x_j = y_k (δ_kj − y_j), so dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
+    Kept: y.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.softmax().apply((), (), jnp.array([[0.0, 0.0]]))[0]
+    Array([[0.5, 0.5]], dtype=float32)
+    """
+    name = spell(softmax, axis=axis)
+
+    def forward(x, *, key, train):
+        del key, train
+        check_floating(name, x)
+        check_axis(name, axis, x)
+        y = jax.nn.softmax(x, axis)
+        return y, y
+
+    def backward(y, dy):
+        return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
+
+    return parameterless(forward, backward, name=name)
+
+
+def log_softmax(axis: int = -1) -> Layer:
+    """Logarithm of the softmax, y_k = x_k − log Σ_j e^(x_j), without overflow.
+
+    Backward. ∂y_k/∂x_j = δ_kj − p_j with p = softmax(x) = e^y, so dx_j = g_j − p_j Σ_k g_k. Kept: y.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.log_softmax().apply((), (), jnp.array([[0.0, 200.0]]))[0]
+    Array([[-200.,    0.]], dtype=float32)
+    """
+    name = spell(log_softmax, axis=axis)
+
+    def forward(x, *, key, train):
+        del key, train
+        check_floating(name, x)
+        check_axis(name, axis, x)
+        y = jax.nn.log_softmax(x, axis)
+        return y, y
+
+    def backward(y, dy):
+        return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
+
+    return parameterless(forward, backward, name=name)

@@ -1,0 +1,148 @@
+"""What layers check before any mathematics runs, and how they say it.
+
+JAX broadcasts, clamps and casts in silence, and its own errors name no layer. These checks read shapes and dtypes
+only, so under `jit` they cost nothing at run time.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError, DtypeError, FuncnetError, MissingKeyError, ShapeError, StructureError
+
+__all__ = [
+    "check_arrays", "check_axis", "check_empty", "check_floating", "check_key", "check_leaves", "check_positive_integer",
+    "check_train", "require_key", "spell", "within",
+]  # fmt: skip
+
+
+def spell(constructor: Callable[..., Any], *values: Any, **options: Any) -> str:
+    """The call as a user would write it: `values` always, `options` where they differ from the default.
+
+    >>> def dense(features, *, use_bias=True): ...
+    >>> spell(dense, 10, use_bias=True), spell(dense, 10, use_bias=False)
+    ('dense(10)', 'dense(10, use_bias=False)')
+    """
+    defaults = inspect.signature(constructor).parameters
+    words = [_word(value) for value in values]
+    words += [f"{name}={_word(value)}" for name, value in options.items() if value != defaults[name].default]
+    return f"{constructor.__name__}({', '.join(words)})"
+
+
+def _word(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Lead an error that a sublayer raises with its place: `serial[2] dense(16): …`."""
+    try:
+        yield
+    except FuncnetError as error:
+        error.args = (f"{place} {error.args[0]}", *error.args[1:])
+        raise
+    except Exception as error:
+        error.add_note(f"funcnet: raised in {place}")
+        raise
+
+
+def check_key(name: str, key: Any) -> None:
+    """`key` must be one typed or raw PRNG key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
+        return
+    # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
+    if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+        return
+    raise DtypeError(
+        f"{name}: expected key to be a PRNG key, got {describe(key)}; "
+        "the order is init(key, x), with key = jax.random.key(seed)."
+    )
+
+
+def require_key(name: str, key: Any) -> None:
+    """For layers that draw random numbers in training."""
+    if key is None:
+        raise MissingKeyError(f"{name}: train=True draws random numbers, got key=None; pass key=jax.random.key(seed).")
+    check_key(name, key)
+
+
+def check_train(name: str, train: Any) -> None:
+    if not isinstance(train, bool):
+        raise DtypeError(
+            f"{name}: expected train to be a Python bool, got {describe(train)}; "
+            'under jit mark it static: jax.jit(layer.apply, static_argnames="train").'
+        )
+
+
+def check_arrays(name: str, what: str, tree: Any) -> None:
+    """Every leaf has a shape and a dtype."""
+    for leaf in jax.tree.leaves(tree):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise DtypeError(
+                f"{name}: expected {what} to be an array or jax.ShapeDtypeStruct, got {describe(tree)}; "
+                "the example input is a batch, or jax.ShapeDtypeStruct((batch, …), jnp.float32)."
+            )
+
+
+def check_floating(name: str, x: Any) -> None:
+    """`x` is one array of floating-point numbers."""
+    if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
+        raise DtypeError(
+            f"{name}: expected x of a floating dtype, got {describe(x)}; convert it with x.astype(jnp.float32), "
+            "and scale images to [0, 1] first."
+        )
+
+
+def check_axis(name: str, axis: int, x: Any) -> None:
+    if not -x.ndim <= axis < x.ndim:
+        raise ShapeError(f"{name}: expected x with an axis {axis}, got shape {x.shape}; choose another axis.")
+
+
+def check_empty(name: str, what: str, tree: Any) -> None:
+    """A layer without parameters or state has `()` in their place."""
+    if not (isinstance(tree, tuple) and tree == ()):
+        raise StructureError(
+            f"{name}: expected {what} to be (), got {describe(tree)}; the order is apply(params, state, x), "
+            "with params and state from init of this very layer."
+        )
+
+
+def check_leaves(name: str, params: Any, x: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    """`params` has exactly these leaves, with these shapes, in the dtype of `x`."""
+    if not isinstance(params, dict) or set(params) != set(shapes):
+        got = f"the leaves {sorted(params)}" if isinstance(params, dict) else describe(params)
+        raise StructureError(
+            f"{name}: expected params with the leaves {sorted(shapes)}, got {got}; the order is "
+            "apply(params, state, x), with params and state from init of this very layer."
+        )
+    for leaf, shape in shapes.items():
+        if params[leaf].shape != shape:
+            raise ShapeError(
+                f"{name}: expected params[{leaf!r}] of shape {shape}, got {params[leaf].shape}; "
+                "take params from init of this very layer."
+            )
+        if params[leaf].dtype != x.dtype:
+            raise DtypeError(
+                f"{name}: expected x of dtype {params[leaf].dtype}, the dtype of params[{leaf!r}], got {x.dtype}; "
+                "convert one of them with .astype."
+            )
+
+
+def check_positive_integer(name: str, what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: expected {what} to be a positive integer, got {value!r}.")
+
+
+def describe(value: Any) -> str:
+    """A short text for an error: arrays by dtype and shape, other things by type."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of dtype {value.dtype} and shape {tuple(value.shape)}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    text = repr(value)
+    return f"a {type(value).__name__}" + (f" {text}" if len(text) <= 40 else "")

@@ -1,0 +1,92 @@
+"""The fully connected (affine) layer."""
+
+from funcnet import initializers
+from funcnet.errors import ShapeError
+from funcnet.layers.checks import check_empty, check_floating, check_leaves, check_positive_integer, spell
+from funcnet.layers.layer import layer
+from funcnet.types import Layer
+
+__all__ = ["dense"]
+
+
+def dense(
+    features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: initializers.Initializer = initializers.lecun_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Fully connected layer, y = x W + b.
+
+    Rows are examples, so the seeds' W x with columns reads `x @ kernel` here.
+
+    Args:
+        features: width of the output.
+        use_bias: whether there is a b.
+        kernel_init, bias_init: `(key, shape, dtype) -> array`.
+
+    Input (batch, …, in), output (batch, …, features).
+    Params: `kernel` (in, features), `bias` (features,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y. From y_nk = Σ_j x_nj W_jk + b_k follow ∂y_nk/∂W_jk = x_nj, ∂y_nk/∂b_k = 1 and
+    ∂y_nk/∂x_nj = W_jk, and so, summing over everything that y reaches,
+        dW = xᵀ g,   db = Σ_n g_n,   dx = g Wᵀ.
+    Further axes between batch and features count as batch. Kept: x.
+
+    Raises:
+        ConfigError: `features` is no positive integer.
+        ShapeError: `x` has fewer than two axes, or not the width of the params.
+        DtypeError: `x` is not floating-point, or not of the params' dtype.
+
+    References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> layer = fn.layers.dense(2)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> y, state, residuals = layer.forward(params, state, jnp.ones((1, 3)))
+    >>> dparams, dx = layer.backward(params, residuals, jnp.array([[1.0, 2.0]]))
+    >>> dparams["kernel"]
+    Array([[1., 2.],
+           [1., 2.],
+           [1., 2.]], dtype=float32)
+    """
+    name = spell(dense, features, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
+    check_positive_integer(name, "features", features)
+
+    def init(key, x):
+        _check_input(name, x)
+        params = {"kernel": kernel_init(key, (x.shape[-1], features), x.dtype)}
+        if use_bias:
+            params["bias"] = bias_init(key, (features,), x.dtype)
+        return params, ()
+
+    def forward(params, state, x, *, key=None, train=False):
+        del key, train
+        check_empty(name, "state", state)
+        _check_input(name, x)
+        width = params["kernel"].shape[0] if isinstance(params, dict) and "kernel" in params else x.shape[-1]
+        if x.shape[-1] != width:
+            raise ShapeError(
+                f"{name}: expected x of shape (batch, {width}), got {x.shape}; "
+                "feed the width that init saw, or init again."
+            )
+        check_leaves(name, params, x, {"kernel": (width, features)} | ({"bias": (features,)} if use_bias else {}))
+        y = x @ params["kernel"]
+        return (y + params["bias"] if use_bias else y), (), x
+
+    def backward(params, x, dy):
+        rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, features)
+        dparams = {"kernel": rows.T @ drows}
+        if use_bias:
+            dparams["bias"] = drows.sum(0)
+        return dparams, dy @ params["kernel"].T
+
+    return layer(init, forward, backward, name=name)
+
+
+def _check_input(name, x):
+    check_floating(name, x)
+    if x.ndim < 2:
+        raise ShapeError(
+            f"{name}: expected x of shape (batch, features), got {x.shape}; add the batch axis with x[None]."
+        )

@@ -1,0 +1,154 @@
+"""How layers are made: `layer` from the contract's functions, `parameterless` and `elementwise` from less.
+
+An own layer is made with these as the library's are; `funcnet.gradients.automatic` makes one whose backward pass
+autodiff supplies.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError
+from funcnet.layers.checks import check_arrays, check_empty, check_floating, check_key, check_train
+from funcnet.types import BackwardFn, ForwardFn, InitFn, Layer
+
+__all__ = ["elementwise", "layer", "no_parameters", "parameterless"]
+
+
+def layer(
+    init: InitFn, forward: ForwardFn, backward: BackwardFn, *, name: str | None = None, sublayers: tuple[Layer, ...] = ()
+) -> Layer:
+    """Make a `Layer` of its three independent functions; `apply` is `forward` without the residuals.
+
+    Args:
+        init: `(key, x) -> (params, state)`; `()` for no parameters, `()` for no state.
+        forward: `(params, state, x, *, key=None, train=False) -> (y, state, residuals)`.
+        backward: `(params, residuals, dy) -> (dparams, dx)`.
+        name: the call that makes the layer, such as `"scale(2)"`, with which its errors begin; by default the name
+            of the function around `forward`.
+        sublayers: the layers that a container runs.
+
+    Raises:
+        DtypeError: when the layer is called, if the key is no key, `x` no array, or `train` no bool.
+
+    A layer y = a ⊙ x with one number a a feature. Write g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> def scale():
+    ...     def init(key, x):
+    ...         return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
+    ...     def forward(params, state, x, *, key=None, train=False):
+    ...         return params["scale"] * x, state, x
+    ...     def backward(params, x, dy):
+    ...         return {"scale": (dy * x).sum(0)}, params["scale"] * dy
+    ...     return fn.layers.layer(init, forward, backward)
+    >>> params, state = scale().init(jax.random.key(0), jnp.ones((4, 3)))
+    >>> y, state = scale().apply(params, state, jnp.ones((4, 3)))
+    >>> scale(), y.shape
+    (scale, (4, 3))
+    """
+    name = name or getattr(forward, "__qualname__", "layer").split(".")[0]
+
+    def checked_init(key, x):
+        check_key(name, key)
+        check_arrays(name, "x", x)
+        return init(key, x)
+
+    def checked_forward(params, state, x, *, key=None, train=False):
+        check_arrays(name, "x", x)
+        check_train(name, train)
+        return forward(params, state, jax.tree.map(jnp.asarray, x), key=key, train=train)
+
+    def apply(params, state, x, *, key=None, train=False):
+        y, new_state, _ = checked_forward(params, state, x, key=key, train=train)
+        return y, new_state
+
+    made = Layer(checked_init, apply, checked_forward, backward)
+    # The functions carry the layer's name, so that errors, profiles and compiled programs show it.
+    for function in (checked_init, apply, checked_forward):
+        function.__name__ = function.__qualname__ = name
+    setattr(checked_forward, "sublayers", sublayers)  # noqa: B010 (pyright forbids attributes on functions)
+    return made
+
+
+def no_parameters(key: Any, x: Any) -> tuple[tuple[()], tuple[()]]:
+    """The `init` of a layer without parameters and state."""
+    del key, x
+    return (), ()
+
+
+def parameterless(
+    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any], *, name: str | None = None
+) -> Layer:
+    """A layer without parameters and state.
+
+    Args:
+        forward: `(x, *, key, train) -> (y, residuals)`.
+        backward: `(residuals, dy) -> dx`.
+        name: as for `layer`.
+
+    Gradient reversal: y = x, and dx = −dy on purpose.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> def reversal():
+    ...     return fn.layers.parameterless(
+    ...         lambda x, *, key, train: (x, None), lambda residuals, dy: -dy, name="reversal()")
+    >>> reversal().backward((), None, jnp.ones(2))
+    ((), Array([-1., -1.], dtype=float32))
+    """
+    name = name or getattr(forward, "__qualname__", "layer").split(".")[0]
+
+    def layer_forward(params, state, x, *, key=None, train=False):
+        check_empty(name, "params", params)
+        check_empty(name, "state", state)
+        y, residuals = forward(x, key=key, train=train)
+        return y, (), residuals
+
+    def layer_backward(params, residuals, dy):
+        del params
+        return (), backward(residuals, dy)
+
+    return layer(no_parameters, layer_forward, layer_backward, name=name)
+
+
+def elementwise(
+    function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any], *, keep: str = "xy", name: str | None = None
+) -> Layer:
+    """A layer y = f(x), element by element, with the derivative f′ written beside f.
+
+    Args:
+        function: `x -> y`, of the shape of `x`.
+        derivative: `(x, y) -> dy/dx`, of the shape of `x`. Write it with `y` where you can: the next layer keeps
+            that array anyhow, so it costs no memory.
+        keep: which of the two `derivative` reads: `"x"`, `"y"` or `"xy"`. The other one comes as `None`.
+        name: as for `layer`.
+
+    Backward. y_i depends on x_i alone, so the Jacobian is diagonal and dx = f′(x) ⊙ g with g = ∂L/∂y.
+    Kept: what `keep` says.
+
+    Raises:
+        ConfigError: for another `keep`.
+        DtypeError: when the layer is called, for an input that is not floating-point.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> square = fn.layers.elementwise(jnp.square, lambda x, y: 2 * x, keep="x", name="square()")
+    >>> y, state, residuals = square.forward((), (), jnp.array([3.0]))
+    >>> square.backward((), residuals, jnp.array([1.0]))
+    ((), Array([6.], dtype=float32))
+    """
+    name = name or getattr(function, "__name__", "elementwise")
+    if keep not in ("x", "y", "xy"):
+        raise ConfigError(f'{name}: expected keep to be "x", "y" or "xy", got {keep!r}.')
+
+    def forward(x, *, key, train):
+        del key, train
+        check_floating(name, x)
+        y = function(x)
+        return y, (x if "x" in keep else None, y if "y" in keep else None)
+
+    def backward(residuals, dy):
+        return derivative(*residuals) * dy
+
+    return parameterless(forward, backward, name=name)

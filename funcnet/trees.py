@@ -1,0 +1,77 @@
+"""Pytrees and the paths of their leaves: `2/kernel` is the leaf `kernel` of the third layer of a `serial`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import StructureError
+
+__all__ = [
+    "check_same_structure", "flatten_with_paths", "map_with_paths", "path_string", "total_bytes", "total_size",
+    "zeros_like",
+]  # fmt: skip
+
+
+def path_string(path: tuple[Any, ...]) -> str:
+    """`(SequenceKey(2), DictKey("kernel"))` -> `"2/kernel"`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def flatten_with_paths(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves with their paths, in the tree's order.
+
+    >>> flatten_with_paths(({"kernel": 1.0, "bias": 2.0}, ()))
+    [('0/bias', 2.0), ('0/kernel', 1.0)]
+    """
+    return [(path_string(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` whose function gets the leaf's path first.
+
+    >>> map_with_paths(lambda path, leaf: path, {"kernel": 1.0})
+    {'kernel': 'kernel'}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(path_string(path), *leaves), tree, *rest
+    )
+
+
+def zeros_like(tree: Any) -> Any:
+    """A tree of zeros: new buffers each time, because two fields of a donated state must not share one."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def total_size(tree: Any) -> int:
+    """Numbers in all leaves together."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def total_bytes(tree: Any) -> int:
+    """Bytes of all leaves together; works on `jax.ShapeDtypeStruct` too."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def check_same_structure(name: str, expected_name: str, expected: Any, given_name: str, given: Any) -> None:
+    """Raise `StructureError` unless both trees have the same leaves with the same shapes.
+
+    The message lists leaves by path: missing, unexpected, mis-shaped.
+    """
+    want, got = dict(flatten_with_paths(expected)), dict(flatten_with_paths(given))
+    problems = [f"{path} is missing" for path in want if path not in got]
+    problems += [f"{path} is unexpected" for path in got if path not in want]
+    problems += [
+        f"{path} has shape {jnp.shape(got[path])}, expected {jnp.shape(want[path])}"
+        for path in want
+        if path in got and jnp.shape(got[path]) != jnp.shape(want[path])
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise StructureError(f"{name}: {given_name} do not fit {expected_name}: {shown}.")
+    if jax.tree.structure(expected) != jax.tree.structure(given):
+        raise StructureError(
+            f"{name}: {given_name} do not fit {expected_name}: expected the tree {jax.tree.structure(expected)}, "
+            f"got {jax.tree.structure(given)}."
+        )
