@@ -7,6 +7,7 @@ from sybil import Sybil
 from sybil.evaluators.doctest import NUMBER
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.myst import SkipParser
+from xdist.scheduler import LoadScopeScheduling
 
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -18,8 +19,21 @@ settings.load_profile("funcnet")
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=NUMBER), SkipParser()],
-    patterns=["README.md", "docs/**/*.md", "CONTRIBUTING.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md"],
 ).pytest()
+
+
+class DocumentScheduling(LoadScopeScheduling):
+    """For `pytest -n`: the blocks of one document share their variables, so one worker gets them all, in order."""
+
+    def _split_scope(self, nodeid):
+        path = nodeid.split("::")[0]
+        return path if path.endswith(".md") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return DocumentScheduling(config, log)
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+"""Weights in one safetensors file: named by path, hashed, written whole or not at all.
+
+safetensors holds plain tensors, so nothing in a file can run; other tools read it too. What the format lacks is added
+in its metadata, under the one key `funcnet`: a version, the caller's metadata, and a SHA-256 over these and the
+tensors, because safetensors itself does not notice a flipped bit.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.errors import CheckpointError, ConfigError, DtypeError, MissingExtraError, StructureError
+from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths
+from funcnet.types import Params, State
+
+__all__ = ["load_weights", "save_weights"]
+
+_VERSION = 1
+_DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
+    "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+
+
+def save_weights(
+    path: str | os.PathLike[str], params: Params, state: State = (), metadata: dict[str, Any] | None = None
+) -> None:
+    """Write params and state to one safetensors file, which appears complete or not at all.
+
+    Tensors are named by path, `params/0/kernel` and `state/1/mean`. An older file of that name is replaced.
+
+    Args:
+        path: the file; its folder must exist.
+        params, state: pytrees of arrays.
+        metadata: anything that JSON can hold, such as the call that makes the model.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+        ConfigError: the metadata is no JSON.
+        DtypeError: a leaf is no array, or of a dtype that the file cannot hold.
+        StructureError: two leaves have one path, as in `{"a/b": …, "a": {"b": …}}`.
+        MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
+
+    >>> import tempfile, jax.numpy as jnp, funcnet as fn
+    >>> params = ({"kernel": jnp.ones((2, 3))}, ())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fn.checkpoints.save_weights(f"{folder}/model.safetensors", params, metadata={"epoch": 3})
+    ...     fn.checkpoints.load_weights(f"{folder}/model.safetensors", like=(params, ()))
+    (({'kernel': Array([[1., 1., 1.],
+           [1., 1., 1.]], dtype=float32)}, ()), (), {'epoch': 3})
+    """
+    name = f"save_weights({os.fspath(path)!r})"
+    safetensors = _safetensors(name)
+    tensors = _host_arrays(name, {"params": params, "state": state})
+    try:
+        text = json.dumps(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: expected metadata that JSON can hold, got an error: {error}.") from error
+    record = {"version": _VERSION, "sha256": _digest(tensors, text), "metadata": json.loads(text)}
+    try:
+        _write_whole(Path(path), safetensors.numpy.save(tensors, {"funcnet": json.dumps(record)}))
+    except OSError as error:
+        raise CheckpointError(f"{name}: the file cannot be written: {error}.") from error
+
+
+def load_weights(
+    path: str | os.PathLike[str], like: tuple[Params, State] | None = None
+) -> tuple[Params, State, dict[str, Any] | None]:
+    """Read what `save_weights` wrote, after checking it against its hash.
+
+    Args:
+        path: the file.
+        like: `(params, state)` of arrays or `jax.ShapeDtypeStruct`s, as from `jax.eval_shape(model.init, key, x)`:
+            the trees to restore. Without it both come as flat dictionaries, from path to NumPy array.
+
+    Returns:
+        `(params, state, metadata)`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not one of `save_weights`, or its leaves are not those of
+            `like`: the message lists the missing, unexpected and mis-shaped ones.
+        StructureError: `like` is no pair.
+        MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
+
+    >>> import tempfile, jax.numpy as jnp, funcnet as fn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fn.checkpoints.save_weights(f"{folder}/model.safetensors", ({"bias": jnp.zeros(2)},))
+    ...     fn.checkpoints.load_weights(f"{folder}/model.safetensors")
+    ({'0/bias': array([0., 0.], dtype=float32)}, {}, None)
+    """
+    name = f"load_weights({os.fspath(path)!r})"
+    if not (like is None or (isinstance(like, tuple) and len(like) == 2)):
+        raise StructureError(f"{name}: expected like to be the pair (params, state), got a {type(like).__name__}.")
+    tensors, metadata = _read(name, Path(path))
+    if like is None:
+        return _part(tensors, "params"), _part(tensors, "state"), metadata
+    restored = _restore(name, {"params": like[0], "state": like[1]}, tensors)
+    return restored["params"], restored["state"], metadata
+
+
+def _safetensors(name: str) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: expected the package safetensors, which is not installed; pip install 'funcnet[checkpoint]'."
+        ) from error
+    return safetensors
+
+
+def _host_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
+    """The leaves as NumPy arrays by path."""
+    leaves = flatten_with_paths(tree)
+    tensors = {}
+    for path, leaf in leaves:
+        if str(getattr(leaf, "dtype", None)) not in _DTYPES.values():
+            got = getattr(leaf, "dtype", f"a {type(leaf).__name__}")
+            raise DtypeError(
+                f"{name}: expected {path} to be an array of plain numbers, got {got}; convert it, "
+                "a typed PRNG key with jax.random.key_data."
+            )
+        # safetensors writes the buffer as it lies in memory: it must lie in C order.
+        tensors[path] = np.asarray(leaf, order="C")
+    if len(tensors) < len(leaves):
+        twice = sorted({path for path, _ in leaves if [other for other, _ in leaves].count(path) > 1})
+        raise StructureError(f"{name}: expected one leaf a path, got several for {', '.join(twice)}; rename the keys.")
+    return tensors
+
+
+def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
+    names = sorted(tensors)
+    head = [metadata, *([name, str(tensors[name].dtype), tensors[name].shape] for name in names)]
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for name in names:
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write beside the target, then rename over it: whenever a crash comes, the old file is there or the new one."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    safetensors = _safetensors(name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{name}: the file cannot be read: {error}.") from error
+    try:
+        tensors = {tensor: _array(view) for tensor, view in safetensors.deserialize(data)}
+        # deserialize leaves out the metadata; it has checked the header by now.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        record = json.loads(header["__metadata__"]["funcnet"])
+        version, sha256, metadata = record["version"], record["sha256"], record["metadata"]
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{name}: expected a file of save_weights, got one that is damaged or of another origin: {error!r}."
+        ) from error
+    if version != _VERSION:
+        raise CheckpointError(f"{name}: expected format version {_VERSION}, got {version!r}; update funcnet.")
+    if sha256 != _digest(tensors, json.dumps(metadata)):
+        raise CheckpointError(f"{name}: the file is damaged: its content does not have the SHA-256 recorded in it.")
+    return tensors, metadata
+
+
+def _array(view: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(view["data"], jnp.dtype(_DTYPES[view["dtype"]])).reshape(view["shape"])
+
+
+def _part(tensors: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The tensors below `part`, with paths from there on."""
+    split = {path: path.partition("/") for path in sorted(tensors)}
+    return {rest: tensors[path] for path, (head, _, rest) in split.items() if head == part}
+
+
+def _restore(name: str, like: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """The tensors as jax arrays in the tree of `like`."""
+    wanted = dict(flatten_with_paths(like))
+    try:
+        check_same_structure(name, "the model", wanted, "the weights in the file", tensors)
+    except StructureError as error:
+        raise CheckpointError(str(error)) from None
+    restored = map_with_paths(lambda path, _: jnp.asarray(tensors[path]), like)
+    problems = []
+    for path, leaf in flatten_with_paths(restored):
+        stored, expected = tensors[path].dtype, wanted[path].dtype
+        if stored != expected:
+            problems.append(f"{path} has dtype {stored}, expected {expected}")
+        elif stored != leaf.dtype:  # jnp.asarray narrows in silence
+            problems.append(f"{path} has dtype {stored}, which needs jax.enable_x64(True)")
+    if problems:
+        raise CheckpointError(f"{name}: the weights in the file do not fit the model: {'; '.join(problems)}.")
+    return restored

@@ -1,0 +1,5 @@
+import sys
+
+from funcnet.cli import main
+
+sys.exit(main())

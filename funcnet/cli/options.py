@@ -1,0 +1,185 @@
+"""The options of each command, and their values from a TOML file.
+
+Nothing here imports jax: `funcnet --help` must answer at once.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from funcnet.errors import ConfigError
+
+__all__ = ["Evaluate", "Predict", "Summary", "Train", "read_config", "write_config"]
+
+Activation = Literal[
+    "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
+]
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Options that say what the network is."""
+
+    data: str = "digits"
+    """"digits" (bundled), or an .npz file with arrays x (rows, features) and target (rows,) of class numbers."""
+    model: Literal["mlp", "linear", "sigmoid"] = "mlp"
+    """mlp: hidden layers and a linear output; linear: softmax regression; sigmoid: sigmoid on every hidden layer."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Widths of the hidden layers."""
+    activation: Activation = "relu"
+    """Activation of the hidden layers of an mlp."""
+    dropout: float = 0.3
+    """Share of the hidden units dropped in training."""
+
+
+@dataclass(frozen=True)
+class Train(_Network):
+    """Train a network and save its weights, metrics and plots.
+
+    Example: funcnet train --engine backprop --optimizer adam --epochs 20
+    """
+
+    engine: Literal["autodiff", "backprop"] = "backprop"
+    """Gradients by jax.grad, or by the hand-derived backward passes."""
+    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = "adamw"
+    """How gradients become steps."""
+    learning_rate: float = 3e-3
+    """Learning rate, at its highest."""
+    schedule: Literal["constant", "step", "exponential", "cosine", "warmup_cosine"] = "warmup_cosine"
+    """How the learning rate changes over the run: step multiplies it by 0.1 at each third; exponential and cosine
+    bring it to a hundredth and to zero; warmup_cosine rises over the first twentieth before."""
+    weight_decay: float = 0.05
+    """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
+    clip_norm: float | None = None
+    """Largest global norm of a gradient."""
+    epochs: int = 60
+    """Passes over the training rows."""
+    batch_size: int = 32
+    """Rows a step."""
+    seed: int = 0
+    """Seed of the split, the parameters' start, the order of the rows and dropout."""
+    patience: int | None = None
+    """Stop early after this many epochs without improvement on a tenth of the training rows, and keep the best."""
+    config: Path | None = None
+    """A TOML file with values for these options; options on the command line win."""
+    output: Path | None = None
+    """Folder for the results; by default the next free runs/001, runs/002 …"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Loss, accuracy and confusion matrix of saved weights on the rows held out of their training.
+
+    Example: funcnet evaluate runs/001
+    """
+
+    run: Positional[Path]
+    """The folder that train wrote."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classes and probabilities for new rows.
+
+    Example: funcnet predict runs/001 rows.npy --output classes.csv
+    """
+
+    run: Positional[Path]
+    """The folder that train wrote."""
+    rows: Positional[Path]
+    """A .npy or .csv file of shape (rows, features), scaled as the training data was (digits: 0 to 1)."""
+    output: Path | None = None
+    """A .csv file for the result; by default it is printed."""
+
+
+@dataclass(frozen=True)
+class Summary(_Network):
+    """The layers of a network: output shapes, parameters, bytes, and bytes kept for the backward pass.
+
+    Example: funcnet summary --hidden 128 64
+    """
+
+    batch_size: int = 32
+    """Rows a batch; what is kept for the backward pass grows with it."""
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
+)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a TOML file for `Train`'s options, written as `learning_rate` or `learning-rate`.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, a key is no option (the nearest one is named), or a value has
+            the wrong type.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: expected a readable TOML file: {error}.") from error
+    hints = typing.get_type_hints(Train, include_extras=False)
+    values = {}
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in hints or name == "config":
+            near = difflib.get_close_matches(name, set(hints) - {"config"}, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the options are {', '.join(sorted(hints))}."
+            raise ConfigError(f"{path}: {key} is no option of funcnet train{hint}")
+        values[name] = _typed(f"{path}: {key}", value, hints[name])
+    return values
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint` asks for, or a `ConfigError`."""
+    choices = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value in choices:
+            return value
+        raise ConfigError(f"{where}: expected one of {', '.join(map(str, choices))}, got {value!r}.")
+    kinds = [choice for choice in choices if choice is not type(None)] if choices else [hint]
+    kind = kinds[0]
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, list) and all(type(entry) is int for entry in value):
+            return tuple(value)
+        raise ConfigError(f"{where}: expected a list of integers, got {value!r}.")
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is kind:
+        return value
+    raise ConfigError(f"{where}: expected {'a number' if kind is float else f'a value of type {kind.__name__}'}, got {value!r}.")
+
+
+def write_config(options: Train, path: Path) -> None:
+    """`options` as a TOML file that `read_config` reads back."""
+    lines = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value is None or field.name in ("config", "output"):
+            continue
+        if isinstance(value, tuple):
+            text = "[" + ", ".join(map(str, value)) + "]"
+        else:
+            # A JSON string is a TOML basic string; repr of a number is a TOML number.
+            text = _quoted(value) if isinstance(value, str) else repr(value)
+        lines.append(f"{field.name} = {text}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)

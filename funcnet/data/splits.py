@@ -1,0 +1,74 @@
+"""Cutting a data set into parts."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from funcnet.data.batching import Seed, generator
+from funcnet.data.checks import as_array
+from funcnet.errors import ConfigError, DataError, LabelError
+
+__all__ = ["split"]
+
+
+def split(
+    x: Any, target: Any, fractions: Sequence[float] = (0.8, 0.2), seed: Seed = 0, stratified: bool = False
+) -> tuple[tuple[Any, Any], ...]:
+    """Shuffle the rows and cut them into parts: each row is in exactly one.
+
+    Args:
+        x, target: arrays with n rows.
+        fractions: the share of each part; they sum to 1. Part i ends at the row nearest to n times the first i shares.
+        seed: an integer or a tuple of integers; same seed, same parts.
+        stratified: give each part its share of every class, for integer targets of shape (n,). The counts are within
+            one row of the share for classes of no more than average size.
+
+    Returns: `(x, target)` of each part.
+
+    Raises:
+        ConfigError: `fractions` that are not positive or do not sum to 1, or an impossible seed.
+        DataError: `x` and `target` differ in length, or a part would be empty.
+        LabelError: `stratified` with targets that are not integers of shape (n,).
+
+    >>> import funcnet as fn
+    >>> train, test = fn.data.split(*fn.data.digits(), stratified=True)
+    >>> train[0].shape, test[0].shape
+    ((1438, 64), (359, 64))
+    """
+    x, target = as_array("split", "x", x), as_array("split", "target", target)
+    n = len(x)
+    if len(target) != n:
+        raise DataError(f"split: expected x and target of one length, got {n} and {len(target)} rows.")
+    shares = fractions if isinstance(fractions, Sequence) else ()
+    if not all(share > 0 for share in shares) or not math.isclose(sum(shares), 1):
+        raise ConfigError(f"split: expected a tuple of positive fractions with the sum 1, got {fractions!r}.")
+    edges = np.rint(np.cumsum((0.0, *fractions)) * n).astype(int)
+    if 0 in np.diff(edges):
+        raise DataError(f"split: expected at least one row for each of {tuple(fractions)}, got {n} rows in all.")
+    order = generator("split", seed).permutation(n)
+    if stratified:
+        order = _evenly(order, _labels(target)[order])
+    parts = (order[start:stop] for start, stop in pairwise(edges))
+    return tuple((x[rows], target[rows]) for rows in parts)
+
+
+def _labels(target):
+    labels = np.asarray(target)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise LabelError(
+            f"split: expected target of integers and shape (n,) for stratified=True, got {labels.dtype} and shape "
+            f"{labels.shape}; one-hot rows become labels by target.argmax(-1)."
+        )
+    return labels
+
+
+def _evenly(order, labels):
+    """`order` sorted so that each class is spread evenly: its i-th of m rows stands at (i + ½)/m of the way."""
+    place = np.empty(len(order))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return order[np.argsort(place, kind="stable")]

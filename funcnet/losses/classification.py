@@ -1,0 +1,304 @@
+"""Losses on classes, each with its hand-derived gradient below it.
+
+Prefer the losses on logits, the numbers before the sigmoid or softmax: exp and log cancel in the formula instead of
+under- and overflowing one after the other. At prediction apply `jax.nn.softmax` or `jax.nn.sigmoid` outside.
+
+The gradients are given for one value and take the factor 1/N, N the number of marked values, for `reduction="mean"`.
+A label or target that names no class raises where it can be looked at; under `jit` it cannot, and the loss and the
+gradient of its row are NaN. Rows outside `where` may hold anything: so padding and unlabelled rows are ignored.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.errors import ConfigError
+from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval, number_option
+from funcnet.losses.loss import as_floats, loss, prepare
+from funcnet.types import Array
+
+__all__ = [
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "multiclass_hinge", "negative_log_likelihood",
+    "softmax_cross_entropy",
+]  # fmt: skip
+
+
+def _class_weights(target, prediction):
+    """The target as one weight for each class: one-hot for labels, NaN in a row whose label names no class."""
+    if np.ndim(target) == prediction.ndim:
+        return as_floats(target, prediction)
+    # NumPy's labels are judged before JAX converts them, which wraps 2**40 to the valid class 0.
+    xp = jnp if isinstance(target, jax.Array) else np
+    labels, classes = xp.asarray(target), prediction.shape[-1]
+    valid = (labels >= 0) & (labels <= min(classes - 1, xp.iinfo(labels.dtype).max))
+    labels = xp.where(valid, labels, 0).astype(np.int32)
+    one_hot = jax.nn.one_hot(labels, classes, dtype=prediction.dtype)
+    return jnp.where(jnp.asarray(valid)[..., None], one_hot, jnp.nan)
+
+
+def _unit_interval(target, prediction):
+    """The target, NaN where it is not within [0, 1]."""
+    target = as_floats(target, prediction)
+    return jnp.where((target >= 0) & (target <= 1), target, jnp.nan)
+
+
+_prepare_classes = functools.partial(prepare, convert=_class_weights)
+_prepare_binary = functools.partial(prepare, convert=_unit_interval)
+
+
+def _smoothed(name, target, label_smoothing, classes):
+    smoothing = number_option(name, "label_smoothing", label_smoothing, least=0, most=1)
+    return (1 - smoothing) * target + smoothing / classes if smoothing else target
+
+
+@loss(check=check_unit_interval)
+def binary_cross_entropy(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+    """Binary cross-entropy of probabilities, −y log p − (1 − y) log(1 − p) for each element.
+
+    With p = σ(z) at hand use `binary_cross_entropy_with_logits` on z, which needs no clamp.
+
+    Args:
+        prediction: p, of any shape, in [0, 1].
+        target: y, of the same shape, in [0, 1]; the same dtype, or integers or booleans.
+        reduction: "mean", "sum" or "none".
+        where: mask over leading axes of the prediction.
+
+    Both p and 1 − p are held at ε or above, the machine epsilon of their dtype, so that the logarithms are finite.
+
+    Gradient. −y / p + (1 − y) / (1 − p), with the clamped p and 1 − p. The clamp itself counts as the identity (it is
+    "straight-through"), so that where p = 0 and y = 1 the slope is −1/ε and still points away from the error.
+
+    Raises:
+        ShapeError: prediction and target differ in shape, or `where` is no mask over leading axes.
+        DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        LabelError: a target outside [0, 1].
+        ConfigError: an unknown reduction.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> p, y = jnp.array([0.5, 0.25]), jnp.array([1, 0])
+    >>> fn.losses.binary_cross_entropy.gradient(p, y, reduction="sum")
+    Array([-2.       ,  1.3333334], dtype=float32)
+    """
+    p, y, over = _prepare_binary(binary_cross_entropy, prediction, target, reduction, where)
+    yes, no = _straight_through(p, over), _straight_through(1 - p, over)
+    return over.reduce(-y * jnp.log(yes) - (1 - y) * jnp.log(no))
+
+
+@binary_cross_entropy.hand_gradient
+def _(prediction, target, *, reduction="mean", where=None):
+    p, y, over = _prepare_binary(binary_cross_entropy, prediction, target, reduction, where)
+    return over.spread((1 - y) / _clamped(1 - p, over) - y / _clamped(p, over))
+
+
+def _clamped(p, over):
+    # The epsilon of the caller's dtype, so that 1/ε is finite there too.
+    return jnp.clip(p, float(jnp.finfo(over.dtype).eps), 1)
+
+
+def _straight_through(p, over):
+    return jax.lax.stop_gradient(_clamped(p, over)) + (p - jax.lax.stop_gradient(p))
+
+
+@loss(check=check_unit_interval)
+def binary_cross_entropy_with_logits(
+    prediction: Any,
+    target: Any,
+    *,
+    pos_weight: float = 1.0,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    where: Any = None,
+) -> Array:
+    """Binary cross-entropy of logits z, with p = σ(z): (1 − y) softplus(z) + w y softplus(−z) for each element.
+
+    It is −(1 − y) log(1 − p) − w y log p, as log σ(z) = −softplus(−z) and 1 − σ(z) = σ(−z).
+
+    Args: as for `binary_cross_entropy`, but the prediction is z, any number, and
+        pos_weight: w, the weight of the class 1 against the class 0.
+        label_smoothing: e; y becomes (1 − e) y + e/2.
+
+    Gradient. softplus′ = σ, so ∂/∂z = (1 − y) σ(z) − w y σ(−z); for w = 1 this is σ(z) − y, without its cancellation
+    where p is near y.
+
+    Raises: as `binary_cross_entropy`; ConfigError too if w is not positive or e not in [0, 1].
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> z, y = jnp.array([0.0, -1e4]), jnp.array([1, 1])
+    >>> fn.losses.binary_cross_entropy_with_logits(z, y, reduction="none")
+    Array([6.931472e-01, 1.000000e+04], dtype=float32)
+    >>> fn.losses.binary_cross_entropy_with_logits.gradient(z, y, reduction="none")
+    Array([-0.5, -1. ], dtype=float32)
+    """
+    z, no, yes, over = _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where)
+    # Not max(z, 0) − z y + log1p(e^−|z|): its autodiff at z = 0, where a network of zeros starts, is off by ½.
+    return over.reduce(no * jnp.logaddexp(z, 0) + yes * jnp.logaddexp(-z, 0))
+
+
+@binary_cross_entropy_with_logits.hand_gradient
+def _(prediction, target, *, pos_weight=1.0, label_smoothing=0.0, reduction="mean", where=None):
+    z, no, yes, over = _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where)
+    return over.spread(no * jax.lax.logistic(z) - yes * jax.lax.logistic(-z))
+
+
+def _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where):
+    """The logits, the weights 1 − y and w y, and the reduction."""
+    name = "binary_cross_entropy_with_logits"
+    weight = number_option(name, "pos_weight", pos_weight, above=0)
+    z, y, over = _prepare_binary(binary_cross_entropy_with_logits, prediction, target, reduction, where)
+    y = _smoothed(name, y, label_smoothing, 2)
+    return z, 1 - y, weight * y, over
+
+
+@loss(check=check_class_targets, axes=-1)
+def softmax_cross_entropy(
+    prediction: Any, target: Any, *, label_smoothing: float = 0.0, reduction: str = "mean", where: Any = None
+) -> Array:
+    """Cross-entropy of logits z, with p = softmax(z): −Σ_c t_c log p_c for each row; −log p_y for the label y.
+
+    Args:
+        prediction: z, (batch, …, classes), floating-point.
+        target: integer labels (batch, …), or weights t of the shape of the prediction: one-hot, or any distribution.
+        label_smoothing: e; t becomes (1 − e) t + e/C with C classes.
+        reduction: "mean" (over rows), "sum" or "none".
+        where: mask over leading axes of (batch, …).
+
+    A class of weight 0 adds 0, though its logit be −∞.
+
+    Gradient. log p_c = z_c − log Σ_j e^(z_j), so ∂(log p_c)/∂z_k = δ_ck − p_k, and
+        ∂/∂z_k = −Σ_c t_c (δ_ck − p_k) = p_k Σ_c t_c − t_k,
+    which is p − t where the weights sum to 1.
+
+    Raises:
+        ShapeError: the target has neither shape, or `where` is no mask over leading axes.
+        DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        LabelError: a label is no integer or names no class, or the one-hot target has another number of classes.
+        ConfigError: an unknown reduction, or e not in [0, 1].
+
+    References: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990; for
+    label smoothing Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> z, y = jnp.array([[0.0, 0.0], [0.0, 200.0]]), jnp.array([0, 0])
+    >>> fn.losses.softmax_cross_entropy(z, y, reduction="none")
+    Array([  0.6931472, 200.       ], dtype=float32)
+    >>> fn.losses.softmax_cross_entropy.gradient(z, y, reduction="none")
+    Array([[-0.5,  0.5],
+           [-1. ,  1. ]], dtype=float32)
+    """
+    z, t, over = _prepare_classes(softmax_cross_entropy, prediction, target, reduction, where)
+    t = _smoothed("softmax_cross_entropy", t, label_smoothing, z.shape[-1])
+    return over.reduce(_cross_entropy(t, jax.nn.log_softmax(z)))
+
+
+@softmax_cross_entropy.hand_gradient
+def _(prediction, target, *, label_smoothing=0.0, reduction="mean", where=None):
+    z, t, over = _prepare_classes(softmax_cross_entropy, prediction, target, reduction, where)
+    t = _smoothed("softmax_cross_entropy", t, label_smoothing, z.shape[-1])
+    total = t.sum(-1, keepdims=True) if np.ndim(target) == z.ndim else 1
+    return over.spread(total * jax.nn.softmax(z) - t)
+
+
+def _cross_entropy(t, log_p):
+    return -jnp.where(t == 0, 0, t * log_p).sum(-1)  # 0 log 0 = 0
+
+
+@loss(check=check_class_targets, axes=-1)
+def negative_log_likelihood(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+    """Negative log-likelihood of log-probabilities l: −Σ_c t_c l_c for each row; −l_y for the label y.
+
+    Args: as for `softmax_cross_entropy`, but the prediction is l, as `layers.log_softmax` gives it.
+
+    Gradient. ∂/∂l = −t.
+
+    Raises: as `softmax_cross_entropy`.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> l, y = jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([1])
+    >>> fn.losses.negative_log_likelihood(l, y), fn.losses.negative_log_likelihood.gradient(l, y)
+    (Array(0.6931472, dtype=float32), Array([[-0., -1.]], dtype=float32))
+    """
+    log_p, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where)
+    return over.reduce(_cross_entropy(t, log_p))
+
+
+@negative_log_likelihood.hand_gradient
+def _(prediction, target, *, reduction="mean", where=None):
+    _, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where)
+    return over.spread(-t)
+
+
+@loss(check=check_class_labels, axes=-1)
+def multiclass_hinge(
+    prediction: Any,
+    target: Any,
+    *,
+    margin: float = 1.0,
+    variant: str = "weston_watkins",
+    reduction: str = "mean",
+    where: Any = None,
+) -> Array:
+    """Multiclass hinge loss of scores s: every wrong class j is to stay the margin m below the label's score s_y.
+
+    Write x_j = s_j − s_y + m for j ≠ y. Then for each row the value is
+        "weston_watkins"   Σ_j max(0, x_j)
+        "crammer_singer"   max(0, max_j x_j)
+
+    Args:
+        prediction: s, (batch, …, classes), floating-point.
+        target: integer labels y (batch, …).
+        margin: m.
+        variant: one of the two above.
+        reduction: "mean" (over rows), "sum" or "none".
+        where: mask over leading axes of (batch, …).
+
+    Gradient. ∂x_j/∂s_j = 1 and ∂x_j/∂s_y = −1. Let a_j = ∂value/∂x_j: 1 where x_j > 0, else 0, at the kink too; for
+    "crammer_singer" only the largest x_j counts, and if several tie they share the 1 equally. Then
+        ∂/∂s_j = a_j for j ≠ y,   ∂/∂s_y = −Σ_j a_j.
+
+    Raises:
+        ShapeError: the target has another shape, or `where` is no mask over leading axes.
+        DtypeError: the prediction is not floating-point.
+        LabelError: a label is no integer or names no class.
+        ConfigError: an unknown reduction or variant, or m is negative.
+
+    References: Weston, Watkins, "Support Vector Machines for Multi-Class Pattern Recognition", ESANN 1999;
+    Crammer, Singer, "On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines", JMLR 2001.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> s, y = jnp.array([[2.0, 1.5, 3.0, 0.0]]), jnp.array([0])
+    >>> fn.losses.multiclass_hinge(s, y), fn.losses.multiclass_hinge(s, y, variant="crammer_singer")
+    (Array(2.5, dtype=float32), Array(2., dtype=float32))
+    >>> fn.losses.multiclass_hinge.gradient(s, y)
+    Array([[-2.,  1.,  1.,  0.]], dtype=float32)
+    """
+    x, _, over = _prepare_excess(prediction, target, margin, variant, reduction, where)
+    return over.reduce(_positive(x.max(-1)) if variant == "crammer_singer" else _positive(x).sum(-1))
+
+
+@multiclass_hinge.hand_gradient
+def _(prediction, target, *, margin=1.0, variant="weston_watkins", reduction="mean", where=None):
+    x, t, over = _prepare_excess(prediction, target, margin, variant, reduction, where)
+    active = jnp.where(x <= 0, 0, jnp.ones_like(x))
+    if variant == "crammer_singer":
+        largest = (x == x.max(-1, keepdims=True)).astype(x.dtype)
+        active = active * largest / largest.sum(-1, keepdims=True)
+    return over.spread(active - t * active.sum(-1, keepdims=True))
+
+
+def _prepare_excess(prediction, target, margin, variant, reduction, where):
+    """x, with −∞ for the label itself; the one-hot target; the reduction."""
+    margin = number_option("multiclass_hinge", "margin", margin, least=0)
+    if variant not in ("weston_watkins", "crammer_singer"):
+        raise ConfigError(
+            f'multiclass_hinge: expected variant to be "weston_watkins" or "crammer_singer", got {variant!r}.'
+        )
+    s, t, over = _prepare_classes(multiclass_hinge, prediction, target, reduction, where)
+    own = jnp.where(t == 0, 0, t * s).sum(-1, keepdims=True)
+    return jnp.where(t == 1, -jnp.inf, s - own + margin), t, over
+
+
+def _positive(x):
+    return jnp.where(x <= 0, 0, x)  # max(0, x), whose autodiff at 0 is 0; NaN stays NaN

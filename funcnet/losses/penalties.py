@@ -1,0 +1,106 @@
+"""Penalties on parameters, added to a loss against over-fitting, each with its hand-derived gradient below it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError
+from funcnet.losses.checks import number_option
+from funcnet.losses.loss import hand_derived
+from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.types import Array, Params
+
+__all__ = ["l1_penalty", "l2_penalty"]
+
+Select = Callable[[str], bool]
+
+
+@hand_derived
+def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None = None) -> Array:
+    """Lasso penalty, λ Σ |w| over the selected parameters: drives small ones to 0.
+
+    Args:
+        params: a tree of arrays.
+        strength: λ.
+        select: says of a leaf's path, such as "2/kernel", whether it counts; by default every floating-point leaf does.
+
+    Gradient. ∂/∂w = λ sign(w), and 0 at the kink w = 0 and for leaves that do not count.
+
+    Raises:
+        ConfigError: λ is negative, or `select` takes no leaf.
+
+    References: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> params = {"kernel": jnp.array([-2.0, 0.0]), "bias": jnp.array([1.0])}
+    >>> fn.losses.l1_penalty(params, 0.5), fn.losses.l1_penalty.gradient(params, 0.5)["kernel"]
+    (Array(1.5, dtype=float32), Array([-0.5,  0. ], dtype=float32))
+    """
+    return _total("l1_penalty", params, strength, select, lambda w: jnp.maximum(w, -w))
+
+
+@l1_penalty.hand_gradient
+def _(params, strength=1.0, *, select=None):
+    return _slopes("l1_penalty", params, strength, select, jnp.sign)
+
+
+@hand_derived
+def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None = None) -> Array:
+    """Ridge penalty, λ Σ w² over the selected parameters: keeps them small. There is no ½.
+
+    Args: as for `l1_penalty`.
+
+    Gradient. ∂/∂w = 2 λ w, and 0 for leaves that do not count.
+
+    Raises: as `l1_penalty`.
+
+    References: Krogh, Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> params = {"kernel": jnp.array([-2.0, 0.0]), "bias": jnp.array([1.0])}
+    >>> kernels = fn.losses.partial(fn.losses.l2_penalty, strength=0.5, select=lambda path: path.endswith("kernel"))
+    >>> kernels(params), kernels.gradient(params)
+    (Array(2., dtype=float32), {'bias': Array([0.], dtype=float32), 'kernel': Array([-2.,  0.], dtype=float32)})
+    """
+    return _total("l2_penalty", params, strength, select, jnp.square)
+
+
+@l2_penalty.hand_gradient
+def _(params, strength=1.0, *, select=None):
+    return _slopes("l2_penalty", params, strength, select, lambda w: 2 * w)
+
+
+def _total(name, params, strength, select, function):
+    """λ Σ function(w), in the common dtype of the leaves that count."""
+    strength = number_option(name, "strength", strength, least=0)
+    counts = _selection(name, params, select)
+    leaves = [leaf for path, leaf in flatten_with_paths(params) if counts(path, leaf)]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
+        # A long sum of half-precision numbers is kept in float32.
+        sums = [jnp.sum(function(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))) for leaf in leaves]
+        return (strength * sum(sums, jnp.zeros((), dtype))).astype(dtype)
+
+
+def _slopes(name, params, strength, select, derivative):
+    """λ derivative(w) for the leaves that count, 0 for the others."""
+    strength = number_option(name, "strength", strength, least=0)
+    counts = _selection(name, params, select)
+
+    def slope(path, leaf):
+        return strength * derivative(leaf) if counts(path, leaf) else jnp.zeros_like(leaf)
+
+    return map_with_paths(slope, params)
+
+
+def _selection(name, params, select):
+    """The predicate (path, leaf) -> bool."""
+
+    def counts(path, leaf):
+        return jnp.issubdtype(leaf.dtype, jnp.floating) and (select is None or select(path))
+
+    paths = [path for path, leaf in flatten_with_paths(params)]
+    if select is not None and not any(counts(path, leaf) for path, leaf in flatten_with_paths(params)):
+        raise ConfigError(f"{name}: expected select to take a floating-point leaf, got none of {', '.join(paths)}.")
+    return counts

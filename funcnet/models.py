@@ -1,0 +1,124 @@
+"""Whole models, written in the layers of `funcnet.layers`. Their outputs are linear (logits) unless said otherwise:
+the losses of `funcnet.losses` take them so, which is more precise than an activation followed by a logarithm."""
+
+from collections.abc import Callable
+from typing import Any
+
+from funcnet import initializers, layers
+from funcnet.errors import ConfigError
+from funcnet.layers.checks import check_positive_integer
+from funcnet.types import Layer
+
+__all__ = ["linear", "mlp", "sigmoid_network"]
+
+
+def linear(features: int) -> Layer:
+    """Linear model, y = x W + b: linear regression with a squared error, softmax regression with a cross-entropy.
+
+    It is a single `layers.dense`, for input (batch, in); params `kernel` (in, features) and `bias` (features,).
+
+    Raises:
+        ConfigError: `features` is no positive integer.
+
+    >>> import funcnet as fn
+    >>> fn.models.linear(10)
+    dense(10)
+    """
+    return layers.dense(features)
+
+
+def mlp(
+    features: tuple[int, ...],
+    *,
+    activation: Callable[[], Layer] = layers.relu,
+    dropout: float = 0.0,
+    use_bias: bool = True,
+    kernel_init: initializers.Initializer = initializers.he_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Multi-layer perceptron: dense layers with an activation, and perhaps dropout, behind each but the last.
+
+    Args:
+        features: widths of the dense layers, the hidden ones and then the output.
+        activation: a constructor, `layers.tanh` or `lambda: layers.leaky_relu(0.1)`, called once a hidden layer.
+        dropout: share of the hidden units dropped in training, which then needs a key; 0 for no such layers.
+        use_bias, kernel_init, bias_init: of every dense layer.
+
+    Input (batch, …, in), output (batch, …, features[-1]); images go through `layers.flatten()` first.
+
+    Raises:
+        ConfigError: `features` is no tuple of positive integers, `activation` makes no layer, or `dropout` is outside
+            [0, 1).
+
+    References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
+
+    >>> import funcnet as fn
+    >>> fn.models.mlp((128, 10), dropout=0.1, kernel_init=fn.initializers.lecun_normal())
+    serial(dense(128, kernel_init=lecun_normal()), relu(), dropout(0.1), dense(10, kernel_init=lecun_normal()))
+    """
+    name = f"mlp({features!r})"
+    _check_features(name, features)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ConfigError(f"{name}: expected dropout, the share dropped, in [0, 1), got {dropout!r}.")
+
+    def dense(width):
+        return layers.dense(width, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
+
+    def hidden(width):
+        block = [dense(width), _activation(name, activation)]
+        return [*block, layers.dropout(dropout)] if dropout else block
+
+    *widths, last = features
+    return layers.serial(*(layer for width in widths for layer in hidden(width)), dense(last))
+
+
+def sigmoid_network(
+    features: tuple[int, ...],
+    *,
+    kernel_init: initializers.Initializer = initializers.xavier_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """The textbook's network, a_l = σ(a_{l−1} W_l + b_l): a sigmoid behind every dense layer, the last one too.
+
+    With one hidden layer and L = ½ Σ (a₂ − t)² the backward pass is the classical derivation, in rows:
+        δ₂ = ∂L/∂z₂ = (a₂ − t) ⊙ a₂ (1 − a₂),     dW₂ = a₁ᵀ δ₂,   db₂ = Σ_batch δ₂,
+        δ₁ = ∂L/∂z₁ = δ₂ W₂ᵀ ⊙ a₁ (1 − a₁),       dW₁ = xᵀ δ₁,    db₁ = Σ_batch δ₁.
+    Textbooks write an example as a column, z = W x + b: their W is the transpose of `kernel`, and their δ aᵀ that of
+    aᵀ δ. For training, `mlp` with a linear output and a loss on logits is more precise.
+
+    Args:
+        features: widths of the dense layers, the hidden ones and then the output.
+        kernel_init, bias_init: of every dense layer.
+
+    Input (batch, …, in), output (batch, …, features[-1]) in (0, 1).
+
+    Raises:
+        ConfigError: `features` is no tuple of positive integers.
+
+    References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> network = fn.models.sigmoid_network((3, 2))
+    >>> params, state = network.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> [sorted(p) for p in params]
+    [['bias', 'kernel'], [], ['bias', 'kernel'], []]
+    """
+    _check_features(f"sigmoid_network({features!r})", features)
+    dense = [layers.dense(width, kernel_init=kernel_init, bias_init=bias_init) for width in features]
+    return layers.serial(*(layer for one in dense for layer in (one, layers.sigmoid())))
+
+
+def _check_features(name: str, features: Any) -> None:
+    if not isinstance(features, tuple | list) or not features:
+        raise ConfigError(f"{name}: expected features to be a tuple of widths, at least one, got {features!r}.")
+    for width in features:
+        check_positive_integer(name, "each of features", width)
+
+
+def _activation(name: str, activation: Any) -> Layer:
+    if isinstance(activation, Layer):
+        raise ConfigError(f"{name}: expected activation to be a constructor, got {activation}; leave out its ().")
+    made = activation() if callable(activation) else activation
+    if not isinstance(made, Layer):
+        raise ConfigError(f"{name}: expected activation to make a layer, such as layers.tanh, got {activation!r}.")
+    return made

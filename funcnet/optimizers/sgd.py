@@ -1,0 +1,78 @@
+"""Stochastic gradient descent, with and without momentum."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError
+from funcnet.optimizers.checks import checked_params, fraction
+from funcnet.optimizers.slots import descend, rate_at, slot_grads, slots
+from funcnet.schedules import as_schedule
+from funcnet.types import Array, Optimizer, Params, Schedule
+
+__all__ = ["SGDState", "sgd"]
+
+
+class SGDState(NamedTuple):
+    """The state of `sgd`."""
+
+    step: Array  #: (), int32, updates done
+    params: Params
+    velocity: Params  #: the decaying sum of gradients, like params; `()` without momentum
+
+
+def sgd(
+    learning_rate: float | Schedule, *, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0
+) -> Optimizer:
+    """Stochastic gradient descent.
+
+    With gradient g, rate η, momentum μ and dampening τ:
+        plain       p ← p − η g
+        momentum    v ← μ v + (1 − τ) g,   p ← p − η v
+        Nesterov    v ← μ v + g,           p ← p − η (g + μ v)
+    The first velocity is v = g whatever τ, as in torch. The rate stands outside v, so that a schedule acts at once.
+
+    Args:
+        learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
+        momentum: μ in [0, 1); at 0 no velocity is kept.
+        nesterov: take the gradient at the point to which the momentum leads.
+        dampening: τ in [0, 1), only with momentum.
+
+    Raises:
+        ConfigError: an argument out of its range, or Nesterov without momentum or with dampening.
+        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        StructureError: gradients that do not fit the params.
+
+    References: Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964; Sutskever, Martens,
+    Dahl, Hinton, "On the Importance of Initialization and Momentum in Deep Learning", ICML 2013.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.sgd(0.5)
+    >>> state = optimizer.init({"kernel": jnp.array([1.0, 2.0])})
+    >>> optimizer.update(state, {"kernel": jnp.array([1.0, -1.0])}).params
+    {'kernel': Array([0.5, 2.5], dtype=float32)}
+    """
+    schedule = as_schedule(learning_rate, name="sgd")
+    momentum = fraction("sgd", "momentum", momentum)
+    dampening = fraction("sgd", "dampening", dampening)
+    if nesterov and (momentum == 0 or dampening != 0):
+        raise ConfigError(
+            f"sgd(…, nesterov=True): expected momentum > 0 and dampening = 0, got {momentum} and {dampening}."
+        )
+
+    def init(params):
+        params = checked_params("sgd", params)
+        return SGDState(jnp.zeros((), jnp.int32), params, slots(params) if momentum else ())
+
+    def update(state, grads):
+        grads = slot_grads("sgd", state.params, grads)
+        velocity, direction = (), grads
+        if momentum:
+            share = jnp.where(state.step == 0, 1.0, 1 - dampening)  # weakly typed: it takes the dtype of g
+            velocity = jax.tree.map(lambda v, g: momentum * v + share * g, state.velocity, grads)
+            direction = jax.tree.map(lambda v, g: g + momentum * v, velocity, grads) if nesterov else velocity
+        params = descend(state.params, rate_at("sgd", schedule, state.step), direction)
+        return SGDState(state.step + 1, params, velocity)
+
+    return Optimizer(init, update)

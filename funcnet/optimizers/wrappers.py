@@ -1,0 +1,184 @@
+"""Optimizers made of optimizers. Each wrapper takes an `Optimizer` and returns one, so they nest in any order.
+
+The outermost wrapper sees the gradient first: `clipped(decayed(sgd(0.1), 1e-4), norm=1.0)` clips the gradient of the
+loss and then adds the decay, `decayed(clipped(sgd(0.1), norm=1.0), 1e-4)` clips the sum.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError
+from funcnet.optimizers.checks import Mask, check_grads, check_mask, checked_params, nonnegative, positive
+from funcnet.optimizers.slots import widen
+from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.types import Array, Optimizer, Params
+
+__all__ = ["FrozenState", "clipped", "decayed", "frozen"]
+
+
+def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | None = None) -> Optimizer:
+    """Keep the gradient small before `optimizer` sees it.
+
+    With `norm` c: g ← g · min(1, c / ‖g‖), where ‖g‖ is the Euclidean norm of all leaves together; the direction
+    stays. With `value` c: each number is clipped to [−c, c]. The state is that of `optimizer`.
+
+    `clipped(frozen(…))` counts the frozen leaves in ‖g‖, `frozen(clipped(…))` does not.
+
+    Args:
+        optimizer: what to wrap.
+        norm, value: c > 0, exactly one of the two.
+
+    Raises:
+        ConfigError: none or both of the two, or one that is not positive.
+        StructureError, DtypeError: gradients that do not fit the params.
+
+    References: Pascanu, Mikolov, Bengio, "On the Difficulty of Training Recurrent Neural Networks", ICML 2013,
+    algorithm 1.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.clipped(fn.optimizers.sgd(1.0), norm=1.0)
+    >>> state = optimizer.init({"kernel": jnp.array([0.0, 0.0])})
+    >>> optimizer.update(state, {"kernel": jnp.array([3.0, 4.0])}).params["kernel"].round(6)
+    Array([-0.6, -0.8], dtype=float32)
+    """
+    if (norm is None) == (value is None):
+        raise ConfigError(
+            f"clipped(…, norm={norm!r}, value={value!r}): expected exactly one of norm and value, got "
+            f"{'none' if norm is None else 'both; nest two wrappers for both'}."
+        )
+    if value is not None:
+        limit = positive("clipped", "value", value)
+        return _before(optimizer, "clipped", lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
+    limit = positive("clipped", "norm", norm)
+
+    def shorten(_, grads):
+        # Division without a branch: the scale is exactly 1 below the limit, and NaN stays NaN.
+        scale = limit / jnp.maximum(_global_norm(grads), limit)
+        return jax.tree.map(lambda g: (widen(g) * scale.astype(widen(g).dtype)).astype(g.dtype), grads)
+
+    return _before(optimizer, "clipped", shorten)
+
+
+def _global_norm(grads):
+    # Leaves of half precision are summed in float32, and the leaves' sums, which may differ in dtype, in the default.
+    sums = [jnp.sum(jnp.square(widen(g))).astype(jnp.result_type(float)) for g in jax.tree.leaves(grads)]
+    return jnp.sqrt(sum(sums, jnp.zeros((), jnp.result_type(float))))
+
+
+def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = None) -> Optimizer:
+    """Weight decay as part of the gradient, g ← g + λ p: the gradient of the penalty λ/2 ‖p‖².
+
+    The optimizer then scales the decay like any other gradient; for Adam `adamw`, which does not, is the better
+    choice. The state is that of `optimizer`.
+
+    Args:
+        optimizer: what to wrap.
+        weight_decay: λ ≥ 0.
+        mask: which parameters decay: a function of a leaf's path, such as `"2/kernel"`; by default all.
+
+    Raises:
+        ConfigError: an argument out of its range.
+        StructureError, DtypeError: gradients that do not fit the params.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.decayed(fn.optimizers.sgd(1.0), 0.25)
+    >>> state = optimizer.init({"kernel": jnp.array([4.0])})
+    >>> optimizer.update(state, {"kernel": jnp.array([1.0])}).params
+    {'kernel': Array([2.], dtype=float32)}
+    """
+    weight_decay = nonnegative("decayed", "weight_decay", weight_decay)
+    if mask is not None:
+        check_mask("decayed", "mask", mask)
+
+    def decay(path, p, g):
+        return g + weight_decay * p if mask is None or mask(path) else g
+
+    return _before(optimizer, "decayed", lambda params, grads: map_with_paths(decay, params, grads))
+
+
+def _before(optimizer: Optimizer, name: str, change: Callable[[Params, Params], Params]) -> Optimizer:
+    """The optimizer, whose gradients go through `change(params, grads)` first."""
+
+    def update(state, grads):
+        check_grads(name, state.params, grads)
+        return optimizer.update(state, change(state.params, grads))
+
+    return Optimizer(optimizer.init, update)
+
+
+class FrozenState(NamedTuple):
+    """The state of `frozen`."""
+
+    inner: Any  #: the state of the optimizer within, for the params without the frozen leaves
+    fixed: Params  #: the frozen leaves, like params, with `None` in place of the others
+
+    @property
+    def step(self) -> Array:
+        """(), int32, updates done."""
+        return self.inner.step
+
+    @property
+    def params(self) -> Params:
+        """All the params, in their own structure."""
+        return jax.tree.map(
+            lambda fixed, trained: trained if fixed is None else fixed,
+            self.fixed, self.inner.params, is_leaf=_is_none,
+        )  # fmt: skip
+
+
+def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
+    """Hold some parameters fixed and train the others.
+
+    `optimizer` sees a tree with `None` in place of the frozen leaves: it keeps no slots for them, and what it wraps
+    neither decays them nor counts them in a norm. `update` takes the gradients of all parameters; under `jit` those
+    of the frozen ones, which nothing reads, are not computed. An outer wrapper does see them: `clipped(frozen(…))`
+    counts them in the norm, `frozen(clipped(…))` does not.
+
+    Args:
+        optimizer: what trains the others.
+        select: which parameters stay fixed: a function of a leaf's path, such as `"2/kernel"`.
+
+    Raises:
+        ConfigError: at `init`, if `select` chooses no leaf, or every leaf.
+        StructureError, DtypeError: gradients that do not fit the params.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.frozen(fn.optimizers.sgd(1.0), lambda path: path.startswith("0/"))
+    >>> state = optimizer.init(({"kernel": jnp.array([4.0])}, {"kernel": jnp.array([4.0])}))
+    >>> optimizer.update(state, ({"kernel": jnp.array([1.0])}, {"kernel": jnp.array([1.0])})).params
+    ({'kernel': Array([4.], dtype=float32)}, {'kernel': Array([3.], dtype=float32)})
+    """
+    check_mask("frozen", "select", select)
+
+    def init(params):
+        params = checked_params("frozen", params)
+        fixed = map_with_paths(lambda path, p: p if select(path) else None, params)
+        _check_choice(params, fixed)
+        return FrozenState(optimizer.init(_others(fixed, params)), fixed)
+
+    def update(state, grads):
+        check_grads("frozen", state.params, grads)
+        return FrozenState(optimizer.update(state.inner, _others(state.fixed, grads)), state.fixed)
+
+    return Optimizer(init, update)
+
+
+def _is_none(x):
+    return x is None
+
+
+def _others(fixed, tree):
+    return jax.tree.map(lambda fixed, leaf: leaf if fixed is None else None, fixed, tree, is_leaf=_is_none)
+
+
+def _check_choice(params, fixed):
+    paths, chosen = [path for path, _ in flatten_with_paths(params)], flatten_with_paths(fixed)
+    if not 0 < len(chosen) < len(paths):
+        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+        raise ConfigError(
+            f"frozen(…, select): expected select to choose some of the leaves, it chose {len(chosen)} of "
+            f"{len(paths)}: {shown}; it is called with these paths."
+        )

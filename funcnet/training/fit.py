@@ -1,0 +1,176 @@
+"""`fit`: training as an iterator of reports."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import data as funcnet_data
+from funcnet.errors import ConfigError, DataError, DivergenceError, FuncnetError
+from funcnet.metrics import Metric
+from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
+from funcnet.training.feeds import ArrayFeed, IteratorFeed
+from funcnet.training.loop import ENGINES, Pace, compiled_chunk, copy
+from funcnet.training.step import create_state
+from funcnet.types import Layer, LossFn, Optimizer, Report, TrainState
+
+__all__ = ["fit"]
+
+def fit(
+    model: Layer,
+    loss: LossFn,
+    optimizer: Optimizer,
+    data: tuple[Any, Any] | Iterable[Any],
+    *,
+    engine: str = "autodiff",
+    epochs: int,
+    batch_size: int | None = None,
+    key: Any = 0,
+    state: TrainState | None = None,
+    validation: tuple[Any, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    penalty: Any = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    report_steps: int | None = None,
+    copy_state: bool = True,
+) -> Iterator[Report]:
+    """Train a model; a generator of one `Report` an epoch, or every `report_steps` steps.
+
+    Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this iterator; there are no
+    callbacks. Steps run in compiled chunks over data on the device, two chunks in flight at most. Metrics are arrays
+    that may still be on their way: `float(report.metrics["loss"])` waits for them.
+
+    Args:
+        model: a layer.
+        loss: `(prediction, target) -> scalar`; one of `funcnet.losses` or your own.
+        optimizer: one of `funcnet.optimizers`.
+        data: arrays `(x, target)`, rows first; or an iterable of batches `(x, target)` or `(x, target, where)`, all
+            of one shape, of which each pass is an epoch.
+        engine: `"autodiff"` or `"backprop"`, whose results agree to rounding.
+        epochs: passes over the data, those already done in `state` included.
+        batch_size: rows a step; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
+        key: a PRNG key or an integer seed: the parameters' start, the order of the data, dropout. The order is a pure
+            function of (key, epoch).
+        state: a `TrainState` to go on from, exactly as if the run had never stopped.
+        validation: (x, target) on which loss and metrics are computed for each report, as `validation_…`.
+        metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report.
+        penalty: `params -> scalar` added to the loss, `losses.l2_penalty` say.
+        shuffle: whether each epoch has an order of its own.
+        drop_last: leave out an incomplete last batch. Otherwise it is filled up with rows from the start of the
+            epoch's order, which are masked in the loss and the metrics (so the loss needs a `where` argument).
+        report_steps: steps between reports; `None` for an epoch.
+        copy_state: whether a yielded state stays valid for ever, at the price of one copy a report. With `False` it
+            is valid until the next report is asked for.
+
+    Raises:
+        ConfigError, DataError, LabelError, ShapeError, DtypeError: before the first step.
+        DivergenceError: the loss of a report is not finite; raised when the next report is asked for.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> x = jnp.linspace(-1, 1, 20)[:, None]
+    >>> reports = fn.training.fit(
+    ...     fn.layers.dense(1), fn.losses.mean_squared_error, fn.optimizers.sgd(0.3), (x, 3 * x + 1),
+    ...     engine="backprop", epochs=50, batch_size=5, key=0)
+    >>> *_, last = reports
+    >>> last.epoch, last.step, round(float(last.state.optimizer.params["kernel"][0, 0]), 2)
+    (50, 200, 3.0)
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"fit: expected engine to be one of {sorted(ENGINES)}, got {engine!r}.")
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "report_steps": report_steps}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise ConfigError(f"fit: expected {name} to be a positive integer, got {value!r}.")
+    named_metrics = tuple((metrics or {}).items())
+    key = jax.random.key(key) if isinstance(key, int) else key
+
+    def checked(data):
+        if len(data) != 2:
+            raise DataError(f"fit: expected data to be (x, target), got a tuple of {len(data)}.")
+        return funcnet_data.check_data(*data, integers=_takes(model, data[0]))
+
+    if isinstance(data, tuple):
+        feed: Any = ArrayFeed(
+            checked(data), batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps
+        )
+    else:
+        if batch_size is not None:
+            raise ConfigError(f"fit: expected batch_size=None with an iterable of batches, got {batch_size}.")
+        feed = IteratorFeed(data, checked, epochs, report_steps=report_steps)
+    _check_mask_support(loss, feed.masked)
+
+    example = jax.ShapeDtypeStruct((feed.batch_size, *feed.x.shape[1:]), feed.x.dtype)
+    # A copy: the loop donates its state, and the caller's arrays must survive.
+    state = copy(state if state is not None else create_state(model, optimizer, key, example))
+    params, model_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state[:2])
+
+    def check(x, target):
+        check_target(model, loss, params.params, model_state, x, target)
+
+    check(feed.x, feed.target)
+    if validation is not None:
+        validation = checked(validation)
+        check(*validation)
+        validation = jax.device_put(validation)
+
+    def evaluate(state):
+        if validation is None:
+            return {}
+        params = state.optimizer.params
+        result = run_evaluation(model, loss, params, state.model, validation, 1024, named_metrics)
+        return {f"validation_{name}": value for name, value in result.items()}
+
+    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics)
+    return _reports(run, feed, check, state, named_metrics, evaluate, copy_state)
+
+
+def _reports(run, feed, check, state, metrics, evaluate, copy_state):
+    """The generator behind `fit`."""
+    pace = Pace(feed.most_steps)
+    step = int(state.optimizer.step)
+    tally = new_tally(metrics)
+    report = None
+    try:
+        for chunk in feed.chunks(step, pace, check):
+            state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.count)
+            pace.started(token, chunk.count)
+            step += chunk.count
+            if chunk.reports:
+                _check_finite(report)
+                results = tally_result(tally, metrics) | evaluate(state)
+                tally = new_tally(metrics)
+                report = Report(chunk.epoch, step, results, copy(state) if copy_state else state)
+                yield report
+                pace.resumed()
+        _check_finite(report)
+    finally:
+        pace.finish()
+
+
+def _takes(model, x):
+    """Whether the model takes such an input: some take integers, most refuse them."""
+    try:
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)))
+    except (FuncnetError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _check_finite(report):
+    if report is not None and not np.isfinite(float(report.metrics["loss"])):
+        raise DivergenceError(
+            f"fit: the loss is {float(report.metrics['loss'])} at step {report.step} (epoch {report.epoch}); "
+            "try a smaller learning rate, optimizers.clipped, or a loss on logits."
+        )
+
+
+def _check_mask_support(loss, masked):
+    parameters = inspect.signature(loss).parameters.values()
+    if masked and not any(p.name == "where" or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigError(
+            f"fit: expected {getattr(loss, '__name__', loss)} to take where= (the last batch is incomplete), and it "
+            "does not; choose a batch_size that divides the rows, or drop_last=True."
+        )

@@ -1,0 +1,268 @@
+"""The command line: the main job from end to end, its files, its errors."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from funcnet import checkpoints, data
+from funcnet.cli import main, options
+from funcnet.errors import ConfigError
+
+SMALL = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run of the main job, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    process = subprocess.run(
+        [sys.executable, "-m", "funcnet.cli", "train", *SMALL, "--output", str(folder)], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    return folder, process.stdout
+
+
+def output_of(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_train_says_where_everything_lies(run):
+    folder, printed = run
+    for name in ("curves.png", "confusion.png", "weights.safetensors", "metrics.csv"):
+        assert str(folder / name) in printed
+        assert (folder / name).stat().st_size > 100
+    assert re.search(r"held out +│ +359 +│ +\d\.\d{4} +│ +\d\d\.\d\d%", printed)
+    assert "epoch 4/4" in printed
+
+
+def test_metrics_hold_one_row_an_epoch(run):
+    with (run[0] / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert set(rows[0]) == {
+        "epoch", "step", "loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate",
+    }  # fmt: skip
+
+
+def test_the_saved_options_read_back(run):
+    values = options.read_config(run[0] / "config.toml")
+    assert values["hidden"] == (32,)
+    assert options.Train(**values) == options.Train(hidden=(32,), epochs=4, batch_size=64)
+
+
+def test_evaluate_repeats_the_final_accuracy(run, capsys):
+    folder, printed = run
+    code, out, _ = output_of(capsys, "evaluate", folder)
+    accuracy = re.search(r"held out.*?(\d\d\.\d\d%)", printed)
+    assert code == 0
+    assert accuracy
+    assert accuracy[1] in out
+
+
+def test_predict_names_classes(run, tmp_path, capsys):
+    images, labels = data.digits()
+    np.save(tmp_path / "rows.npy", images[:50])
+    code, out, _ = output_of(capsys, "predict", run[0], tmp_path / "rows.npy")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert code == 0
+    assert len(rows) == 50
+    assert np.mean([int(row["class"]) == label for row, label in zip(rows, labels[:50], strict=True)]) > 0.8
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+    np.savetxt(tmp_path / "rows.csv", images[:50], delimiter=",")
+    code, out, _ = output_of(capsys, "predict", run[0], tmp_path / "rows.csv", "--output", tmp_path / "classes.csv")
+    with (tmp_path / "classes.csv").open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [row["class"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "name, problem",
+    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("narrow.npy", "rows of 64 numbers, got shape"),
+     ("nan.npy", "finite")],
+)  # fmt: skip
+def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
+    (tmp_path / "bad.npy").write_bytes(b"not an array")
+    np.save(tmp_path / "narrow.npy", np.ones((3, 5)))
+    np.save(tmp_path / "nan.npy", np.full((3, 64), np.nan))
+    code, out, err = output_of(capsys, "predict", run[0], tmp_path / name)
+    assert (code, out) == (4, "")
+    assert problem in err
+    assert name in err
+
+
+def test_both_engines_write_the_same_losses(tmp_path, capsys):
+    losses = []
+    for engine in ("autodiff", "backprop"):
+        code, *_ = output_of(capsys, "train", *SMALL, "--engine", engine, "--output", tmp_path / engine)
+        assert code == 0
+        with (tmp_path / engine / "metrics.csv").open() as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "linear", "--optimizer", "sgd", "--learning-rate", "0.5", "--schedule", "step"],
+        ["--model", "sigmoid", "--optimizer", "rmsprop", "--schedule", "cosine", "--weight-decay", "0"],
+        ["--optimizer", "momentum", "--schedule", "exponential", "--learning-rate", "0.1", "--clip-norm", "1"],
+        ["--optimizer", "nesterov", "--activation", "rrelu", "--schedule", "constant", "--learning-rate", "0.05"],
+        ["--optimizer", "adagrad", "--activation", "prelu", "--dropout", "0", "--learning-rate", "0.01"],
+        ["--optimizer", "adam", "--patience", "2", "--weight-decay", "1e-4"],
+    ],
+)
+def test_options_train(tmp_path, capsys, arguments):
+    code, out, _ = output_of(capsys, "train", *SMALL, *arguments, "--output", tmp_path / "run")
+    accuracy = re.search(r"held out.*?(\d\d\.\d\d)%", out)
+    assert code == 0
+    assert accuracy
+    assert float(accuracy[1]) > 70
+    _, again, _ = output_of(capsys, "evaluate", tmp_path / "run")
+    assert accuracy[1] in again
+
+
+def test_an_npz_file_trains(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    target = np.arange(200) % 3
+    np.savez(tmp_path / "blobs.npz", x=(random.normal(size=(200, 2)) / 5 + target[:, None]).astype(np.float32), target=target)
+    code, out, _ = output_of(
+        capsys, "train", "--data", tmp_path / "blobs.npz", *SMALL, "--epochs", "30", "--batch-size", "16", "--output", tmp_path / "run"
+    )
+    assert code == 0
+    assert re.search(r"held out.*?9\d\.\d\d%|held out.*?100\.00%", out)
+
+
+def test_summary_counts(capsys):
+    code, out, _ = output_of(capsys, "summary", "--hidden", "128", "--dropout", "0", "--batch-size", "32")
+    assert code == 0
+    assert "dense(128" in out
+    assert "(32, 128)" in out
+    assert "9,610" in out  # 64·128 + 128 + 128·10 + 10
+
+
+def test_runs_are_numbered_and_never_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("001", "002"):
+        code, out, _ = output_of(capsys, "train", "--model", "linear", "--epochs", "1")
+        assert code == 0
+        assert os.path.join("runs", name, "weights.safetensors") in out
+    code, _, err = output_of(capsys, "train", "--model", "linear", "--epochs", "1", "--output", "runs/001")
+    assert code == 2
+    assert "runs/001 already holds weights.safetensors; choose another --output" in err
+
+
+# Configuration files.
+
+
+def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text('model = "linear"\nepochs = 3\nlearning-rate = 1\nhidden = [8, 8]\n')
+    code, _, err = output_of(capsys, "train", "--config", config, "--epochs", "2", "--output", tmp_path / "run")
+    assert code == 0, err
+    trained = options.read_config(tmp_path / "run" / "config.toml")
+    assert (trained["model"], trained["epochs"], trained["learning_rate"]) == ("linear", 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("learning_rat = 1", "learning_rat is no option of funcnet train; did you mean learning_rate?"),
+        ("zzz = 1", "zzz is no option of funcnet train; the options are activation, batch_size"),
+        ('epochs = "3"', "epochs: expected a value of type int, got '3'"),
+        ("epochs = true", "epochs: expected a value of type int, got True"),
+        ('learning_rate = "fast"', "learning_rate: expected a number, got 'fast'"),
+        ('optimizer = "adamax"', "optimizer: expected one of sgd, momentum, nesterov"),
+        ("hidden = 8", "hidden: expected a list of integers, got 8"),
+        ("hidden = [1.5]", "hidden: expected a list of integers"),
+        ("epochs = ", "expected a readable TOML file"),
+        ("config = 'x'", "config is no option"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: ")) as caught:
+        options.read_config(path)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="missing.toml: expected a readable TOML file"):
+        options.read_config(tmp_path / "missing.toml")
+
+
+def test_strings_survive_the_file(tmp_path):
+    chosen = options.Train(data='a "quoted" \\ name.npz', clip_norm=1.5, patience=3)
+    options.write_config(chosen, tmp_path / "c.toml")
+    assert options.Train(**options.read_config(tmp_path / "c.toml")) == chosen
+
+
+# Errors: one line, an exit code, no traceback.
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["train", "--data", "missing.npz"], 4, 'missing.npz: expected "digits" or a readable .npz file'),
+        (["train", "--learning-rate", "-1"], 2, "--learning-rate: expected a positive number, got -1.0"),
+        (["train", "--epochs", "0"], 2, "expected epochs to be a positive integer, got 0"),
+        (["train", "--batch-size", "0"], 2, "batch_size"),
+        (["train", "--dropout", "1.5"], 2, "expected dropout, the share dropped, in [0, 1), got 1.5"),
+        (["train", "--hidden", "0"], 2, "positive integer"),
+        (["train", "--optimizer", "sgd", "--learning-rate", "1e30", "--epochs", "3", "--schedule", "constant"], 3, "the loss is"),
+        (["evaluate", "nowhere"], 5, "nowhere: expected a folder that funcnet train wrote"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_without_a_traceback(tmp_path, capsys, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    got, _, err = output_of(capsys, *arguments)
+    assert got == code
+    assert err.startswith("funcnet: ")
+    assert message in err
+
+
+def test_damaged_weights_are_named(run, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.toml").write_bytes((run[0] / "config.toml").read_bytes())
+    weights = bytearray((run[0] / "weights.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (broken / "weights.safetensors").write_bytes(weights)
+    code, _, err = output_of(capsys, "evaluate", broken)
+    assert code == 5
+    assert "weights.safetensors" in err
+
+
+@pytest.mark.parametrize("arguments", [["--optimiser", "sgd"], ["--engine", "manual"], ["--epochs", "many"]])
+def test_unknown_options_are_refused(capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", *arguments])
+
+
+def test_help_answers_at_once_and_without_jax():
+    """The bound is generous for a busy machine; the absence of jax is what keeps the answer fast."""
+    code = (
+        "import sys\nfrom funcnet.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    )
+    started = time.perf_counter()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert all(command in process.stdout for command in ("train", "evaluate", "predict", "summary"))
+    assert time.perf_counter() - started < 10
+
+
+def test_weights_are_saved_with_what_evaluation_needs(run):
+    params, _, metadata = checkpoints.load_weights(run[0] / "weights.safetensors")
+    assert metadata is not None
+    assert (metadata["classes"], metadata["features"]) == (10, 64)
+    assert sum(leaf.size for leaf in params.values()) == 64 * 32 + 32 + 32 * 10 + 10

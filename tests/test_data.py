@@ -1,0 +1,355 @@
+"""Data: the bundled set, splits, the order of batches, and what is refused."""
+
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funcnet.data import Batches, batch_rows, check_data, digits, epoch_order, split, steps_per_epoch
+from funcnet.errors import ChecksumError, ConfigError, DataError, DtypeError, LabelError
+
+ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
+LABELS = np.arange(20, dtype=np.int32) % 4
+
+
+# The bundled set.
+
+
+def test_digits():
+    images, labels = digits()
+    assert (images.shape, images.dtype, labels.shape, labels.dtype) == ((1797, 64), np.float32, (1797,), np.int32)
+    assert (images.min(), images.max(), (images * 16).sum(dtype=int)) == (0, 1, 561718)
+    assert (images[0, :8] * 16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_digits_are_those_of_scikit_learn():
+    reference = pytest.importorskip("sklearn.datasets").load_digits()
+    np.testing.assert_array_equal(digits()[0] * 16, reference.data)
+    np.testing.assert_array_equal(digits()[1], reference.target)
+
+
+def test_digits_are_fresh_arrays():
+    digits()[0][:] = 0
+    assert digits()[0].any()
+
+
+def test_a_changed_file_is_found(monkeypatch, tmp_path):
+    changed = bytearray(resources.files("funcnet.data").joinpath("digits.csv.gz").read_bytes())
+    changed[1000] ^= 1
+    (tmp_path / "digits.csv.gz").write_bytes(changed)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    with pytest.raises(ChecksumError, match=r"digits\(\): expected a file of SHA-256 09f66e.*, got .*; install"):
+        digits()
+
+
+def test_the_attribution_is_there():
+    notice = (Path(__file__).parent.parent / "NOTICE").read_text()
+    for words in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0", "funcnet/data/digits.csv.gz"):
+        assert words in notice
+
+
+# Splits.
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("fractions", [(0.8, 0.2), (0.5, 0.25, 0.25), (1.0,), (0.1,) * 10])
+def test_split_has_each_row_once(fractions, stratified):
+    parts = split(ROWS, LABELS, fractions, seed=3, stratified=stratified)
+    assert [len(x) for x, _ in parts] == [round(20 * fraction) for fraction in fractions]
+    rows = np.concatenate([x for x, _ in parts])
+    labels = np.concatenate([target for _, target in parts])
+    order = rows[:, 0].astype(int) // 3
+    assert sorted(order) == list(range(20))
+    np.testing.assert_array_equal(labels, LABELS[order])
+    np.testing.assert_array_equal(rows, ROWS[order])
+
+
+def test_split_is_a_function_of_the_seed():
+    first, again, other = (split(ROWS, LABELS, seed=seed)[0][0] for seed in (1, 1, (1, 2)))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, ROWS[:16])
+
+
+def test_split_keeps_arrays_on_the_device():
+    parts = split(jnp.asarray(ROWS), jnp.asarray(LABELS))
+    assert all(isinstance(array, jax.Array) for part in parts for array in part)
+    np.testing.assert_array_equal(parts[1][0], split(ROWS, LABELS)[1][0])
+
+
+@given(st.lists(st.integers(0, 4), min_size=30, max_size=80), st.integers(0, 9))
+def test_stratified_shares(labels, seed):
+    labels = np.array(labels)
+    first, second = split(np.zeros((len(labels), 1)), labels, (0.7, 0.3), seed, stratified=True)
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        in_first = int(np.sum(first[1] == label))
+        assert in_first + np.sum(second[1] == label) == count
+        # Within one row for classes of at most average size, otherwise in proportion more.
+        assert abs(in_first - 0.7 * count) <= 1 + 5 * count / len(labels)
+
+
+def test_stratified_digits():
+    (_, train), (_, test) = split(*digits(), (0.8, 0.2), stratified=True)
+    np.testing.assert_allclose(np.bincount(test) / np.bincount(np.r_[train, test]), 0.2, atol=1 / 174)
+    assert not np.array_equal(test, np.sort(test))
+
+
+@pytest.mark.parametrize(
+    "error, message, arguments",
+    [
+        (DataError, "expected x and target of one length, got 20 and 19 rows", (ROWS, LABELS[1:])),
+        (DataError, r"expected at least one row for each of \(0.99, 0.01\), got 20", (ROWS, LABELS, (0.99, 0.01))),
+        (DataError, r"expected x with at least one row.*\(0, 3\)", (ROWS[:0], LABELS[:0])),
+        (ConfigError, r"expected a tuple of positive fractions with the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS, (0.8, 0.3))),
+        (ConfigError, "expected a tuple of positive fractions", (ROWS, LABELS, (1.2, -0.2))),
+        (ConfigError, "expected a tuple of positive fractions", (ROWS, LABELS, ())),
+        (ConfigError, "expected a tuple of positive fractions .* got 0.8", (ROWS, LABELS, 0.8)),
+        (ConfigError, "expected seed to be a non-negative integer .* got -1", (ROWS, LABELS, (0.8, 0.2), -1)),
+        (LabelError, r"expected target of integers and shape \(n,\).*argmax", (ROWS, ROWS, (0.8, 0.2), 0, True)),
+        (LabelError, "expected target of integers", (ROWS, LABELS * 1.0, (0.8, 0.2), 0, True)),
+    ],
+)
+def test_split_errors(error, message, arguments):
+    with pytest.raises(error, match=f"^split: {message}"):
+        split(*arguments)
+
+
+# The order of batches.
+
+
+def test_epoch_order():
+    np.testing.assert_array_equal(epoch_order(7, 3, 100), np.random.default_rng([7, 3]).permutation(100))
+    np.testing.assert_array_equal(epoch_order((7, 8), 3, 100), np.random.default_rng([7, 8, 3]).permutation(100))
+    assert not np.array_equal(epoch_order(7, 3, 100), epoch_order(7, 4, 100))
+
+
+@given(st.integers(1, 40), st.data(), st.booleans(), st.booleans())
+def test_each_row_once_an_epoch(n, data, drop_last, shuffle):
+    batch_size = data.draw(st.integers(1, n))
+    steps = steps_per_epoch(n, batch_size, drop_last)
+    for epoch in (0, 2):
+        batches = [
+            batch_rows(5, epoch * steps + i, n, batch_size, drop_last, shuffle=shuffle) for i in range(steps)
+        ]
+        rows, where = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        assert all(len(rows) == len(where) == batch_size for rows, where in batches)
+        order = epoch_order(5, epoch, n) if shuffle else np.arange(n)
+        kept = n // batch_size * batch_size if drop_last else n
+        np.testing.assert_array_equal(rows[where], order[:kept])
+        # Only the end is filled up, with the start of the same order.
+        assert where[:kept].all()
+        assert not where[kept:].any()
+        np.testing.assert_array_equal(rows[~where], order[: steps * batch_size - kept])
+
+
+def test_batch_rows_by_hand():
+    rows = [batch_rows(0, step, 5, 2, shuffle=False)[0].tolist() for step in range(4)]
+    assert rows == [[0, 1], [2, 3], [4, 0], [0, 1]]
+    assert batch_rows(0, 2, 5, 2, shuffle=False)[1].tolist() == [True, False]
+    assert batch_rows(0, 2, 5, 2, drop_last=True, shuffle=False)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("batch_size, drop_last, steps", [(5, False, 2), (4, False, 3), (4, True, 2), (10, True, 1)])
+def test_steps_per_epoch(batch_size, drop_last, steps):
+    assert steps_per_epoch(10, batch_size, drop_last) == steps
+
+
+@pytest.mark.parametrize("function", ["steps_per_epoch", "batch_rows", "Batches"])
+@pytest.mark.parametrize(
+    "error, message, n, batch_size",
+    [
+        (DataError, "expected batch_size to be at most 20, the number of rows, got 21", 20, 21),
+        (ConfigError, "expected batch_size to be an integer of at least 1, got 0", 20, 0),
+        (ConfigError, "expected batch_size to be an integer of at least 1, got 2.0", 20, 2.0),
+        (ConfigError, "expected batch_size to be an integer of at least 1, got True", 20, True),
+        (DataError, "at least one row", 0, 1),
+    ],
+)
+def test_batch_sizes(function, error, message, n, batch_size):
+    calls = {
+        "steps_per_epoch": lambda: steps_per_epoch(n, batch_size),
+        "batch_rows": lambda: batch_rows(0, 0, n, batch_size),
+        "Batches": lambda: Batches(ROWS[:n], LABELS[:n], batch_size),
+    }
+    with pytest.raises(error, match=f"^{function}: .*{message}"):
+        calls[function]()
+
+
+@pytest.mark.parametrize(
+    "message, call",
+    [
+        ("epoch_order: expected seed to be a non-negative integer or a tuple", lambda: epoch_order("a", 0, 5)),
+        (r"epoch_order: expected seed .* got \(\)", lambda: epoch_order((), 0, 5)),
+        ("batch_rows: expected step to be an integer of at least 0, got -1", lambda: batch_rows(0, -1, 5, 2)),
+        ("Batches: expected seed", lambda: Batches(ROWS, LABELS, 5, seed=1.5)),
+        ("Batches: expected epochs to be an integer of at least 1, got 0", lambda: Batches(ROWS, LABELS, 5, epochs=0)),
+        ("Batches.set_state: expected {'step': integer}, got 3", lambda: Batches(ROWS, LABELS, 5).set_state(3)),
+        ("Batches.set_state: expected step .* got -3", lambda: Batches(ROWS, LABELS, 5).set_state({"step": -3})),
+    ],
+)
+def test_impossible_arguments(message, call):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_batches_of_two_lengths():
+    with pytest.raises(DataError, match="Batches: expected x and target of one length, got 20 and 19 rows"):
+        Batches(ROWS, LABELS[1:], 4)
+
+
+# Batches.
+
+
+def flat(batches):
+    return [np.concatenate([np.ravel(part) for part in batch]) for batch in batches]
+
+
+def test_batches_are_those_of_batch_rows():
+    batches = Batches(ROWS, LABELS, 6, seed=4, epochs=2)
+    steps = 0
+    for step, (x, target, where) in enumerate(batches):
+        rows, expected = batch_rows(4, step, 20, 6)
+        np.testing.assert_array_equal(x, ROWS[rows])
+        np.testing.assert_array_equal(target, LABELS[rows])
+        np.testing.assert_array_equal(where, expected)
+        steps += 1
+    assert steps == 2 * steps_per_epoch(20, 6)
+
+
+@pytest.mark.parametrize("batch_size, drop_last, parts", [(5, False, 2), (6, True, 2), (6, False, 3)])
+def test_a_mask_only_where_batches_are_incomplete(batch_size, drop_last, parts):
+    assert {len(batch) for batch in Batches(ROWS, LABELS, batch_size, drop_last=drop_last)} == {parts}
+
+
+def test_each_pass_is_the_next_epoch():
+    batches = Batches(ROWS, LABELS, 5)
+    first, second = flat(batches), flat(batches)
+    assert len(first) == len(second) == 4
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first + second, flat(Batches(ROWS, LABELS, 5, epochs=2)))
+    unshuffled = Batches(ROWS, LABELS, 5, shuffle=False)
+    np.testing.assert_array_equal(flat(unshuffled), flat(unshuffled))
+
+
+def test_batches_without_end():
+    assert len(list(islice(Batches(ROWS, LABELS, 5, epochs=None), 50))) == 50
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 4, 7, 8, 11])  # of 2 epochs a pass, 4 batches an epoch
+def test_resume_is_exact(done):
+    whole = Batches(ROWS, LABELS, 6, seed=(1, 2), epochs=3)
+    iterator = iter(whole)
+    for _ in range(done):
+        next(iterator)
+    state = whole.get_state()
+    assert state == {"step": done}
+    rest = flat(iterator)
+    assert len(rest) == 12 - done
+
+    resumed = Batches(ROWS, LABELS, 6, seed=(1, 2), epochs=3)
+    resumed.set_state(state)
+    np.testing.assert_array_equal(flat(resumed), rest)
+
+
+def test_batches_of_a_device_array():
+    (x, target), *_ = Batches(jnp.asarray(ROWS), LABELS, 5)
+    assert isinstance(x, jax.Array)
+    np.testing.assert_array_equal(x[:, 0] // 3, np.arange(20)[batch_rows(0, 0, 20, 5)[0]])
+    assert isinstance(target, np.ndarray)
+
+
+# What is refused, and what is converted.
+
+
+@pytest.mark.parametrize(
+    "x, target, dtypes",
+    [
+        (ROWS, LABELS, ("float32", "int32")),
+        (ROWS.astype(np.float64), LABELS.astype(np.int64), ("float32", "int32")),
+        (ROWS.astype(">f8"), LABELS.astype(">i8"), ("float32", "int32")),
+        (ROWS.astype(">f4"), LABELS.astype(">i2"), ("float32", "int16")),
+        (ROWS.astype(np.float16), LABELS.astype(np.uint8), ("float16", "uint8")),
+        (ROWS.astype(jnp.bfloat16), LABELS % 2 == 0, ("bfloat16", "bool")),
+        (ROWS[:, ::-1], ROWS[:, :1], ("float32", "float32")),
+        (np.asfortranarray(ROWS), ROWS[:, 0].astype(np.float64), ("float32", "float32")),
+        (ROWS.tolist(), LABELS.tolist(), ("float32", "int32")),
+        (jnp.asarray(ROWS), jnp.asarray(LABELS), ("float32", "int32")),
+    ],
+)
+def test_conversions(x, target, dtypes):
+    for given_array, array, dtype in zip((x, target), check_data(x, target), dtypes, strict=True):
+        assert array.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(np.asarray(array, np.float64), np.asarray(given_array, np.float64))
+        if isinstance(given_array, jax.Array):
+            assert array is given_array
+        else:
+            assert array.flags.c_contiguous
+            assert array.dtype.isnative
+        assert jnp.asarray(array).dtype == array.dtype  # jax has nothing left to convert
+
+
+def test_64_bit_mode_keeps_64_bits(x64):
+    x, target = check_data(ROWS.astype(">f8"), LABELS.astype(np.int64) + 2**40)
+    assert (x.dtype, target.dtype) == (np.float64, np.int64)
+    assert x.dtype.isnative
+    assert target[3] == 2**40 + 3
+
+
+def test_no_copy_where_none_is_needed():
+    x, target = check_data(ROWS, LABELS)
+    assert x is ROWS
+    assert target is LABELS
+
+
+def test_integers_on_demand():
+    tokens, _ = check_data(LABELS.reshape(4, 5).astype(np.int64), np.ones((4, 2)), integers=True)
+    assert tokens.dtype == np.int32
+    assert check_data(ROWS, LABELS, integers=True)[0].dtype == np.float32
+
+
+def changed(array, index, value):
+    array = np.array(array)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    "error, message, x, target",
+    [
+        (DataError, r"x\[12, 2\] is nan; 1 of 20 rows have such values", changed(ROWS, (12, 2), np.nan), LABELS),
+        (DataError, r"x\[12, 2\] is nan; 1 of 20", jnp.asarray(changed(ROWS, (12, 2), np.nan)), LABELS),
+        (DataError, r"x\[3, 0\] is -inf; 2 of 20", changed(ROWS, ([3, 3, 5], [0, 2, 1]), -np.inf), LABELS),
+        (DataError, r"target\[7\] is inf; 1 of 20", ROWS, changed(ROWS[:, 0], 7, np.inf)),
+        (DataError, r"x\[1, 1\] is 1e\+300, which float32 cannot", changed(np.float64(ROWS), (1, 1), 1e300), LABELS),
+        (LabelError, r"target\[3\] is 1099511627776, which int32 cannot", ROWS, changed(np.int64(LABELS), 3, 2**40)),
+        (DataError, "expected x and target of one length, got 20 and 19 rows", ROWS, LABELS[1:]),
+        (DataError, r"expected x with at least one row and no empty axis, got shape \(0, 3\)", ROWS[:0], LABELS[:0]),
+        (DataError, r"expected x with at least one row and no empty axis, got shape \(20, 0\)", ROWS[:, :0], LABELS),
+        (DataError, r"expected target with at least one row.*shape \(\)", ROWS, np.float32(1)),
+        (DataError, "expected x to be an array, got list", [[1.0], [1.0, 2.0]], LABELS[:2]),
+        (DataError, "expected x without masked values", np.ma.masked_less(ROWS, 3), LABELS),
+        (DataError, r"expected \(x, target\), got x of dtype int32.*look swapped", LABELS, ROWS),
+        (DtypeError, "expected x of a floating dtype, got uint8; convert.*scale images", np.uint8(ROWS), LABELS),
+        (DtypeError, "expected x of a floating dtype, got int32", jnp.int32(ROWS), LABELS),
+        (DtypeError, "expected x of a floating dtype, got bool", ROWS > 3, LABELS),
+        (DtypeError, "expected x of a floating dtype, got object", ROWS.astype(object), LABELS),
+        (DtypeError, "expected x of a floating dtype, got complex64", ROWS.astype(np.complex64), LABELS),
+        (DtypeError, "expected target of a numeric dtype, got <U", ROWS, LABELS.astype(str)),
+        (DtypeError, "expected target of a numeric dtype, got object", ROWS, LABELS.astype(object)),
+    ],
+)
+def test_refused(error, message, x, target):
+    with pytest.raises(error, match=f"^check_data: .*{message}"):
+        check_data(x, target)
+
+
+def test_token_ids_must_fit_too():
+    with pytest.raises(DataError, match=r"x\[0, 1\] is 4294967296, which int32 cannot hold"):
+        check_data(np.array([[1, 2**32]]), np.array([0]), integers=True)

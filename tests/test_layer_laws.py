@@ -1,0 +1,269 @@
+"""Every layer obeys every law. The table is in layer_cases.py."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import ALL_CASES, CASES, draw
+from numerics import richardson, worst_element, worst_leaf
+
+from funcnet import gradients, layers, models
+from funcnet.errors import DtypeError, MissingKeyError, StructureError
+
+every_case = pytest.mark.parametrize("case", ALL_CASES.values(), ids=ALL_CASES.keys())
+every_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+
+
+def test_every_public_constructor_has_a_row():
+    machinery = {"no_parameters", "autodiff", "backprop"}
+    public = {*layers.__all__, *gradients.__all__, *models.__all__} - machinery
+    assert public == {name for name in public if any(row.startswith(name) for row in ALL_CASES)}
+
+
+def both_gradients(layer, params, state, x, key, train, dy):
+    """`(dparams, dx)` by hand and by autodiff of `apply`."""
+    _, _, residuals = layer.forward(params, state, x, key=key, train=train)
+    by_hand = layer.backward(params, residuals, dy)
+    _, vjp = jax.vjp(lambda params, x: layer.apply(params, state, x, key=key, train=train)[0], params, x)
+    return by_hand, vjp(dy)
+
+
+_compiled = {
+    (name, train): jax.jit(lambda *args, c=case, t=train: both_gradients(c.layer, *args[:4], t, args[4]))
+    for name, case in ALL_CASES.items()
+    for train in (False, True)
+}
+
+
+def random_dy(layer, params, state, x, key, train, seed=9):
+    y = jax.eval_shape(lambda *a: layer.apply(*a, key=key, train=train)[0], params, state, x)
+    return jax.random.normal(jax.random.key(seed), y.shape, y.dtype)
+
+
+@every_mode
+@pytest.mark.parametrize("name", ALL_CASES)
+@settings(max_examples=5)
+@given(batch=st.integers(1, 4), width=st.integers(1, 4), seed=st.integers(0, 2**16))
+def test_backward_equals_autodiff(name, train, batch, width, seed):
+    case = ALL_CASES[name]
+    with jax.enable_x64(True):
+        params, state, x, key = draw(case, seed, batch, width)
+        dy = random_dy(case.layer, params, state, x, key, train, seed)
+        by_hand, by_autodiff = _compiled[name, train](params, state, x, key, dy)
+        chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, by_autodiff)
+        assert worst_leaf(by_hand, by_autodiff) <= 1e-13
+
+
+@every_mode
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_backward_equals_finite_differences(x64, case, train):
+    layer = case.layer
+    params, state, x, key = draw(case)
+    dy = random_dy(layer, params, state, x, key, train)
+
+    def objective(tree):
+        y, _ = layer.apply(tree[0], state, tree[1], key=key, train=train)
+        return jnp.vdot(y, dy)
+
+    _, _, residuals = layer.forward(params, state, x, key=key, train=train)
+    by_hand = layer.backward(params, residuals, dy)
+    assert worst_element(by_hand, richardson(objective, (params, x))) <= 1e-6
+
+
+@every_mode
+@every_case
+def test_jit_equals_eager(x64, case, train):
+    """forward and backward are compiled apart, so the residuals cross two jit boundaries."""
+    layer = case.layer
+    params, state, x, key = draw(case)
+    dy = random_dy(layer, params, state, x, key, train)
+    y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
+    compiled = jax.jit(layer.forward, static_argnames="train")(params, state, x, key=key, train=train)
+    assert worst_leaf(compiled[:2], (y, new_state)) <= 1e-14
+    eager = layer.backward(params, residuals, dy)
+    assert worst_leaf(jax.jit(layer.backward)(params, compiled[2], dy), eager) <= 1e-14
+
+
+@every_case
+def test_apply_is_forward_without_residuals(x64, case):
+    params, state, x, key = draw(case)
+    applied = case.layer.apply(params, state, x, key=key, train=True)
+    assert worst_leaf(applied, case.layer.forward(params, state, x, key=key, train=True)[:2]) == 0
+
+
+@every_mode
+@every_case
+def test_vmap_equals_a_loop(x64, case, train):
+    layer = case.layer
+    params, state, x, key = draw(case)
+    xs, keys = jnp.stack([x, 2 * x + 1, -x]), jax.random.split(key, 3)
+
+    def run(x, key):
+        y, _, residuals = layer.forward(params, state, x, key=key, train=train)
+        return y, layer.backward(params, residuals, jnp.ones_like(y))
+
+    looped = [jax.jit(run)(x, key) for x, key in zip(xs, keys, strict=True)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped)
+    assert worst_leaf(jax.jit(jax.vmap(run))(xs, keys), stacked) <= 1e-14
+
+
+@every_case
+def test_residuals_cross_scan(x64, case):
+    """The training loop runs forward and backward inside a scan; residuals may also be its outputs."""
+    layer = case.layer
+    params, state, x, key = draw(case)
+
+    def step(carry, x):
+        _, _, residuals = layer.forward(params, state, x, key=key, train=True)
+        return carry, residuals
+
+    _, stacked = jax.lax.scan(step, 0, jnp.stack([x, x]))
+    _, _, residuals = layer.forward(params, state, x, key=key, train=True)
+    assert worst_leaf(_plain(jax.tree.map(lambda leaf: leaf[1], stacked)), _plain(residuals)) <= 1e-14
+
+
+def _plain(tree):
+    """Keys as numbers."""
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+
+
+@every_case
+def test_init_reads_only_shape_and_dtype(case):
+    x = jnp.ones(case.shape(3, 2), jnp.float32)
+    from_array = case.layer.init(jax.random.key(0), x)
+    from_shape = case.layer.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    chex.assert_trees_all_equal(from_array, from_shape)
+    other_batch = case.layer.init(jax.random.key(0), jnp.ones(case.shape(5, 2), jnp.float32))
+    chex.assert_trees_all_equal(from_array, other_batch)
+
+
+@every_mode
+@every_case
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
+def test_dtype_is_kept(case, dtype, wide, train):
+    def run(params, state, x, key):
+        y, new_state, residuals = case.layer.forward(params, state, x, key=key, train=train)
+        return y, new_state, case.layer.backward(params, residuals, y)
+
+    with jax.enable_x64(wide):
+        params, state, x, key = draw(case, dtype=dtype)
+        y, new_state, (dparams, dx) = jax.eval_shape(run, params, state, x, key)
+    assert y.dtype == dx.dtype == dtype
+    assert dx.shape == x.shape
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, dparams)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
+
+
+@every_mode
+@every_case
+def test_float32_is_close_to_float64(case, train):
+    def run(params, state, x, key, dy):
+        y, _, residuals = case.layer.forward(params, state, x, key=key, train=train)
+        return y, case.layer.backward(params, residuals, dy)
+
+    def cast(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), np.float64), tree)
+
+    with jax.enable_x64(True):
+        params, state, x, key = draw(case, dtype=jnp.float32)
+        dy = random_dy(case.layer, params, state, x, key, train)
+        single = jax.jit(run)(params, state, x, key, dy)
+        double = jax.jit(run)(cast(params), cast(state), cast(x), key, cast(dy))
+    assert worst_leaf(single, double) <= 1e-6
+
+
+@every_case
+def test_one_trace_for_new_data(case):
+    params, state, x, key = draw(case, dtype=jnp.float32)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def run(params, x, key):
+        y, _, residuals = case.layer.forward(params, state, x, key=key, train=True)
+        return case.layer.backward(params, residuals, y)
+
+    run(params, x, key)
+    run(run(params, x, key)[0], -x, jax.random.split(key)[0])
+
+
+@every_case
+def test_evaluation_needs_no_key_and_keeps_the_state(x64, case):
+    params, state, x, key = draw(case)
+    y, new_state = case.layer.apply(params, state, x)
+    chex.assert_trees_all_equal((y, new_state), (case.layer.apply(params, state, x, key=key)[0], state))
+
+
+@every_case
+def test_training_is_a_function_of_the_key(x64, case):
+    params, state, x, key = draw(case, batch=40)
+    run = jax.jit(lambda key: case.layer.apply(params, state, x, key=key, train=True)[0])
+    chex.assert_trees_all_equal(run(key), run(key))
+    other = run(jax.random.split(key)[0])
+    same = bool(jnp.all(run(key) == other))
+    assert same == (not case.random or case.layer.name == "dropout(0)")
+
+
+@pytest.mark.parametrize("name", [name for name, case in ALL_CASES.items() if case.random and name != "automatic"])
+def test_a_missing_key_is_named(name):
+    case = ALL_CASES[name]
+    params, state, x, _ = draw(case, dtype=jnp.float32)
+    with pytest.raises(MissingKeyError, match=r"(dropout|rrelu)\(.*\): train=True draws random numbers, got key=None"):
+        case.layer.apply(params, state, x, train=True)
+
+
+@every_case
+def test_misuse_is_named(case):
+    layer = case.layer
+    params, state, x, key = draw(case, dtype=jnp.float32)
+    with pytest.raises(DtypeError, match=r"expected key to be a PRNG key, got an array .* the order is init\(key, x\)"):
+        layer.init(x, key)
+    with pytest.raises(DtypeError, match="expected x to be an array or jax.ShapeDtypeStruct, got a tuple"):
+        layer.init(key, (3, 2))
+    with pytest.raises(DtypeError, match="expected train to be a Python bool"):
+        layer.apply(params, state, x, train=jnp.array(True))
+    if jax.tree.leaves(params) and layer.name not in ("scale()", "wave()"):
+        with pytest.raises(StructureError, match=r"the order is apply\(params, state, x\)"):
+            layer.apply((), params, x)
+
+
+@pytest.mark.parametrize("name", sorted(set(layers.__all__) - {
+    "identity", "flatten", "reshape", "layer", "parameterless", "no_parameters", "serial", "residual", "parallel",
+    "repeat", "recompute",
+}))  # fmt: skip
+def test_integer_input_is_refused(name):
+    case = ALL_CASES[name]
+    params, state, x, _ = draw(case, dtype=jnp.float32)
+    with pytest.raises(DtypeError, match="expected x of a floating dtype, got an array of dtype uint8"):
+        case.layer.apply(params, state, x.astype(jnp.uint8))
+
+
+def mutants(dparams, dx):
+    """Slightly wrong gradients, named."""
+    leaves, structure = jax.tree.flatten((dparams, dx))
+    for i, leaf in enumerate(leaves):
+        wrong = {
+            "zeroed": jnp.zeros_like(leaf),
+            "scaled by 1.001": 1.001 * leaf,
+            "sign": -leaf,
+            "one element zeroed": leaf.ravel().at[jnp.argmax(jnp.abs(leaf))].set(0).reshape(leaf.shape),
+            "noise": leaf * (1 + 1e-3 * jax.random.normal(jax.random.key(i), leaf.shape, leaf.dtype)),
+        }
+        for name, value in wrong.items():
+            if jnp.any(value != leaf):  # a zero gradient scaled is no mutant
+                yield f"leaf {i} {name}", jax.tree.unflatten(structure, [*leaves[:i], value, *leaves[i + 1 :]])
+
+
+@every_case
+def test_the_comparison_catches_wrong_gradients(x64, case):
+    params, state, x, key = draw(case)
+    dy = random_dy(case.layer, params, state, x, key, True)
+    by_hand, by_autodiff = both_gradients(case.layer, params, state, x, key, True, dy)
+    caught = [worst_leaf(wrong, by_autodiff) > 1e-13 for _, wrong in mutants(*by_hand)]
+    assert all(caught)
+    assert caught or not any(jnp.any(leaf) for leaf in jax.tree.leaves(by_autodiff))

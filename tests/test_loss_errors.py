@@ -1,0 +1,253 @@
+"""What losses refuse, how a loss is made, and the penalties on parameters."""
+
+import inspect
+import pickle
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import richardson, worst_leaf
+
+from funcnet import losses
+from funcnet.errors import ConfigError, DtypeError, LabelError, ShapeError
+
+column, flat, table = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 10))
+labels = np.array([0, 9, 3, 1])
+
+REFUSED = [
+    # Shapes are never broadcast.
+    (losses.mean_squared_error, (column, flat), {}, ShapeError,
+     "mean_squared_error: expected target of the shape of prediction, (4, 1), got (4,); reshape one of them."),
+    (losses.huber, (flat, 1.0), {}, ShapeError, "huber: expected target of the shape of prediction, (4,), got ()"),
+    (losses.binary_cross_entropy, (column, flat), {}, ShapeError, "prediction, (4, 1), got (4,)"),
+    (losses.softmax_cross_entropy, (table, labels[:3]), {}, ShapeError,
+     "expected target of integer labels of shape (4,) for prediction of shape (4, 10), got (3,); reshape the labels"),
+    (losses.softmax_cross_entropy, (jnp.ones(()), 0), {}, ShapeError, "prediction of shape (batch, classes), got ()"),
+    (losses.multiclass_hinge, (table, table), {}, ShapeError, "labels of shape (4,) for prediction of shape (4, 10)"),
+    # Dtypes.
+    (losses.mean_squared_error, (labels, flat), {}, DtypeError,
+     "mean_squared_error: expected prediction of a floating dtype, got int64; the order is loss(prediction, target)."),
+    (losses.softmax_cross_entropy, (labels, table), {}, DtypeError, "the order is loss(prediction, target)"),
+    (losses.mean_squared_error, (flat, flat.astype(jnp.float16)), {}, DtypeError,
+     "mean_squared_error: expected target of dtype float32, the dtype of prediction, got float16; convert"),
+    (losses.softmax_cross_entropy, (table, table.astype(jnp.bfloat16)), {}, DtypeError, "float32, the dtype of"),
+    (losses.mean_squared_error, (flat, np.array(list("abcd"))), {}, DtypeError, "target of numbers, got dtype <U1"),
+    (losses.mean_squared_error, (flat, flat.astype(complex)), {}, DtypeError, "target of numbers, got dtype complex64"),
+    # Labels.
+    (losses.softmax_cross_entropy, (table, np.array([0, 1, 2, 12])), {}, LabelError,
+     "softmax_cross_entropy: label 12 at row 3, expected 0..9; number the classes from 0."),
+    (losses.softmax_cross_entropy, (table, jnp.array([0, -1, 2, 12])), {}, LabelError, "label -1 at row 1"),
+    (losses.negative_log_likelihood, (table, np.array([0, 2**40, 0, 0])), {}, LabelError, f"label {2**40} at row 1"),
+    (losses.multiclass_hinge, (table, np.array([0, 1, 2, 10], np.uint8)), {}, LabelError, "label 10 at row 3"),
+    (losses.softmax_cross_entropy, (jnp.ones((2, 3, 4)), np.array([[0, 0, 0], [0, 7, 0]])), {}, LabelError,
+     "label 7 at [1, 1], expected 0..3"),
+    (losses.softmax_cross_entropy, (jnp.ones(3), 3), {}, LabelError, "label 3, expected 0..2"),
+    (losses.softmax_cross_entropy, (table, flat), {}, LabelError, "expected integer labels, got dtype float32"),
+    (losses.softmax_cross_entropy, (table, labels > 2), {}, LabelError, "expected integer labels, got dtype bool"),
+    (losses.softmax_cross_entropy, (table, np.eye(9)[[0, 1, 2, 3]]), {}, LabelError,
+     "softmax_cross_entropy: expected a target of 10 classes, as prediction has, got 9"),
+    (losses.binary_cross_entropy, (flat, np.array([0, 1, 2, 1])), {}, LabelError,
+     "binary_cross_entropy: target 2 at row 2, expected 0..1; the classes are 0 and 1, not −1 and 1."),
+    (losses.binary_cross_entropy_with_logits, (column, -column), {}, LabelError, "target -1.0 at [0, 0]"),
+    (losses.binary_cross_entropy, (flat, flat * np.nan), {}, LabelError, "target nan at row 0"),
+    # Masks.
+    (losses.mean_squared_error, (table, table), {"where": np.ones(3, bool)}, ShapeError,
+     "mean_squared_error: expected where of shape (4,) or (4, 10), got (3,); mark examples, or single values."),
+    (losses.softmax_cross_entropy, (table, labels), {"where": np.ones((4, 10), bool)}, ShapeError, "shape (4,)"),
+    (losses.half_squared_error, (table, table), {"where": np.ones((4, 10), bool)}, ShapeError, "shape (4,)"),
+    (losses.mean_squared_error, (flat, flat), {"where": labels}, DtypeError, "expected where of dtype bool, got int64"),
+    # Options.
+    (losses.mean_squared_error, (flat, flat), {"reduction": "average"}, ConfigError,
+     'mean_squared_error: expected reduction to be "mean", "sum" or "none", got \'average\'.'),
+    (losses.root_mean_squared_error, (flat, flat), {"reduction": "sum"}, ConfigError,
+     'root_mean_squared_error: expected reduction="mean", got \'sum\'; the mean stands under the root'),
+    (losses.huber, (flat, flat), {"delta": 0}, ConfigError, "huber: expected delta to be a Python number > 0, got 0."),
+    (losses.huber, (flat, flat), {"delta": "1"}, ConfigError, "delta to be a Python number > 0, got '1'"),
+    (losses.smooth_l1, (flat, flat), {"beta": -1.0}, ConfigError, "smooth_l1: expected beta to be a Python number > 0"),
+    (losses.smooth_l1, (flat, flat), {"beta": float("nan")}, ConfigError, "beta to be a Python number > 0, got nan"),
+    (losses.softmax_cross_entropy, (table, labels), {"label_smoothing": 1.5}, ConfigError,
+     "softmax_cross_entropy: expected label_smoothing to be a Python number >= 0 and <= 1, got 1.5."),
+    (losses.binary_cross_entropy_with_logits, (flat, flat), {"label_smoothing": True}, ConfigError, "<= 1, got True"),
+    (losses.binary_cross_entropy_with_logits, (flat, flat), {"pos_weight": 0.0}, ConfigError, "pos_weight to be"),
+    (losses.multiclass_hinge, (table, labels), {"margin": -1.0}, ConfigError, "margin to be a Python number >= 0"),
+    (losses.multiclass_hinge, (table, labels), {"variant": "hinge"}, ConfigError,
+     'multiclass_hinge: expected variant to be "weston_watkins" or "crammer_singer", got \'hinge\'.'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "arguments", "options", "error", "message"), REFUSED)
+def test_refused(loss, arguments, options, error, message):
+    for function in (loss, loss.gradient):
+        with pytest.raises(error, match=re.escape(message)):
+            function(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "error"), [(row[0], row[1], row[3]) for row in REFUSED if not row[2]]
+)
+def test_check_refuses_the_same_before_there_is_a_prediction(loss, arguments, error):
+    prediction, target = arguments
+    with pytest.raises(error, match=f"^{loss.__name__}: "):
+        loss.check(jax.ShapeDtypeStruct(prediction.shape, prediction.dtype), target)
+
+
+def test_a_mask_excuses_labels_in_check():
+    losses.softmax_cross_entropy.check(table, np.array([0, 1, -100, 3]), where=np.array([True, True, False, True]))
+    with pytest.raises(LabelError, match="label -100 at row 2"):
+        losses.softmax_cross_entropy.check(table, np.array([0, 1, -100, 3]), where=np.ones(4, bool))
+
+
+def test_lists_and_numbers_are_arrays():
+    assert losses.mean_squared_error([1.0, 2.0], [0, 4], where=[True, False]) == 1
+    assert losses.huber(2.0, 0.0) == 1.5
+    assert losses.softmax_cross_entropy([[0.0, 0.0]], [1]) == np.float32(np.log(2))
+
+
+def test_numpy_float64_follows_the_prediction_without_x64():
+    assert losses.mean_squared_error(flat, np.zeros(4)) == 1
+    with jax.enable_x64(True), pytest.raises(DtypeError, match="dtype float32, the dtype of prediction, got float64"):
+        losses.mean_squared_error(flat, np.zeros(4))
+
+
+def fourth_power():
+    """A user's own loss, one value for each row."""
+
+    @losses.loss(axes=-1)
+    def fourth(prediction, target, *, scale=1.0, reduction="mean", where=None):
+        p, t, over = losses.prepare(fourth, prediction, target, reduction, where)
+        return over.reduce(scale * ((p - t) ** 4).sum(-1))
+
+    return fourth
+
+
+def test_an_own_loss():
+    fourth = fourth_power()
+
+    @fourth.hand_gradient
+    def _(prediction, target, *, scale=1.0, reduction="mean", where=None):
+        p, t, over = losses.prepare(fourth, prediction, target, reduction, where)
+        return over.spread(4 * scale * (p - t) ** 3)
+
+    p, t, where = jnp.array([[1.0, 2.0], [3.0, 0.0], [np.nan, 0.0]]), np.zeros((3, 2)), np.array([True, True, False])
+    assert fourth(p, t, scale=0.5, where=where) == (17 + 81) / 4
+    want = jax.grad(lambda p: fourth(p, t, scale=0.5, where=where))(p)
+    np.testing.assert_allclose(fourth.gradient(p, t, scale=0.5, where=where), want, rtol=1e-6)
+    with pytest.raises(ShapeError, match=r"fourth: expected target of the shape of prediction"):
+        fourth.check(p, t[:2])
+
+
+def test_an_own_check():
+    def positive(name, prediction, target, where):
+        losses.check_equal_shapes(name, prediction, target, where)
+        raise LabelError(f"{name}: no")
+
+    @losses.loss(check=positive)
+    def poisson(prediction, target, *, reduction="mean", where=None):
+        return losses.prepare(poisson, prediction, target, reduction, where)[0]
+
+    with pytest.raises(LabelError, match="poisson: no"):
+        poisson(flat, flat)
+    assert not hasattr(losses.partial(poisson), "gradient")
+
+
+def test_a_gradient_of_other_arguments_is_refused():
+    fourth = fourth_power()
+    with pytest.raises(ConfigError, match=r"fourth.hand_gradient: expected a gradient with the arguments .*scale=1.0"):
+
+        @fourth.hand_gradient
+        def _(prediction, target, *, scale=2.0, reduction="mean", where=None):
+            return prediction
+
+
+def test_values_of_another_shape_than_declared_are_refused():
+    @losses.loss()
+    def row_sums(prediction, target, *, reduction="mean", where=None):
+        p, _, over = losses.prepare(row_sums, prediction, target, reduction, where)
+        return over.reduce(p.sum(-1))
+
+    with pytest.raises(ShapeError, match=r"row_sums: expected values of shape \(4, 10\), got \(4,\); say which axes"):
+        row_sums(table, table)
+
+
+def test_partial():
+    soft = losses.partial(losses.huber, delta=0.5)
+    assert soft(jnp.array([2.0]), jnp.array([0.0])) == 0.875
+    assert losses.partial(soft, reduction="none")(jnp.array([2.0]), jnp.array([0.0])).shape == (1,)
+    assert losses.partial(soft, reduction="none").gradient(jnp.array([2.0]), jnp.array([0.0])) == 0.5
+    assert inspect.signature(soft).parameters["delta"].default == 0.5
+    with pytest.raises(ConfigError, match=r"partial\(huber\): expected options among \['delta'.*got \['dleta'\]"):
+        losses.partial(losses.huber, dleta=0.5)
+    with pytest.raises(ConfigError, match=r"got \['target'\]"):
+        losses.partial(losses.huber, target=flat)
+
+
+def test_losses_pickle():
+    for function in (losses.huber, losses.huber.gradient, losses.l2_penalty.gradient):
+        assert pickle.loads(pickle.dumps(function)) is function
+
+
+# Penalties.
+
+PARAMS = ({"kernel": np.array([[1.0, -2.0], [0.5, -0.25]]), "bias": np.array([3.0])}, (), {"scale": np.array(-4.0)})
+
+
+def kernels(path):
+    return path.endswith("kernel")
+
+
+@pytest.mark.parametrize(
+    ("penalty", "options", "want"),
+    [
+        (losses.l1_penalty, {}, 3.75 + 3 + 4),
+        (losses.l1_penalty, {"strength": 0.1}, 1.075),
+        (losses.l1_penalty, {"select": kernels}, 3.75),
+        (losses.l2_penalty, {}, 5.3125 + 9 + 16),
+        (losses.l2_penalty, {"strength": 2}, 60.625),
+        (losses.l2_penalty, {"strength": 0.5, "select": lambda path: path in ("0/bias", "2/scale")}, 12.5),
+        (losses.l2_penalty, {"strength": 0.0}, 0.0),
+    ],
+)
+def test_penalties_by_hand(penalty, options, want, x64):
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    np.testing.assert_allclose(penalty(params, **options), want, rtol=1e-15)
+    hand, auto = penalty.gradient(params, **options), jax.grad(lambda p: penalty(p, **options))(params)
+    assert worst_leaf(hand, auto) <= 1e-15
+    assert worst_leaf(hand, richardson(lambda p: penalty(p, **options), params)) <= 1e-9
+    bound = losses.partial(penalty, **options)
+    assert bound(params) == penalty(params, **options)
+    jax.tree.map(np.testing.assert_array_equal, bound.gradient(params), hand)
+
+
+@pytest.mark.parametrize("penalty", [losses.l1_penalty, losses.l2_penalty])
+def test_penalties_at_zero(penalty):
+    params = {"kernel": jnp.array([0.0, -0.0])}
+    for gradient in (penalty.gradient(params), jax.grad(penalty)(params)):
+        np.testing.assert_array_equal(gradient["kernel"], [0, 0])
+
+
+@pytest.mark.parametrize("penalty", [losses.l1_penalty, losses.l2_penalty])
+def test_penalties_keep_dtypes_and_pass_integers_by(penalty):
+    params = {"kernel": jnp.full(70_000, 0.5, jnp.float16), "steps": jnp.array(7)}
+    assert penalty(params, 0.5).dtype == jnp.float16
+    assert penalty(params, 0.5) == penalty({"kernel": jnp.full(70_000, 0.5)}, 0.5).astype(jnp.float16)
+    slopes = penalty.gradient(params, 0.5)
+    assert slopes["kernel"].dtype == jnp.float16
+    np.testing.assert_array_equal(slopes["steps"], jnp.array(0))
+    assert penalty({"a": jnp.ones(1, jnp.bfloat16), "b": jnp.ones(1)}).dtype == jnp.float32
+    assert penalty(()) == 0
+
+
+@pytest.mark.parametrize("penalty", [losses.l1_penalty, losses.l2_penalty])
+def test_penalties_refuse(penalty):
+    for function in (penalty, penalty.gradient):
+        with pytest.raises(ConfigError, match=f"{penalty.__name__}: expected strength .* >= 0, got -1"):
+            function(PARAMS, -1)
+        with pytest.raises(ConfigError, match="select to take a floating-point leaf, got none of 0/bias, 0/kernel"):
+            function(PARAMS, select=lambda path: path == "kernel")
+
+
+def test_every_penalty_is_tested():
+    public = {getattr(losses, name) for name in losses.__all__ if name.endswith("_penalty")}
+    assert public == {losses.l1_penalty, losses.l2_penalty}

@@ -1,0 +1,259 @@
+"""Losses against numbers worked out by hand, at kinks, ties and extremes, and where labels cannot be looked at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from funcnet import losses
+
+EPSILON = float(jnp.finfo(jnp.float64).eps)
+
+
+def both_gradients(loss, p, t, **options):
+    """By hand and by autodiff, of the sum of the values."""
+    options = {"reduction": "sum"} | options
+    p, t = jnp.asarray(p), jnp.asarray(t)
+    return loss.gradient(p, t, **options), jax.grad(lambda p: loss(p, t, **options))(p)
+
+
+def values(loss, p, t, **options):
+    return loss(jnp.asarray(p), jnp.asarray(t), reduction="none", **options)
+
+
+# Residuals 0.3, 2 and −2 with the ends of the square at 0.5; log cosh 1 and 2 to 15 digits.
+LOG_COSH = [0.433780830483027, 1.325002747357864]
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "residuals", "want", "slopes"),
+    [
+        (losses.mean_squared_error, {}, [0.5, -2.0], [0.25, 4.0], [1.0, -4.0]),
+        (losses.half_squared_error, {}, [0.5, -2.0], [0.125, 2.0], [0.5, -2.0]),
+        (losses.mean_absolute_error, {}, [0.5, 0.0, -2.0], [0.5, 0.0, 2.0], [1.0, 0.0, -1.0]),
+        (losses.huber, {"delta": 0.5}, [0.3, 2.0, -2.0], [0.045, 0.875, 0.875], [0.3, 0.5, -0.5]),
+        (losses.smooth_l1, {"beta": 0.5}, [0.3, 2.0, -2.0], [0.09, 1.75, 1.75], [0.6, 1.0, -1.0]),
+        (losses.huber, {}, [0.3, 2.0, 1.0, -1.0], [0.045, 1.5, 0.5, 0.5], [0.3, 1.0, 1.0, -1.0]),
+        (losses.smooth_l1, {}, [0.3, 2.0, 1.0, -1.0], [0.045, 1.5, 0.5, 0.5], [0.3, 1.0, 1.0, -1.0]),
+        (losses.log_cosh, {}, [1.0, -2.0], LOG_COSH, [0.761594155955765, -0.964027580075817]),
+        (losses.huber, {}, [0.0, -0.0, 1e4, -1e4], [0, 0, 9999.5, 9999.5], [0, 0, 1, -1]),
+        (losses.smooth_l1, {}, [0.0, -0.0, 1e4, -1e4], [0, 0, 9999.5, 9999.5], [0, 0, 1, -1]),
+        (losses.log_cosh, {}, [0.0, 1e4, -1e4], [0, 1e4 - np.log(2), 1e4 - np.log(2)], [0, 1, -1]),
+        (losses.log_cosh, {}, [1e-8, 1e-4], [5e-17, 5e-9 - 1e-16 / 12], [1e-8, 1e-4 - 1e-12 / 3]),
+    ],
+)
+def test_regression_by_hand(loss, options, residuals, want, slopes, x64):
+    targets = np.full(len(residuals), 0.0)
+    np.testing.assert_allclose(values(loss, residuals, targets, **options), want, rtol=1e-14)
+    for gradient in both_gradients(loss, residuals, targets, **options):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-14, atol=1e-300)
+
+
+def test_reductions_by_hand(x64):
+    p, t = np.array([[1.0, 5.0], [4.0, 2.0], [0.0, 0.0]]), np.array([[0, 2], [4, 0], [0, 6]])
+    # Squares 1 9 | 0 4 | 0 36.
+    assert losses.mean_squared_error(p, t) == 50 / 6
+    assert losses.mean_squared_error(p, t, where=np.array([True, True, False])) == 14 / 4
+    assert losses.mean_squared_error(p, t, where=np.array([[True, False], [False, True], [False, True]])) == 41 / 3
+    np.testing.assert_array_equal(losses.half_squared_error(p, t, reduction="none"), [5, 2, 18])
+    assert losses.half_squared_error(p, t) == 25 / 3
+    assert losses.half_squared_error(p, t, where=np.array([True, True, False])) == 7 / 2
+    gradient = losses.half_squared_error.gradient(p, t, where=np.array([True, False, True]))
+    np.testing.assert_array_equal(gradient, [[0.5, 1.5], [0, 0], [0, -3]])
+    assert losses.root_mean_squared_error(p, t, where=np.array([True, True, False])) == np.sqrt(3.5)
+
+
+def test_the_mean_of_nothing_is_zero():
+    empty = jnp.zeros((0, 3))
+    assert losses.mean_squared_error(empty, empty) == 0
+    assert losses.softmax_cross_entropy.gradient(empty, np.zeros(0, int)).shape == (0, 3)
+
+
+def test_root_mean_squared_error_without_error(x64):
+    """√ has no derivative at 0: the gradient is 0, not NaN, in both engines."""
+    p = jnp.array([3.0, -1.0])
+    assert losses.root_mean_squared_error(p, p) == 0
+    for gradient in both_gradients(losses.root_mean_squared_error, p, p, reduction="mean"):
+        np.testing.assert_array_equal(gradient, [0, 0])
+
+
+def test_root_mean_squared_error_by_hand(x64):
+    p, t = [3.0, 4.0, np.nan], [0, 0, 0]
+    where = np.array([True, True, False])
+    assert losses.root_mean_squared_error(jnp.array(p), jnp.array(t), where=where) == np.sqrt(12.5)
+    for gradient in both_gradients(losses.root_mean_squared_error, p, t, reduction="mean", where=where):
+        np.testing.assert_allclose(gradient, [3 / 2 / np.sqrt(12.5), 4 / 2 / np.sqrt(12.5), 0], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "value", "slope"),
+    [
+        (0.0, 0.0, 0.0, 1.0),
+        (1.0, 1.0, 0.0, -1.0),
+        (0.0, 1.0, -np.log(EPSILON), -1 / EPSILON),
+        (1.0, 0.0, -np.log(EPSILON), 1 / EPSILON),
+        (0.0, 0.5, -np.log(EPSILON) / 2, (1 - 1 / EPSILON) / 2),
+        (0.25, 1.0, np.log(4), -4.0),
+        (0.25, 0.0, np.log(4 / 3), 4 / 3),
+    ],
+)
+def test_binary_cross_entropy_by_hand(p, y, value, slope, x64):
+    np.testing.assert_allclose(values(losses.binary_cross_entropy, p, y), value, rtol=1e-15)
+    for gradient in both_gradients(losses.binary_cross_entropy, p, y):
+        np.testing.assert_allclose(gradient, slope, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
+def test_binary_cross_entropy_is_finite_in_its_own_precision(dtype):
+    p, y = jnp.array([0.0, 1.0], dtype), jnp.array([1, 0])
+    eps = float(jnp.finfo(dtype).eps)
+    for gradient in both_gradients(losses.binary_cross_entropy, p, y):
+        np.testing.assert_array_equal(gradient.astype(jnp.float32), [-1 / eps, 1 / eps])
+
+
+def softplus(z):
+    return max(z, 0) + np.log1p(np.exp(-abs(z)))
+
+
+@pytest.mark.parametrize("y", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("z", [-1e4, -200.0, -1.0, -0.0, 0.0, 1.0, 200.0, 1e4])
+def test_binary_cross_entropy_with_logits_by_hand(z, y, x64):
+    loss = losses.binary_cross_entropy_with_logits
+    np.testing.assert_allclose(values(loss, z, y), (1 - y) * softplus(z) + y * softplus(-z), rtol=1e-15)
+    sigmoid = np.exp(-softplus(-z))  # σ(z)
+    for gradient in both_gradients(loss, z, y):
+        np.testing.assert_allclose(gradient, sigmoid - y, rtol=1e-14, atol=1e-16)
+
+
+def test_binary_cross_entropy_with_logits_weights_the_positives(x64):
+    """At z = 0 each softplus is log 2 and σ = ½; smoothing by 0.2 takes y = 1 to 0.9."""
+    options = {"pos_weight": 3.0, "label_smoothing": 0.2}
+    value = values(losses.binary_cross_entropy_with_logits, [0.0, 0.0], [1, 0], **options)
+    np.testing.assert_allclose(value, [(3 * 0.9 + 0.1) * np.log(2), (3 * 0.1 + 0.9) * np.log(2)], rtol=1e-15)
+    for gradient in both_gradients(losses.binary_cross_entropy_with_logits, [0.0, 0.0], [1, 0], **options):
+        np.testing.assert_allclose(gradient, [(0.1 - 2.7) / 2, (0.9 - 0.3) / 2], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("z", "t", "value", "slopes"),
+    [
+        ([0.0, 0.0], 0, np.log(2), [-0.5, 0.5]),
+        ([-0.0, 0.0], 1, np.log(2), [0.5, -0.5]),
+        ([0.0, 200.0], 0, 200.0, [-1.0, 1.0]),
+        ([1e4, -1e4], 1, 2e4, [1.0, -1.0]),
+        ([1e4, -1e4], 0, 0.0, [0.0, 0.0]),
+        ([0.0, np.log(3)], 1, np.log(4 / 3), [0.25, -0.25]),
+        ([0.0, 0.0], [2.0, 1.0], 3 * np.log(2), [-0.5, 0.5]),  # weights that sum to 3: 3 · ½ − t
+        ([0.0, 0.0], [0.0, 0.0], 0.0, [0.0, 0.0]),
+        ([0.0, -np.inf], 0, 0.0, [0.0, 0.0]),  # an impossible class of weight 0 adds 0
+        ([7.0, 7.0, 7.0], [1.0, 0.0, 0.0], np.log(3), [-2 / 3, 1 / 3, 1 / 3]),
+    ],
+)
+def test_softmax_cross_entropy_by_hand(z, t, value, slopes, x64):
+    np.testing.assert_allclose(values(losses.softmax_cross_entropy, z, t), value, rtol=1e-15, atol=1e-16)
+    for gradient in both_gradients(losses.softmax_cross_entropy, z, t):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-15, atol=1e-15)
+
+
+def test_label_smoothing_by_hand(x64):
+    """Half a label over four classes: 0.625 for the label, 0.125 for each other class."""
+    z, y = np.log([[0.4, 0.3, 0.2, 0.1]]), np.array([0])
+    smooth = np.array([0.625, 0.125, 0.125, 0.125])
+    value = values(losses.softmax_cross_entropy, z, y, label_smoothing=0.5)
+    np.testing.assert_allclose(value, [-(smooth * z[0]).sum()], rtol=1e-15)
+    for gradient in both_gradients(losses.softmax_cross_entropy, z, y, label_smoothing=0.5):
+        np.testing.assert_allclose(gradient, [np.exp(z[0]) - smooth], rtol=1e-14)
+
+
+def test_softmax_cross_entropy_is_the_likelihood_of_log_softmax(x64):
+    z, y = jnp.array([[1.0, -2.0, 0.5], [3.0, 3.0, -1.0]]), jnp.array([2, 0])
+    chained = losses.negative_log_likelihood(jax.nn.log_softmax(z), y)
+    np.testing.assert_allclose(losses.softmax_cross_entropy(z, y), chained, rtol=1e-15)
+    np.testing.assert_array_equal(losses.negative_log_likelihood.gradient(z, y), [[0, 0, -0.5], [-0.5, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("scores", "label", "variant", "value", "slopes"),
+    [
+        ([2.0, 1.5, 3.0, 0.0], 0, "weston_watkins", 2.5, [-2, 1, 1, 0]),
+        ([2.0, 1.5, 3.0, 0.0], 0, "crammer_singer", 2.0, [-1, 0, 1, 0]),
+        ([1.0, 0.0], 0, "weston_watkins", 0.0, [0, 0]),  # on the margin: derivative 0
+        ([1.0, 0.0], 0, "crammer_singer", 0.0, [0, 0]),
+        ([0.0, 0.0, 0.0], 1, "weston_watkins", 2.0, [1, -2, 1]),
+        ([0.0, 0.0, 0.0], 1, "crammer_singer", 1.0, [0.5, -1, 0.5]),  # a tie is shared
+        ([1e4, -1e4], 0, "weston_watkins", 0.0, [0, 0]),
+        ([1e4, -1e4], 1, "crammer_singer", 20001.0, [1, -1]),
+        ([5.0], 0, "weston_watkins", 0.0, [0]),
+        ([5.0], 0, "crammer_singer", 0.0, [0]),
+    ],
+)
+def test_multiclass_hinge_by_hand(scores, label, variant, value, slopes, x64):
+    assert values(losses.multiclass_hinge, scores, label, variant=variant) == value
+    for gradient in both_gradients(losses.multiclass_hinge, scores, label, variant=variant):
+        np.testing.assert_array_equal(gradient, slopes)
+
+
+def test_half_precision_is_reduced_in_float32():
+    """300² is infinite in float16, the mean of 300² and 0 is not; nor is a count of 70,000."""
+    p = jnp.array([300.0, 0.0], jnp.float16)
+    assert losses.mean_squared_error(p, jnp.zeros_like(p)) == 45000
+    assert losses.root_mean_squared_error(p[:1], jnp.zeros_like(p[:1])) == 300
+    ones = jnp.ones(70_000, jnp.float16)
+    assert losses.mean_squared_error(ones, jnp.zeros_like(ones), where=ones > 0) == 1
+
+
+def test_large_numpy_integers_survive_without_x64():
+    """jnp.asarray would wrap 2**40 to 0."""
+    assert losses.mean_absolute_error(jnp.zeros(1), np.array([2**40])) == 2.0**40
+
+
+INVALID = {
+    "softmax_cross_entropy": (losses.softmax_cross_entropy, {}),
+    "softmax_cross_entropy smoothed": (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
+    "negative_log_likelihood": (losses.negative_log_likelihood, {}),
+    "multiclass_hinge": (losses.multiclass_hinge, {}),
+    "multiclass_hinge crammer_singer": (losses.multiclass_hinge, {"variant": "crammer_singer"}),
+    "binary_cross_entropy": (losses.binary_cross_entropy, {}),
+    "binary_cross_entropy_with_logits": (losses.binary_cross_entropy_with_logits, {}),
+}
+
+
+@pytest.mark.parametrize("x64_on", [False, True])
+@pytest.mark.parametrize(("loss", "options"), INVALID.values(), ids=INVALID)
+def test_labels_that_jit_hides_give_nan(loss, options, x64_on):
+    """Row 1 has a class too many, row 2 a negative one, row 3 is not marked, row 0 is right."""
+    with jax.enable_x64(x64_on):
+        p = jnp.full((4, 3), 0.5)
+        labels, where = np.array([1, 3, -1, 99], np.int32), np.array([True, True, True, False])
+        target = np.repeat(labels[:, None], 3, axis=1) if loss.axes is None else labels
+
+        @jax.jit
+        def report(p, target, where):
+            hand, auto = both_gradients(loss, p, target, where=where, **options)
+            total = loss(p, target, where=where, **options)
+            return loss(p, target, where=where, reduction="none", **options), hand, auto, total
+
+        *arrays, total = report(p, target, where)
+        assert np.isnan(total)
+        for array in arrays:
+            assert np.isfinite(array[0]).all()
+            assert np.isnan(array[1:3]).all()
+            assert not np.any(array[3])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.uint32])
+def test_labels_beyond_32_bits_give_nan_too(dtype):
+    """NumPy labels with a traced mask: their values are not checked, and must not wrap to a valid class."""
+    labels = np.array([0, 2**32 - 1 if dtype is np.uint32 else 2**40], dtype)
+    run = jax.jit(lambda where: losses.softmax_cross_entropy(jnp.zeros((2, 3)), labels, where=where, reduction="none"))
+    np.testing.assert_allclose(run(np.array([True, True])), [np.log(3), np.nan], rtol=1e-6)
+    np.testing.assert_allclose(run(np.array([True, False])), [np.log(3), 0], rtol=1e-6)
+
+
+def test_small_label_dtypes_reach_every_class():
+    """uint8 labels of 300 classes: 300 does not fit the labels' own dtype."""
+    z = jnp.zeros((2, 300)).at[:, 200].set(50.0)
+    for labels in (np.array([200, 255], np.uint8), jnp.array([200, 255], jnp.uint8)):
+        np.testing.assert_allclose(losses.softmax_cross_entropy(z, labels, reduction="none"), [0, 50], atol=1e-6)
+        run = jax.jit(lambda labels: losses.softmax_cross_entropy(z, labels, reduction="none"))
+        np.testing.assert_allclose(run(labels), [0, 50], atol=1e-6)

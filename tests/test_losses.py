@@ -1,0 +1,266 @@
+"""Laws that every loss obeys, over the table of `loss_cases`: in float64 unless a test is about another dtype."""
+
+import inspect
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_cases import CASES, MASKS, mask_of
+from numerics import norm_relative, worst_element
+
+from funcnet import losses
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def report(case, where, p):
+    """(loss, hand-derived gradient, autodiff gradient) for each reduction."""
+
+    def one(options):
+        loss = case.loss(p, case.target, **options)
+        hand = case.loss.gradient(p, case.target, **options)
+        return loss, hand, jax.grad(lambda p: case.loss(p, case.target, **options).sum())(p)
+
+    return {reduction: one(case.options | {"reduction": reduction, "where": where}) for reduction in case.reductions}
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """The reports of a case under each mask, in float64: one compiled program, run once."""
+    made = {}
+
+    def get(case):
+        if id(case) not in made:
+            program = jax.jit(lambda p: {kind: report(case, mask_of(case, kind), p) for kind in MASKS})
+            made[id(case)] = program(jnp.asarray(case.prediction))
+        return made[id(case)]
+
+    return get
+
+
+def numeric_gradient(function, p, step=1e-3):
+    """All elements by central differences D(h), Richardson-extrapolated, in one batch: (4 D(h/2) − D(h)) / 3."""
+    steps = np.array([step, -step, step / 2, -step / 2])
+    moved = p + (steps[:, None, None] * np.eye(p.size)).reshape(-1, *p.shape)
+    plus, minus, half_plus, half_minus = jax.jit(jax.vmap(function))(moved).reshape(4, *p.shape)
+    return (4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3
+
+
+def expected_losses(case, where):
+    """By the row's NumPy formula."""
+    values = np.asarray(case.values(case.prediction, case.target), np.float64)
+    marked = np.ones(values.shape, bool)
+    if where is not None:
+        marked &= where.reshape(where.shape + (1,) * (values.ndim - where.ndim))
+    mean = values[marked].mean()
+    root = case.loss is losses.root_mean_squared_error
+    return {"mean": np.sqrt(mean) if root else mean, "sum": values[marked].sum(), "none": np.where(marked, values, 0)}
+
+
+def test_every_public_loss_has_a_row():
+    public = [value for name in losses.__all__ if hasattr(value := getattr(losses, name), "check")]
+    assert len(public) == 12
+    assert set(public) == {case.loss for case in CASES.values()}
+
+
+def test_nothing_is_differentiated_by_jax():
+    for path in Path(losses.__file__).parent.glob("*.py"):
+        source = path.read_text()
+        assert not [word for word in ("jax.grad", "value_and_grad", "vjp", "jvp", "linearize") if word in source], path
+
+
+@every_case
+def test_values(case, reports, x64):
+    for kind, by_reduction in reports(case).items():
+        want = expected_losses(case, mask_of(case, kind))
+        for reduction, (loss, _, _) in by_reduction.items():
+            np.testing.assert_allclose(loss, want[reduction], rtol=1e-13, atol=1e-15, err_msg=f"{kind} {reduction}")
+
+
+@every_case
+def test_hand_gradient_is_that_of_autodiff(case, reports, x64):
+    for kind, by_reduction in reports(case).items():
+        for reduction, (_, hand, auto) in by_reduction.items():
+            assert hand.dtype == auto.dtype == jnp.float64
+            assert norm_relative(hand, auto) <= 1e-13, (kind, reduction)
+            assert worst_element(hand, auto, floor=1e-8) <= 1e-10, (kind, reduction)
+
+
+@every_case
+def test_gradients_are_those_of_finite_differences(case, reports, x64):
+    # One sum of all masks and reductions, each with its own weight, so that one program differentiates all of them.
+    forms = [(kind, reduction) for kind in MASKS for reduction in case.reductions]
+    weights = dict(zip(forms, np.linspace(1, 2, len(forms)), strict=True))
+
+    def total(p):
+        options = [case.options | {"reduction": r, "where": mask_of(case, kind)} for kind, r in forms]
+        return sum(w * case.loss(p, case.target, **o).sum() for w, o in zip(weights.values(), options, strict=True))
+
+    numeric = numeric_gradient(total, jnp.asarray(case.prediction))
+    hand, auto = (sum(w * reports(case)[kind][r][i] for (kind, r), w in weights.items()) for i in (1, 2))
+    assert norm_relative(hand, numeric) <= 1e-9
+    assert worst_element(hand, numeric) <= 1e-6
+    assert worst_element(auto, numeric) <= 1e-6
+
+
+@every_case
+def test_jit_is_eager(case, reports, x64):
+    where, p = mask_of(case, "rows"), jnp.asarray(case.prediction)
+    for reduction, (loss, hand, _) in reports(case)["rows"].items():
+        options = case.options | {"reduction": reduction, "where": where}
+        assert norm_relative(case.loss(p, case.target, **options), loss) <= 1e-12
+        assert norm_relative(case.loss.gradient(p, case.target, **options), hand) <= 1e-12
+
+
+@every_case
+def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
+    """With target and mask traced, so that no value can be looked at."""
+
+    def both(p, t, where):
+        options = case.options | {"where": where}
+        return case.loss(p, t, **options), case.loss.gradient(p, t, **options)
+
+    p, t = jnp.asarray(case.prediction), jnp.asarray(case.target)
+    wheres = jnp.stack([jnp.asarray(mask_of(case, "rows")), jnp.ones(len(p), bool)])
+    loss, hand = jax.jit(jax.vmap(both, (None, None, 0)))(p, t, wheres)
+    for row, kind in enumerate(("rows", "no mask")):
+        want_loss, want_hand, _ = reports(case)[kind]["mean"]
+        assert norm_relative(loss[row], want_loss) <= 1e-13
+        assert norm_relative(hand[row], want_hand) <= 1e-13
+
+
+@every_case
+def test_float32_is_float64_to_its_precision(case, reports):
+    with jax.enable_x64(True):
+        want_loss, want_hand, _ = reports(case)["rows"]["mean"]
+    options = case.options | {"where": mask_of(case, "rows")}
+    p = jnp.asarray(case.prediction)
+    loss, hand = case.loss(p, case.target, **options), case.loss.gradient(p, case.target, **options)
+    assert loss.dtype == hand.dtype == jnp.float32
+    assert norm_relative(loss, want_loss) <= 1e-6
+    assert norm_relative(hand, want_hand) <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@every_case
+def test_half_precision_is_kept(case, dtype):
+    target = case.target.astype(dtype) if case.target.dtype == np.float64 else case.target
+    p = jnp.asarray(case.prediction).astype(dtype)
+    options = case.options | {"reduction": case.reductions[-1]}
+    loss, hand = case.loss(p, target, **options), case.loss.gradient(p, target, **options)
+    assert loss.dtype == hand.dtype == dtype
+    # The same in float32 of the rounded arguments: the mathematics itself adds one rounding at the end.
+    wide = [x.astype(jnp.float32) if x.dtype == dtype else x for x in (p, target)]
+    assert norm_relative(loss, case.loss(*wide, **options)) <= float(jnp.finfo(dtype).eps)
+    assert norm_relative(hand, case.loss.gradient(*wide, **options)) <= float(jnp.finfo(dtype).eps)
+
+
+@every_case
+def test_masked_rows_do_not_count(case, reports, x64):
+    """NaN predictions and impossible targets outside the mask reach neither the loss nor the gradients."""
+    where = mask_of(case, "rows")
+    spoilt, target = case.prediction.copy(), case.target.copy()
+    spoilt[~where] = np.nan
+    target[~where] = np.nan if target.dtype.kind == "f" else 99
+    got = jax.jit(lambda p: report(case._replace(target=target, reductions=("mean",)), where, p))(spoilt)["mean"]
+    for number, want in zip(got, reports(case)["rows"]["mean"], strict=True):
+        np.testing.assert_allclose(number, want, rtol=1e-14, atol=1e-16)
+    assert not np.any(got[1][~where])
+    assert not np.any(got[2][~where])
+
+
+@every_case
+def test_an_empty_mask_gives_zero(case, x64):
+    nothing, spoilt = np.zeros(len(case.prediction), bool), np.full(case.prediction.shape, np.nan)
+    for number in jax.tree.leaves(jax.jit(lambda p: report(case, nothing, p))(spoilt)):
+        assert not np.any(number)
+
+
+@every_case
+def test_nan_predictions_show_in_the_loss(case, x64):
+    p = jnp.asarray(case.prediction).at[0].set(jnp.nan)
+    assert np.isnan(case.loss(p, case.target, **case.options))
+
+
+@every_case
+def test_check_reads_shapes_only(case, x64):
+    case.loss.check(jax.ShapeDtypeStruct(case.prediction.shape, jnp.float64), case.target)
+    jax.eval_shape(lambda p, t: case.loss.check(p, t), case.prediction, case.target)
+
+
+@every_case
+def test_partial_binds_loss_gradient_and_check(case, x64):
+    bound = losses.partial(case.loss, **case.options)
+    p, t = jnp.asarray(case.prediction), case.target
+    np.testing.assert_array_equal(bound(p, t), case.loss(p, t, **case.options))
+    np.testing.assert_array_equal(bound.gradient(p, t), case.loss.gradient(p, t, **case.options))
+    bound.check(p, t)
+    assert bound.__name__ == case.loss.__name__
+
+
+@every_case
+def test_a_loss_is_the_function_itself(case):
+    assert inspect.isfunction(case.loss)
+    assert inspect.getmodule(case.loss).__name__.startswith("funcnet.losses.")
+    assert case.loss.gradient.__name__ == f"{case.loss.__name__}.gradient"
+    assert "Gradient. " in case.loss.__doc__
+
+
+# Integers make ties and kinks, 0 and 1 are the ends of probabilities, ±10⁴ are extreme.
+EDGES = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 1e4, -1e4)
+ELEMENTWISE = [loss for loss in (getattr(losses, name) for name in losses.__all__) if getattr(loss, "axes", 0) is None]
+
+
+@jax.jit
+def elementwise_reports(p, t, where):
+    def both(loss, p, t):
+        return loss.gradient(p, t, where=where), jax.grad(lambda p: loss(p, t, where=where))(p)
+
+    def chance(x):
+        return jnp.clip(x, 0, 1)
+
+    probability = losses.binary_cross_entropy
+    return [both(loss, chance(p) if loss is probability else p, chance(t)) for loss in ELEMENTWISE]
+
+
+@jax.jit
+def class_reports(p, labels, where):
+    forms = [
+        (losses.softmax_cross_entropy, {}), (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
+        (losses.negative_log_likelihood, {}), (losses.multiclass_hinge, {}),
+        (losses.multiclass_hinge, {"variant": "crammer_singer"}),
+    ]  # fmt: skip
+    return [
+        (loss.gradient(p, labels, where=where, **o), jax.grad(lambda p, f=loss, o=o: f(p, labels, where=where, **o))(p))
+        for loss, o in forms
+    ]
+
+
+def arrays(shape):
+    return hnp.arrays(np.float64, shape, elements=st.sampled_from(EDGES) | st.floats(-1e4, 1e4))
+
+
+@settings(max_examples=60)
+@given(data=st.data(), shape=st.sampled_from([(3,), (2, 3)]))
+def test_engines_agree_on_any_numbers(data, shape):
+    p, t, where = (data.draw(arrays(shape)), data.draw(arrays(shape)), data.draw(hnp.arrays(bool, shape[:1])))
+    with jax.enable_x64(True):
+        for loss, (hand, auto) in zip(ELEMENTWISE, elementwise_reports(p, t, where), strict=True):
+            assert np.isfinite(hand).all(), loss.__name__
+            np.testing.assert_allclose(hand, auto, rtol=1e-12, atol=1e-13, err_msg=loss.__name__)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), shape=st.sampled_from([(1, 4), (3, 3)]))
+def test_engines_agree_on_any_scores(data, shape):
+    p, where = data.draw(arrays(shape)), data.draw(hnp.arrays(bool, shape[:1]))
+    labels = data.draw(hnp.arrays(np.int32, shape[:1], elements=st.integers(0, shape[-1] - 1)))
+    with jax.enable_x64(True):
+        for hand, auto in class_reports(p, labels, where):
+            assert np.isfinite(hand).all()
+            np.testing.assert_allclose(hand, auto, rtol=1e-12, atol=1e-13)

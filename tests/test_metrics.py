@@ -1,0 +1,289 @@
+"""Metrics: values against NumPy, and the laws that all of them obey."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from funcnet import losses, metrics
+from funcnet.errors import ConfigError, DtypeError, ShapeError
+from funcnet.metrics import (
+    ClassScores,
+    accuracy,
+    binary_accuracy,
+    confusion_matrix,
+    mean_loss,
+    precision_recall_f1,
+    r_squared,
+    top_k_accuracy,
+)
+
+N = 60
+rng = np.random.default_rng(0)
+SCORES = rng.normal(size=(N, 4)).astype(np.float32)
+LABELS = rng.integers(0, 4, N).astype(np.int32)
+ONE_HOT = np.eye(4, dtype=np.float32)[LABELS]
+VALUES = rng.normal(size=(N, 3)).astype(np.float32)
+TARGETS = (VALUES + rng.normal(size=(N, 3))).astype(np.float32)
+
+
+def squared_error(prediction, target, *, reduction, where=None):
+    assert reduction == "none"
+    return jnp.square(prediction - target)
+
+
+def numpy_confusion(p, t):
+    matrix = np.zeros((4, 4), int)
+    for true, predicted in zip(t, p.argmax(1), strict=True):
+        matrix[true, predicted] += 1
+    return matrix
+
+
+def numpy_scores(p, t):
+    predicted = p.argmax(1)
+    rows = []
+    for k in range(4):
+        right = np.sum((predicted == k) & (t == k))
+        precision = right / np.sum(predicted == k) if np.any(predicted == k) else 0.0
+        recall = right / np.sum(t == k) if np.any(t == k) else 0.0
+        rows.append((precision, recall, 2 * precision * recall / (precision + recall) if right else 0.0))
+    return ClassScores(*np.array(rows).T)
+
+
+def numpy_r_squared(p, t):
+    p, t = p.reshape(len(p), -1).astype(np.float64), t.reshape(len(t), -1).astype(np.float64)
+    return np.mean(1 - ((p - t) ** 2).sum(0) / ((t - t.mean(0)) ** 2).sum(0))
+
+
+# call -> metric, prediction, target, the same in NumPy
+CASES = {
+    "accuracy": (accuracy(), SCORES, LABELS, lambda p, t: np.mean(p.argmax(1) == t)),
+    "accuracy one-hot": (accuracy(), SCORES, ONE_HOT, lambda p, t: np.mean(p.argmax(1) == t.argmax(1))),
+    "accuracy uint8": (accuracy(), SCORES, LABELS.astype(np.uint8), lambda p, t: np.mean(p.argmax(1) == t)),
+    "accuracy per time": (
+        accuracy(), SCORES.reshape(12, 5, 4), LABELS.reshape(12, 5), lambda p, t: np.mean(p.argmax(2) == t),
+    ),
+    "binary_accuracy": (
+        binary_accuracy(), 1 / (1 + np.exp(-SCORES[:, :1])), LABELS[:, None] % 2,
+        lambda p, t: np.mean((p >= 0.5) == (t == 1)),
+    ),
+    "binary_accuracy of logits": (
+        binary_accuracy(threshold=0.0), SCORES[:, 0], LABELS % 2 == 1, lambda p, t: np.mean((p >= 0) == t),
+    ),
+    "top_k_accuracy": (
+        top_k_accuracy(2), SCORES, LABELS, lambda p, t: np.mean((np.argsort(-p, 1)[:, :2] == t[:, None]).any(1)),
+    ),
+    "confusion_matrix": (confusion_matrix(4), SCORES, LABELS, numpy_confusion),
+    "precision_recall_f1": (precision_recall_f1(4), SCORES, LABELS, numpy_scores),
+    "r_squared": (r_squared(), VALUES[:, 0], TARGETS[:, 0], numpy_r_squared),
+    "r_squared of three": (r_squared(3), VALUES, TARGETS, numpy_r_squared),
+    "mean_loss": (mean_loss(squared_error), VALUES, TARGETS, lambda p, t: np.mean((p - t) ** 2)),
+}  # fmt: skip
+every_case = pytest.mark.parametrize("metric, prediction, target, expected", CASES.values(), ids=CASES.keys())
+
+
+def test_every_public_metric_has_a_row():
+    assert {call.split()[0] for call in CASES} == {*metrics.__all__} - {"Metric", "ClassScores"}
+
+
+def assert_close(got, expected, tolerance=1e-5):
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=tolerance, atol=tolerance), got, expected)
+
+
+def run(metric, *batches):
+    """The value after some batches, compiled as in training."""
+    state = metric.init()
+    for batch in batches:
+        state = jax.jit(metric.update)(state, *batch)
+    return jax.jit(metric.compute)(state)
+
+
+@every_case
+def test_value(metric, prediction, target, expected):
+    assert_close(run(metric, (prediction, target)), expected(prediction, target))
+
+
+@every_case
+def test_batches_add_up(metric, prediction, target, expected):
+    cut = len(target) // 3
+    batches = (prediction[:cut], target[:cut]), (prediction[cut:], target[cut:])
+    assert_close(run(metric, *batches), expected(prediction, target))
+
+
+@every_case
+def test_masked_rows_do_not_count(metric, prediction, target, expected):
+    """A scan over batches of one shape; the row that fills up the last one holds NaN."""
+    n = len(target) - 1
+    where = np.arange(len(target)) < n
+    filled_p, filled_t = prediction.copy(), target.copy()
+    filled_p[n] = np.nan
+    if np.issubdtype(target.dtype, np.floating):
+        filled_t[n] = np.nan
+    batches = [a.reshape(12, -1, *a.shape[1:]) for a in (filled_p, filled_t, where)]
+
+    @jax.jit
+    def scan(batches):
+        state, _ = jax.lax.scan(lambda state, batch: (metric.update(state, *batch), None), metric.init(), batches)
+        return metric.compute(state)
+
+    assert_close(scan(batches), expected(prediction[:n], target[:n]))
+
+
+@every_case
+def test_state_keeps_its_types(metric, prediction, target, expected):
+    state = metric.init()
+    updated = jax.jit(metric.update)(state, prediction, target)
+    assert jax.tree.structure(state) == jax.tree.structure(updated)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(updated), strict=True):
+        assert (before.shape, before.dtype, before.weak_type) == (after.shape, after.dtype, after.weak_type)
+        assert before.dtype in (jnp.int32, jnp.float32)
+    jax.block_until_ready(jax.jit(metric.update, donate_argnums=0)(metric.init(), prediction, target))
+
+
+@every_case
+def test_nothing_counted_is_nan(metric, prediction, target, expected):
+    value = run(metric, (prediction, target, np.zeros(len(target), bool)))
+    if isinstance(value, ClassScores) or value.ndim:  # counts, and shares of a class that does not occur
+        assert all(not leaf.any() for leaf in jax.tree.leaves(value))
+    else:
+        assert jnp.isnan(value)
+
+
+@every_case
+def test_low_precision_predictions(metric, prediction, target, expected):
+    p = jnp.asarray(prediction, jnp.bfloat16)
+    t = jnp.asarray(target, jnp.bfloat16) if np.issubdtype(target.dtype, np.floating) else target
+    value = run(metric, (p, t))
+    assert_close(value, expected(np.float32(p), np.float32(t) if t is not target else t), 1e-2)
+    assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(value))
+
+
+@every_case
+def test_float64(metric, prediction, target, expected, x64):
+    p = prediction.astype(np.float64)
+    t = target.astype(np.float64) if np.issubdtype(target.dtype, np.floating) else target
+    assert_close(run(metric, (p, t)), expected(p, t), 1e-14)
+
+
+# Values by hand.
+
+
+def value(metric, *batch):
+    return run(metric, batch)
+
+
+def test_ties_go_to_the_first():
+    prediction = jnp.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    assert value(accuracy(), prediction, jnp.array([1, 1])) == 0.5
+    assert value(top_k_accuracy(2), jnp.zeros((3, 3)), jnp.array([0, 1, 2])) == jnp.float32(2 / 3)
+
+
+def test_the_threshold_itself_is_class_1():
+    assert value(binary_accuracy(), jnp.array([0.5, 0.5]), jnp.array([1, 0])) == 0.5
+
+
+def test_several_labels_at_once():
+    prediction = jnp.array([[0.9, 0.1], [0.6, 0.7]])
+    assert value(binary_accuracy(), prediction, jnp.array([[1.0, 0.0], [0.0, 1.0]])) == 0.75
+    assert value(binary_accuracy(), prediction, jnp.array([[1, 0], [0, 1]]), jnp.array([True, False])) == 1
+
+
+def test_counts_are_exact_beyond_float32():
+    metric = accuracy()
+    state = metric.init()._replace(hits=jnp.int32(2**24), total=jnp.int32(2**25))
+    state = metric.update(state, jnp.array([[1.0, 0.0]]), jnp.array([0]))
+    assert (int(state.hits), int(state.total)) == (2**24 + 1, 2**25 + 1)
+
+
+def test_rows_are_true_and_columns_predicted():
+    prediction = jnp.eye(3)[jnp.array([0, 0, 2])]
+    assert value(confusion_matrix(3), prediction, jnp.array([0, 1, 1])).tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
+
+
+def test_labels_out_of_range_are_not_counted():
+    assert value(confusion_matrix(2), jnp.zeros((4, 2)), jnp.array([-1, 2, 0, 300])).tolist() == [[1, 0], [0, 0]]
+
+
+def test_a_class_never_predicted_scores_zero():
+    scores = value(precision_recall_f1(3), jnp.eye(3)[jnp.array([0, 0, 0])], jnp.array([0, 0, 1]))
+    assert_close(scores, ClassScores([2 / 3, 0, 0], [1, 0, 0], [0.8, 0, 0]))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_r_squared_of_numbers_far_from_zero(outputs):
+    """Mean 1e4, standard deviation 1, float32: E[t²] − E[t]² would have no digit left."""
+    t = (1e4 + np.random.default_rng(1).normal(size=(4000, outputs))).astype(np.float32)
+    p = (t + np.random.default_rng(2).normal(size=t.shape) / 2).astype(np.float32)
+    metric = r_squared(outputs)
+    batches = (jnp.asarray(p.reshape(80, 50, outputs)), jnp.asarray(t.reshape(80, 50, outputs)))
+    state, _ = jax.lax.scan(lambda state, batch: (metric.update(state, *batch), None), metric.init(), batches)
+    np.testing.assert_allclose(metric.compute(state), numpy_r_squared(p, t), rtol=1e-6)
+
+
+def test_r_squared_of_a_constant_target():
+    target = jnp.full(7, 1e4 / 3)
+    assert value(r_squared(), target, target) == 1
+    assert value(r_squared(), target + 1, target) == 0
+
+
+def test_r_squared_of_the_mean_is_zero():
+    assert value(r_squared(), jnp.full(4, 2.5), jnp.array([1.0, 2.0, 3.0, 4.0])) == 0
+
+
+def test_mean_loss_counts_marked_values():
+    metric = mean_loss(squared_error)
+    state = metric.update(metric.init(), jnp.ones((2, 2)), jnp.zeros((2, 2)))
+    state = metric.update(state, jnp.full((2, 2), 3.0), jnp.zeros((2, 2)), jnp.array([True, False]))
+    assert metric.compute(state) == (4 * 1 + 2 * 9) / 6  # the mean of the batches' means would be 5
+
+
+def test_mean_loss_of_padding_without_a_label():
+    """One of the library's losses, which looks at labels where it can."""
+    metric = mean_loss(losses.softmax_cross_entropy)
+    batch = jnp.zeros((3, 4)), np.array([0, 3, -1]), np.array([True, True, False])
+    for update in (metric.update, jax.jit(metric.update)):
+        np.testing.assert_allclose(metric.compute(update(metric.init(), *batch)), np.log(4), rtol=1e-6)
+
+
+# What is refused.
+
+ROWS = np.ones(N, bool)
+ONE = VALUES[:, :1]
+
+
+@pytest.mark.parametrize(
+    "error, metric, batch, message",
+    [
+        (ShapeError, accuracy(), (SCORES, LABELS[:, None]), r"target of shape.*got \(60, 1\); target\[:, 0\]"),
+        (ShapeError, accuracy(), (SCORES, LABELS[1:]), r"target of shape \(60,\).*got \(59,\)"),
+        (ShapeError, accuracy(), (ONE, LABELS), r"prediction of shape.*got \(60, 1\).*binary_accuracy"),
+        (ShapeError, accuracy(), (SCORES[:, 0], LABELS), r"prediction of shape \(batch, classes\).*got \(60,\)"),
+        (DtypeError, accuracy(), (SCORES, TARGETS[:, 0]), "target of integer labels, got float32"),
+        (ShapeError, accuracy(), (SCORES, LABELS, ROWS[1:]), r"where of shape \(60,\), got \(59,\)"),
+        (DtypeError, accuracy(), (SCORES, LABELS, LABELS), "where to be boolean, got int32"),
+        (ShapeError, binary_accuracy(), (ONE, LABELS), r"prediction and target.*got \(60, 1\) and \(60,\)"),
+        (ShapeError, top_k_accuracy(5), (SCORES, LABELS), r"at least 5 classes, got prediction of shape \(60, 4\)"),
+        (ShapeError, confusion_matrix(3), (SCORES, LABELS), r"prediction of shape \(batch, 3\), got \(60, 4\)"),
+        (ShapeError, precision_recall_f1(5), (SCORES, LABELS), r"prediction of shape \(batch, 5\), got \(60, 4\)"),
+        (ShapeError, r_squared(), (ONE, TARGETS[:, 0]), r"prediction and target.*got \(60, 1\) and \(60,\)"),
+        (ShapeError, r_squared(), (VALUES, TARGETS), r"prediction and target.*got \(60, 3\); use r_squared\(3\)"),
+        (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape \(60,\), got \(59,\)"),
+    ],
+)  # fmt: skip
+def test_batches_that_do_not_fit(error, metric, batch, message):
+    with pytest.raises(error, match=r"^[a-z0-9_]+\(.*\): expected " + message):
+        metric.update(metric.init(), *batch)
+
+
+@pytest.mark.parametrize(
+    "message, call",
+    [
+        (r"top_k_accuracy\(0\): expected k to be an integer of at least 1, got 0", lambda: top_k_accuracy(0)),
+        (r"confusion_matrix\(1\): expected num_classes to be an integer of at least 2", lambda: confusion_matrix(1)),
+        (r"precision_recall_f1\(2.0\): expected num_classes .* got 2.0", lambda: precision_recall_f1(2.0)),
+        (r"r_squared\(0\): expected outputs to be an integer of at least 1", lambda: r_squared(0)),
+    ],
+)
+def test_impossible_hyperparameters(message, call):
+    with pytest.raises(ConfigError, match=message):
+        call()

@@ -1,0 +1,220 @@
+"""Figures: what they show, read back from the matplotlib objects."""
+
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from funcnet.errors import DataError, MissingExtraError, ShapeError
+from funcnet.plotting import confusion_matrix, learning_curves
+
+HISTORY = [
+    {"epoch": 1, "step": 10, "loss": 2.0, "accuracy": 0.25, "validation_loss": 2.1, "validation_accuracy": 0.2},
+    {"epoch": 2, "step": 20, "loss": 1.0, "accuracy": 0.5, "validation_loss": 1.2, "validation_accuracy": 0.45},
+    {"epoch": 3, "step": 30, "loss": 0.5, "accuracy": 0.75, "validation_loss": 1.1, "validation_accuracy": 0.625},
+    {"epoch": 4, "step": 40, "loss": 0.2, "accuracy": 1.0, "validation_loss": 1.4, "validation_accuracy": 0.5},
+]
+
+
+def only(history, *keys):
+    return [{key: report[key] for key in keys} for report in history]
+
+
+def curves(axes):
+    """The named lines of a panel as {name: (x, y)}."""
+    return {
+        line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist())
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_two_panels_with_the_reported_numbers():
+    loss, accuracy = learning_curves(HISTORY).axes
+    assert (loss.get_title(loc="left"), loss.get_xlabel()) == ("loss", "epoch")
+    assert curves(loss) == {
+        "train": ([1, 2, 3, 4], [2.0, 1.0, 0.5, 0.2]),
+        "validation": ([1, 2, 3, 4], [2.1, 1.2, 1.1, 1.4]),
+    }
+    assert (accuracy.get_title(loc="left"), accuracy.get_xlabel()) == ("accuracy", "epoch")
+    assert curves(accuracy) == {
+        "train": ([1, 2, 3, 4], [0.25, 0.5, 0.75, 1.0]),
+        "validation": ([1, 2, 3, 4], [0.2, 0.45, 0.625, 0.5]),
+    }
+
+
+def test_curves_are_labelled_at_their_ends_in_their_colours():
+    for axes in learning_curves(HISTORY).axes:
+        assert axes.get_legend() is None
+        named = {line.get_label(): line for line in axes.lines}
+        labels = [text for text in axes.texts if text.get_text() in named]
+        assert [text.get_text() for text in labels] == ["train", "validation"]
+        for text in labels:
+            line = named[text.get_text()]
+            assert text.xy == (4, line.get_ydata()[-1])
+            assert to_hex(text.get_color()) == to_hex(line.get_color())
+
+
+def test_the_best_validation_epoch_is_marked_in_both_panels():
+    loss, accuracy = learning_curves(HISTORY).axes
+    assert "best epoch 3\n1.1" in words(loss)
+    assert "best epoch 3\n62.50%" in words(accuracy)
+    for axes, y in ((loss, 1.1), (accuracy, 0.625)):
+        dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+        assert dots == [[[3, y]]]
+        assert [3, 3] in [list(line.get_xdata()) for line in axes.lines]  # the vertical line
+
+
+def test_labels_that_would_touch_are_moved_apart():
+    history = [{"epoch": i, "loss": 1 / i, "validation_loss": 1 / i + 1e-6} for i in (1, 2, 3)]
+    (axes,) = learning_curves(history).axes
+    heights = {text.get_text(): text.xyann[1] for text in axes.texts}
+    assert heights["validation"] - heights["train"] == pytest.approx(13, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "history, unit, at",
+    [
+        (only(HISTORY, "step", "loss"), "step", [10, 20, 30, 40]),
+        (only(HISTORY, "loss"), "report", [1, 2, 3, 4]),
+        ([{**report, "epoch": 1} for report in only(HISTORY, "step", "loss")], "step", [10, 20, 30, 40]),
+    ],
+)
+def test_the_axis_is_what_tells_reports_apart(history, unit, at):
+    (axes,) = learning_curves(history).axes
+    assert axes.get_xlabel() == unit
+    assert curves(axes) == {"train": (at, [2.0, 1.0, 0.5, 0.2])}
+    assert words(axes) == ["train"]  # no validation, so no best epoch
+
+
+def test_reports_may_lack_quantities():
+    history = [HISTORY[0], {"epoch": 2, "loss": 1.0}, HISTORY[2]]
+    loss, accuracy = learning_curves(history).axes
+    assert curves(loss)["train"] == ([1, 2, 3], [2.0, 1.0, 0.5])
+    assert curves(loss)["validation"] == ([1, 3], [2.1, 1.1])
+    assert curves(accuracy)["train"] == ([1, 3], [0.25, 0.75])
+
+
+def test_validation_alone_and_scalars_of_jax():
+    history = [{"epoch": jnp.array(i), "validation_loss": jnp.array(2.0 / i)} for i in (1, 2)]
+    (axes,) = learning_curves(history).axes
+    assert curves(axes) == {"validation": ([1, 2], [2.0, 1.0])}
+    assert "best epoch 2\n1" in words(axes)
+
+
+def test_one_report_is_a_dot(tmp_path):
+    loss, accuracy = learning_curves(HISTORY[:1], tmp_path / "one.png").axes
+    assert [line.get_marker() for line in loss.lines] == ["o", "o"]
+    assert words(accuracy) == ["train", "validation"]
+
+
+def test_a_run_that_diverged_has_a_picture(tmp_path):
+    history = [
+        {**HISTORY[0], "epoch": i, "loss": loss, "validation_loss": loss} for i, loss in enumerate([1, np.inf, np.nan])
+    ]
+    loss, _ = learning_curves(history, tmp_path / "diverged.png").axes
+    assert "best epoch 0\n1" in words(loss)
+    learning_curves([{"loss": np.nan, "validation_loss": np.nan}] * 2, tmp_path / "nan.png")
+
+
+@pytest.mark.parametrize("history", [[], [{"epoch": 1, "accuracy": 0.5}]])
+def test_without_a_loss(history):
+    with pytest.raises(
+        DataError, match=rf'learning_curves: expected reports with a "loss".*got {len(history)} without'
+    ):
+        learning_curves(history)
+
+
+COUNTS = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 30]])
+
+
+def test_confusion_matrix():
+    figure = confusion_matrix(COUNTS, ["cat", "dog", "owl"])
+    axes, bar = figure.axes
+    assert words(axes) == ["8", "2", "0", "0", "0", "0", "1", "0", "30"]
+    assert [text.get_position() for text in axes.texts][:3] == [(0, 0), (1, 0), (2, 0)]  # (column, row)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog", "owl"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "owl"]
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array(), [[0.8, 0.2, 0], [0, 0, 0], [1 / 31, 0, 30 / 31]])
+    assert image.get_clim() == (0, 1)
+    assert bar.get_ylabel() == "share of the true class"
+
+
+def test_counts_stand_out_from_their_cell():
+    colours = [text.get_color() for text in confusion_matrix(COUNTS).axes[0].texts]
+    assert colours[0] == colours[8] == "white"  # dark cells
+    assert colours[1] == colours[6] == "black"  # light ones
+    assert colours[2] not in ("white", "black")  # zeros recede
+
+
+def test_classes_are_numbered_without_names():
+    axes = confusion_matrix(jnp.asarray(COUNTS)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_many_classes_show_colours_alone(tmp_path):
+    axes = confusion_matrix(np.eye(100), path=tmp_path / "many.png").axes[0]
+    assert words(axes) == []
+    assert [label.get_text() for label in axes.get_yticklabels()] == [str(i) for i in range(0, 100, 4)]
+
+
+@pytest.mark.parametrize("n, names", [(10, None), (10, ["automobile"] * 10)])
+def test_counts_fit_their_cells(n, names):
+    """Four digits in every cell of ten classes, with room to spare."""
+    figure = confusion_matrix(np.full((n, n), 8888), names)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    cell = axes.get_window_extent().width / n
+    assert all(text.get_window_extent().width < 0.9 * cell for text in axes.texts)
+
+
+@pytest.mark.parametrize(
+    "matrix, names, message",
+    [
+        (np.zeros((2, 3)), None, r"expected a matrix of shape \(classes, classes\), got \(2, 3\)"),
+        (np.zeros(3), None, r"expected a matrix of shape \(classes, classes\), got \(3,\)"),
+        (np.zeros((0, 0)), None, r"expected a matrix of shape \(classes, classes\), got \(0, 0\)"),
+        (np.eye(3), ["a", "b"], "expected 3 class_names, one a row of the matrix, got 2"),
+    ],
+)
+def test_confusion_matrix_of_the_wrong_shape(matrix, names, message):
+    with pytest.raises(ShapeError, match=f"confusion_matrix: {message}"):
+        confusion_matrix(matrix, names)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda path: learning_curves(HISTORY, path), lambda path: confusion_matrix(COUNTS, path=path)]
+)
+def test_figures_are_saved_as_png(tmp_path, draw):
+    path = tmp_path / "figure.png"
+    draw(path)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"learning_curves: .*pip install 'funcnet\[plot\]'"):
+        learning_curves(HISTORY)
+    with pytest.raises(MissingExtraError, match=r"confusion_matrix: .*pip install 'funcnet\[plot\]'"):
+        confusion_matrix(COUNTS)
+
+
+def test_no_global_state():
+    """matplotlib loads with the first figure, and pyplot never."""
+    program = """if True:
+        import sys
+        from funcnet.plotting import learning_curves
+        assert "matplotlib" not in sys.modules
+        learning_curves([{"loss": 1.0}])
+        assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,416 @@
+"""Training: the step, `fit` and its contracts, evaluation, early stopping."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import norm_relative, worst_leaf
+
+from funcnet import data, gradients, layers, losses, metrics, models, optimizers, training
+from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError, ShapeError
+from funcnet.types import Report
+
+MODEL = models.mlp((8, 3), dropout=0.2)
+LOSS = losses.softmax_cross_entropy
+OPTIMIZER = optimizers.adam(1e-2)
+
+
+def blobs(n=50, dtype=np.float32):
+    """Three clouds of points in the plane."""
+    random = np.random.default_rng(0)
+    target = np.arange(n) % 3
+    centres = np.array([[0, 0], [2, 0], [0, 2]])
+    return (centres[target] + 0.4 * random.normal(size=(n, 2))).astype(dtype), target
+
+
+def fit(model=MODEL, loss=LOSS, optimizer=OPTIMIZER, rows=None, **options):
+    defaults = {"epochs": 3, "batch_size": 10, "key": 0}
+    return training.fit(model, loss, optimizer, blobs() if rows is None else rows, **(defaults | options))
+
+
+def last_of(reports):
+    *_, last = reports
+    return last
+
+
+def losses_of(reports):
+    return np.array([float(report.metrics["loss"]) for report in reports])
+
+
+# The step.
+
+
+def test_train_step_is_gradient_then_update(x64):
+    x, target = blobs(10, np.float64)
+    gradient = gradients.backprop(MODEL, LOSS)
+    state = training.create_state(MODEL, OPTIMIZER, 0, x)
+    after, measured = jax.jit(training.train_step(gradient, OPTIMIZER))(state, (x, target))
+    key = jax.random.fold_in(state.key, 0)
+    computed = gradient(state.optimizer.params, state.model, (x, target), key)
+    want = OPTIMIZER.update(state.optimizer, computed.grads)
+    assert worst_leaf(after.optimizer, want) <= 1e-14
+    np.testing.assert_allclose(measured["loss"], computed.loss, rtol=1e-14)
+    np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(state.key))
+
+
+def test_fit_is_the_step_in_a_loop(x64):
+    """The compiled loop against the step from Python, batch by batch, in the order of `data`."""
+    x, target = blobs(50, np.float64)
+    reports = list(fit(rows=(x, target), report_steps=1, engine="backprop", key=7))
+    step = jax.jit(training.train_step(gradients.backprop(MODEL, LOSS), OPTIMIZER))
+    state = training.create_state(MODEL, OPTIMIZER, 7, x[:10])
+    seed = tuple(int(word) for word in jax.random.key_data(jax.random.key(7)))
+    for i, report in enumerate(reports):
+        rows, where = data.batch_rows(seed, i, 50, 10)
+        assert where.all()
+        state, measured = step(state, (x[rows], target[rows]))
+        np.testing.assert_allclose(report.metrics["loss"], measured["loss"], rtol=1e-12)
+    assert worst_leaf(reports[-1].state.optimizer, state.optimizer) <= 1e-12
+    assert len(reports) == 15
+
+
+# Engines.
+
+
+@pytest.mark.parametrize("wide, bound", [(False, 1e-5), (True, 1e-12)], ids=["float32", "float64"])
+def test_engines_give_the_same_losses_over_a_whole_run(wide, bound):
+    with jax.enable_x64(wide):
+        rows = blobs(55, np.float64 if wide else np.float32)
+        runs = [losses_of(fit(rows=rows, engine=e, epochs=20, report_steps=1)) for e in ("autodiff", "backprop")]
+    assert len(runs[0]) == 120
+    np.testing.assert_allclose(*runs, rtol=bound, atol=bound)
+    assert runs[0][-10:].mean() < runs[0][:10].mean() / 2
+
+
+def test_penalty_is_trained_on_and_reported():
+    plain, decayed = (
+        last_of(fit(penalty=penalty, epochs=30))
+        for penalty in (None, losses.partial(losses.l2_penalty, strength=0.05))
+    )
+    size = [float(losses.l2_penalty(report.state.optimizer.params)) for report in (plain, decayed)]
+    assert size[1] < size[0] / 2
+    assert float(decayed.metrics["loss"]) > 0.05 * size[1]
+
+
+# Reports.
+
+
+def test_one_report_an_epoch():
+    reports = list(fit(epochs=4))
+    assert [(r.epoch, r.step) for r in reports] == [(1, 5), (2, 10), (3, 15), (4, 20)]
+    assert int(reports[-1].state.optimizer.step) == 20
+
+
+def test_reports_every_so_many_steps_and_at_the_end():
+    assert [(r.epoch, r.step) for r in fit(epochs=3, report_steps=4)] == [(1, 4), (2, 8), (3, 12), (3, 15)]
+
+
+@pytest.mark.parametrize("report_steps", [1, 7, 100])
+def test_the_length_of_a_chunk_changes_nothing(report_steps):
+    """Bitwise: a chunk of any length runs one and the same compiled step."""
+    whole = last_of(fit(epochs=6))
+    other = last_of(fit(epochs=6, report_steps=report_steps))
+    chex.assert_trees_all_equal(whole.state.optimizer, other.state.optimizer)
+
+
+def test_two_runs_are_bitwise_equal_and_seeds_differ():
+    a, b, c = (last_of(fit(key=key)).state.optimizer.params for key in (1, 1, 2))
+    chex.assert_trees_all_equal(a, b)
+    assert not jnp.array_equal(a[0]["kernel"], c[0]["kernel"])
+
+
+def test_a_key_and_its_seed_are_the_same():
+    chex.assert_trees_all_equal(
+        last_of(fit(key=5)).state.optimizer, last_of(fit(key=jax.random.key(5))).state.optimizer
+    )
+
+
+def test_yielded_states_stay_valid():
+    first, *_ = reports = list(fit())
+    params = [np.asarray(r.state.optimizer.params[0]["kernel"]) for r in reports]
+    assert not np.array_equal(params[0], params[-1])
+    assert jnp.isfinite(first.state.optimizer.params[0]["kernel"]).all()
+
+
+def test_without_copies_a_state_lives_until_the_next_report():
+    reports = fit(copy_state=False)
+    first = next(reports)
+    kept = np.array(first.state.optimizer.params[0]["kernel"])
+    assert np.isfinite(kept).all()
+    *_, last = reports
+    chex.assert_trees_all_equal(last.state.optimizer, last_of(fit()).state.optimizer)
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.array(first.state.optimizer.params[0]["kernel"])
+
+
+def test_resuming_is_exact():
+    whole = list(fit(epochs=5))
+    middle = whole[1].state
+    resumed = list(fit(epochs=5, state=middle))
+    assert [(r.epoch, r.step) for r in resumed] == [(3, 15), (4, 20), (5, 25)]
+    chex.assert_trees_all_equal(resumed[-1].state.optimizer, whole[-1].state.optimizer)
+    assert jnp.isfinite(middle.optimizer.params[0]["kernel"]).all()  # the caller's state was not donated
+
+
+def test_resuming_in_the_middle_of_an_epoch_is_exact():
+    whole = list(fit(rows=blobs(47), epochs=4, report_steps=3))
+    resumed = list(fit(rows=blobs(47), epochs=4, report_steps=3, state=whole[1].state))
+    chex.assert_trees_all_equal(resumed[-1].state.optimizer, whole[-1].state.optimizer)
+
+
+# Batches.
+
+
+def count_rows():
+    """A metric that adds up the rows it is shown."""
+    return metrics.Metric(
+        lambda: jnp.zeros((), jnp.int32),
+        lambda state, prediction, target, where=None: state + (
+            len(target) if where is None else jnp.sum(where, dtype=jnp.int32)
+        ),
+        lambda state: state,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "n, batch_size, drop_last, steps, rows",
+    [(50, 10, False, 5, 50), (47, 10, False, 5, 47), (47, 10, True, 4, 40), (47, None, False, 1, 47), (7, 7, True, 1, 7)],
+)
+def test_each_row_counts_once_an_epoch(n, batch_size, drop_last, steps, rows):
+    reports = list(
+        fit(rows=blobs(n), batch_size=batch_size, drop_last=drop_last, epochs=2, metrics={"rows": count_rows()})
+    )
+    assert [(r.step, int(r.metrics["rows"])) for r in reports] == [(steps, rows), (2 * steps, rows)]
+
+
+def test_an_incomplete_batch_is_weighted_by_its_rows(x64):
+    """With a rate of almost nothing the mean loss of an epoch is that of the data set, to the last row."""
+    rows = blobs(47, np.float64)
+    model = models.linear(3)
+    report = next(fit(model, optimizer=optimizers.sgd(1e-300), rows=rows))
+    params, state = report.state.optimizer.params, report.state.model
+    whole = LOSS(model.apply(params, state, rows[0])[0], rows[1])
+    np.testing.assert_allclose(report.metrics["loss"], whole, rtol=1e-13)
+
+
+def test_the_incomplete_batch_trains_as_a_smaller_batch(x64):
+    x, target = blobs(7, np.float64)
+    model, optimizer = models.linear(3), optimizers.sgd(0.1)
+    padded = last_of(fit(model, optimizer=optimizer, rows=(x, target), batch_size=5, epochs=1, shuffle=False))
+    state = training.create_state(model, optimizer, 0, x)
+    step = training.train_step(gradients.autodiff(model, LOSS), optimizer)
+    for part in (slice(0, 5), slice(5, 7)):
+        state, _ = step(state, (x[part], target[part]))
+    assert worst_leaf(padded.state.optimizer.params, state.optimizer.params) <= 1e-13
+
+
+def test_full_batch_gradient_descent_falls_steadily():
+    values = losses_of(fit(models.linear(3), optimizer=optimizers.sgd(0.5), batch_size=None, epochs=40))
+    assert (np.diff(values) < 0).all()
+
+
+def test_batches_from_an_iterable():
+    """A list of batches trains as the arrays they came from."""
+    x, target = blobs(50)
+    batches = [(x[i : i + 10], target[i : i + 10]) for i in range(0, 50, 10)]
+    from_arrays = list(fit(shuffle=False))
+    from_batches = list(fit(rows=batches, batch_size=None))
+    assert [(r.epoch, r.step) for r in from_batches] == [(1, 5), (2, 10), (3, 15)]
+    assert worst_leaf(from_batches[-1].state.optimizer, from_arrays[-1].state.optimizer) <= 1e-6
+
+
+def test_batches_with_a_mask_from_an_iterable():
+    x, target = blobs(47)
+    source = data.Batches(x, target, 10, seed=3)
+    reports = list(fit(rows=source, batch_size=None, epochs=2, metrics={"rows": count_rows()}))
+    assert [int(r.metrics["rows"]) for r in reports] == [47, 47]
+
+
+def test_an_endless_iterator_reports_by_steps():
+    def endless():
+        while True:
+            yield blobs(10)
+
+    reports = fit(rows=endless(), batch_size=None, epochs=1, report_steps=20)
+    assert [next(reports).step for _ in range(3)] == [20, 40, 60]
+    reports.close()
+
+
+# Compilation.
+
+
+def test_the_step_is_traced_once_for_a_whole_run_and_the_next():
+    traced = []
+
+    def spy(x, *, key, train):
+        traced.append(x.shape)
+        return x, None
+
+    optimizer = optimizers.sgd(0.1, momentum=0.9)
+    for engine in ("autodiff", "backprop"):
+        model = layers.serial(layers.dense(3), layers.parameterless(spy, lambda residuals, dy: dy, name="spy()"))
+        list(fit(model, optimizer=optimizer, rows=blobs(50), engine=engine, epochs=4, batch_size=7))
+        first = [shape for shape in traced if shape == (7, 3)]
+        traced.clear()
+        list(fit(model, optimizer=optimizer, rows=blobs(50), engine=engine, epochs=2, batch_size=7, key=3))
+        assert first == [(7, 3)] * 2  # once by init, to find the next layer's input, and once by the loop
+        assert (7, 3) not in traced
+        traced.clear()
+
+
+def test_a_jitted_step_is_traced_once():
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(training.train_step(gradients.autodiff(MODEL, LOSS), OPTIMIZER), 1))
+    state = training.create_state(MODEL, OPTIMIZER, 0, blobs()[0])
+    for seed in range(3):
+        x, target = blobs(10 + 0 * seed)
+        state, _ = step(state, (x + seed, target))
+    assert int(state.optimizer.step) == 3
+
+
+# Validation, metrics, evaluation.
+
+
+def test_validation_is_evaluated_at_each_report(x64):
+    rows, held_out = blobs(50, np.float64), blobs(31, np.float64)
+    chosen = {"accuracy": metrics.accuracy()}
+    report = last_of(fit(rows=rows, validation=held_out, metrics=chosen))
+    params, state = report.state.optimizer.params, report.state.model
+    logits, _ = MODEL.apply(params, state, held_out[0])
+    np.testing.assert_allclose(report.metrics["validation_loss"], LOSS(logits, held_out[1]), rtol=1e-12)
+    np.testing.assert_allclose(report.metrics["validation_accuracy"], (logits.argmax(1) == held_out[1]).mean())
+    assert set(report.metrics) == {"loss", "accuracy", "validation_loss", "validation_accuracy"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 31, 1000])
+def test_evaluation_counts_the_incomplete_batch_by_its_rows(x64, batch_size):
+    x, target = blobs(31, np.float64)
+    params, state = MODEL.init(jax.random.key(0), x)
+    logits, _ = MODEL.apply(params, state, x)
+    result = training.evaluate(
+        MODEL, LOSS, params, state, (x, target), batch_size=batch_size,
+        metrics={"accuracy": metrics.accuracy(), "confusion": metrics.confusion_matrix(3)},
+    )  # fmt: skip
+    assert norm_relative(result["loss"], LOSS(logits, target)) <= 1e-14
+    np.testing.assert_allclose(result["accuracy"], (logits.argmax(1) == target).mean())
+    assert int(result["confusion"].sum()) == 31
+
+
+# Early stopping.
+
+
+def reports_of(*values, name="validation_loss"):
+    return iter([Report(i, i, {name: v}, i) for i, v in enumerate(values)])
+
+
+@pytest.mark.parametrize(
+    "values, options, want",
+    [
+        ((3.0, 2.0, 1.0), {"patience": 1}, [0, 1, 2]),  # improves to the end
+        ((3.0, 1.0, 2.0, 2.0, 0.0), {"patience": 2}, [0, 1, 2, 3, 1]),  # stops, and gives back the best
+        ((3.0, 1.0, 2.0), {"patience": 9}, [0, 1, 2, 1]),  # ends by itself: the best all the same
+        ((1.0, 0.99, 0.98), {"patience": 2, "min_delta": 0.05}, [0, 1, 2, 0]),  # too small to count
+        ((0.1, 0.9, 0.5), {"patience": 1, "mode": "max"}, [0, 1, 2, 1]),
+        ((float("nan"), 1.0, 2.0), {"patience": 2}, [0, 1, 2, 1]),  # not a number is no improvement
+        ((float("nan"),) * 3, {"patience": 2}, [0, 1, 2, 0]),
+        ((), {"patience": 2}, []),
+    ],
+)
+def test_early_stopping(values, options, want):
+    assert [r.epoch for r in training.early_stopping(reports_of(*values), **options)] == want
+
+
+def test_early_stopping_closes_the_run_it_stops():
+    closed = []
+
+    def reports():
+        try:
+            while True:
+                yield Report(0, 0, {"validation_loss": 1.0}, None)
+        finally:
+            closed.append(True)
+
+    assert len(list(training.early_stopping(reports(), patience=3))) == 5
+    assert closed == [True]
+
+
+def test_early_stopping_restores_the_best_parameters():
+    *_, best = training.early_stopping(
+        fit(optimizer=optimizers.sgd(2.0), validation=blobs(20), epochs=40), patience=3
+    )
+    params, state = best.state.optimizer.params, best.state.model
+    again = training.evaluate(MODEL, LOSS, params, state, blobs(20))
+    np.testing.assert_allclose(again["loss"], best.metrics["validation_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"patience": 0}, "expected patience >= 1"),
+        ({"patience": 1, "min_delta": -1.0}, "min_delta >= 0"),
+        ({"patience": 1, "mode": "low"}, 'mode to be "min" or "max", got \'low\''),
+        ({"patience": 1, "monitor": "accuracy"}, r"monitor to be one of \['validation_loss'\], got 'accuracy'"),
+    ],
+)
+def test_early_stopping_names_impossible_arguments(options, message):
+    with pytest.raises(ConfigError, match=message):
+        list(training.early_stopping(reports_of(1.0), **options))
+
+
+# Bad input: named before the first step, when `fit` is called.
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"engine": "manual"}, ConfigError, r"expected engine to be one of \['autodiff', 'backprop'\], got 'manual'"),
+        ({"epochs": 0}, ConfigError, "expected epochs to be a positive integer, got 0"),
+        ({"epochs": 1.5}, ConfigError, "expected epochs to be a positive integer, got 1.5"),
+        ({"batch_size": 0}, ConfigError, "expected batch_size to be a positive integer, got 0"),
+        ({"report_steps": -1}, ConfigError, "expected report_steps to be a positive integer, got -1"),
+        ({"batch_size": 51}, DataError, "50"),
+        ({"rows": (np.zeros((0, 2), np.float32), np.zeros(0, int))}, DataError, "empty|at least one row"),
+        ({"rows": (blobs()[0], blobs()[1][:-1])}, DataError, "50.*49"),
+        ({"rows": (blobs()[0], blobs()[1] - 1)}, LabelError, r"label -1 at row 0, expected 0\.\.2"),
+        ({"rows": (blobs()[0], blobs()[1] + 1)}, LabelError, r"label 3 at row 2, expected 0\.\.2"),
+        ({"rows": (blobs()[0], blobs()[1].astype(np.float32))}, (LabelError, DtypeError), "float32|integer"),
+        ({"rows": (blobs()[0], np.eye(4)[blobs()[1]])}, (LabelError, ShapeError), r"3|\(50, 4\)"),
+        ({"rows": (np.where(np.arange(100).reshape(50, 2) == 31, np.nan, blobs()[0]), blobs()[1])}, DataError, r"x\[15, 1\] is nan"),
+        ({"rows": ((255 * np.abs(blobs()[0])).astype(np.uint8), blobs()[1])}, DtypeError, "uint8"),
+        ({"rows": (*blobs(), blobs()[1])}, DataError, r"expected data to be \(x, target\), got a tuple of 3"),
+        ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got a int"),
+        ({"rows": [], "batch_size": None}, DataError, "an iterable without any"),
+        ({"rows": list(blobs()), "batch_size": None}, DataError, "expected each batch to be a tuple"),
+        ({"rows": [blobs(10)]}, ConfigError, "expected batch_size=None with an iterable of batches, got 10"),
+        ({"validation": (blobs()[0], blobs()[1] + 1)}, LabelError, "label 3 at row 2"),
+        ({"loss": lambda p, t: jnp.mean(p), "batch_size": 7}, ConfigError, "to take where="),
+    ],
+)  # fmt: skip
+def test_fit_names_bad_input(options, error, message):
+    with pytest.raises(error, match=message):
+        fit(**options)
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'batchsize'"):
+        fit(batchsize=3)
+
+
+def test_batches_must_be_alike():
+    with pytest.raises(DataError, match="expected all batches of the shapes and dtypes of the first one"):
+        list(fit(rows=[blobs(10), blobs(7)], batch_size=None))
+    with pytest.raises(LabelError, match="label 3"):
+        list(fit(rows=[blobs(9), (blobs(9)[0], blobs(9)[1] + 1)], batch_size=None))
+    with pytest.raises(DataError, match="expected 2 passes over the batches, but they ended before pass 2"):
+        list(fit(rows=iter([blobs(10)]), batch_size=None, epochs=2))
+
+
+def test_a_loss_without_where_trains_on_whole_batches():
+    assert np.isfinite(losses_of(fit(loss=lambda p, t: jnp.mean(p**2), drop_last=True))).all()
+
+
+def test_divergence_is_named():
+    with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at step \d+ \(epoch \d+\); try a smaller learning"):
+        list(fit(models.linear(1), losses.mean_squared_error, optimizers.sgd(1e4), epochs=40,
+                 rows=(blobs()[0], blobs()[0][:, :1])))  # fmt: skip
