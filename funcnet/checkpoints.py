@@ -172,16 +172,16 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
         # deserialize leaves out the metadata; it has checked the header by now.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         record = json.loads(header["__metadata__"]["funcnet"])
-        version, sha256, metadata = record["version"], record["sha256"], record["metadata"]
+        version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{name}: expected a file of save_weights, got one that is damaged or of another origin: {error!r}."
         ) from error
     if version != _VERSION:
         raise CheckpointError(f"{name}: expected format version {_VERSION}, got {version!r}; update funcnet.")
-    if sha256 != _digest(tensors, json.dumps(metadata)):
+    if sha256 != _digest(tensors, text):
         raise CheckpointError(f"{name}: the file is damaged: its content does not have the SHA-256 recorded in it.")
-    return tensors, metadata
+    return tensors, record["metadata"]
 
 
 def _array(view: dict[str, Any]) -> np.ndarray:

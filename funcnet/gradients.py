@@ -13,12 +13,12 @@ import jax
 
 from funcnet.errors import ConfigError, DtypeError
 from funcnet.layers.layer import layer, no_parameters
-from funcnet.types import ApplyFn, Gradient, GradientFn, InitFn, Layer, LossFn
+from funcnet.types import ApplyFn, Array, Gradient, GradientFn, InitFn, Layer, LossFn, Params
 
 __all__ = ["autodiff", "automatic", "automatic_function", "backprop"]
 
 
-def autodiff(model: Layer, loss: LossFn, *, penalty: Any = None) -> GradientFn:
+def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] | None = None) -> GradientFn:
     """Gradients by `jax.grad` of the loss of `model.apply`.
 
     Args:
@@ -49,7 +49,7 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Any = None) -> GradientFn:
     return gradient
 
 
-def backprop(model: Layer, loss: LossFn, *, penalty: Any = None) -> GradientFn:
+def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] | None = None) -> GradientFn:
     """Gradients by the hand-derived `loss.gradient` and `model.backward`; nothing is differentiated by jax.
 
     Args: as for `autodiff`.
@@ -64,14 +64,14 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Any = None) -> GradientFn:
     {'kernel': Array([[6.]], dtype=float32)}
     """
     loss_gradient = _hand_gradient("loss", loss)
-    penalty_gradient = None if penalty is None else _hand_gradient("penalty", penalty)
+    penalty_gradient = _hand_gradient("penalty", penalty) if penalty else None
 
     def gradient(params, state, batch, key=None, /):
         x, target, where = _unpack(batch)
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
         value = loss(prediction, target, **where)
         grads, _ = model.backward(params, residuals, loss_gradient(prediction, target, **where))
-        if penalty_gradient is not None:
+        if penalty is not None and penalty_gradient is not None:
             value = value + penalty(params)
             grads = jax.tree.map(lambda g, p: g + p, grads, penalty_gradient(params))
         return Gradient(value, grads, new_state, prediction)

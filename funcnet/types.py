@@ -43,6 +43,7 @@ Params: TypeAlias = Any  #: a pytree of arrays
 State: TypeAlias = Any  #: a pytree of arrays; `()` for a layer without state
 Residuals: TypeAlias = Any  #: a pytree of arrays; `None` marks something not kept
 Batch: TypeAlias = tuple[Any, ...]  #: `(x, target)` or `(x, target, where)`, `where` marking the rows that count
+LossFn: TypeAlias = Callable[..., Array]  #: `(prediction, target, *, reduction="mean", where=None)` -> ()
 Schedule: TypeAlias = Callable[[Array], Any]  #: updates already done, () int32 -> learning rate
 
 
@@ -93,12 +94,6 @@ class Layer(NamedTuple):
 
     def __repr__(self) -> str:
         return self.name
-
-
-class LossFn(Protocol):
-    """`loss(prediction, target, *, reduction="mean", where=None)`: a scalar, or an array for `reduction="none"`."""
-
-    def __call__(self, prediction: Any, target: Any, /, **options: Any) -> Array: ...
 
 
 class Gradient(NamedTuple):

@@ -261,6 +261,8 @@ def _load(folder: Path):
         raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
     trained = options.Train(**options.read_config(folder / CONFIG))
     *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
+    if not metadata or not {"classes", "features"} <= set(metadata):
+        raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
     classes, width = metadata["classes"], metadata["features"]
     model = build_model(trained, classes)
     example = jax.ShapeDtypeStruct((1, width), jnp.float32)

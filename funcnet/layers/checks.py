@@ -29,7 +29,7 @@ def spell(constructor: Callable[..., Any], *values: Any, **options: Any) -> str:
     """
     defaults = inspect.signature(constructor).parameters
     words = [_word(value) for value in values]
-    words += [f"{name}={_word(value)}" for name, value in options.items() if value != defaults[name].default]
+    words += [f"{name}={_word(value)}" for name, value in options.items() if _word(value) != _word(defaults[name].default)]
     return f"{constructor.__name__}({', '.join(words)})"
 
 

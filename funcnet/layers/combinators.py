@@ -243,7 +243,8 @@ def repeat(inner: Layer, n: int) -> Layer:
 
     def backward(params, residuals, dy):
         def step(dy, entry):
-            dparams, dx = inner.backward(*entry, dy)
+            p, r = entry
+            dparams, dx = inner.backward(p, r, dy)
             return dx, dparams
 
         dx, dparams = jax.lax.scan(step, dy, (params, residuals), length=n, reverse=True)
@@ -303,7 +304,7 @@ def _name(constructor: str, layers: tuple[Any, ...], options: str = "") -> str:
     return f"{constructor}({', '.join(words)})"
 
 
-def _split(key, n):
+def _split(key: Any, n: int) -> list[Any]:
     """One subkey a sublayer, or `None` for each."""
     if key is None or n == 0:
         return [None] * n

@@ -49,16 +49,16 @@ def layer(
     >>> scale(), y.shape
     (scale, (4, 3))
     """
-    name = name or getattr(forward, "__qualname__", "layer").split(".")[0]
+    label = name or _constructor_name(forward)
 
     def checked_init(key, x):
-        check_key(name, key)
-        check_arrays(name, "x", x)
+        check_key(label, key)
+        check_arrays(label, "x", x)
         return init(key, x)
 
     def checked_forward(params, state, x, *, key=None, train=False):
-        check_arrays(name, "x", x)
-        check_train(name, train)
+        check_arrays(label, "x", x)
+        check_train(label, train)
         return forward(params, state, jax.tree.map(jnp.asarray, x), key=key, train=train)
 
     def apply(params, state, x, *, key=None, train=False):
@@ -68,7 +68,7 @@ def layer(
     made = Layer(checked_init, apply, checked_forward, backward)
     # The functions carry the layer's name, so that errors, profiles and compiled programs show it.
     for function in (checked_init, apply, checked_forward):
-        function.__name__ = function.__qualname__ = name
+        function.__name__ = function.__qualname__ = label
     setattr(checked_forward, "sublayers", sublayers)  # noqa: B010 (pyright forbids attributes on functions)
     return made
 
@@ -98,11 +98,11 @@ def parameterless(
     >>> reversal().backward((), None, jnp.ones(2))
     ((), Array([-1., -1.], dtype=float32))
     """
-    name = name or getattr(forward, "__qualname__", "layer").split(".")[0]
+    label = name or _constructor_name(forward)
 
     def layer_forward(params, state, x, *, key=None, train=False):
-        check_empty(name, "params", params)
-        check_empty(name, "state", state)
+        check_empty(label, "params", params)
+        check_empty(label, "state", state)
         y, residuals = forward(x, key=key, train=train)
         return y, (), residuals
 
@@ -110,7 +110,7 @@ def parameterless(
         del params
         return (), backward(residuals, dy)
 
-    return layer(no_parameters, layer_forward, layer_backward, name=name)
+    return layer(no_parameters, layer_forward, layer_backward, name=label)
 
 
 def elementwise(
@@ -138,17 +138,22 @@ def elementwise(
     >>> square.backward((), residuals, jnp.array([1.0]))
     ((), Array([6.], dtype=float32))
     """
-    name = name or getattr(function, "__name__", "elementwise")
+    label = name or getattr(function, "__name__", "elementwise")
     if keep not in ("x", "y", "xy"):
-        raise ConfigError(f'{name}: expected keep to be "x", "y" or "xy", got {keep!r}.')
+        raise ConfigError(f'{label}: expected keep to be "x", "y" or "xy", got {keep!r}.')
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(name, x)
+        check_floating(label, x)
         y = function(x)
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
         return derivative(*residuals) * dy
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward, name=label)
+
+
+def _constructor_name(function: Callable[..., Any]) -> str:
+    """`scale` for a function defined within `scale`."""
+    return getattr(function, "__qualname__", "layer").split(".")[0]

@@ -6,8 +6,8 @@
 
 A loss first makes *values*, one for each element, row or example of the prediction; `axes` says which. Then it reduces
 them: `"mean"`, `"sum"`, or `"none"`, whose `gradient` is that of the sum. `where` is a mask over leading axes of the
-values, so that (batch,) marks examples: the mean is over the marked values (0 if none is), the others count
-nothing, and what stands there, NaN or an impossible label, reaches neither the loss nor a gradient.
+values, so that (batch,) marks examples: the mean is over the marked values (0 if none is), and the others are 0 in
+the loss and in its gradient, whatever stands there, NaN or an impossible label.
 
 `check` reads shapes and dtypes, and so works on tracers and on a `jax.ShapeDtypeStruct`; the values of a target that
 is no tracer are judged too. Every loss begins with it.
@@ -138,10 +138,10 @@ def partial(function: AnyHandDerived, **options: Any) -> AnyHandDerived:
     if unknown:
         raise ConfigError(f"partial({function.__name__}): expected options among {known}, got {unknown}.")
     bound = functools.partial(function, **options)
-    vars(bound).update({name: value for name, value in vars(function).items() if name in ("check", "axes")})
+    kept = ("__name__", "__doc__", "check", "axes")  # a penalty has no check
+    vars(bound).update({name: getattr(function, name) for name in kept if hasattr(function, name)})
     if hasattr(function, "gradient"):
         vars(bound)["gradient"] = functools.partial(function.gradient, **options)
-    vars(bound).update(__name__=function.__name__, __doc__=function.__doc__)
     return cast(AnyHandDerived, bound)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet import data as funcnet_data
+from funcnet.data import check_data
 from funcnet.errors import ConfigError
 from funcnet.metrics import Metric
 from funcnet.types import Array, Layer, LossFn, Params, State
@@ -47,7 +47,7 @@ def evaluate(
     >>> fn.training.evaluate(model, fn.losses.mean_squared_error, params, state, data, batch_size=2)
     {'loss': Array(1., dtype=float32)}
     """
-    x, target = funcnet_data.check_data(*data)
+    x, target = check_data(*data)
     check_target(model, loss, params, state, x, target)
     return run_evaluation(model, loss, params, state, (x, target), batch_size, tuple((metrics or {}).items()))
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet import data as funcnet_data
+from funcnet.data import epoch_order, steps_per_epoch
 from funcnet.errors import DataError
 from funcnet.training.loop import Chunk
 
@@ -21,7 +21,7 @@ class ArrayFeed:
         x, target = data
         self.rows = len(x)
         self.batch_size = int(batch_size or self.rows)
-        self.epoch_steps = funcnet_data.steps_per_epoch(self.rows, self.batch_size, drop_last)
+        self.epoch_steps = steps_per_epoch(self.rows, self.batch_size, drop_last)
         self.masked = self.epoch_steps * self.batch_size > self.rows
         self.report_steps = int(report_steps or self.epoch_steps)
         self.steps = epochs * self.epoch_steps
@@ -58,7 +58,7 @@ class ArrayFeed:
 
     def _epoch(self, epoch):
         """Row numbers and mask of a whole epoch, (steps, batch); an incomplete last batch is filled from the start."""
-        order = funcnet_data.epoch_order(self.seed, epoch, self.rows) if self.shuffle else np.arange(self.rows)
+        order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else np.arange(self.rows)
         shape = (self.epoch_steps, self.batch_size)
         size = self.epoch_steps * self.batch_size
         return np.resize(order, size).reshape(shape), (np.arange(size) < self.rows).reshape(shape)

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import data as funcnet_data
+from funcnet.data import check_data
 from funcnet.errors import ConfigError, DataError, DivergenceError, FuncnetError
 from funcnet.metrics import Metric
 from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.loop import ENGINES, Pace, compiled_chunk, copy
 from funcnet.training.step import create_state
-from funcnet.types import Layer, LossFn, Optimizer, Report, TrainState
+from funcnet.types import Array, Layer, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
 
@@ -81,46 +81,46 @@ def fit(
     """
     if engine not in ENGINES:
         raise ConfigError(f"fit: expected engine to be one of {sorted(ENGINES)}, got {engine!r}.")
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "report_steps": report_steps}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise ConfigError(f"fit: expected {name} to be a positive integer, got {value!r}.")
+    _check_counts(epochs=epochs, batch_size=batch_size, report_steps=report_steps)
     named_metrics = tuple((metrics or {}).items())
     key = jax.random.key(key) if isinstance(key, int) else key
 
-    def checked(data):
-        if len(data) != 2:
-            raise DataError(f"fit: expected data to be (x, target), got a tuple of {len(data)}.")
-        return funcnet_data.check_data(*data, integers=_takes(model, data[0]))
+    def checked(pair: Any) -> tuple[Any, Any]:
+        if len(pair) != 2:
+            raise DataError(f"fit: expected data to be (x, target), got a tuple of {len(pair)}.")
+        return check_data(*pair, integers=_takes(model, pair[0]))
 
     if isinstance(data, tuple):
+        rows = checked(data)
         feed: Any = ArrayFeed(
-            checked(data), batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps
+            rows, batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps
         )
-    else:
-        if batch_size is not None:
-            raise ConfigError(f"fit: expected batch_size=None with an iterable of batches, got {batch_size}.")
+    elif batch_size is None:
         feed = IteratorFeed(data, checked, epochs, report_steps=report_steps)
+    else:
+        raise ConfigError(f"fit: expected batch_size=None with an iterable of batches, got {batch_size}.")
     _check_mask_support(loss, feed.masked)
 
-    example = jax.ShapeDtypeStruct((feed.batch_size, *feed.x.shape[1:]), feed.x.dtype)
-    # A copy: the loop donates its state, and the caller's arrays must survive.
-    state = copy(state if state is not None else create_state(model, optimizer, key, example))
-    params, model_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state[:2])
+    if state is None:
+        state = create_state(model, optimizer, key, feed.x[: feed.batch_size])
+    state = copy(state)  # the loop donates its state, and the caller's arrays must survive
 
-    def check(x, target):
-        check_target(model, loss, params.params, model_state, x, target)
+    params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), state)
+
+    def check(x: Any, target: Any) -> None:
+        check_target(model, loss, params, model_state, x, target)
 
     check(feed.x, feed.target)
+    held_out = None
     if validation is not None:
-        validation = checked(validation)
-        check(*validation)
-        validation = jax.device_put(validation)
+        held_out = checked(validation)
+        check(*held_out)
+        held_out = jax.device_put(held_out)
 
-    def evaluate(state):
-        if validation is None:
+    def evaluate(state: TrainState) -> dict[str, Array]:
+        if held_out is None:
             return {}
-        params = state.optimizer.params
-        result = run_evaluation(model, loss, params, state.model, validation, 1024, named_metrics)
+        result = run_evaluation(model, loss, state.optimizer.params, state.model, held_out, 1024, named_metrics)
         return {f"validation_{name}": value for name, value in result.items()}
 
     run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics)
@@ -135,9 +135,9 @@ def _reports(run, feed, check, state, metrics, evaluate, copy_state):
     report = None
     try:
         for chunk in feed.chunks(step, pace, check):
-            state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.count)
-            pace.started(token, chunk.count)
-            step += chunk.count
+            state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.steps)
+            pace.started(token, chunk.steps)
+            step += chunk.steps
             if chunk.reports:
                 _check_finite(report)
                 results = tally_result(tally, metrics) | evaluate(state)
@@ -148,6 +148,12 @@ def _reports(run, feed, check, state, metrics, evaluate, copy_state):
         _check_finite(report)
     finally:
         pace.finish()
+
+
+def _check_counts(**counts):
+    for name, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise ConfigError(f"fit: expected {name} to be a positive integer, got {value!r}.")
 
 
 def _takes(model, x):

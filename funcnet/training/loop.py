@@ -27,9 +27,9 @@ class Chunk(NamedTuple):
 
     x: Any  #: (n, …)
     target: Any  #: (n, …)
-    rows: Any  #: (most steps, batch) int32; entries beyond `count` are not read
+    rows: Any  #: (most steps, batch) int32; entries beyond `steps` are not read
     where: Any  #: (most steps, batch) bool, or None where all rows count
-    count: int  #: steps to do
+    steps: int  #: steps to do
     epoch: int  #: epochs finished afterwards, a started one counting
     reports: bool  #: whether a report is due afterwards
 
@@ -39,7 +39,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics):
     """`(state, tally, chunk) -> (state, tally, token)`; state and tally are donated, `token` tells when it is done."""
     gradient = ENGINES[engine](model, loss, penalty=penalty)
 
-    def run(state, tally, x, target, rows, where, count):
+    def run(state, tally, x, target, rows, where, steps):
         def step(i, carry):
             state, tally = carry
             mask = None if where is None else where[i]
@@ -47,7 +47,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics):
             state, computed = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
             return state, tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
 
-        state, tally = jax.lax.fori_loop(0, count, step, (state, tally))
+        state, tally = jax.lax.fori_loop(0, steps, step, (state, tally))
         return state, tally, jnp.copy(state.optimizer.step)
 
     return jax.jit(run, donate_argnums=(0, 1))

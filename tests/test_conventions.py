@@ -1,0 +1,160 @@
+"""Rows of docs/conventions.md that no other test holds: kinks, defaults, forms of optimizers, numerical traps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from funcnet import initializers, layers, losses, models, optimizers, training
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    "layer, slope",
+    [
+        (layers.relu(), 0),
+        (layers.leaky_relu(), 1),
+        (layers.leaky_relu(0.3), 1),
+        (layers.prelu(), 1),
+        (layers.rrelu(), 1),
+        (layers.elu(), 1),
+        (layers.elu(2.0), 2),
+        (layers.binary_step(), 0),
+        (layers.binary_step(ste="identity"), 1),
+        (layers.binary_step(ste="clip"), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+def test_slope_at_zero(layer, slope, train, x64):
+    x = jnp.array([[0.0, -0.0]])
+    params, state = layer.init(KEY, x)
+    _, _, residuals = layer.forward(params, state, x, key=KEY, train=train)
+    by_hand = layer.backward(params, residuals, jnp.ones_like(x))[1]
+    by_autodiff = jax.grad(lambda x: layer.apply(params, state, x, key=KEY, train=train)[0].sum())(x)
+    np.testing.assert_array_equal(by_hand, [[slope, slope]])
+    np.testing.assert_array_equal(by_autodiff, [[slope, slope]])
+
+
+@pytest.mark.parametrize("x, slope", [(-1.0, 1), (1.0, 1), (-1.0001, 0), (1.0001, 0)])
+def test_clipped_straight_through_includes_its_bounds(x, slope):
+    layer, x = layers.binary_step(ste="clip"), jnp.array([x])
+    residuals = layer.forward((), (), x)[2]
+    assert layer.backward((), residuals, jnp.ones(1))[1] == slope
+    assert jax.grad(lambda x: layer.apply((), (), x)[0][0])(x) == slope
+
+
+@pytest.mark.parametrize("loss, options, slope", [(losses.huber, {"delta": 0.5}, 0.5), (losses.smooth_l1, {"beta": 0.5}, 1)])
+def test_slope_where_the_square_ends(loss, options, slope, x64):
+    p, t = jnp.array([0.5, -0.5]), jnp.zeros(2)
+    np.testing.assert_array_equal(loss.gradient(p, t, reduction="sum", **options), [slope, -slope])
+    np.testing.assert_array_equal(jax.grad(lambda p: loss(p, t, reduction="sum", **options))(p), [slope, -slope])
+
+
+def test_gelu_is_exact_by_default(x64):
+    at_one = [float(layer.apply((), (), jnp.ones(1))[0][0]) for layer in (layers.gelu(), layers.gelu(approximate=True))]
+    assert at_one == pytest.approx([0.84134, 0.84119], abs=5e-6)
+
+
+def test_softplus_is_not_cut_off(x64):
+    """Above 20 it is no straight line yet: log(1 + e²¹) − 21 = 7.6e-10."""
+    y, _ = layers.softplus().apply((), (), jnp.array([21.0]))
+    assert float(y[0]) - 21 == pytest.approx(7.58e-10, rel=1e-2)
+    assert layers.softplus(2.0).apply((), (), jnp.zeros(1))[0] == pytest.approx(np.log(2) / 2)
+
+
+def test_start_of_prelu():
+    assert layers.prelu().init(KEY, jnp.ones((1, 2)))[0]["negative_slope"] == 0.25
+
+
+def test_dense_starts_with_lecun_normal_and_zeros():
+    params, _ = layers.dense(300).init(KEY, jnp.ones((1, 400)))
+    np.testing.assert_array_equal(params["kernel"], initializers.lecun_normal()(KEY, (400, 300), jnp.float32))
+    np.testing.assert_array_equal(params["bias"], np.zeros(300))
+
+
+def test_a_layer_is_drawn_alike_by_init_and_under_jit():
+    """Bitwise under `jit`, which `create_state` uses; eager numbers may differ in the last digit."""
+    model, x = models.mlp((16, 4)), jnp.ones((1, 8))
+    state = training.create_state(model, optimizers.sgd(0.1), 0, x)
+    jitted, _ = jax.jit(lambda key: model.init(key, x))(jax.random.split(jax.random.key(0))[0])
+    eager, _ = model.init(jax.random.split(jax.random.key(0))[0], x)
+    for drawn, same, near in zip(*map(jax.tree.leaves, (state.optimizer.params, jitted, eager)), strict=True):
+        np.testing.assert_array_equal(drawn, same)
+        np.testing.assert_allclose(drawn, near, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        optimizers.sgd,
+        lambda rate: optimizers.sgd(rate, momentum=0.9),
+        optimizers.adagrad,
+        optimizers.rmsprop,
+        optimizers.adam,
+        optimizers.adamw,
+    ],
+    ids=["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"],
+)
+def test_the_first_update_asks_the_schedule_for_step_zero(make):
+    optimizer = make(lambda step: jnp.where(step == 0, 0.5, 0.0))
+    start = optimizer.init(jnp.ones(()))
+    first = optimizer.update(start, jnp.ones(()))
+    second = optimizer.update(first, jnp.ones(()))
+    assert first.params < 1
+    assert second.params == first.params
+
+
+def test_the_rate_stands_outside_the_velocity():
+    """Rates 0.1 and 0.01, g = 0.5, μ = 0.9: v = 0.5 and 0.95. With the rate inside v the second is 0.95 − 0.05."""
+    optimizer = optimizers.sgd(lambda step: jnp.where(step == 0, 0.1, 0.01), momentum=0.9)
+    first = optimizer.update(optimizer.init(jnp.ones(())), jnp.array(0.5))
+    second = optimizer.update(first, jnp.array(0.5))
+    np.testing.assert_allclose([first.params, second.params], [0.95, 0.95 - 0.01 * 0.95], rtol=1e-6)
+
+
+def test_adam_adds_epsilon_after_the_bias_correction():
+    """m̂ = √ν̂ = 0.5 and ε = 0.5: a step of one half. Before the correction it would be one of 0.03."""
+    optimizer = optimizers.adam(1.0, epsilon=0.5)
+    state = optimizer.update(optimizer.init(jnp.ones(())), jnp.array(0.5))
+    np.testing.assert_allclose(state.params, 0.5, rtol=1e-6)
+
+
+def step_from(optimizer):
+    return lambda gradient: optimizer.update(optimizer.init(jnp.ones(())), gradient).params
+
+
+@pytest.mark.parametrize("make", [optimizers.adagrad, optimizers.rmsprop, optimizers.adam, optimizers.adamw])
+def test_an_update_has_no_derivative_at_a_zero_gradient(make):
+    """√ν has none at 0; the update itself is finite. It matters to those who differentiate through training."""
+    step = step_from(make(0.1))
+    assert np.isfinite(step(jnp.zeros(())))
+    assert np.isnan(jax.grad(step)(jnp.zeros(())))
+    assert np.isfinite(jax.grad(step)(jnp.ones(())))
+
+
+def test_epsilon_inside_the_root_gives_it_one():
+    """−η / √ε with g = 0."""
+    step = step_from(optimizers.rmsprop(0.1, epsilon=1e-4, eps_in_sqrt=True))
+    assert jax.grad(step)(jnp.zeros(())) == pytest.approx(-0.1 / 1e-2)
+
+
+def test_a_gradient_of_infinite_norm_is_not_hidden():
+    optimizer = optimizers.clipped(optimizers.sgd(0.1), norm=1.0)
+    state = optimizer.update(optimizer.init(jnp.ones(2)), jnp.array([np.inf, 1.0]))
+    assert np.isnan(state.params[0])
+
+
+@pytest.mark.parametrize("target", [np.array([0]), np.array([[1.0, 0.0]], np.float32)], ids=["label", "one-hot"])
+def test_an_impossible_class_of_weight_zero_adds_zero(target):
+    log_p, loss = jnp.array([[0.0, -jnp.inf]]), losses.negative_log_likelihood
+    assert loss(log_p, target) == 0
+    for gradient in (loss.gradient(log_p, target), jax.grad(lambda p: loss(p, target))(log_p)):
+        np.testing.assert_array_equal(gradient, [[-1, 0]])
+
+
+def test_clipping_a_zero_gradient_is_zero_in_derivative_too():
+    """The norm has no derivative at 0: a double `where` keeps NaN out."""
+    step = step_from(optimizers.clipped(optimizers.sgd(0.1), norm=1.0))
+    np.testing.assert_allclose(jax.grad(step)(jnp.zeros(())), -0.1, rtol=1e-6)
