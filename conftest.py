@@ -9,6 +9,15 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.myst import SkipParser
 from xdist.scheduler import LoadScopeScheduling
 
+# For a file collected alone, such as funcnet/layers/dropout.py, pytest's importlib mode imports the package, which runs
+# the file, then runs it again and sets the module in its package, where the function of that name stood. What is
+# imported before is not run again.
+import funcnet.data
+import funcnet.layers
+import funcnet.losses
+import funcnet.optimizers
+import funcnet.training  # noqa: F401
+
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checks import describe
 from funcnet.errors import CheckpointError, ConfigError, DtypeError, MissingExtraError, StructureError
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths
 from funcnet.types import Params, State
@@ -96,7 +97,7 @@ def load_weights(
     """
     name = f"load_weights({os.fspath(path)!r})"
     if not (like is None or (isinstance(like, tuple) and len(like) == 2)):
-        raise StructureError(f"{name}: expected like to be the pair (params, state), got a {type(like).__name__}.")
+        raise StructureError(f"{name}: expected like to be the pair (params, state), got {describe(like)}.")
     tensors, metadata = _read(name, Path(path))
     if like is None:
         return _part(tensors, "params"), _part(tensors, "state"), metadata
@@ -120,9 +121,8 @@ def _host_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
     tensors = {}
     for path, leaf in leaves:
         if str(getattr(leaf, "dtype", None)) not in _DTYPES.values():
-            got = getattr(leaf, "dtype", f"a {type(leaf).__name__}")
             raise DtypeError(
-                f"{name}: expected {path} to be an array of plain numbers, got {got}; convert it, "
+                f"{name}: expected {path} to be an array of plain numbers, got {describe(leaf)}; convert it, "
                 "a typed PRNG key with jax.random.key_data."
             )
         # safetensors writes the buffer as it lies in memory: it must lie in C order.

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from funcnet.checks import describe
 from funcnet.errors import ConfigError, DtypeError
 from funcnet.layers.layer import layer, no_parameters
 from funcnet.types import ApplyFn, Array, Gradient, GradientFn, InitFn, Layer, LossFn, Params
@@ -82,7 +83,7 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 def automatic(init: InitFn, apply: ApplyFn, *, name: str | None = None) -> Layer:
     """A layer from `init` and `apply` alone: its backward is `jax.vjp` of `apply`.
 
-    For layers whose derivation is still to come. It runs `apply` again in the backward pass, as `layers.recompute` does.
+    For layers whose derivation is still to come. It runs `apply` again in the backward pass, like `layers.recompute`.
 
     Args:
         init: `(key, x) -> (params, state)`.
@@ -137,7 +138,7 @@ def automatic_function(function: Callable[[Any], Any], *, name: str | None = Non
 
 def _unpack(batch):
     if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-        raise DtypeError(f"gradient: expected batch to be (x, target) or (x, target, where), got a {type(batch).__name__}.")
+        raise DtypeError(f"gradient: expected batch to be (x, target) or (x, target, where), got {describe(batch)}.")
     x, target, *rest = batch
     return x, target, {"where": rest[0]} if rest else {}
 

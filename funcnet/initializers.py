@@ -11,7 +11,6 @@ A kernel is (in, out), or (…, in, out) with a receptive field in front, as in 
 Equal numbers everywhere are no start for a kernel: units with equal weights get equal gradients and never part.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import check_choice, number, positive, spell
 from funcnet.errors import ConfigError, DtypeError, ShapeError
 from funcnet.types import Array, Key
 
@@ -67,8 +67,8 @@ def constant(value: float) -> Initializer:
     >>> fn.initializers.constant(0.5)(jax.random.key(0), (2,), jnp.float32)
     Array([0.5, 0.5], dtype=float32)
     """
-    name = _spell(constant, value)
-    value = _number(name, "value", value)
+    name = spell(constant, value)
+    value = number(name, "value", value)
     return _initializer(name, lambda key, shape, dtype: jnp.full(shape, value, dtype))
 
 
@@ -86,8 +86,8 @@ def identity(gain: float = 1.0) -> Initializer:
     Array([[1., 0., 0.],
            [0., 1., 0.]], dtype=float32)
     """
-    name = _spell(identity, gain=gain)
-    gain = _number(name, "gain", gain)
+    name = spell(identity, gain=gain)
+    gain = number(name, "gain", gain)
 
     def draw(key, shape, dtype):
         del key
@@ -109,8 +109,8 @@ def normal(stddev: float = 1.0, mean: float = 0.0) -> Initializer:
     >>> f"{w.std():.2f}"
     '0.10'
     """
-    name = _spell(normal, stddev=stddev, mean=mean)
-    stddev, mean = _positive(name, "stddev", stddev), _number(name, "mean", mean)
+    name = spell(normal, stddev=stddev, mean=mean)
+    stddev, mean = positive(name, "stddev", stddev), number(name, "mean", mean)
     return _initializer(name, lambda key, shape, dtype: stddev * jax.random.normal(key, shape, dtype) + mean)
 
 
@@ -125,16 +125,14 @@ def uniform(low: float, high: float) -> Initializer:
     >>> bool(-0.5 <= w.min()) and bool(w.max() < 0.5)
     True
     """
-    name = _spell(uniform, low, high)
-    low, high = _number(name, "low", low), _number(name, "high", high)
+    name = spell(uniform, low, high)
+    low, high = number(name, "low", low), number(name, "high", high)
     if not low < high:
         raise ConfigError(f"{name}: expected low < high, got {low!r} and {high!r}; swap them.")
     return _initializer(name, lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, low, high))
 
 
-def truncated_normal(
-    stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0, upper: float = 2.0
-) -> Initializer:
+def truncated_normal(stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0, upper: float = 2.0) -> Initializer:
     """Normal numbers N(mean, stddev²), drawn again where they lie outside the bounds.
 
     Args:
@@ -151,25 +149,19 @@ def truncated_normal(
     >>> f"{w.std():.3f}"
     '0.088'
     """
-    name = _spell(truncated_normal, stddev=stddev, mean=mean, lower=lower, upper=upper)
-    stddev, mean = _positive(name, "stddev", stddev), _number(name, "mean", mean)
-    lower, upper = _number(name, "lower", lower), _number(name, "upper", upper)
+    name = spell(truncated_normal, stddev=stddev, mean=mean, lower=lower, upper=upper)
+    stddev, mean = positive(name, "stddev", stddev), number(name, "mean", mean)
+    lower, upper = number(name, "lower", lower), number(name, "upper", upper)
     if not lower < upper:
         raise ConfigError(f"{name}: expected lower < upper, got {lower!r} and {upper!r}; swap them.")
-
-    def draw(key, shape, dtype):
-        return stddev * jax.random.truncated_normal(key, lower, upper, shape, dtype) + mean
-
-    return _initializer(name, draw)
+    return _initializer(name, lambda key, *rest: stddev * jax.random.truncated_normal(key, lower, upper, *rest) + mean)
 
 
 # The standard deviation of N(0, 1) truncated at ±2: Var = 1 − 2 · 2 φ(2) / (Φ(2) − Φ(−2)), about 0.8796².
 _TRUNCATED_STDDEV = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 _DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
-    "truncated_normal": lambda key, shape, dtype: (
-        jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / _TRUNCATED_STDDEV
-    ),
+    "truncated_normal": lambda key, *rest: jax.random.truncated_normal(key, -2.0, 2.0, *rest) / _TRUNCATED_STDDEV,
     "normal": jax.random.normal,
     "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3)),
 }  # each of mean 0 and variance 1
@@ -196,7 +188,7 @@ def variance_scaling(scale: float, mode: str = "fan_in", distribution: str = "tr
     >>> f"{w.std():.3f}"  # 1/√400
     '0.050'
     """
-    return _scaled(_spell(variance_scaling, scale, mode=mode, distribution=distribution), scale, mode, distribution)
+    return _scaled(spell(variance_scaling, scale, mode=mode, distribution=distribution), scale, mode, distribution)
 
 
 def xavier_uniform(gain: float = 1.0) -> Initializer:
@@ -213,8 +205,8 @@ def xavier_uniform(gain: float = 1.0) -> Initializer:
     >>> f"{w.max():.2f}"  # √(6/600)
     '0.10'
     """
-    name = _spell(xavier_uniform, gain=gain)
-    return _scaled(name, _positive(name, "gain", gain) ** 2, "fan_avg", "uniform")
+    name = spell(xavier_uniform, gain=gain)
+    return _scaled(name, positive(name, "gain", gain) ** 2, "fan_avg", "uniform")
 
 
 def xavier_normal(gain: float = 1.0) -> Initializer:
@@ -231,8 +223,8 @@ def xavier_normal(gain: float = 1.0) -> Initializer:
     >>> f"{w.std():.3f}"  # 1/√400
     '0.050'
     """
-    name = _spell(xavier_normal, gain=gain)
-    return _scaled(name, _positive(name, "gain", gain) ** 2, "fan_avg", "truncated_normal")
+    name = spell(xavier_normal, gain=gain)
+    return _scaled(name, positive(name, "gain", gain) ** 2, "fan_avg", "truncated_normal")
 
 
 def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
@@ -249,7 +241,7 @@ def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer
     >>> f"{w.max():.2f}"  # √(6/600)
     '0.10'
     """
-    name = _spell(he_uniform, negative_slope=negative_slope, mode=mode)
+    name = spell(he_uniform, negative_slope=negative_slope, mode=mode)
     return _scaled(name, _he_scale(name, negative_slope), mode, "uniform")
 
 
@@ -267,7 +259,7 @@ def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
     >>> f"{w.std():.3f}"  # √(2/800)
     '0.050'
     """
-    name = _spell(he_normal, negative_slope=negative_slope, mode=mode)
+    name = spell(he_normal, negative_slope=negative_slope, mode=mode)
     return _scaled(name, _he_scale(name, negative_slope), mode, "truncated_normal")
 
 
@@ -322,8 +314,8 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     >>> bool(jnp.allclose(w.T @ w, jnp.eye(2), atol=1e-6))
     True
     """
-    name = _spell(orthogonal, gain=gain)
-    gain = _positive(name, "gain", gain)
+    name = spell(orthogonal, gain=gain)
+    gain = positive(name, "gain", gain)
 
     def draw(key, shape, dtype):
         _fans(name, shape)
@@ -356,22 +348,19 @@ def calculate_gain(activation: str, parameter: float | None = None) -> float:
     >>> fn.initializers.calculate_gain("relu")
     1.4142135623730951
     """
-    name = _spell(calculate_gain, activation, parameter=parameter)
+    name = spell(calculate_gain, activation, parameter=parameter)
     if activation == "leaky_relu":
         return math.sqrt(_he_scale(name, 0.01 if parameter is None else parameter))
-    if activation not in _GAINS:
-        raise ConfigError(f"{name}: expected one of {sorted([*_GAINS, 'leaky_relu'])}, got {activation!r}.")
+    check_choice(name, "activation", activation, (*_GAINS, "leaky_relu"))
     if parameter is not None:
-        raise ConfigError(f"{name}: expected parameter=None, as {activation} has none, got {parameter!r}.")
+        raise ConfigError(f"{name}: expected parameter to be None, as {activation} has none, got {parameter!r}.")
     return _GAINS[activation]
 
 
 def _scaled(name: str, scale: float, mode: str, distribution: str) -> Initializer:
-    scale = _positive(name, "scale", scale)
-    if mode not in ("fan_in", "fan_out", "fan_avg"):
-        raise ConfigError(f'{name}: expected mode to be "fan_in", "fan_out" or "fan_avg", got {mode!r}.')
-    if distribution not in _DISTRIBUTIONS:
-        raise ConfigError(f"{name}: expected distribution to be one of {list(_DISTRIBUTIONS)}, got {distribution!r}.")
+    scale = positive(name, "scale", scale)
+    check_choice(name, "mode", mode, ("fan_in", "fan_out", "fan_avg"))
+    check_choice(name, "distribution", distribution, _DISTRIBUTIONS)
 
     def draw(key, shape, dtype):
         fan_in, fan_out = _fans(name, shape)
@@ -382,7 +371,7 @@ def _scaled(name: str, scale: float, mode: str, distribution: str) -> Initialize
 
 
 def _he_scale(name: str, negative_slope: float) -> float:
-    return 2 / (1 + _number(name, "negative_slope", negative_slope) ** 2)
+    return 2 / (1 + number(name, "negative_slope", negative_slope) ** 2)
 
 
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -391,8 +380,7 @@ def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
             f"{name}: expected the shape (…, in, out) of a kernel, without zeros, got {shape}; "
             "for a bias or a scale use zeros, constant or normal."
         )
-    receptive_field = math.prod(shape[:-2])
-    return receptive_field * shape[-2], receptive_field * shape[-1]
+    return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
 def _initializer(name: str, draw: Callable[..., Array]) -> Initializer:
@@ -408,29 +396,3 @@ def _initializer(name: str, draw: Callable[..., Array]) -> Initializer:
 
     initializer.__name__ = initializer.__qualname__ = name
     return initializer
-
-
-def _number(name: str, what: str, value: Any) -> float:
-    # As a plain float: jax gives a NumPy scalar a dtype of its own, which would widen a bfloat16 kernel.
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, str) or not math.isfinite(number):
-        raise ConfigError(f"{name}: expected {what} to be a finite number, got {value!r}.")
-    return number
-
-
-def _positive(name: str, what: str, value: Any) -> float:
-    number = _number(name, what, value)
-    if not number > 0:
-        raise ConfigError(f"{name}: expected {what} > 0, got {value!r}.")
-    return number
-
-
-def _spell(constructor: Callable[..., Any], *values: Any, **options: Any) -> str:
-    """The call as a user would write it, with the options that differ from the default."""
-    defaults = inspect.signature(constructor).parameters
-    words = [repr(value) for value in values]
-    words += [f"{option}={value!r}" for option, value in options.items() if value != defaults[option].default]
-    return f"{constructor.__name__}({', '.join(words)})"

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.errors import ConfigError, DtypeError, ShapeError
+from funcnet.checks import check_count, number, spell
+from funcnet.errors import DtypeError, ShapeError
 from funcnet.types import Array, LossFn
 
 __all__ = [
@@ -89,6 +90,7 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
         threshold: 0.5 for probabilities, 0.0 for logits.
 
     Raises:
+        ConfigError: `threshold` is no finite number.
         ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -96,7 +98,8 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
     >>> metric.compute(metric.update(metric.init(), jnp.array([[-2.0], [3.0]]), jnp.array([[0], [1]])))
     Array(1., dtype=float32)
     """
-    name = f"binary_accuracy(threshold={threshold!r})"
+    name = spell(binary_accuracy, threshold=threshold)
+    threshold = number(name, "threshold", threshold)
 
     def hits(prediction, target):
         _check_same_shape(name, prediction, target)
@@ -120,8 +123,8 @@ def top_k_accuracy(k: int) -> Metric:
     >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 2])))
     Array(0.5, dtype=float32)
     """
-    name = f"top_k_accuracy({k!r})"
-    _check_integer(name, "k", k, 1)
+    name = spell(top_k_accuracy, k)
+    k = check_count(name, "k", k)
 
     def hits(prediction, target):
         labels = _labels(name, prediction, target)
@@ -148,7 +151,7 @@ def confusion_matrix(num_classes: int) -> Metric:
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    return _confusion_matrix(f"confusion_matrix({num_classes!r})", num_classes)
+    return _confusion_matrix(spell(confusion_matrix, num_classes), num_classes)
 
 
 def precision_recall_f1(num_classes: int) -> Metric:
@@ -169,7 +172,7 @@ def precision_recall_f1(num_classes: int) -> Metric:
     >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 0, 0]))).recall
     Array([0.5, 1. ], dtype=float32)
     """
-    matrix = _confusion_matrix(f"precision_recall_f1({num_classes!r})", num_classes)
+    matrix = _confusion_matrix(spell(precision_recall_f1, num_classes), num_classes)
 
     def compute(state):
         right, predicted, true = jnp.diagonal(state), state.sum(0), state.sum(1)
@@ -208,8 +211,8 @@ def r_squared(outputs: int = 1) -> Metric:
     >>> metric.compute(metric.update(metric.init(), jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0])))
     Array(0.5, dtype=float32)
     """
-    name = f"r_squared({outputs!r})" if outputs != 1 else "r_squared()"
-    _check_integer(name, "outputs", outputs, 1)
+    name = spell(r_squared, outputs=outputs)
+    outputs = check_count(name, "outputs", outputs)
 
     def init():
         zero = [jnp.zeros(outputs, _float()) for _ in range(4)]  # four buffers: a donated state must not share one
@@ -264,7 +267,7 @@ def mean_loss(loss: LossFn) -> Metric:
     >>> metric.compute(metric.update(state, jnp.array([3.0]), jnp.array([0.0])))
     Array(2., dtype=float32)
     """
-    name = f"mean_loss({getattr(loss, '__name__', repr(loss))})"
+    name = spell(mean_loss, loss)
 
     def init():
         return jnp.zeros((), _float()), jnp.zeros((), jnp.int32)
@@ -296,7 +299,7 @@ def _share(name: str, hits: Callable[[Array, Array], Array]) -> Metric:
 
 
 def _confusion_matrix(name: str, num_classes: int) -> Metric:
-    _check_integer(name, "num_classes", num_classes, 2)
+    num_classes = check_count(name, "num_classes", num_classes, 2)
 
     def init():
         return jnp.zeros((num_classes, num_classes), jnp.int32)
@@ -330,7 +333,7 @@ def _marked(name: str, where: Any, shape: tuple[int, ...]) -> Array:
         return jnp.ones(shape, bool)
     where = jnp.asarray(where)
     if where.dtype != bool:
-        raise DtypeError(f"{name}: expected where to be boolean, got {where.dtype}; compare it, where > 0.")
+        raise DtypeError(f"{name}: expected where of dtype bool, got {where.dtype}; compare it, as in where != 0.")
     if where.shape != shape[: where.ndim]:
         raise ShapeError(f"{name}: expected where of shape {shape[:1]}, got {where.shape}; it marks rows.")
     return jnp.broadcast_to(where.reshape(where.shape + (1,) * (len(shape) - where.ndim)), shape)
@@ -371,8 +374,3 @@ def _check_outputs(name: str, prediction: Array, target: Array, outputs: int) ->
             f"{name}: expected prediction and target of shape (batch, {outputs}), got {target.shape}; "
             f"use r_squared({width})."
         )
-
-
-def _check_integer(name: str, what: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}: expected {what} to be an integer of at least {least}, got {value!r}.")

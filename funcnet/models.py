@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from funcnet import initializers, layers
+from funcnet.checks import check_count, fraction, spell
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_positive_integer
 from funcnet.types import Layer
 
 __all__ = ["linear", "mlp", "sigmoid_network"]
@@ -53,13 +53,12 @@ def mlp(
     References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
 
     >>> import funcnet as fn
-    >>> fn.models.mlp((128, 10), dropout=0.1, kernel_init=fn.initializers.lecun_normal())
-    serial(dense(128, kernel_init=lecun_normal()), relu(), dropout(0.1), dense(10, kernel_init=lecun_normal()))
+    >>> fn.models.mlp((128, 10), dropout=0.1, kernel_init=fn.initializers.xavier_normal())
+    serial(dense(128, kernel_init=xavier_normal()), relu(), dropout(0.1), dense(10, kernel_init=xavier_normal()))
     """
-    name = f"mlp({features!r})"
+    name = spell(mlp, features)
     _check_features(name, features)
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ConfigError(f"{name}: expected dropout, the share dropped, in [0, 1), got {dropout!r}.")
+    dropout = fraction(name, "dropout", dropout)
 
     def dense(width):
         return layers.dense(width, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
@@ -103,7 +102,7 @@ def sigmoid_network(
     >>> [sorted(p) for p in params]
     [['bias', 'kernel'], [], ['bias', 'kernel'], []]
     """
-    _check_features(f"sigmoid_network({features!r})", features)
+    _check_features(spell(sigmoid_network, features), features)
     dense = [layers.dense(width, kernel_init=kernel_init, bias_init=bias_init) for width in features]
     return layers.serial(*(layer for one in dense for layer in (one, layers.sigmoid())))
 
@@ -112,7 +111,7 @@ def _check_features(name: str, features: Any) -> None:
     if not isinstance(features, tuple | list) or not features:
         raise ConfigError(f"{name}: expected features to be a tuple of widths, at least one, got {features!r}.")
     for width in features:
-        check_positive_integer(name, "each of features", width)
+        check_count(name, "each of features", width)
 
 
 def _activation(name: str, activation: Any) -> Layer:

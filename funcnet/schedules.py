@@ -12,11 +12,11 @@ too.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
 
+from funcnet.checks import check_count, describe, is_count, is_number, nonnegative, positive, spell, unit_interval
 from funcnet.errors import ConfigError
 from funcnet.types import Array, Schedule
 
@@ -26,13 +26,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def as_schedule(rate: float | Schedule, *, name: str = "as_schedule") -> Schedule:
+def as_schedule(rate: float | Schedule, *, name: str | None = None, what: str = "rate") -> Schedule:
     """A number becomes `constant(rate)`; a function comes back unchanged.
 
     Args:
         rate: a number ≥ 0, or a function `step -> rate`. A traced number, as under `jax.vmap` over rates, is
             passed as a function: `lambda step: rate`.
-        name: what an error begins with.
+        name, what: the call and its argument, as an error names them; by default this call and its own.
 
     Raises:
         ConfigError: a rate that is negative, not finite, or neither number nor function.
@@ -43,10 +43,11 @@ def as_schedule(rate: float | Schedule, *, name: str = "as_schedule") -> Schedul
     """
     if callable(rate):
         return rate
-    if not _is_number(rate) or rate < 0:
+    if not is_number(rate) or rate < 0:
+        name = name or spell(as_schedule, rate)
         raise ConfigError(
-            f"{name}({_word(rate)}): expected a finite number >= 0 or a schedule step -> rate, "
-            f"got {_word(rate)}; write an array as float(rate), a traced one as lambda step: rate."
+            f"{name}: expected {what} to be a finite number >= 0 or a schedule step -> rate, got {describe(rate)}; "
+            "write an array as float(…), a traced one as lambda step: …."
         )
     return constant(rate)
 
@@ -61,8 +62,8 @@ def constant(value: float) -> Schedule:
     >>> fn.schedules.constant(0.5)(7)
     Array(0.5, dtype=float32)
     """
-    name = f"constant({_word(value)})"
-    value = _number(name, "value", value)
+    name = spell(constant, value)
+    value = nonnegative(name, "value", value)
     return _named(name, lambda step: jnp.full(jnp.shape(step), value, _float_dtype()))
 
 
@@ -81,10 +82,10 @@ def step_decay(value: float, step_size: int, gamma: float = 0.1) -> Schedule:
     >>> fn.schedules.step_decay(1.0, 2, gamma=0.5)(jnp.arange(5))
     Array([1.  , 1.  , 0.5 , 0.5 , 0.25], dtype=float32)
     """
-    name = f"step_decay({_word(value)}, {step_size!r}, gamma={gamma!r})"
-    value = _number(name, "value", value)
-    _check_count(name, "step_size", step_size)
-    gamma = _number(name, "gamma", gamma, positive=True)
+    name = spell(step_decay, value, step_size, gamma=gamma)
+    value = nonnegative(name, "value", value)
+    step_size = check_count(name, "step_size", step_size)
+    gamma = positive(name, "gamma", gamma)
     return _named(name, lambda step: value * gamma ** _as_float(jnp.asarray(step) // step_size))
 
 
@@ -103,10 +104,10 @@ def multi_step(value: float, milestones: Sequence[int], gamma: float = 0.1) -> S
     >>> fn.schedules.multi_step(1.0, (1, 3), gamma=0.5)(jnp.arange(5))
     Array([1.  , 0.5 , 0.5 , 0.25, 0.25], dtype=float32)
     """
-    name = f"multi_step({_word(value)}, {milestones!r}, gamma={gamma!r})"
-    value = _number(name, "value", value)
-    _check_increasing(name, "milestones", milestones)
-    gamma = _number(name, "gamma", gamma, positive=True)
+    name = spell(multi_step, value, milestones, gamma=gamma)
+    value = nonnegative(name, "value", value)
+    milestones = _increasing(name, "milestones", milestones)
+    gamma = positive(name, "gamma", gamma)
 
     def schedule(step):
         step = jnp.asarray(step)
@@ -132,10 +133,10 @@ def exponential_decay(value: float, transition_steps: int, decay_rate: float, st
     >>> fn.schedules.exponential_decay(1.0, 2, 0.25)(jnp.arange(4))
     Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
     """
-    name = f"exponential_decay({_word(value)}, {transition_steps!r}, {decay_rate!r}, staircase={staircase!r})"
-    value = _number(name, "value", value)
-    _check_count(name, "transition_steps", transition_steps)
-    decay_rate = _number(name, "decay_rate", decay_rate, positive=True)
+    name = spell(exponential_decay, value, transition_steps, decay_rate, staircase=staircase)
+    value = nonnegative(name, "value", value)
+    transition_steps = check_count(name, "transition_steps", transition_steps)
+    decay_rate = positive(name, "decay_rate", decay_rate)
     if staircase:
         return _named(name, step_decay(value, transition_steps, decay_rate))
     return _named(name, lambda step: value * decay_rate ** (_as_float(step) / transition_steps))
@@ -159,11 +160,10 @@ def cosine_decay(value: float, decay_steps: int, alpha: float = 0.0) -> Schedule
     >>> fn.schedules.cosine_decay(1.0, 4)(jnp.array([0, 2, 4, 9])).round(6)
     Array([1. , 0.5, 0. , 0. ], dtype=float32)
     """
-    name = f"cosine_decay({_word(value)}, {decay_steps!r}, alpha={alpha!r})"
-    value = _number(name, "value", value)
-    _check_count(name, "decay_steps", decay_steps)
-    if _number(name, "alpha", alpha) > 1:
-        raise ConfigError(f"{name}: expected alpha <= 1, a share of the first rate, got {alpha!r}.")
+    name = spell(cosine_decay, value, decay_steps, alpha=alpha)
+    value = nonnegative(name, "value", value)
+    decay_steps = check_count(name, "decay_steps", decay_steps)
+    alpha = unit_interval(name, "alpha", alpha)
 
     def schedule(step):
         cosine = (1 + jnp.cos(math.pi * _fraction(step, decay_steps))) / 2
@@ -186,10 +186,10 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
     >>> fn.schedules.linear(0.0, 1.0, 4)(jnp.array([0, 1, 4, 9]))
     Array([0.  , 0.25, 1.  , 1.  ], dtype=float32)
     """
-    name = f"linear({_word(start)}, {_word(stop)}, {steps!r})"
-    start = _number(name, "start", start)
-    stop = _number(name, "stop", stop)
-    _check_count(name, "steps", steps)
+    name = spell(linear, start, stop, steps)
+    start = nonnegative(name, "start", start)
+    stop = nonnegative(name, "stop", stop)
+    steps = check_count(name, "steps", steps)
     return _named(name, lambda step: _between(start, stop, _fraction(step, steps)))
 
 
@@ -213,10 +213,10 @@ def warmup(rate: float | Schedule, warmup_steps: int, initial: float = 0.0) -> S
     >>> fn.schedules.warmup(fn.schedules.step_decay(1.0, 2, 0.5), 2)(jnp.arange(6))
     Array([0. , 0.5, 1. , 1. , 0.5, 0.5], dtype=float32)
     """
-    name = f"warmup({_word(rate)}, {warmup_steps!r}, initial={_word(initial)})"
-    target = as_schedule(rate, name="warmup")
-    _check_count(name, "warmup_steps", warmup_steps)
-    initial = _number(name, "initial", initial)
+    name = spell(warmup, rate, warmup_steps, initial=initial)
+    target = as_schedule(rate, name=name)
+    warmup_steps = check_count(name, "warmup_steps", warmup_steps)
+    initial = nonnegative(name, "initial", initial)
 
     def rise(step):
         return _between(initial, _as_float(target(jnp.zeros_like(step))), _fraction(step, warmup_steps))
@@ -240,9 +240,9 @@ def join(schedules: Sequence[float | Schedule], boundaries: Sequence[int]) -> Sc
     >>> fn.schedules.join((1.0, fn.schedules.linear(0.5, 0.0, 2)), (2,))(jnp.arange(5))
     Array([1.  , 1.  , 0.5 , 0.25, 0.  ], dtype=float32)
     """
-    name = f"join(({', '.join(_word(schedule) for schedule in schedules)}), {boundaries!r})"
-    parts = [as_schedule(schedule, name="join") for schedule in schedules]
-    _check_increasing(name, "boundaries", boundaries)
+    name = spell(join, schedules, boundaries)
+    parts = [as_schedule(schedule, name=name, what="each of schedules") for schedule in schedules]
+    boundaries = _increasing(name, "boundaries", boundaries)
     if len(parts) != len(boundaries) + 1:
         raise ConfigError(
             f"{name}: expected one boundary between each two schedules, got {len(parts)} schedules and "
@@ -275,9 +275,9 @@ def per_epoch(rate: float | Schedule, steps_per_epoch: int) -> Schedule:
     >>> fn.schedules.per_epoch(fn.schedules.linear(1.0, 0.0, 2), 2)(jnp.arange(5))
     Array([1. , 1. , 0.5, 0.5, 0. ], dtype=float32)
     """
-    name = f"per_epoch({_word(rate)}, {steps_per_epoch!r})"
-    epochs = as_schedule(rate, name="per_epoch")
-    _check_count(name, "steps_per_epoch", steps_per_epoch)
+    name = spell(per_epoch, rate, steps_per_epoch)
+    epochs = as_schedule(rate, name=name)
+    steps_per_epoch = check_count(name, "steps_per_epoch", steps_per_epoch)
     return _named(name, lambda step: _as_float(epochs(jnp.asarray(step) // steps_per_epoch)))
 
 
@@ -307,32 +307,8 @@ def _named(name: str, schedule: Schedule) -> Schedule:
     return named
 
 
-def _word(value: Any) -> str:
-    return getattr(value, "__name__", None) or repr(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(name: str, what: str, value: Any, *, positive: bool = False) -> float:
-    """A Python float, which takes the dtype of the arrays that it meets; a NumPy number would not."""
-    if not _is_number(value) or value < 0 or (positive and value == 0):
-        sign = ">" if positive else ">="
-        raise ConfigError(f"{name}: expected {what} to be a finite number {sign} 0, got {value!r}.")
-    return float(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check_count(name: str, what: str, value: Any) -> None:
-    if not _is_count(value):
-        raise ConfigError(f"{name}: expected {what} to be a positive integer, got {value!r}.")
-
-
-def _check_increasing(name: str, what: str, values: Any) -> None:
-    counts = isinstance(values, Sequence) and len(values) > 0 and all(map(_is_count, values))
+def _increasing(name: str, what: str, values: Any) -> tuple[int, ...]:
+    counts = isinstance(values, Sequence) and len(values) > 0 and all(map(is_count, values))
     if not counts or any(a >= b for a, b in pairwise(values)):
         raise ConfigError(f"{name}: expected {what} to be increasing positive integers, got {values!r}.")
+    return tuple(map(int, values))

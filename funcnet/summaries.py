@@ -13,9 +13,7 @@ __all__ = ["Row", "Summary", "residual_bytes", "summary"]
 class Row(NamedTuple):
     """One layer of a model."""
 
-    path: (
-        str  #: the layer's place, `"2"` or `"1/0"`, with which the paths of its parameters begin; `""` for a lone layer
-    )
+    path: str  #: the layer's place, with which its parameters' paths begin: `"2"`, `"1/0"`, `""` for a lone layer
     name: str  #: the call that makes it, `"dense(16)"`
     shape: Any  #: of the output, batch axis included; a tree of shapes where the output is a tree
     dtype: str  #: of the output

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.errors import StructureError
+from funcnet.types import Array
 
 __all__ = [
-    "check_same_structure", "flatten_with_paths", "map_with_paths", "path_string", "total_bytes", "total_size",
-    "zeros_like",
+    "check_same_structure", "flatten_with_paths", "global_norm", "map_with_paths", "path_string", "total_bytes",
+    "total_size", "zeros_like",
 ]  # fmt: skip
 
 
@@ -34,14 +35,25 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     >>> map_with_paths(lambda path, leaf: path, {"kernel": 1.0})
     {'kernel': 'kernel'}
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, *leaves: function(path_string(path), *leaves), tree, *rest
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_string(path), *leaves), tree, *rest)
 
 
 def zeros_like(tree: Any) -> Any:
     """A tree of zeros: new buffers each time, because two fields of a donated state must not share one."""
     return jax.tree.map(jnp.zeros_like, tree)
+
+
+def global_norm(tree: Any) -> Array:
+    """The Euclidean norm of all leaves together, √(Σ x²).
+
+    It is computed in JAX's default float dtype, whatever the leaves' own: 300² is infinite in float16.
+
+    >>> global_norm({"kernel": jnp.array([[3.0]]), "bias": jnp.array([4.0])})
+    Array(5., dtype=float32)
+    """
+    dtype = jnp.result_type(float)
+    squares = [jnp.sum(jnp.square(jnp.asarray(leaf, dtype))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
 
 
 def total_size(tree: Any) -> int:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 
 __all__ = [
-    "Array", "BackwardFn", "Batch", "Gradient", "GradientFn", "InitFn", "ApplyFn", "ForwardFn", "Key", "Layer",
+    "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Key", "Layer",
     "LossFn", "Optimizer", "OptimizerState", "Params", "Report", "Residuals", "Schedule", "State", "TrainState",
 ]  # fmt: skip
 

@@ -29,19 +29,11 @@ def worst_element(got, want, floor=1e-3):
 def richardson(function, tree, step=1e-3):
     """The gradient of a scalar function by central differences, Richardson-extrapolated: all elements, float64.
 
-    D(h) has the error c h² + O(h⁴), so (4 D(h/2) − D(h)) / 3 has O(h⁴).
+    D(h) has the error c h² + O(h⁴), so (4 D(h/2) − D(h)) / 3 has O(h⁴). All shifted points are one batch.
     """
     flat, unravel = ravel_pytree(tree)
     assert flat.dtype == jnp.float64
-
-    @jax.jit
-    def differences(flat):
-        basis = jnp.eye(flat.size)
-
-        def central(h):
-            plus, minus = (jax.lax.map(lambda e, s=s: function(unravel(flat + s * h * e)), basis) for s in (1, -1))
-            return (plus - minus) / (2 * h)
-
-        return (4 * central(step / 2) - central(step)) / 3
-
-    return unravel(differences(flat))
+    shifts = np.multiply.outer([step, -step, step / 2, -step / 2], np.eye(flat.size))
+    values = jax.jit(jax.vmap(jax.vmap(lambda point: function(unravel(point)))))(flat + shifts)
+    plus, minus, half_plus, half_minus = values
+    return unravel((4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3)

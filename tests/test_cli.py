@@ -132,10 +132,12 @@ def test_options_train(tmp_path, capsys, arguments):
 def test_an_npz_file_trains(tmp_path, capsys):
     random = np.random.default_rng(0)
     target = np.arange(200) % 3
-    np.savez(tmp_path / "blobs.npz", x=(random.normal(size=(200, 2)) / 5 + target[:, None]).astype(np.float32), target=target)
+    x = (random.normal(size=(200, 2)) / 5 + target[:, None]).astype(np.float32)
+    np.savez(tmp_path / "blobs.npz", x=x, target=target)
     code, out, _ = output_of(
-        capsys, "train", "--data", tmp_path / "blobs.npz", *SMALL, "--epochs", "30", "--batch-size", "16", "--output", tmp_path / "run"
-    )
+        capsys, "train", "--data", tmp_path / "blobs.npz", *SMALL, "--epochs", "30", "--batch-size", "16",
+        "--output", tmp_path / "run",
+    )  # fmt: skip
     assert code == 0
     assert re.search(r"held out.*?9\d\.\d\d%|held out.*?100\.00%", out)
 
@@ -212,12 +214,13 @@ def test_strings_survive_the_file(tmp_path):
     "arguments, code, message",
     [
         (["train", "--data", "missing.npz"], 4, 'missing.npz: expected "digits" or a readable .npz file'),
-        (["train", "--learning-rate", "-1"], 2, "--learning-rate: expected a positive number, got -1.0"),
+        (["train", "--learning-rate", "-1"], 2, "--learning-rate: expected learning_rate to be a finite number > 0"),
         (["train", "--epochs", "0"], 2, "expected epochs to be a positive integer, got 0"),
         (["train", "--batch-size", "0"], 2, "batch_size"),
-        (["train", "--dropout", "1.5"], 2, "expected dropout, the share dropped, in [0, 1), got 1.5"),
+        (["train", "--dropout", "1.5"], 2, "expected dropout to be a finite number in [0, 1), got 1.5"),
         (["train", "--hidden", "0"], 2, "positive integer"),
-        (["train", "--optimizer", "sgd", "--learning-rate", "1e30", "--epochs", "3", "--schedule", "constant"], 3, "the loss is"),
+        (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,
+         "the loss is"),
         (["evaluate", "nowhere"], 5, "nowhere: expected a folder that funcnet train wrote"),
     ],
 )  # fmt: skip

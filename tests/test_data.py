@@ -107,10 +107,11 @@ def test_stratified_digits():
         (DataError, "expected x and target of one length, got 20 and 19 rows", (ROWS, LABELS[1:])),
         (DataError, r"expected at least one row for each of \(0.99, 0.01\), got 20", (ROWS, LABELS, (0.99, 0.01))),
         (DataError, r"expected x with at least one row.*\(0, 3\)", (ROWS[:0], LABELS[:0])),
-        (ConfigError, r"expected .* positive fractions with the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS, (0.8, 0.3))),
-        (ConfigError, "expected a tuple of positive fractions", (ROWS, LABELS, (1.2, -0.2))),
-        (ConfigError, "expected a tuple of positive fractions", (ROWS, LABELS, ())),
-        (ConfigError, "expected a tuple of positive fractions .* got 0.8", (ROWS, LABELS, 0.8)),
+        (ConfigError, r"expected fractions .* with the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS, (0.8, 0.3))),
+        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS, (1.2, -0.2))),
+        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS, ())),
+        (ConfigError, "expected fractions to be positive numbers .* got 0.8", (ROWS, LABELS, 0.8)),
+        (ConfigError, r"expected fractions to be positive numbers .* got \('a',\)", (ROWS, LABELS, ("a",))),
         (ConfigError, "expected seed to be a non-negative integer .* got -1", (ROWS, LABELS, (0.8, 0.2), -1)),
         (LabelError, r"expected target of integers and shape \(n,\).*argmax", (ROWS, ROWS, (0.8, 0.2), 0, True)),
         (LabelError, "expected target of integers", (ROWS, LABELS * 1.0, (0.8, 0.2), 0, True)),
@@ -135,9 +136,7 @@ def test_each_row_once_an_epoch(n, data, drop_last, shuffle):
     batch_size = data.draw(st.integers(1, n))
     steps = steps_per_epoch(n, batch_size, drop_last)
     for epoch in (0, 2):
-        batches = [
-            batch_rows(5, epoch * steps + i, n, batch_size, drop_last, shuffle=shuffle) for i in range(steps)
-        ]
+        batches = [batch_rows(5, epoch * steps + i, n, batch_size, drop_last, shuffle=shuffle) for i in range(steps)]
         rows, where = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         assert all(len(rows) == len(where) == batch_size for rows, where in batches)
         order = epoch_order(5, epoch, n) if shuffle else np.arange(n)
@@ -166,9 +165,9 @@ def test_steps_per_epoch(batch_size, drop_last, steps):
     "error, message, n, batch_size",
     [
         (DataError, "expected batch_size to be at most 20, the number of rows, got 21", 20, 21),
-        (ConfigError, "expected batch_size to be an integer of at least 1, got 0", 20, 0),
-        (ConfigError, "expected batch_size to be an integer of at least 1, got 2.0", 20, 2.0),
-        (ConfigError, "expected batch_size to be an integer of at least 1, got True", 20, True),
+        (ConfigError, "expected batch_size to be a positive integer, got 0", 20, 0),
+        (ConfigError, "expected batch_size to be a positive integer, got 2.0", 20, 2.0),
+        (ConfigError, "expected batch_size to be a positive integer, got True", 20, True),
         (DataError, "at least one row", 0, 1),
     ],
 )
@@ -187,9 +186,9 @@ def test_batch_sizes(function, error, message, n, batch_size):
     [
         ("epoch_order: expected seed to be a non-negative integer or a tuple", lambda: epoch_order("a", 0, 5)),
         (r"epoch_order: expected seed .* got \(\)", lambda: epoch_order((), 0, 5)),
-        ("batch_rows: expected step to be an integer of at least 0, got -1", lambda: batch_rows(0, -1, 5, 2)),
+        ("batch_rows: expected step to be an integer >= 0, got -1", lambda: batch_rows(0, -1, 5, 2)),
         ("Batches: expected seed", lambda: Batches(ROWS, LABELS, 5, seed=1.5)),
-        ("Batches: expected epochs to be an integer of at least 1, got 0", lambda: Batches(ROWS, LABELS, 5, epochs=0)),
+        ("Batches: expected epochs to be a positive integer, got 0", lambda: Batches(ROWS, LABELS, 5, epochs=0)),
         ("Batches.set_state: expected {'step': integer}, got 3", lambda: Batches(ROWS, LABELS, 5).set_state(3)),
         ("Batches.set_state: expected step .* got -3", lambda: Batches(ROWS, LABELS, 5).set_state({"step": -3})),
     ],

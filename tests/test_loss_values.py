@@ -42,7 +42,7 @@ LOG_COSH, TANH = [0.433780830483027, 1.325002747357864], [0.761594155955765, 0.9
         (losses.log_cosh, {}, [1e-8, -1e-8, 1e-4, -1e-4], np.repeat([5e-17, 5e-9 - 1e-16 / 12], 2),
          np.kron([1e-8, 1e-4 - 1e-12 / 3], [1, -1])),
     ],
-)
+)  # fmt: skip
 def test_regression_by_hand(loss, options, residuals, want, slopes, x64):
     targets = np.full(len(residuals), 0.0)
     np.testing.assert_allclose(values(loss, residuals, targets, **options), want, rtol=1e-14)

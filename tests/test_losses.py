@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import CASES, MASKS, mask_of
-from numerics import norm_relative, worst_element
+from numerics import norm_relative, richardson, worst_element
 
 from funcnet import losses
 
@@ -41,14 +41,6 @@ def reports():
         return made[id(case)]
 
     return get
-
-
-def numeric_gradient(function, p, step=1e-3):
-    """All elements by central differences D(h), Richardson-extrapolated, in one batch: (4 D(h/2) − D(h)) / 3."""
-    steps = np.array([step, -step, step / 2, -step / 2])
-    moved = p + (steps[:, None, None] * np.eye(p.size)).reshape(-1, *p.shape)
-    plus, minus, half_plus, half_minus = jax.jit(jax.vmap(function))(moved).reshape(4, *p.shape)
-    return (4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3
 
 
 def expected_losses(case, where):
@@ -101,7 +93,7 @@ def test_gradients_are_those_of_finite_differences(case, reports, x64):
         options = [case.options | {"reduction": r, "where": mask_of(case, kind)} for kind, r in forms]
         return sum(w * case.loss(p, case.target, **o).sum() for w, o in zip(weights.values(), options, strict=True))
 
-    numeric = numeric_gradient(total, jnp.asarray(case.prediction))
+    numeric = richardson(total, jnp.asarray(case.prediction))
     hand, auto = (sum(w * reports(case)[kind][r][i] for (kind, r), w in weights.items()) for i in (1, 2))
     assert norm_relative(hand, numeric) <= 1e-9
     assert worst_element(hand, numeric) <= 1e-6

@@ -260,7 +260,7 @@ ONE = VALUES[:, :1]
         (ShapeError, accuracy(), (SCORES[:, 0], LABELS), r"prediction of shape \(batch, classes\).*got \(60,\)"),
         (DtypeError, accuracy(), (SCORES, TARGETS[:, 0]), "target of integer labels, got float32"),
         (ShapeError, accuracy(), (SCORES, LABELS, ROWS[1:]), r"where of shape \(60,\), got \(59,\)"),
-        (DtypeError, accuracy(), (SCORES, LABELS, LABELS), "where to be boolean, got int32"),
+        (DtypeError, accuracy(), (SCORES, LABELS, LABELS), "where of dtype bool, got int32"),
         (ShapeError, binary_accuracy(), (ONE, LABELS), r"prediction and target.*got \(60, 1\) and \(60,\)"),
         (ShapeError, top_k_accuracy(5), (SCORES, LABELS), r"at least 5 classes, got prediction of shape \(60, 4\)"),
         (ShapeError, confusion_matrix(3), (SCORES, LABELS), r"prediction of shape \(batch, 3\), got \(60, 4\)"),
@@ -278,10 +278,11 @@ def test_batches_that_do_not_fit(error, metric, batch, message):
 @pytest.mark.parametrize(
     "message, call",
     [
-        (r"top_k_accuracy\(0\): expected k to be an integer of at least 1, got 0", lambda: top_k_accuracy(0)),
-        (r"confusion_matrix\(1\): expected num_classes to be an integer of at least 2", lambda: confusion_matrix(1)),
+        (r"top_k_accuracy\(0\): expected k to be a positive integer, got 0", lambda: top_k_accuracy(0)),
+        (r"confusion_matrix\(1\): expected num_classes to be an integer >= 2, got 1", lambda: confusion_matrix(1)),
         (r"precision_recall_f1\(2.0\): expected num_classes .* got 2.0", lambda: precision_recall_f1(2.0)),
-        (r"r_squared\(0\): expected outputs to be an integer of at least 1", lambda: r_squared(0)),
+        (r"r_squared\(outputs=0\): expected outputs to be a positive integer, got 0", lambda: r_squared(0)),
+        (r"binary_accuracy\(threshold=nan\): expected threshold .* got nan", lambda: binary_accuracy(float("nan"))),
     ],
 )
 def test_impossible_hyperparameters(message, call):

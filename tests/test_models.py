@@ -133,8 +133,8 @@ def test_a_step_down_the_gradient_lowers_the_loss(x64):
         (r"sigmoid_network\(\(\)\): expected features", lambda: models.sigmoid_network(())),
         (r"sigmoid_network\(\('a',\)\): expected each of features .* got 'a'", lambda: models.sigmoid_network(("a",))),
         (r"dense\(0\): expected features to be a positive integer, got 0", lambda: models.linear(0)),
-        (r"mlp\(\(4,\)\): expected dropout, .* got True", lambda: models.mlp((4,), dropout=True)),
-        (r"mlp\(\(4,\)\): expected dropout, .* got 1.0", lambda: models.mlp((4,), dropout=1.0)),
+        (r"mlp\(\(4,\)\): expected dropout .* in \[0, 1\), got True", lambda: models.mlp((4,), dropout=True)),
+        (r"mlp\(\(4,\)\): expected dropout .* in \[0, 1\), got 1.0", lambda: models.mlp((4,), dropout=1.0)),
     ],
 )
 def test_impossible_arguments(message, call):

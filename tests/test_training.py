@@ -85,8 +85,7 @@ def test_engines_give_the_same_losses_over_a_whole_run(wide, bound):
 
 def test_penalty_is_trained_on_and_reported():
     plain, decayed = (
-        last_of(fit(penalty=penalty, epochs=30))
-        for penalty in (None, losses.partial(losses.l2_penalty, strength=0.05))
+        last_of(fit(penalty=penalty, epochs=30)) for penalty in (None, losses.partial(losses.l2_penalty, strength=0.05))
     )
     size = [float(losses.l2_penalty(report.state.optimizer.params)) for report in (plain, decayed)]
     assert size[1] < size[0] / 2
@@ -175,7 +174,13 @@ def count_rows():
 
 @pytest.mark.parametrize(
     "n, batch_size, drop_last, steps, rows",
-    [(50, 10, False, 5, 50), (47, 10, False, 5, 47), (47, 10, True, 4, 40), (47, None, False, 1, 47), (7, 7, True, 1, 7)],
+    [
+        (50, 10, False, 5, 50),
+        (47, 10, False, 5, 47),
+        (47, 10, True, 4, 40),
+        (47, None, False, 1, 47),
+        (7, 7, True, 1, 7),
+    ],
 )
 def test_each_row_counts_once_an_epoch(n, batch_size, drop_last, steps, rows):
     reports = list(
@@ -336,9 +341,7 @@ def test_early_stopping_closes_the_run_it_stops():
 
 
 def test_early_stopping_restores_the_best_parameters():
-    *_, best = training.early_stopping(
-        fit(optimizer=optimizers.sgd(2.0), validation=blobs(20), epochs=40), patience=3
-    )
+    *_, best = training.early_stopping(fit(optimizer=optimizers.sgd(2.0), validation=blobs(20), epochs=40), patience=3)
     params, state = best.state.optimizer.params, best.state.model
     again = training.evaluate(MODEL, LOSS, params, state, blobs(20))
     np.testing.assert_allclose(again["loss"], best.metrics["validation_loss"], rtol=1e-5)
@@ -347,8 +350,8 @@ def test_early_stopping_restores_the_best_parameters():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"patience": 0}, "expected patience >= 1"),
-        ({"patience": 1, "min_delta": -1.0}, "min_delta >= 0"),
+        ({"patience": 0}, "expected patience to be a positive integer, got 0"),
+        ({"patience": 1, "min_delta": -1.0}, "min_delta to be a finite number >= 0, got -1.0"),
         ({"patience": 1, "mode": "low"}, 'mode to be "min" or "max", got \'low\''),
         ({"patience": 1, "monitor": "accuracy"}, r"monitor to be one of \['validation_loss'\], got 'accuracy'"),
     ],
@@ -364,8 +367,9 @@ def test_early_stopping_names_impossible_arguments(options, message):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"engine": "manual"}, ConfigError, r"expected engine to be one of \['autodiff', 'backprop'\], got 'manual'"),
+        ({"engine": "manual"}, ConfigError, 'expected engine to be "autodiff" or "backprop", got \'manual\''),
         ({"epochs": 0}, ConfigError, "expected epochs to be a positive integer, got 0"),
+        ({"epochs": None}, ConfigError, "expected epochs to be a positive integer, got None"),
         ({"epochs": 1.5}, ConfigError, "expected epochs to be a positive integer, got 1.5"),
         ({"batch_size": 0}, ConfigError, "expected batch_size to be a positive integer, got 0"),
         ({"report_steps": -1}, ConfigError, "expected report_steps to be a positive integer, got -1"),
@@ -376,13 +380,14 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"rows": (blobs()[0], blobs()[1] + 1)}, LabelError, r"label 3 at row 2, expected 0\.\.2"),
         ({"rows": (blobs()[0], blobs()[1].astype(np.float32))}, (LabelError, DtypeError), "float32|integer"),
         ({"rows": (blobs()[0], np.eye(4)[blobs()[1]])}, (LabelError, ShapeError), r"3|\(50, 4\)"),
-        ({"rows": (np.where(np.arange(100).reshape(50, 2) == 31, np.nan, blobs()[0]), blobs()[1])}, DataError, r"x\[15, 1\] is nan"),
+        ({"rows": (np.where(np.arange(100).reshape(50, 2) == 31, np.nan, blobs()[0]), blobs()[1])}, DataError,
+         r"x\[15, 1\] is nan"),
         ({"rows": ((255 * np.abs(blobs()[0])).astype(np.uint8), blobs()[1])}, DtypeError, "uint8"),
         ({"rows": (*blobs(), blobs()[1])}, DataError, r"expected data to be \(x, target\), got a tuple of 3"),
-        ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got a int"),
+        ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got 3"),
         ({"rows": [], "batch_size": None}, DataError, "an iterable without any"),
         ({"rows": list(blobs()), "batch_size": None}, DataError, "expected each batch to be a tuple"),
-        ({"rows": [blobs(10)]}, ConfigError, "expected batch_size=None with an iterable of batches, got 10"),
+        ({"rows": [blobs(10)]}, ConfigError, "expected batch_size to be None with an iterable of batches, got 10"),
         ({"validation": (blobs()[0], blobs()[1] + 1)}, LabelError, "label 3 at row 2"),
         ({"loss": lambda p, t: jnp.mean(p), "batch_size": 7}, ConfigError, "to take where="),
     ],
@@ -411,6 +416,6 @@ def test_a_loss_without_where_trains_on_whole_batches():
 
 
 def test_divergence_is_named():
-    with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at step \d+ \(epoch \d+\); try a smaller learning"):
+    with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at step \d+ \(epoch \d+\); try a smaller"):
         list(fit(models.linear(1), losses.mean_squared_error, optimizers.sgd(1e4), epochs=40,
                  rows=(blobs()[0], blobs()[0][:, :1])))  # fmt: skip

@@ -1,7 +1,6 @@
 """What each command does."""
 
 import csv
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -16,13 +15,27 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from funcnet import (
-    checkpoints, data, layers, losses, metrics, models, optimizers, plotting, schedules, summaries, training, trees,
-)  # fmt: skip
+    checkpoints,
+    data,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    plotting,
+    schedules,
+    summaries,
+    training,
+    trees,
+)
+from funcnet.checks import positive
 from funcnet.cli import options
 from funcnet.errors import CheckpointError, ConfigError, DataError
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
-__all__ = ["build_model", "build_optimizer", "load_data", "run"]
+__all__ = [
+    "build_model", "build_optimizer", "build_schedule", "evaluate", "load_data", "predict", "run", "summary", "train",
+]  # fmt: skip
 
 LOSS = losses.softmax_cross_entropy
 WEIGHTS, CONFIG, HISTORY, CURVES, CONFUSION = (
@@ -68,9 +81,7 @@ def build_model(chosen: Any, classes: int) -> Layer:
 
 def build_schedule(chosen: options.Train, steps: int) -> Schedule:
     """The learning rate that the options describe, for a run of `steps` steps."""
-    rate = chosen.learning_rate
-    if not 0 < rate < float("inf"):
-        raise ConfigError(f"--learning-rate: expected a positive number, got {rate}.")
+    rate = positive("--learning-rate", "learning_rate", chosen.learning_rate)
     warm = max(1, steps // 20)
     return {
         "constant": lambda: schedules.constant(rate),
@@ -220,11 +231,13 @@ def _with_progress(reports: Iterable[Report], epochs: int) -> Iterator[Report]:
                 print(_line(report, epochs), flush=True)
             yield report
         return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"epoch 0/{epochs}", total=epochs)
         for report in reports:
-            progress.update(task, completed=report.epoch, description=_line(report, epochs))
+            loss, accuracy = (float(report.metrics[name]) for name in ("loss", "validation_accuracy"))
+            description = f"epoch {report.epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}"
+            progress.update(task, completed=report.epoch, description=description)
             yield report
 
 

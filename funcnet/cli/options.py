@@ -160,7 +160,8 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
         return Path(value)
     if type(value) is kind:
         return value
-    raise ConfigError(f"{where}: expected {'a number' if kind is float else f'a value of type {kind.__name__}'}, got {value!r}.")
+    wanted = "a number" if kind is float else f"a value of type {kind.__name__}"
+    raise ConfigError(f"{where}: expected {wanted}, got {value!r}.")
 
 
 def write_config(options: Train, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from funcnet.checks import check_count, is_count
 from funcnet.data.checks import as_array
 from funcnet.errors import ConfigError, DataError
 
@@ -66,7 +67,7 @@ def batch_rows(
     >>> fn.data.batch_rows(0, step=2, n=5, batch_size=2, shuffle=False)
     (array([4, 0]), array([ True, False]))
     """
-    _check_integer("batch_rows", "step", step, 0)
+    step = check_count("batch_rows", "step", step, 0)
     epoch, index = divmod(step, _steps_per_epoch("batch_rows", n, batch_size, drop_last))
     return _slice(epoch_order(seed, epoch, n) if shuffle else np.arange(n), index, batch_size)
 
@@ -113,7 +114,7 @@ class Batches:
                 f"Batches: expected x and target of one length, got {len(self._x)} and {len(self._target)} rows."
             )
         if epochs is not None:
-            _check_integer("Batches", "epochs", epochs, 1)
+            check_count("Batches", "epochs", epochs)
         generator("Batches", seed)
         self._epoch_steps = _steps_per_epoch("Batches", len(self._x), batch_size, drop_last)
         self._masked = self._epoch_steps * batch_size > len(self._x)
@@ -145,14 +146,13 @@ class Batches:
         """
         if not isinstance(state, dict) or set(state) != {"step"}:
             raise ConfigError(f"Batches.set_state: expected {{'step': integer}}, got {state!r}.")
-        _check_integer("Batches.set_state", "step", state["step"], 0)
-        self._step = int(state["step"])
+        self._step = check_count("Batches.set_state", "step", state["step"], 0)
 
 
 def generator(name: str, seed: Seed, *more: int) -> np.random.Generator:
     """NumPy's generator for the words of a seed and more; errors begin with `name`."""
     words = seed if isinstance(seed, tuple) else (seed,)
-    if not words or not all(_is_integer(word, 0) for word in words):
+    if not words or not all(is_count(word, 0) for word in words):
         raise ConfigError(f"{name}: expected seed to be a non-negative integer or a tuple of them, got {seed!r}.")
     return np.random.default_rng([*words, *more])
 
@@ -160,7 +160,7 @@ def generator(name: str, seed: Seed, *more: int) -> np.random.Generator:
 def _steps_per_epoch(name, n, batch_size, drop_last):
     if n < 1:
         raise DataError(f"{name}: expected at least one row, got {n}.")
-    _check_integer(name, "batch_size", batch_size, 1)
+    batch_size = check_count(name, "batch_size", batch_size)
     if batch_size > n:
         raise DataError(f"{name}: expected batch_size to be at most {n}, the number of rows, got {batch_size}.")
     return n // batch_size if drop_last else -(-n // batch_size)
@@ -169,12 +169,3 @@ def _steps_per_epoch(name, n, batch_size, drop_last):
 def _slice(order, index, batch_size):
     places = np.arange(index * batch_size, (index + 1) * batch_size)
     return order[places % len(order)], places < len(order)
-
-
-def _is_integer(value, least):
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-
-
-def _check_integer(name, what, value, least):
-    if not _is_integer(value, least):
-        raise ConfigError(f"{name}: expected {what} to be an integer of at least {least}, got {value!r}.")

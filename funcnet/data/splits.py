@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from funcnet.checks import is_number
 from funcnet.data.batching import Seed, generator
 from funcnet.data.checks import as_array
 from funcnet.errors import ConfigError, DataError, LabelError
@@ -43,8 +44,8 @@ def split(
     if len(target) != n:
         raise DataError(f"split: expected x and target of one length, got {n} and {len(target)} rows.")
     shares = fractions if isinstance(fractions, Sequence) else ()
-    if not all(share > 0 for share in shares) or not math.isclose(sum(shares), 1):
-        raise ConfigError(f"split: expected a tuple of positive fractions with the sum 1, got {fractions!r}.")
+    if not all(is_number(share) and share > 0 for share in shares) or not math.isclose(sum(shares), 1):
+        raise ConfigError(f"split: expected fractions to be positive numbers with the sum 1, got {fractions!r}.")
     edges = np.rint(np.cumsum((0.0, *fractions)) * n).astype(int)
     if 0 in np.diff(edges):
         raise DataError(f"split: expected at least one row for each of {tuple(fractions)}, got {n} rows in all.")

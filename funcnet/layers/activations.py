@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 
+from funcnet.checks import check_choice, number, positive, spell
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_empty, check_floating, check_leaves, require_key, spell
+from funcnet.layers.checks import check_axis, check_empty, check_floating, check_leaves, require_key
 from funcnet.layers.layer import elementwise, layer, parameterless
 from funcnet.types import Layer
 
@@ -68,17 +69,22 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
 
     Backward. dx = g where x ≥ 0, a g below; at the kink x = 0 the derivative is 1. Kept: x.
 
+    Raises:
+        ConfigError: a is no finite number.
+
     References: Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", ICML 2013.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.leaky_relu(0.1).apply((), (), jnp.array([-2.0, 3.0]))[0]
     Array([-0.2,  3. ], dtype=float32)
     """
+    name = spell(leaky_relu, negative_slope=negative_slope)
+    negative_slope = number(name, "negative_slope", negative_slope)
     return elementwise(
         lambda x: jnp.where(x >= 0, x, negative_slope * x),
         lambda x, y: jnp.where(x >= 0, 1, jnp.full_like(x, negative_slope)),
         keep="x",
-        name=spell(leaky_relu, negative_slope=negative_slope),
+        name=name,
     )
 
 
@@ -93,6 +99,9 @@ def prelu(negative_slope: float = 0.25) -> Layer:
     Backward. Below zero y = a x, so ∂y/∂a = x there: da = Σ_{x<0} x g; dx = g where x ≥ 0, a g below; at the kink
     x = 0 the derivatives are 1 for x and 0 for a. Kept: x.
 
+    Raises:
+        ConfigError: `negative_slope` is no finite number.
+
     References: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 1.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -101,6 +110,7 @@ def prelu(negative_slope: float = 0.25) -> Layer:
     Array([[-0.5,  3. ]], dtype=float32)
     """
     name = spell(prelu, negative_slope=negative_slope)
+    negative_slope = number(name, "negative_slope", negative_slope)
 
     def init(key, x):
         del key
@@ -130,7 +140,7 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
     x = 0 the derivative is 1. Kept: a.
 
     Raises:
-        ConfigError: lower > upper.
+        ConfigError: lower > upper, or a bound that is no finite number.
         MissingKeyError: in training without a key.
 
     References: Xu, Wang, Chen, Li, "Empirical Evaluation of Rectified Activations in Convolution Network", 2015.
@@ -140,6 +150,7 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
     Array([-0.3,  3. ], dtype=float32)
     """
     name = spell(rrelu, lower=lower, upper=upper)
+    lower, upper = number(name, "lower", lower), number(name, "upper", upper)
     if not lower <= upper:
         raise ConfigError(f"{name}: expected lower <= upper, got {lower} and {upper}; swap them.")
 
@@ -162,19 +173,24 @@ def elu(alpha: float = 1.0) -> Layer:
 
     Backward. dx = g where x > 0, α eˣ g below; at x = 0 the derivative is α. Kept: x.
 
+    Raises:
+        ConfigError: α is no finite number.
+
     References: Clevert, Unterthiner, Hochreiter, "Fast and Accurate Deep Network Learning by ELUs", ICLR 2016.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.elu().apply((), (), jnp.array([0.0, 3.0]))[0]
     Array([0., 3.], dtype=float32)
     """
+    name = spell(elu, alpha=alpha)
+    alpha = number(name, "alpha", alpha)
     # Both branches of a `where` are computed; without the inner minimum e^x overflows on the unused one, and
     # autodiff multiplies that infinity by 0.
     return elementwise(
         lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(_nonpositive(x))),
         lambda x, y: jnp.where(x > 0, 1, alpha * jnp.exp(_nonpositive(x))),
         keep="x",
-        name=spell(elu, alpha=alpha),
+        name=name,
     )
 
 
@@ -209,17 +225,16 @@ def softplus(beta: float = 1.0) -> Layer:
     Backward. y′ = e^(βx) / (1 + e^(βx)) = σ(βx), so dx = σ(βx) ⊙ g. Kept: x.
 
     Raises:
-        ConfigError: β is not positive.
+        ConfigError: β is no positive number.
 
     References: Dugas, Bengio, Bélisle, Nadeau, Garcia, "Incorporating Second-Order Functional Knowledge", NIPS 2000.
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> fn.layers.softplus().apply((), (), jnp.array([0.0, 1e4]))[0]
-    Array([6.9314718e-01, 1.0000000e+04], dtype=float32)
+    >>> fn.layers.softplus().apply((), (), jnp.array([-1e4, 1e4]))[0]
+    Array([    0., 10000.], dtype=float32)
     """
     name = spell(softplus, beta=beta)
-    if not beta > 0:
-        raise ConfigError(f"{name}: expected beta > 0, got {beta!r}.")
+    beta = positive(name, "beta", beta)
     return elementwise(
         lambda x: jnp.logaddexp(beta * x, 0) / beta,
         lambda x, y: jax.lax.logistic(beta * x),
@@ -312,8 +327,7 @@ def binary_step(ste: str = "zero") -> Layer:
     """
     name = spell(binary_step, ste=ste)
     masks = {"zero": jnp.zeros_like, "identity": jnp.ones_like, "clip": lambda x: (jnp.abs(x) <= 1).astype(x.dtype)}
-    if ste not in masks:
-        raise ConfigError(f'{name}: expected ste to be "zero", "identity" or "clip", got {ste!r}.')
+    check_choice(name, "ste", ste, masks)
 
     def forward(x, *, key, train):
         del key, train

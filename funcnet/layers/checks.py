@@ -4,37 +4,20 @@ JAX broadcasts, clamps and casts in silence, and its own errors name no layer. T
 only, so under `jit` they cost nothing at run time.
 """
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from funcnet.errors import ConfigError, DtypeError, FuncnetError, MissingKeyError, ShapeError, StructureError
+from funcnet.checks import describe
+from funcnet.errors import DtypeError, FuncnetError, MissingKeyError, ShapeError, StructureError
 
 __all__ = [
-    "check_arrays", "check_axis", "check_empty", "check_floating", "check_key", "check_leaves", "check_positive_integer",
-    "check_train", "require_key", "spell", "within",
+    "check_arrays", "check_axis", "check_empty", "check_floating", "check_key", "check_leaves", "check_train",
+    "require_key", "within",
 ]  # fmt: skip
-
-
-def spell(constructor: Callable[..., Any], *values: Any, **options: Any) -> str:
-    """The call as a user would write it: `values` always, `options` where they differ from the default.
-
-    >>> def dense(features, *, use_bias=True): ...
-    >>> spell(dense, 10, use_bias=True), spell(dense, 10, use_bias=False)
-    ('dense(10)', 'dense(10, use_bias=False)')
-    """
-    defaults = inspect.signature(constructor).parameters
-    words = [_word(value) for value in values]
-    words += [f"{name}={_word(value)}" for name, value in options.items() if _word(value) != _word(defaults[name].default)]
-    return f"{constructor.__name__}({', '.join(words)})"
-
-
-def _word(value: Any) -> str:
-    return getattr(value, "__name__", None) or repr(value)
 
 
 @contextmanager
@@ -131,18 +114,3 @@ def check_leaves(name: str, params: Any, x: Any, shapes: dict[str, tuple[int, ..
                 f"{name}: expected x of dtype {params[leaf].dtype}, the dtype of params[{leaf!r}], got {x.dtype}; "
                 "convert one of them with .astype."
             )
-
-
-def check_positive_integer(name: str, what: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}: expected {what} to be a positive integer, got {value!r}.")
-
-
-def describe(value: Any) -> str:
-    """A short text for an error: arrays by dtype and shape, other things by type."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"an array of dtype {value.dtype} and shape {tuple(value.shape)}"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    text = repr(value)
-    return f"a {type(value).__name__}" + (f" {text}" if len(text) <= 40 else "")

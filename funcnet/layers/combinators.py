@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import check_choice, check_count, describe, spell
 from funcnet.errors import ConfigError, ShapeError, StructureError
-from funcnet.layers.checks import check_key, check_positive_integer, describe, spell, within
-from funcnet.layers.layer import layer, no_parameters
+from funcnet.layers.checks import within
+from funcnet.layers.layer import layer
 from funcnet.layers.reshape import identity
 from funcnet.types import Layer
 
@@ -103,8 +104,7 @@ def parallel(*layers: Layer, combine: str = "sum", axis: int = -1) -> Layer:
     """
     name = _name("parallel", layers, spell(parallel, combine=combine, axis=axis))
     _check_layers("parallel", layers)
-    if combine not in ("sum", "concatenate"):
-        raise ConfigError(f'{name}: expected combine to be "sum" or "concatenate", got {combine!r}.')
+    check_choice(name, "combine", combine, ("sum", "concatenate"))
     if not layers:
         raise ConfigError(f"{name}: expected at least one layer, got none.")
 
@@ -212,9 +212,9 @@ def repeat(inner: Layer, n: int) -> Layer:
     >>> params[0]["kernel"].shape
     (50, 3, 3)
     """
-    name = f"repeat({inner}, {n!r})"
+    name = spell(repeat, inner, n)
     _check_layers("repeat", (inner,))
-    check_positive_integer(name, "n", n)
+    n = check_count(name, "n", n)
 
     def init(key, x):
         with within("repeat"):
@@ -270,7 +270,7 @@ def recompute(inner: Layer) -> Layer:
     >>> fn.trees.total_size(residuals)
     15
     """
-    name = f"recompute({inner})"
+    name = spell(recompute, inner)
     _check_layers("recompute", (inner,))
 
     def forward(params, state, x, *, key=None, train=False):
@@ -314,10 +314,16 @@ def _split(key: Any, n: int) -> list[Any]:
 def _check_layers(constructor, layers):
     for i, sublayer in enumerate(layers):
         if not isinstance(sublayer, Layer):
-            hint = f"call it: {sublayer.__name__}()" if callable(sublayer) and hasattr(sublayer, "__name__") else (
-                f"unpack it: {constructor}(*layers)" if isinstance(sublayer, list | tuple) else "make it with layer(...)"
+            raise ConfigError(
+                f"{constructor}: expected argument {i} to be a Layer, got {describe(sublayer)}; "
+                f"{_way_to_a_layer(constructor, sublayer)}."
             )
-            raise ConfigError(f"{constructor}: expected argument {i} to be a Layer, got {describe(sublayer)}; {hint}.")
+
+
+def _way_to_a_layer(constructor, value):
+    if callable(value) and hasattr(value, "__name__"):
+        return f"call it: {value.__name__}()"
+    return f"unpack it: {constructor}(*layers)" if isinstance(value, list | tuple) else "make it with layer(...)"
 
 
 def _check_entries(name, what, tree, n):
@@ -343,9 +349,9 @@ def _check_branches(name, combine, axis, ys):
     if combine == "concatenate":
         if any(not -len(shape) <= axis < len(shape) for shape in shapes):
             raise ShapeError(f"{name}: expected outputs with an axis {axis}, got shapes {shapes}.")
-        shapes = [shape[:axis] + (0,) + shape[axis % len(shape) + 1 :] for shape in shapes]
+        shapes = [(*shape[:axis], 0, *shape[axis % len(shape) + 1 :]) for shape in shapes]
     if len(set(shapes)) > 1 or len({y.dtype for y in ys}) > 1:
         raise ShapeError(
-            f"{name}: expected outputs of one shape and dtype" + (f" outside axis {axis}" if combine != "sum" else "")
-            + f", got {', '.join(f'{y.shape} {y.dtype}' for y in ys)}; make the branches fit, with a dense shortcut, say."
+            f"{name}: expected outputs of one shape and dtype{f' outside axis {axis}' if combine != 'sum' else ''}, "
+            f"got {', '.join(f'{y.shape} {y.dtype}' for y in ys)}; make the branches fit, with a dense shortcut, say."
         )

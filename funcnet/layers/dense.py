@@ -1,8 +1,9 @@
 """The fully connected (affine) layer."""
 
 from funcnet import initializers
+from funcnet.checks import check_count, spell
 from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_empty, check_floating, check_leaves, check_positive_integer, spell
+from funcnet.layers.checks import check_empty, check_floating, check_leaves
 from funcnet.layers.layer import layer
 from funcnet.types import Layer
 
@@ -51,7 +52,7 @@ def dense(
            [1., 2.]], dtype=float32)
     """
     name = spell(dense, features, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
-    check_positive_integer(name, "features", features)
+    features = check_count(name, "features", features)
 
     def init(key, x):
         _check_input(name, x)

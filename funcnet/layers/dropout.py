@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_floating, require_key, spell
+from funcnet.checks import fraction, spell
+from funcnet.layers.checks import check_floating, require_key
 from funcnet.layers.layer import parameterless
 from funcnet.types import Layer
 
@@ -35,8 +35,7 @@ def dropout(rate: float) -> Layer:
     [0.0, 2.0]
     """
     name = spell(dropout, rate)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ConfigError(f"{name}: expected rate, the share dropped, in [0, 1), got {rate!r}.")
+    rate = fraction(name, "rate", rate)
 
     def forward(x, *, key, train):
         check_floating(name, x)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.errors import ConfigError
+from funcnet.checks import check_choice
 from funcnet.layers.checks import check_arrays, check_empty, check_floating, check_key, check_train
 from funcnet.types import BackwardFn, ForwardFn, InitFn, Layer
 
@@ -18,7 +18,12 @@ __all__ = ["elementwise", "layer", "no_parameters", "parameterless"]
 
 
 def layer(
-    init: InitFn, forward: ForwardFn, backward: BackwardFn, *, name: str | None = None, sublayers: tuple[Layer, ...] = ()
+    init: InitFn,
+    forward: ForwardFn,
+    backward: BackwardFn,
+    *,
+    name: str | None = None,
+    sublayers: tuple[Layer, ...] = (),
 ) -> Layer:
     """Make a `Layer` of its three independent functions; `apply` is `forward` without the residuals.
 
@@ -139,8 +144,7 @@ def elementwise(
     ((), Array([6.], dtype=float32))
     """
     label = name or getattr(function, "__name__", "elementwise")
-    if keep not in ("x", "y", "xy"):
-        raise ConfigError(f'{label}: expected keep to be "x", "y" or "xy", got {keep!r}.')
+    check_choice(label, "keep", keep, ("x", "y", "xy"))
 
     def forward(x, *, key, train):
         del key, train

@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import is_count, spell
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import spell
 from funcnet.layers.layer import parameterless
 from funcnet.types import Layer
 
@@ -62,7 +62,7 @@ def reshape(shape: tuple[int, ...]) -> Layer:
     """
     name = spell(reshape, shape)
     entries = shape if isinstance(shape, tuple) else (0,)
-    if any(type(n) is not int or (n < 1 and n != -1) for n in entries) or entries.count(-1) > 1:
+    if not all(is_count(n, -1) and n != 0 for n in entries) or entries.count(-1) > 1:
         raise ConfigError(
             f"{name}: expected shape to be a tuple of positive integers, at most one of them -1, got {shape!r}."
         )
@@ -72,8 +72,10 @@ def reshape(shape: tuple[int, ...]) -> Layer:
         size = math.prod(x.shape[1:])
         known = math.prod(n for n in shape if n != -1)
         if x.ndim < 1 or (size % known if -1 in shape else size != known):
-            raise ShapeError(f"{name}: expected x of shape (batch, …) with {known} elements an example"
-                             f"{' or a multiple' if -1 in shape else ''}, got {x.shape}.")
+            raise ShapeError(
+                f"{name}: expected x of shape (batch, …) with {known} elements an example"
+                f"{' or a multiple' if -1 in shape else ''}, got {x.shape}."
+            )
         return _reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))
 
     return parameterless(forward, _restore, name=name)

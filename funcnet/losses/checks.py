@@ -6,9 +6,7 @@ values of a target that is no tracer are judged with NumPy, before JAX converts 
 hold anything.
 """
 
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, TypeAlias
 
 import jax
@@ -16,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from funcnet.errors import ConfigError, DtypeError, LabelError, ShapeError
+from funcnet.errors import DtypeError, LabelError, ShapeError
 
 __all__ = [
     "Check", "as_shaped", "check_class_labels", "check_class_targets", "check_equal_shapes", "check_prediction",
-    "check_unit_interval", "check_where", "number_option", "over_leading_axes",
+    "check_unit_interval", "check_where", "over_leading_axes",
 ]  # fmt: skip
 
 Check: TypeAlias = Callable[[str, Any, Any, Any], None]  #: (name, prediction, target, where)
@@ -34,22 +32,6 @@ def as_shaped(x: Any) -> Any:
 def over_leading_axes(mask: Any, ndim: int) -> Any:
     """A mask over leading axes, with axes of length 1 appended up to `ndim`."""
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
-
-
-def number_option(
-    name: str, what: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
-) -> float:
-    """A hyper-parameter as a Python float, which takes the dtype of the array it meets.
-
-    Raises:
-        ConfigError: it is no Python number, or not within above < value, least <= value <= most.
-    """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if above < number and least <= number <= most:
-        return number
-    bounds = ((">", above), (">=", least), ("<=", most))
-    words = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
-    raise ConfigError(f"{name}: expected {what} to be a Python number {words}, got {value!r}.")
 
 
 def check_prediction(name: str, prediction: Any) -> None:

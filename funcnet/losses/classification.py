@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.errors import ConfigError
-from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval, number_option
+from funcnet.checks import check_choice, nonnegative, positive, unit_interval
+from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval
 from funcnet.losses.loss import as_floats, loss, prepare
 from funcnet.types import Array
 
@@ -50,7 +50,7 @@ _prepare_binary = functools.partial(prepare, convert=_unit_interval)
 
 
 def _smoothed(name, target, label_smoothing, classes):
-    smoothing = number_option(name, "label_smoothing", label_smoothing, least=0, most=1)
+    smoothing = unit_interval(name, "label_smoothing", label_smoothing)
     return (1 - smoothing) * target + smoothing / classes if smoothing else target
 
 
@@ -146,7 +146,7 @@ def _(prediction, target, *, pos_weight=1.0, label_smoothing=0.0, reduction="mea
 def _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where):
     """The logits, the weights 1 − y and w y, and the reduction."""
     name = "binary_cross_entropy_with_logits"
-    weight = number_option(name, "pos_weight", pos_weight, above=0)
+    weight = positive(name, "pos_weight", pos_weight)
     z, y, over = _prepare_binary(binary_cross_entropy_with_logits, prediction, target, reduction, where)
     y = _smoothed(name, y, label_smoothing, 2)
     return z, 1 - y, weight * y, over
@@ -275,7 +275,7 @@ def multiclass_hinge(
     Array([[-2.,  1.,  1.,  0.]], dtype=float32)
     """
     x, _, over = _prepare_excess(prediction, target, margin, variant, reduction, where)
-    return over.reduce(_positive(x.max(-1)) if variant == "crammer_singer" else _positive(x).sum(-1))
+    return over.reduce(_ramp(x.max(-1)) if variant == "crammer_singer" else _ramp(x).sum(-1))
 
 
 @multiclass_hinge.hand_gradient
@@ -290,15 +290,12 @@ def _(prediction, target, *, margin=1.0, variant="weston_watkins", reduction="me
 
 def _prepare_excess(prediction, target, margin, variant, reduction, where):
     """x, with −∞ for the label itself; the one-hot target; the reduction."""
-    margin = number_option("multiclass_hinge", "margin", margin, least=0)
-    if variant not in ("weston_watkins", "crammer_singer"):
-        raise ConfigError(
-            f'multiclass_hinge: expected variant to be "weston_watkins" or "crammer_singer", got {variant!r}.'
-        )
+    margin = nonnegative("multiclass_hinge", "margin", margin)
+    check_choice("multiclass_hinge", "variant", variant, ("weston_watkins", "crammer_singer"))
     s, t, over = _prepare_classes(multiclass_hinge, prediction, target, reduction, where)
     own = jnp.where(t == 0, 0, t * s).sum(-1, keepdims=True)
     return jnp.where(t == 1, -jnp.inf, s - own + margin), t, over
 
 
-def _positive(x):
+def _ramp(x):
     return jnp.where(x <= 0, 0, x)  # max(0, x), whose autodiff at 0 is 0; NaN stays NaN

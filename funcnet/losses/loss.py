@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checks import check_choice
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.losses.checks import Check, as_shaped, check_equal_shapes, check_prediction, check_where, over_leading_axes
 from funcnet.types import Array
@@ -218,10 +219,7 @@ def prepare(
         ConfigError: an unknown reduction.
     """
     function.check(prediction, target, where=where)
-    if reduction not in ("mean", "sum", "none"):
-        raise ConfigError(
-            f'{function.__name__}: expected reduction to be "mean", "sum" or "none", got {reduction!r}.'
-        )
+    check_choice(function.__name__, "reduction", reduction, ("mean", "sum", "none"))
     prediction = jnp.asarray(prediction)
     mask = None if where is None else jnp.asarray(where)
     over = Reduction(function.__name__, reduction, prediction.shape[: function.axes], mask, prediction.dtype)

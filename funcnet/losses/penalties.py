@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import nonnegative
 from funcnet.errors import ConfigError
-from funcnet.losses.checks import number_option
 from funcnet.losses.loss import hand_derived
 from funcnet.trees import flatten_with_paths, map_with_paths
 from funcnet.types import Array, Params
@@ -73,7 +73,7 @@ def _(params, strength=1.0, *, select=None):
 
 def _total(name, params, strength, select, function):
     """λ Σ function(w), in the common dtype of the leaves that count."""
-    strength = number_option(name, "strength", strength, least=0)
+    strength = nonnegative(name, "strength", strength)
     counts = _selection(name, params, select)
     leaves = [leaf for path, leaf in flatten_with_paths(params) if counts(path, leaf)]
     with jax.numpy_dtype_promotion("standard"):
@@ -85,7 +85,7 @@ def _total(name, params, strength, select, function):
 
 def _slopes(name, params, strength, select, derivative):
     """λ derivative(w) for the leaves that count, 0 for the others."""
-    strength = number_option(name, "strength", strength, least=0)
+    strength = nonnegative(name, "strength", strength)
     counts = _selection(name, params, select)
 
     def slope(path, leaf):

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from funcnet.checks import positive
 from funcnet.errors import ConfigError
-from funcnet.losses.checks import number_option
 from funcnet.losses.loss import loss, prepare
 from funcnet.types import Array
 
@@ -136,8 +136,8 @@ def _(prediction, target, *, reduction="mean", where=None):
 def _prepare_root(prediction, target, reduction, where):
     if reduction != "mean":
         raise ConfigError(
-            f'root_mean_squared_error: expected reduction="mean", got {reduction!r}; the mean stands under the root, '
-            "so there is nothing to sum; mean_absolute_error has the other reductions."
+            f'root_mean_squared_error: expected reduction to be "mean", got {reduction!r}; '
+            "the mean stands under the root, so there is nothing to sum; mean_absolute_error has the other reductions."
         )
     return prepare(root_mean_squared_error, prediction, target, reduction, where)
 
@@ -150,9 +150,7 @@ def _root(over, r):
 
 
 @loss()
-def huber(
-    prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean", where: Any = None
-) -> Array:
+def huber(prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean", where: Any = None) -> Array:
     """Huber loss for each element: ½ r² for |r| ≤ δ, δ (|r| − ½ δ) beyond: the square near 0, straight for outliers.
 
     Args: as for `mean_squared_error`, and
@@ -168,14 +166,14 @@ def huber(
     >>> fn.losses.huber(jnp.array([0.3, 2.0]), jnp.array([0.0, 0.0]), delta=0.5, reduction="none")
     Array([0.045, 0.875], dtype=float32)
     """
-    delta = number_option("huber", "delta", delta, above=0)
+    delta = positive("huber", "delta", delta)
     p, t, over = prepare(huber, prediction, target, reduction, where)
     return over.reduce(_huber(p - t, delta))
 
 
 @huber.hand_gradient
 def _(prediction, target, *, delta=1.0, reduction="mean", where=None):
-    delta = number_option("huber", "delta", delta, above=0)
+    delta = positive("huber", "delta", delta)
     p, t, over = prepare(huber, prediction, target, reduction, where)
     return over.spread(jnp.clip(p - t, -delta, delta))
 
@@ -188,9 +186,7 @@ def _huber(r, delta):
 
 
 @loss()
-def smooth_l1(
-    prediction: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean", where: Any = None
-) -> Array:
+def smooth_l1(prediction: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean", where: Any = None) -> Array:
     """Smooth absolute error for each element: r² / 2β for |r| ≤ β, |r| − ½ β beyond; slope 1 for outliers.
 
     Args: as for `mean_squared_error`, and
@@ -206,14 +202,14 @@ def smooth_l1(
     >>> fn.losses.smooth_l1(jnp.array([0.3, 2.0]), jnp.array([0.0, 0.0]), beta=0.5, reduction="none")
     Array([0.09, 1.75], dtype=float32)
     """
-    beta = number_option("smooth_l1", "beta", beta, above=0)
+    beta = positive("smooth_l1", "beta", beta)
     p, t, over = prepare(smooth_l1, prediction, target, reduction, where)
     return over.reduce(_huber(p - t, beta) / beta)
 
 
 @smooth_l1.hand_gradient
 def _(prediction, target, *, beta=1.0, reduction="mean", where=None):
-    beta = number_option("smooth_l1", "beta", beta, above=0)
+    beta = positive("smooth_l1", "beta", beta)
     p, t, over = prepare(smooth_l1, prediction, target, reduction, where)
     return over.spread(jnp.clip((p - t) / beta, -1, 1))
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.optimizers.checks import Mask, check_mask, checked_params, fraction, nonnegative
+from funcnet.checks import fraction, nonnegative, spell
+from funcnet.optimizers.checks import Mask, check_mask, checked_params
 from funcnet.optimizers.slots import descend, rate_at, slot_grads, slots, widen
 from funcnet.schedules import as_schedule
 from funcnet.trees import map_with_paths
@@ -47,19 +48,20 @@ def adagrad(learning_rate: float | Schedule, *, initial_accumulator: float = 0.0
     >>> optimizer.update(state, {"kernel": jnp.array([3.0, -0.1])}).params
     {'kernel': Array([0.5, 2.5], dtype=float32)}
     """
-    schedule = as_schedule(learning_rate, name="adagrad")
-    initial_accumulator = nonnegative("adagrad", "initial_accumulator", initial_accumulator)
-    epsilon = nonnegative("adagrad", "epsilon", epsilon)
+    name = spell(adagrad, learning_rate, initial_accumulator=initial_accumulator, epsilon=epsilon)
+    schedule = as_schedule(learning_rate, name=name, what="learning_rate")
+    initial_accumulator = nonnegative(name, "initial_accumulator", initial_accumulator)
+    epsilon = nonnegative(name, "epsilon", epsilon)
 
     def init(params):
-        params = checked_params("adagrad", params)
+        params = checked_params(name, params)
         return AdaGradState(jnp.zeros((), jnp.int32), params, slots(params, initial_accumulator))
 
     def update(state, grads):
-        grads = slot_grads("adagrad", state.params, grads)
+        grads = slot_grads(name, state, grads)
         accumulator = jax.tree.map(lambda a, g: a + jnp.square(g), state.accumulator, grads)
         direction = jax.tree.map(lambda a, g: g / (jnp.sqrt(a) + epsilon), accumulator, grads)
-        params = descend(state.params, rate_at("adagrad", schedule, state.step), direction)
+        params = descend(state.params, rate_at(name, schedule, state.step), direction)
         return AdaGradState(state.step + 1, params, accumulator)
 
     return Optimizer(init, update)
@@ -112,13 +114,17 @@ def rmsprop(
     >>> optimizer.update(state, {"kernel": jnp.array([3.0, -0.1])}).params["kernel"].round(6)
     Array([0., 3.], dtype=float32)
     """
-    schedule = as_schedule(learning_rate, name="rmsprop")
-    decay = fraction("rmsprop", "decay", decay)
-    epsilon = nonnegative("rmsprop", "epsilon", epsilon)
-    momentum = fraction("rmsprop", "momentum", momentum)
+    name = spell(
+        rmsprop, learning_rate, decay=decay, epsilon=epsilon, eps_in_sqrt=eps_in_sqrt, centered=centered,
+        momentum=momentum,
+    )  # fmt: skip
+    schedule = as_schedule(learning_rate, name=name, what="learning_rate")
+    decay = fraction(name, "decay", decay)
+    epsilon = nonnegative(name, "epsilon", epsilon)
+    momentum = fraction(name, "momentum", momentum)
 
     def init(params):
-        params = checked_params("rmsprop", params)
+        params = checked_params(name, params)
         mu, velocity = slots(params) if centered else (), slots(params) if momentum else ()
         return RMSPropState(jnp.zeros((), jnp.int32), params, slots(params), mu, velocity)
 
@@ -126,7 +132,7 @@ def rmsprop(
         return g / (jnp.sqrt(v + epsilon) if eps_in_sqrt else jnp.sqrt(v) + epsilon)
 
     def update(state, grads):
-        grads = slot_grads("rmsprop", state.params, grads)
+        grads = slot_grads(name, state, grads)
         nu = jax.tree.map(lambda v, g: decay * v + (1 - decay) * jnp.square(g), state.nu, grads)
         mu, velocity, variance = (), (), nu
         if centered:
@@ -136,7 +142,7 @@ def rmsprop(
         direction = jax.tree.map(scaled, grads, variance)
         if momentum:
             velocity = direction = jax.tree.map(lambda v, d: momentum * v + d, state.velocity, direction)
-        params = descend(state.params, rate_at("rmsprop", schedule, state.step), direction)
+        params = descend(state.params, rate_at(name, schedule, state.step), direction)
         return RMSPropState(state.step + 1, params, nu, mu, velocity)
 
     return Optimizer(init, update)
@@ -176,7 +182,8 @@ def adam(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999,
     >>> optimizer.update(state, {"kernel": jnp.array([3.0, -0.1])}).params["kernel"].round(6)
     Array([0.5, 2.5], dtype=float32)
     """
-    return _adam("adam", learning_rate, b1, b2, epsilon, lambda path, p, d: d)
+    name = spell(adam, learning_rate, b1=b1, b2=b2, epsilon=epsilon)
+    return _adam(name, learning_rate, b1, b2, epsilon, lambda path, p, d: d)
 
 
 def adamw(
@@ -208,19 +215,20 @@ def adamw(
     >>> optimizer.update(state, {"bias": jnp.array([0.0]), "kernel": jnp.array([0.0])}).params
     {'bias': Array([2.], dtype=float32), 'kernel': Array([1.9], dtype=float32)}
     """
-    weight_decay = nonnegative("adamw", "weight_decay", weight_decay)
+    name = spell(adamw, learning_rate, b1=b1, b2=b2, epsilon=epsilon, weight_decay=weight_decay, mask=mask)
+    weight_decay = nonnegative(name, "weight_decay", weight_decay)
     if mask is not None:
-        check_mask("adamw", "mask", mask)
+        check_mask(name, "mask", mask)
 
     def decay(path, p, d):
         return d + weight_decay * widen(p) if mask is None or mask(path) else d
 
-    return _adam("adamw", learning_rate, b1, b2, epsilon, decay)
+    return _adam(name, learning_rate, b1, b2, epsilon, decay)
 
 
 def _adam(name, learning_rate, b1, b2, epsilon, decay):
     """Adam whose direction d goes through `decay(path, p, d)` before the descent."""
-    schedule = as_schedule(learning_rate, name=name)
+    schedule = as_schedule(learning_rate, name=name, what="learning_rate")
     b1, b2 = fraction(name, "b1", b1), fraction(name, "b2", b2)
     epsilon = nonnegative(name, "epsilon", epsilon)
 
@@ -229,7 +237,7 @@ def _adam(name, learning_rate, b1, b2, epsilon, decay):
         return AdamState(jnp.zeros((), jnp.int32), params, slots(params), slots(params))
 
     def update(state, grads):
-        grads = slot_grads(name, state.params, grads)
+        grads = slot_grads(name, state, grads)
         step = state.step + 1
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import fraction, spell
 from funcnet.errors import ConfigError
-from funcnet.optimizers.checks import checked_params, fraction
+from funcnet.optimizers.checks import checked_params
 from funcnet.optimizers.slots import descend, rate_at, slot_grads, slots
 from funcnet.schedules import as_schedule
 from funcnet.types import Array, Optimizer, Params, Schedule
@@ -53,26 +54,26 @@ def sgd(
     >>> optimizer.update(state, {"kernel": jnp.array([1.0, -1.0])}).params
     {'kernel': Array([0.5, 2.5], dtype=float32)}
     """
-    schedule = as_schedule(learning_rate, name="sgd")
-    momentum = fraction("sgd", "momentum", momentum)
-    dampening = fraction("sgd", "dampening", dampening)
+    name = spell(sgd, learning_rate, momentum=momentum, nesterov=nesterov, dampening=dampening)
+    schedule = as_schedule(learning_rate, name=name, what="learning_rate")
+    momentum, dampening = fraction(name, "momentum", momentum), fraction(name, "dampening", dampening)
     if nesterov and (momentum == 0 or dampening != 0):
         raise ConfigError(
-            f"sgd(…, nesterov=True): expected momentum > 0 and dampening = 0, got {momentum} and {dampening}."
+            f"{name}: expected momentum > 0 and dampening = 0 for nesterov=True, got {momentum} and {dampening}."
         )
 
     def init(params):
-        params = checked_params("sgd", params)
+        params = checked_params(name, params)
         return SGDState(jnp.zeros((), jnp.int32), params, slots(params) if momentum else ())
 
     def update(state, grads):
-        grads = slot_grads("sgd", state.params, grads)
+        grads = slot_grads(name, state, grads)
         velocity, direction = (), grads
         if momentum:
             share = jnp.where(state.step == 0, 1.0, 1 - dampening)  # weakly typed: it takes the dtype of g
             velocity = jax.tree.map(lambda v, g: momentum * v + share * g, state.velocity, grads)
             direction = jax.tree.map(lambda v, g: g + momentum * v, velocity, grads) if nesterov else velocity
-        params = descend(state.params, rate_at("sgd", schedule, state.step), direction)
+        params = descend(state.params, rate_at(name, schedule, state.step), direction)
         return SGDState(state.step + 1, params, velocity)
 
     return Optimizer(init, update)

@@ -30,9 +30,9 @@ def slots(params: Params, value: float = 0.0) -> Params:
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=_slot_dtype(p)), params)
 
 
-def slot_grads(name: str, params: Params, grads: Params) -> Params:
-    """The gradients, checked against the params, in the dtypes of the slots."""
-    check_grads(name, params, grads)
+def slot_grads(name: str, state: Any, grads: Params) -> Params:
+    """The gradients, checked against the state, in the dtypes of the slots."""
+    check_grads(name, state, grads)
     return jax.tree.map(widen, grads)
 
 

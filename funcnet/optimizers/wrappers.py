@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import nonnegative, positive, spell
 from funcnet.errors import ConfigError
-from funcnet.optimizers.checks import Mask, check_grads, check_mask, checked_params, nonnegative, positive
+from funcnet.optimizers.checks import Mask, check_grads, check_mask, checked_params
 from funcnet.optimizers.slots import widen
-from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.trees import flatten_with_paths, global_norm, map_with_paths
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
@@ -44,28 +45,23 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
     >>> optimizer.update(state, {"kernel": jnp.array([3.0, 4.0])}).params["kernel"].round(6)
     Array([-0.6, -0.8], dtype=float32)
     """
+    name = spell(clipped, ..., norm=norm, value=value)
     if (norm is None) == (value is None):
         raise ConfigError(
-            f"clipped(…, norm={norm!r}, value={value!r}): expected exactly one of norm and value, got "
+            f"{name}: expected exactly one of norm and value, got "
             f"{'none' if norm is None else 'both; nest two wrappers for both'}."
         )
     if value is not None:
-        limit = positive("clipped", "value", value)
-        return _before(optimizer, "clipped", lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
-    limit = positive("clipped", "norm", norm)
+        limit = positive(name, "value", value)
+        return _before(optimizer, name, lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
+    limit = positive(name, "norm", norm)
 
     def shorten(_, grads):
         # Division without a branch: the scale is exactly 1 below the limit, and NaN stays NaN.
-        scale = limit / jnp.maximum(_global_norm(grads), limit)
+        scale = limit / jnp.maximum(global_norm(grads), limit)
         return jax.tree.map(lambda g: (widen(g) * scale.astype(widen(g).dtype)).astype(g.dtype), grads)
 
-    return _before(optimizer, "clipped", shorten)
-
-
-def _global_norm(grads):
-    # Leaves of half precision are summed in float32, and the leaves' sums, which may differ in dtype, in the default.
-    sums = [jnp.sum(jnp.square(widen(g))).astype(jnp.result_type(float)) for g in jax.tree.leaves(grads)]
-    return jnp.sqrt(sum(sums, jnp.zeros((), jnp.result_type(float))))
+    return _before(optimizer, name, shorten)
 
 
 def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = None) -> Optimizer:
@@ -89,21 +85,22 @@ def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = No
     >>> optimizer.update(state, {"kernel": jnp.array([1.0])}).params
     {'kernel': Array([2.], dtype=float32)}
     """
-    weight_decay = nonnegative("decayed", "weight_decay", weight_decay)
+    name = spell(decayed, ..., weight_decay, mask=mask)
+    weight_decay = nonnegative(name, "weight_decay", weight_decay)
     if mask is not None:
-        check_mask("decayed", "mask", mask)
+        check_mask(name, "mask", mask)
 
     def decay(path, p, g):
         return g + weight_decay * p if mask is None or mask(path) else g
 
-    return _before(optimizer, "decayed", lambda params, grads: map_with_paths(decay, params, grads))
+    return _before(optimizer, name, lambda params, grads: map_with_paths(decay, params, grads))
 
 
 def _before(optimizer: Optimizer, name: str, change: Callable[[Params, Params], Params]) -> Optimizer:
     """The optimizer, whose gradients go through `change(params, grads)` first."""
 
     def update(state, grads):
-        check_grads(name, state.params, grads)
+        check_grads(name, state, grads)
         return optimizer.update(state, change(state.params, grads))
 
     return Optimizer(optimizer.init, update)
@@ -151,16 +148,17 @@ def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
     >>> optimizer.update(state, ({"kernel": jnp.array([1.0])}, {"kernel": jnp.array([1.0])})).params
     ({'kernel': Array([4.], dtype=float32)}, {'kernel': Array([3.], dtype=float32)})
     """
-    check_mask("frozen", "select", select)
+    name = spell(frozen, ..., select)
+    check_mask(name, "select", select)
 
     def init(params):
-        params = checked_params("frozen", params)
+        params = checked_params(name, params)
         fixed = map_with_paths(lambda path, p: p if select(path) else None, params)
-        _check_choice(params, fixed)
+        _check_selection(name, params, fixed)
         return FrozenState(optimizer.init(_others(fixed, params)), fixed)
 
     def update(state, grads):
-        check_grads("frozen", state.params, grads)
+        check_grads(name, state, grads)
         return FrozenState(optimizer.update(state.inner, _others(state.fixed, grads)), state.fixed)
 
     return Optimizer(init, update)
@@ -174,11 +172,11 @@ def _others(fixed, tree):
     return jax.tree.map(lambda fixed, leaf: leaf if fixed is None else None, fixed, tree, is_leaf=_is_none)
 
 
-def _check_choice(params, fixed):
+def _check_selection(name, params, fixed):
     paths, chosen = [path for path, _ in flatten_with_paths(params)], flatten_with_paths(fixed)
     if not 0 < len(chosen) < len(paths):
         shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         raise ConfigError(
-            f"frozen(…, select): expected select to choose some of the leaves, it chose {len(chosen)} of "
+            f"{name}: expected select to choose some of the leaves, it chose {len(chosen)} of "
             f"{len(paths)}: {shown}; it is called with these paths."
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from funcnet.checks import check_choice, check_count, nonnegative
 from funcnet.errors import ConfigError
 from funcnet.types import Report
 
@@ -40,12 +41,9 @@ def early_stopping(
     >>> [report.epoch for report in fn.training.early_stopping(reports, patience=2)]
     [0, 1, 2, 3, 1]
     """
-    if mode not in ("min", "max"):
-        raise ConfigError(f'early_stopping: expected mode to be "min" or "max", got {mode!r}.')
-    if patience < 1 or min_delta < 0:
-        raise ConfigError(
-            f"early_stopping: expected patience >= 1 and min_delta >= 0, got {patience!r} and {min_delta!r}."
-        )
+    check_choice("early_stopping", "mode", mode, ("min", "max"))
+    patience = check_count("early_stopping", "patience", patience)
+    min_delta = nonnegative("early_stopping", "min_delta", min_delta)
     return _until_patience_ends(reports, patience, monitor, min_delta, 1 if mode == "min" else -1)
 
 

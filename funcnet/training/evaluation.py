@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from funcnet.checks import check_count
 from funcnet.data import check_data
-from funcnet.errors import ConfigError
 from funcnet.metrics import Metric
 from funcnet.types import Array, Layer, LossFn, Params, State
 
-__all__ = ["check_target", "evaluate", "new_tally", "tally_batch", "tally_result"]
+__all__ = ["check_target", "evaluate", "new_tally", "run_evaluation", "tally_batch", "tally_result"]
 
 
 def evaluate(
@@ -54,11 +54,12 @@ def evaluate(
 
 def run_evaluation(model, loss, params, state, data, batch_size, metrics):
     """`evaluate` of checked data, with the metrics as a tuple of (name, Metric)."""
-    if batch_size < 1:
-        raise ConfigError(f"evaluate: expected batch_size to be a positive integer, got {batch_size!r}.")
+    batch_size = check_count("evaluate", "batch_size", batch_size)
     x, target = data
     accumulate = _accumulator(model, loss, metrics)
     tally = new_tally(metrics)
+    if len(x) <= batch_size:  # nothing to cut, and cutting arrays of a device takes longer than a small evaluation
+        return tally_result(accumulate(tally, params, state, x, target), metrics)
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         tally = accumulate(tally, params, state, x[rows], target[rows])

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from funcnet.checks import describe
 from funcnet.data import epoch_order, steps_per_epoch
 from funcnet.errors import DataError
 from funcnet.training.loop import Chunk
@@ -71,9 +72,7 @@ class IteratorFeed:
 
     def __init__(self, batches, checked, epochs, *, report_steps):
         if not isinstance(batches, Iterable):
-            raise DataError(
-                f"fit: expected data to be (x, target) or an iterable of batches, got a {type(batches).__name__}."
-            )
+            raise DataError(f"fit: expected data to be (x, target) or an iterable of batches, got {describe(batches)}.")
         self.batches, self.checked, self.epochs, self.report_steps = batches, checked, epochs, report_steps
         source = iter(batches)
         first = next(source, None)
@@ -115,7 +114,7 @@ class IteratorFeed:
         """The batch as NumPy arrays of the first batch's shapes and dtypes."""
         if not isinstance(batch, tuple) or len(batch) not in (2, 3):
             raise DataError(
-                f"fit: expected each batch to be a tuple (x, target) or (x, target, where), got a {type(batch).__name__}."
+                f"fit: expected each batch to be a tuple (x, target) or (x, target, where), got {describe(batch)}."
             )
         x, target = self.checked(batch[:2])
         batch = (np.asarray(x), np.asarray(target), *(np.asarray(where) for where in batch[2:]))

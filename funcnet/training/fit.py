@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checks import check_choice, check_count
 from funcnet.data import check_data
 from funcnet.errors import ConfigError, DataError, DivergenceError, FuncnetError
 from funcnet.metrics import Metric
@@ -18,6 +19,7 @@ from funcnet.training.step import create_state
 from funcnet.types import Array, Layer, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
+
 
 def fit(
     model: Layer,
@@ -79,9 +81,11 @@ def fit(
     >>> last.epoch, last.step, round(float(last.state.optimizer.params["kernel"][0, 0]), 2)
     (50, 200, 3.0)
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"fit: expected engine to be one of {sorted(ENGINES)}, got {engine!r}.")
-    _check_counts(epochs=epochs, batch_size=batch_size, report_steps=report_steps)
+    check_choice("fit", "engine", engine, ENGINES)
+    epochs = check_count("fit", "epochs", epochs)
+    for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
+        if count is not None:
+            check_count("fit", what, count)
     named_metrics = tuple((metrics or {}).items())
     key = jax.random.key(key) if isinstance(key, int) else key
 
@@ -98,7 +102,7 @@ def fit(
     elif batch_size is None:
         feed = IteratorFeed(data, checked, epochs, report_steps=report_steps)
     else:
-        raise ConfigError(f"fit: expected batch_size=None with an iterable of batches, got {batch_size}.")
+        raise ConfigError(f"fit: expected batch_size to be None with an iterable of batches, got {batch_size}.")
     _check_mask_support(loss, feed.masked)
 
     if state is None:
@@ -148,12 +152,6 @@ def _reports(run, feed, check, state, metrics, evaluate, copy_state):
         _check_finite(report)
     finally:
         pace.finish()
-
-
-def _check_counts(**counts):
-    for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise ConfigError(f"fit: expected {name} to be a positive integer, got {value!r}.")
 
 
 def _takes(model, x):

@@ -34,9 +34,7 @@ def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainS
     return TrainState(optimizer.init(params), state, run_key)
 
 
-def advance(
-    gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch
-) -> tuple[TrainState, Gradient]:
+def advance(gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch) -> tuple[TrainState, Gradient]:
     """One step, and the gradient that made it. Step t draws its randomness from `fold_in(state.key, t)`."""
     key = jax.random.fold_in(state.key, state.optimizer.step)
     computed = gradient(state.optimizer.params, state.model, batch, key)
