@@ -1,4 +1,4 @@
-"""The checks of numbers and choices that all of funcnet shares, and the words of their errors.
+"""The checks of numbers, choices and keys that all of funcnet shares, and the words of their errors.
 
 An error begins with `name`, the call as the user would write it (`spell` makes it), and goes on with the argument:
 `dropout(1.0): expected rate to be a finite number in [0, 1), got 1.0.` A number that passes comes back as Python's own,
@@ -11,11 +11,14 @@ from collections.abc import Callable, Collection
 from numbers import Integral, Real
 from typing import Any
 
-from funcnet.errors import ConfigError
+import jax
+import jax.numpy as jnp
+
+from funcnet.errors import ConfigError, DtypeError
 
 __all__ = [
-    "check_choice", "check_count", "describe", "fraction", "is_count", "is_number", "nonnegative", "number", "positive",
-    "spell", "unit_interval",
+    "check_choice", "check_count", "check_key", "describe", "fraction", "is_count", "is_number", "nonnegative",
+    "number", "positive", "spell", "unit_interval",
 ]  # fmt: skip
 
 
@@ -114,3 +117,17 @@ def check_choice(name: str, what: str, value: Any, choices: Collection[str]) -> 
     if not (isinstance(value, str) and value in choices):
         *others, last = (f'"{choice}"' for choice in choices)
         raise ConfigError(f"{name}: expected {what} to be {', '.join(others)} or {last}, got {describe(value)}.")
+
+
+def check_key(name: str, key: Any) -> None:
+    """`key` must be one typed or raw PRNG key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
+        return
+    # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
+    if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+        return
+    raise DtypeError(
+        f"{name}: expected key to be a PRNG key, got {describe(key)}; make one with jax.random.key(seed); "
+        "the order is init(key, x)."
+    )

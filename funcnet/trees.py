@@ -53,7 +53,10 @@ def global_norm(tree: Any) -> Array:
     """
     dtype = jnp.result_type(float)
     squares = [jnp.sum(jnp.square(jnp.asarray(leaf, dtype))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+    total = sum(squares, jnp.zeros((), dtype))
+    # √ is infinitely steep at 0, where autodiff would make NaN of it: the norm of zeros is 0, and so is its gradient.
+    zero = total == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 
 
 def total_size(tree: Any) -> int:

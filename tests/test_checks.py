@@ -13,6 +13,7 @@ from funcnet import checks, initializers, layers, schedules
 from funcnet.checks import (
     check_choice,
     check_count,
+    check_key,
     describe,
     fraction,
     is_count,
@@ -23,7 +24,7 @@ from funcnet.checks import (
     spell,
     unit_interval,
 )  # fmt: skip
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, DtypeError
 
 NO_NUMBERS = ["1", None, True, math.nan, math.inf, -math.inf, 1j, Decimal(1), [1.0], np.ones(1), np.float32(np.nan)]
 
@@ -44,7 +45,7 @@ def refusal(check, *arguments):
 
 
 def test_every_check_is_tested():
-    tested = {*BOUNDS, check_choice, check_count, describe, is_count, is_number, spell}
+    tested = {*BOUNDS, check_choice, check_count, check_key, describe, is_count, is_number, spell}
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -70,6 +71,14 @@ def test_counts(least, words):
     for value in (least - 1, np.int64(least - 1), float(least), np.float32(least), "1", None, True, jnp.array(least)):
         assert not is_count(value, least)
         assert refusal(check_count, value, least) == f"{words}, got {describe(value)}."
+
+
+def test_keys():
+    for key in (jax.random.key(0), jax.random.key(0, impl="rbg"), jax.random.key_data(jax.random.key(0))):
+        check_key("f(3)", key)
+    for value in (None, 0, "seed", jnp.ones(2), jax.random.split(jax.random.key(0)), jnp.zeros(3, jnp.uint32)):
+        with pytest.raises(DtypeError, match=r"^f\(3\): expected key to be a PRNG key, got .*; make one with"):
+            check_key("f(3)", value)
 
 
 def test_predicates():

@@ -154,3 +154,11 @@ def test_an_impossible_class_of_weight_zero_adds_zero(target):
     assert loss(log_p, target) == 0
     for gradient in (loss.gradient(log_p, target), jax.grad(lambda p: loss(p, target))(log_p)):
         np.testing.assert_array_equal(gradient, [[-1, 0]])
+
+
+def test_a_clipped_step_is_differentiable_at_a_zero_gradient():
+    """Meta-learning differentiates through updates; √ in the norm would give NaN."""
+    optimizer = optimizers.clipped(optimizers.sgd(0.1), norm=1.0)
+    state = optimizer.init({"w": jnp.array([1.0, 2.0])})
+    after = jax.jacobian(lambda g: optimizer.update(state, {"w": g}).params["w"])(jnp.zeros(2))
+    np.testing.assert_allclose(after, -0.1 * np.eye(2), rtol=1e-6)

@@ -11,7 +11,7 @@ from layer_cases import ALL_CASES, CASES, draw
 from numerics import richardson, worst_element, worst_leaf
 
 from funcnet import gradients, layers, models
-from funcnet.errors import DtypeError, MissingKeyError, StructureError
+from funcnet.errors import DtypeError, MissingKeyError, ShapeError, StructureError
 
 every_case = pytest.mark.parametrize("case", ALL_CASES.values(), ids=ALL_CASES.keys())
 every_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
@@ -232,10 +232,30 @@ def test_misuse_is_named(case):
             layer.apply((), params, x)
 
 
-@pytest.mark.parametrize("name", sorted(set(layers.__all__) - {
+COMPUTING = sorted(set(layers.__all__) - {
     "identity", "flatten", "reshape", "layer", "parameterless", "no_parameters", "serial", "residual", "parallel",
     "repeat", "recompute",
-}))  # fmt: skip
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+def test_a_cotangent_of_another_shape_or_dtype_is_refused(name):
+    """One that only broadcasts would give a wrong gradient in silence."""
+    case = ALL_CASES[name]
+    params, state, x, key = draw(case, dtype=jnp.float32)
+    y, _, residuals = case.layer.forward(params, state, x, key=key, train=True)
+    with pytest.raises(
+        ShapeError, match=r"expected dy of the shape of y, \(3, \d\), got an array of .* shape \(1, \d\)"
+    ):
+        case.layer.backward(params, residuals, y[:1])
+    with pytest.raises(ShapeError, match=r"got 1.0; the order is backward\(params, residuals, dy\)"):
+        case.layer.backward(params, residuals, 1.0)
+    if name != "dropout":  # keeps only a mask
+        with pytest.raises(DtypeError, match="expected dy of the dtype of y, float32, got bfloat16"):
+            case.layer.backward(params, residuals, y.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("name", COMPUTING)
 def test_integer_input_is_refused(name):
     case = ALL_CASES[name]
     params, state, x, _ = draw(case, dtype=jnp.float32)

@@ -158,6 +158,23 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact():
     chex.assert_trees_all_equal(resumed[-1].state.optimizer, whole[-1].state.optimizer)
 
 
+def test_a_finished_state_is_named():
+    with pytest.raises(ConfigError, match="expected epochs above 3, those that state has done, got 3"):
+        fit(state=last_of(fit()).state)
+
+
+@pytest.mark.parametrize("key", [np.int64(4), 4, jax.random.key(4), jax.random.PRNGKey(4)])
+def test_a_key_may_be_a_seed_or_a_key(key):
+    with jax.legacy_prng_key("allow"):
+        last = last_of(fit(models.linear(3), key=key))
+    assert jnp.isfinite(last.metrics["loss"])
+
+
+def test_a_wrong_key_is_named():
+    with pytest.raises(DtypeError, match="fit: expected key to be a PRNG key, got 'seed'"):
+        fit(key="seed")
+
+
 # Batches.
 
 

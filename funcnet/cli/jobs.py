@@ -1,6 +1,7 @@
 """What each command does."""
 
 import csv
+import importlib.util
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ from funcnet import (
 )
 from funcnet.checks import positive
 from funcnet.cli import options
-from funcnet.errors import CheckpointError, ConfigError, DataError
+from funcnet.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
 __all__ = [
@@ -118,6 +119,7 @@ def build_optimizer(chosen: options.Train, steps: int) -> Optimizer:
 
 def train(chosen: options.Train) -> None:
     """Train, and write weights, options, metrics and plots into one folder."""
+    _check_packages()
     training_rows, held_out = _split(chosen)
     watched = held_out
     if chosen.patience is not None:
@@ -194,6 +196,13 @@ def summary(chosen: options.Summary) -> None:
 
 
 # Parts of the commands.
+
+
+def _check_packages():
+    """What saving needs is looked for before training, so that no run is lost."""
+    for package in ("matplotlib", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
 
 
 def _split(chosen):

@@ -12,7 +12,7 @@ from jax.scipy.special import erfc
 
 from funcnet.checks import check_choice, number, positive, spell
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_empty, check_floating, check_leaves, require_key
+from funcnet.layers.checks import check_axis, check_dy, check_empty, check_floating, check_leaves, require_key
 from funcnet.layers.layer import elementwise, layer, parameterless
 from funcnet.types import Layer
 
@@ -125,6 +125,7 @@ def prelu(negative_slope: float = 0.25) -> Layer:
         return jnp.where(x >= 0, x, params["negative_slope"] * x), (), x
 
     def backward(params, x, dy):
+        check_dy(name, dy, x.shape, x.dtype)
         dslope = jnp.sum(jnp.where(x >= 0, 0, x * dy))
         return {"negative_slope": dslope}, jnp.where(x >= 0, dy, params["negative_slope"] * dy)
 
@@ -165,7 +166,17 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
         slopes = jnp.where(x >= 0, 1, slopes)
         return slopes * x, slopes
 
-    return parameterless(forward, lambda slopes, dy: slopes * dy, name=name)
+    return parameterless(forward, _scaled(name), name=name)
+
+
+def _scaled(name):
+    """dx = d ⊙ g, with the derivatives d kept by the forward."""
+
+    def backward(derivatives, dy):
+        check_dy(name, dy, derivatives.shape, derivatives.dtype)
+        return derivatives * dy
+
+    return backward
 
 
 def elu(alpha: float = 1.0) -> Layer:
@@ -337,7 +348,7 @@ def binary_step(ste: str = "zero") -> Layer:
         stand_in = mask * (x - jax.lax.stop_gradient(x))
         return step + stand_in, mask
 
-    return parameterless(forward, lambda mask, dy: mask * dy, name=name)
+    return parameterless(forward, _scaled(name), name=name)
 
 
 def softmax(axis: int = -1) -> Layer:
@@ -363,6 +374,7 @@ def softmax(axis: int = -1) -> Layer:
         return y, y
 
     def backward(y, dy):
+        check_dy(name, dy, y.shape, y.dtype)
         return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
 
     return parameterless(forward, backward, name=name)
@@ -387,6 +399,7 @@ def log_softmax(axis: int = -1) -> Layer:
         return y, y
 
     def backward(y, dy):
+        check_dy(name, dy, y.shape, y.dtype)
         return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
     return parameterless(forward, backward, name=name)

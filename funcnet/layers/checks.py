@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import describe
+from funcnet.checks import check_key, describe
 from funcnet.errors import DtypeError, FuncnetError, MissingKeyError, ShapeError, StructureError
 
 __all__ = [
-    "check_arrays", "check_axis", "check_empty", "check_floating", "check_key", "check_leaves", "check_train",
-    "require_key", "within",
+    "check_arrays", "check_axis", "check_dy", "check_empty", "check_floating", "check_leaves",
+    "check_train", "require_key", "within",
 ]  # fmt: skip
 
 
@@ -31,20 +31,6 @@ def within(place: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"funcnet: raised in {place}")
         raise
-
-
-def check_key(name: str, key: Any) -> None:
-    """`key` must be one typed or raw PRNG key."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return
-    # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
-    if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
-        return
-    raise DtypeError(
-        f"{name}: expected key to be a PRNG key, got {describe(key)}; "
-        "the order is init(key, x), with key = jax.random.key(seed)."
-    )
 
 
 def require_key(name: str, key: Any) -> None:
@@ -84,6 +70,17 @@ def check_floating(name: str, x: Any) -> None:
 def check_axis(name: str, axis: int, x: Any) -> None:
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"{name}: expected x with an axis {axis}, got shape {x.shape}; choose another axis.")
+
+
+def check_dy(name: str, dy: Any, shape: tuple[int, ...], dtype: Any = None) -> None:
+    """`dy` has the shape and dtype of y: another one would be broadcast or promoted into a wrong gradient."""
+    if getattr(dy, "shape", None) != shape:
+        raise ShapeError(
+            f"{name}: expected dy of the shape of y, {shape}, got {describe(dy)}; "
+            "the order is backward(params, residuals, dy)."
+        )
+    if dtype is not None and dy.dtype != dtype:
+        raise DtypeError(f"{name}: expected dy of the dtype of y, {dtype}, got {dy.dtype}; convert it with .astype.")
 
 
 def check_empty(name: str, what: str, tree: Any) -> None:

@@ -3,7 +3,7 @@
 from funcnet import initializers
 from funcnet.checks import check_count, spell
 from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_empty, check_floating, check_leaves
+from funcnet.layers.checks import check_dy, check_empty, check_floating, check_leaves
 from funcnet.layers.layer import layer
 from funcnet.types import Layer
 
@@ -76,6 +76,7 @@ def dense(
         return (y + params["bias"] if use_bias else y), (), x
 
     def backward(params, x, dy):
+        check_dy(name, dy, (*x.shape[:-1], features), x.dtype)
         rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, features)
         dparams = {"kernel": rows.T @ drows}
         if use_bias:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import fraction, spell
-from funcnet.layers.checks import check_floating, require_key
+from funcnet.layers.checks import check_dy, check_floating, require_key
 from funcnet.layers.layer import parameterless
 from funcnet.types import Layer
 
@@ -47,6 +47,9 @@ def dropout(rate: float) -> Layer:
         return jnp.where(kept, x / (1 - rate), 0), kept
 
     def backward(kept, dy):
-        return dy if kept is None else jnp.where(kept, dy / (1 - rate), 0)
+        if kept is None:
+            return dy
+        check_dy(name, dy, kept.shape)
+        return jnp.where(kept, dy / (1 - rate), 0)
 
     return parameterless(forward, backward, name=name)

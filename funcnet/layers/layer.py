@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_choice
-from funcnet.layers.checks import check_arrays, check_empty, check_floating, check_key, check_train
+from funcnet.checks import check_choice, check_key
+from funcnet.layers.checks import check_arrays, check_dy, check_empty, check_floating, check_train
 from funcnet.types import BackwardFn, ForwardFn, InitFn, Layer
 
 __all__ = ["elementwise", "layer", "no_parameters", "parameterless"]
@@ -153,7 +153,10 @@ def elementwise(
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
-        return derivative(*residuals) * dy
+        x, y = residuals
+        kept = x if y is None else y
+        check_dy(label, dy, kept.shape, kept.dtype)
+        return derivative(x, y) * dy
 
     return parameterless(forward, backward, name=label)
 

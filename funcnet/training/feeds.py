@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnet.checks import describe
 from funcnet.data import epoch_order, steps_per_epoch
-from funcnet.errors import DataError
+from funcnet.errors import ConfigError, DataError
 from funcnet.training.loop import Chunk
 
 __all__ = ["ArrayFeed", "IteratorFeed"]
@@ -30,6 +30,13 @@ class ArrayFeed:
         self.shuffle = shuffle
         self.most_steps = min(self.report_steps, 1024)
         self.x, self.target = jax.device_put((x, target))
+
+    def check_unfinished(self, step) -> None:
+        if step >= self.steps:
+            raise ConfigError(
+                f"fit: expected epochs above {step // self.epoch_steps}, those that state has done, got "
+                f"{self.steps // self.epoch_steps}; epochs counts them too."
+            )
 
     def chunks(self, step, pace, check) -> Iterator[Chunk]:
         """Chunks from `step` to the end, none longer than `pace.limit` or across a report."""
@@ -84,6 +91,9 @@ class IteratorFeed:
         self.x, self.target = first[:2]
         self.masked = len(first) == 3
         self.batch_size = len(self.x)
+
+    def check_unfinished(self, step) -> None:
+        """An iterable has no end that could be known before."""
 
     def chunks(self, step, pace, check) -> Iterator[Chunk]:
         """Chunks of at most eight batches, none across a report or the end of a pass."""

@@ -15,7 +15,7 @@ from funcnet.metrics import Metric
 from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.loop import ENGINES, Pace, compiled_chunk, copy
-from funcnet.training.step import create_state
+from funcnet.training.step import as_key, create_state
 from funcnet.types import Array, Layer, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
@@ -87,7 +87,7 @@ def fit(
         if count is not None:
             check_count("fit", what, count)
     named_metrics = tuple((metrics or {}).items())
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = as_key("fit", key)
 
     def checked(pair: Any) -> tuple[Any, Any]:
         if len(pair) != 2:
@@ -107,6 +107,7 @@ def fit(
 
     if state is None:
         state = create_state(model, optimizer, key, feed.x[: feed.batch_size])
+    feed.check_unfinished(int(state.optimizer.step))
     state = copy(state)  # the loop donates its state, and the caller's arrays must survive
 
     params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), state)

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from funcnet.types import Array, Batch, Gradient, GradientFn, Layer, Optimizer, TrainState
+from funcnet.checks import check_key, is_count
+from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, Optimizer, TrainState
 
-__all__ = ["advance", "create_state", "train_step"]
+__all__ = ["advance", "as_key", "create_state", "train_step"]
 
 
 def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainState:
@@ -27,11 +28,19 @@ def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainS
     >>> state.optimizer.params["kernel"].shape
     (3, 2)
     """
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = as_key("create_state", key)
     x = jax.ShapeDtypeStruct(x.shape, x.dtype)
     init_key, run_key = jax.random.split(key)
     params, state = jax.jit(lambda key: model.init(key, x))(init_key)
     return TrainState(optimizer.init(params), state, run_key)
+
+
+def as_key(name: str, key: Any) -> Key:
+    """A PRNG key, or the key of an integer seed."""
+    if is_count(key, 0):
+        return jax.random.key(int(key))
+    check_key(name, key)
+    return key
 
 
 def advance(gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch) -> tuple[TrainState, Gradient]:
