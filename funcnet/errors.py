@@ -3,7 +3,8 @@ and how to mend it. All are `ValueError` unless their docstring names another ba
 
 __all__ = [
     "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DivergenceError", "DtypeError", "FormatError",
-    "FuncnetError", "LabelError", "MissingExtraError", "MissingKeyError", "ShapeError", "StructureError",
+    "FuncnetError", "GradientError", "LabelError", "MissingExtraError", "MissingKeyError", "ShapeError",
+    "StructureError",
 ]  # fmt: skip
 
 
@@ -49,6 +50,10 @@ class ChecksumError(DataError):
 
 class CheckpointError(FuncnetError, ValueError):
     """Saved weights that cannot be read, or do not fit the model."""
+
+
+class GradientError(FuncnetError, AssertionError):
+    """A gradient check that failed. An `AssertionError`, so that a test which raises it reads as failed."""
 
 
 class DivergenceError(FuncnetError, ArithmeticError):

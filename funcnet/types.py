@@ -92,6 +92,11 @@ class Layer(NamedTuple):
         """The layers that a container runs, in order; `()` for a plain layer."""
         return getattr(self.forward, "sublayers", ())
 
+    @property
+    def rebuild(self) -> Callable[..., "Layer"] | None:
+        """For a container, `(*sublayers) -> Layer`, the same one around other layers; `None` for a plain layer."""
+        return getattr(self.forward, "rebuild", None)
+
     def __repr__(self) -> str:
         return self.name
 

@@ -33,7 +33,12 @@ def richardson(function, tree, step=1e-3):
     """
     flat, unravel = ravel_pytree(tree)
     assert flat.dtype == jnp.float64
-    shifts = np.multiply.outer([step, -step, step / 2, -step / 2], np.eye(flat.size))
-    values = jax.jit(jax.vmap(jax.vmap(lambda point: function(unravel(point)))))(flat + shifts)
-    plus, minus, half_plus, half_minus = values
-    return unravel((4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3)
+    shifts = np.multiply.outer([step, -step, step / 2, -step / 2], np.eye(flat.size)).reshape(-1, flat.size)
+
+    @jax.jit  # all of it, because each operation by itself would be compiled too
+    def gradient(flat):
+        values = jax.vmap(lambda point: function(unravel(point)))(flat + shifts)
+        plus, minus, half_plus, half_minus = values.reshape(4, -1)
+        return unravel((4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3)
+
+    return gradient(flat)

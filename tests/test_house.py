@@ -59,6 +59,7 @@ HOUSE = {
     "data": BASE,
     "optimizers": BASE | {"schedules"},
     "gradients": BASE | {"layers"},
+    "checking": BASE | {"layers", "gradients"},
     "training": BASE | {"schedules", "metrics", "data", "optimizers", "gradients"},
     "checkpoints": BASE,
     "plotting": BASE,

@@ -18,7 +18,7 @@ every_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", 
 
 
 def test_every_public_constructor_has_a_row():
-    machinery = {"no_parameters", "autodiff", "backprop"}
+    machinery = {"no_parameters", "map_layers", "autodiff", "backprop"}
     public = {*layers.__all__, *gradients.__all__, *models.__all__} - machinery
     assert public == {name for name in public if any(row.startswith(name) for row in ALL_CASES)}
 

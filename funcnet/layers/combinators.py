@@ -3,6 +3,7 @@
 Each hands its key on as one subkey a sublayer, and runs the sublayers' own backwards in reverse.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from funcnet.layers.layer import layer
 from funcnet.layers.reshape import identity
 from funcnet.types import Layer
 
-__all__ = ["parallel", "recompute", "repeat", "residual", "serial"]
+__all__ = ["map_layers", "parallel", "recompute", "repeat", "residual", "serial"]
 
 
 def serial(*layers: Layer) -> Layer:
@@ -75,7 +76,7 @@ def serial(*layers: Layer) -> Layer:
             grads.append(g)
         return tuple(reversed(grads)), dy
 
-    return layer(init, forward, backward, name=name, sublayers=layers)
+    return layer(init, forward, backward, name=name, sublayers=layers, rebuild=serial)
 
 
 def parallel(*layers: Layer, combine: str = "sum", axis: int = -1) -> Layer:
@@ -112,7 +113,10 @@ def parallel(*layers: Layer, combine: str = "sum", axis: int = -1) -> Layer:
         _check_branches(name, combine, axis, ys)
         return reduce(jnp.add, ys) if combine == "sum" else jnp.concatenate(ys, axis)
 
-    return _branches(name, "parallel", layers, merge, None if combine == "sum" else axis)
+    def rebuild(*layers):
+        return parallel(*layers, combine=combine, axis=axis)
+
+    return _branches(name, "parallel", layers, merge, None if combine == "sum" else axis, rebuild)
 
 
 def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
@@ -142,10 +146,10 @@ def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
         _check_branches(name, "sum", -1, ys)
         return ys[0] + ys[1]
 
-    return _branches(name, "residual", layers, merge, None)
+    return _branches(name, "residual", layers, merge, None, residual)
 
 
-def _branches(name, place, layers, merge, axis):
+def _branches(name, place, layers, merge, axis, rebuild):
     """`layers` on one input; `merge` makes one output of theirs; `axis` is the one concatenated along, or `None`."""
 
     def init(key, x):
@@ -180,7 +184,7 @@ def _branches(name, place, layers, merge, axis):
         grads, dxs = zip(*map(_backward, layers, params, kept, dys), strict=True)
         return grads, None if dxs[0] is None else reduce(jnp.add, dxs)
 
-    return layer(init, forward, backward, name=name, sublayers=layers)
+    return layer(init, forward, backward, name=name, sublayers=layers, rebuild=rebuild)
 
 
 def _backward(sublayer, params, residuals, dy):
@@ -250,7 +254,9 @@ def repeat(inner: Layer, n: int) -> Layer:
         dx, dparams = jax.lax.scan(step, dy, (params, residuals), length=n, reverse=True)
         return dparams, dx
 
-    return layer(init, forward, backward, name=name, sublayers=(inner,))
+    return layer(
+        init, forward, backward, name=name, sublayers=(inner,), rebuild=lambda inner: repeat(inner, n)
+    )  # fmt: skip
 
 
 def recompute(inner: Layer) -> Layer:
@@ -286,7 +292,7 @@ def recompute(inner: Layer) -> Layer:
         _, _, inner_residuals = inner.forward(params, residuals["state"], x, key=residuals["key"], train=train)
         return inner.backward(params, inner_residuals, dy)
 
-    made = layer(inner.init, forward, backward, name=name, sublayers=(inner,))
+    made = layer(inner.init, forward, backward, name=name, sublayers=(inner,), rebuild=recompute)
 
     def apply(params, state, x, *, key=None, train=False):
         def checkpointed(params, state, x, key):
@@ -296,6 +302,30 @@ def recompute(inner: Layer) -> Layer:
 
     apply.__name__ = apply.__qualname__ = name
     return Layer(made.init, apply, made.forward, made.backward)
+
+
+def map_layers(function: Callable[[str, Layer], Layer], model: Layer) -> Layer:
+    """The model with every plain layer replaced, in forward order, by `function(place, layer)`; containers stay.
+
+    A place reads as in errors, `serial[2] repeat serial[0]`, and is `""` for a model that is a plain layer.
+
+    >>> import funcnet as fn
+    >>> model = fn.layers.serial(fn.layers.dense(3), fn.layers.repeat(fn.layers.tanh(), 2))
+    >>> fn.layers.map_layers(lambda place, layer: print(place) or fn.layers.recompute(layer), model)
+    serial[0]
+    serial[1] repeat
+    serial(recompute(dense(3)), repeat(recompute(tanh()), 2))
+    """
+    return _map_layers(function, model, "")
+
+
+def _map_layers(function, model, place):
+    if not model.sublayers or model.rebuild is None:
+        return function(place, model)
+    constructor = model.name.split("(")[0]
+    one = constructor in ("repeat", "recompute")  # these have one layer, and no number for it
+    places = [f"{place} {constructor}{'' if one else f'[{i}]'}".strip() for i in range(len(model.sublayers))]
+    return model.rebuild(*(_map_layers(function, sub, p) for sub, p in zip(model.sublayers, places, strict=True)))
 
 
 def _name(constructor: str, layers: tuple[Any, ...], options: str = "") -> str:

@@ -24,6 +24,7 @@ def layer(
     *,
     name: str | None = None,
     sublayers: tuple[Layer, ...] = (),
+    rebuild: Callable[..., Layer] | None = None,
 ) -> Layer:
     """Make a `Layer` of its three independent functions; `apply` is `forward` without the residuals.
 
@@ -34,6 +35,8 @@ def layer(
         name: the call that makes the layer, such as `"scale(2)"`, with which its errors begin; by default the name
             of the function around `forward`.
         sublayers: the layers that a container runs.
+        rebuild: for a container, the same one around other layers, `(*sublayers) -> Layer`; `layers.map_layers`
+            needs it to look inside.
 
     Raises:
         DtypeError: when the layer is called, if the key is no key, `x` no array, or `train` no bool.
@@ -74,7 +77,7 @@ def layer(
     # The functions carry the layer's name, so that errors, profiles and compiled programs show it.
     for function in (checked_init, apply, checked_forward):
         function.__name__ = function.__qualname__ = label
-    setattr(checked_forward, "sublayers", sublayers)  # noqa: B010 (pyright forbids attributes on functions)
+    vars(checked_forward).update(sublayers=sublayers, rebuild=rebuild)
     return made
 
 

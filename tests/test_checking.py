@@ -1,0 +1,256 @@
+"""The gradient checker: no false alarm on what is right, every planted mistake found and placed, errors named."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import ALL_CASES, CASES, scale
+
+from funcnet import layers, losses, models
+from funcnet.checking import check_gradients
+from funcnet.checking.numeric import differences, elements, sample
+from funcnet.errors import ConfigError, GradientError, StructureError
+
+BOTH = ("backprop", "autodiff")
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def mistaken(inner, change):
+    """A layer whose backward goes through `change(dparams, dx)`."""
+
+    def backward(params, residuals, dy):
+        return change(*inner.backward(params, residuals, dy))
+
+    return layers.layer(inner.init, inner.forward, backward, name=f"wrong {inner}")
+
+
+def times(factor):
+    return lambda tree: jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+# Mistakes of the kinds that checkers in use are known to miss, and some that they find.
+MISTAKES = {
+    "bias gradient scaled by 1.01": lambda p, dx: (p | {"bias": 1.01 * p["bias"]}, dx),
+    "kernel gradient scaled by 1.001": lambda p, dx: (p | {"kernel": 1.001 * p["kernel"]}, dx),
+    "one element zeroed": lambda p, dx: (p | {"kernel": p["kernel"].at[0, 0].set(0)}, dx),
+    "bias gradient zeroed": lambda p, dx: (p | {"bias": 0 * p["bias"]}, dx),
+    "input gradient zeroed": lambda p, dx: (p, 0 * dx),
+    "sign of the input gradient": lambda p, dx: (p, -dx),
+    "mean for the sum": lambda p, dx: (times(1 / 3)(p), dx),
+    "input gradient of another example": lambda p, dx: (p, jnp.roll(dx, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("engines", [BOTH, ("backprop", "numeric")], ids=str)
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_every_mistake_is_caught(mistake, engines):
+    wrong = mistaken(layers.dense(3), MISTAKES[mistake])
+    report = check_gradients(wrong, shape(3, 4), engines=engines, modes=("training",))
+    assert not report.ok
+    assert {row.engines[0] for row in report.rows if not row.ok} == {"backprop"}
+
+
+@pytest.mark.parametrize("name", ALL_CASES)
+def test_no_false_alarm(name):
+    case = ALL_CASES[name]
+    engines = BOTH if name.startswith("binary_step_") else (*BOTH, "numeric")  # straight-through is no derivative
+    report = check_gradients(case.layer, shape(*case.shape(3, 2)), engines=engines, modes=("training",))
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("value", [-1e4, 0.0, 1.0, 1e4])
+@pytest.mark.parametrize("name", ["relu", "prelu", "softmax", "softplus_3"])
+def test_no_false_alarm_at_kinks_ties_and_extremes(name, value):
+    case = CASES[name]
+    report = check_gradients(case.layer, np.full(case.shape(3, 2), value), modes=("training",))
+    assert report.ok, report
+
+
+@pytest.mark.parametrize(
+    "loss, target",
+    [
+        (losses.mean_squared_error, np.ones((4, 3))),
+        (losses.mean_absolute_error, np.zeros((4, 3))),
+        (losses.softmax_cross_entropy, np.array([0, 2, 1, 1])),
+        (losses.multiclass_hinge, np.array([0, 2, 1, 1])),
+        (losses.partial(losses.huber, delta=0.3), np.zeros((4, 3))),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_losses(loss, target):
+    report = check_gradients(loss, shape(4, 3), target, seeds=2)
+    assert report.ok, report
+    wrong = losses.loss()(lambda prediction, target, *, reduction="mean", where=None: loss(prediction, target))
+    vars(wrong)["gradient"] = lambda prediction, target: 1.001 * loss.gradient(prediction, target)
+    assert not check_gradients(wrong, shape(4, 3), target).ok
+
+
+def test_functions():
+    def energy(tree):
+        return jnp.sum(jnp.sin(tree["a"]) * tree["b"])
+
+    def gradient(tree):
+        return {"a": jnp.cos(tree["a"]) * tree["b"], "b": jnp.sin(tree["a"])}
+
+    point = {"a": shape(3), "b": np.ones(3)}
+    assert check_gradients(energy, point, gradient=gradient).ok
+    report = check_gradients(energy, point, gradient=lambda tree: gradient(tree) | {"b": jnp.cos(tree["a"])})
+    assert {row.leaf for row in report.rows if not row.ok} == {"b"}
+
+
+# Where it is.
+
+
+def deep(wrong_at=None):
+    """Twelve layers, one of them wrong."""
+    plain = [layer for width in (6, 5, 7, 5, 6, 4) for layer in (layers.dense(width), layers.tanh())]
+    if wrong_at is not None:
+        plain[wrong_at] = mistaken(plain[wrong_at], lambda p, dx: (p, 1.001 * dx))
+    return layers.serial(*plain)
+
+
+@pytest.mark.parametrize("wrong_at", range(12))
+def test_a_wrong_formula_is_placed(wrong_at):
+    report = check_gradients(deep(wrong_at), shape(3, 4), engines=BOTH, modes=("training",))
+    assert report.located == (f"serial[{wrong_at}] wrong {deep().sublayers[wrong_at]}",)
+    assert f"wrong formula: serial[{wrong_at}] wrong" in str(report)
+
+
+def test_the_last_of_several_comes_first():
+    model = layers.serial(mistaken(layers.dense(3), MISTAKES["sign of the input gradient"]), layers.tanh(),
+                          mistaken(layers.tanh(), lambda p, dx: (p, 2 * dx)))  # fmt: skip
+    report = check_gradients(model, shape(3, 4), engines=BOTH)
+    assert report.located == ("serial[2] wrong tanh()", "serial[0] wrong dense(3)")
+
+
+@pytest.mark.parametrize(
+    "around, place",
+    [
+        (lambda inner: layers.serial(layers.dense(3), layers.residual(inner)), "serial[1] residual[0]"),
+        (lambda inner: layers.parallel(layers.dense(3), inner), "parallel[1]"),
+        (lambda inner: layers.parallel(layers.dense(3), inner, combine="concatenate"), "parallel[1]"),
+        (lambda inner: layers.serial(layers.dense(3), layers.repeat(inner, 3)), "serial[1] repeat"),
+        (layers.recompute, "recompute"),
+    ],
+)
+def test_a_wrong_formula_is_placed_within_containers(around, place):
+    inner = mistaken(layers.dense(3), lambda p, dx: (p, 1.001 * dx))
+    report = check_gradients(around(inner), shape(3, 4), engines=BOTH)
+    assert report.located == (f"{place} wrong dense(3)",)
+
+
+# The report.
+
+
+def test_a_report_names_the_worst_element():
+    wrong = mistaken(layers.dense(3), lambda p, dx: (p | {"kernel": p["kernel"].at[2, 1].add(0.5)}, dx))
+    report = check_gradients(wrong, shape(3, 4), engines=BOTH, modes=("training",))
+    row = report.worst
+    assert (row.leaf, row.worst, row.size, row.checked) == ("params/kernel", (2, 1), 12, 12)
+    assert row.values is not None
+    np.testing.assert_allclose(row.values[0] - row.values[1], 0.5, rtol=1e-12)
+    assert row.ulps > 1e10
+    text = str(report)
+    assert "WRONG" in text
+    assert "params/kernel" in text
+    assert "[2, 1]" in text
+    with pytest.raises(GradientError, match="(?s)the hand-derived gradient is wrong.*WRONG.*params/kernel"):
+        report.raise_if_failed()
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is False
+    assert report._repr_html_().count("<tr") == 4
+
+
+def test_a_good_report_is_quiet():
+    report = check_gradients(scale(), shape(3, 4))
+    report.raise_if_failed()
+    assert report.ok
+    assert report.located == ()
+    assert "all agree" in str(report)
+    assert report.worst.error < 1e-6
+
+
+def test_kinks_are_reported_and_not_blamed():
+    report = check_gradients(layers.relu(), np.array([[0.0, 1.0, -1.0, 0.0]]), engines=("backprop", "numeric"))
+    assert report.ok
+    assert [row.kinks for row in report.rows] == [2, 2]
+
+
+def test_the_configuration_of_the_caller_stays():
+    check_gradients(layers.tanh(), shape(2, 2), engines=BOTH)
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+# Sampling.
+
+
+def test_large_models_are_sampled_and_the_sample_is_named():
+    model = models.mlp((60, 50, 3), activation=layers.tanh)
+    report = check_gradients(model, shape(4, 30), most=200, modes=("training",))
+    assert report.ok, report
+    assert "of 5183 elements, sampled from each leaf, and along 8 random directions" in report.sampling
+    assert any(row.leaf == "random directions" for row in report.rows)
+    wrong = layers.serial(mistaken(layers.dense(60), MISTAKES["bias gradient scaled by 1.01"]), layers.tanh())
+    assert not check_gradients(wrong, shape(4, 30), most=200, engines=("backprop", "numeric")).ok
+
+
+def test_a_sample_has_a_share_of_each_leaf():
+    chosen = sample([1000, 10, 3], 100, seed=1)
+    counts = np.histogram(chosen, [0, 1000, 1010, 1013])[0]
+    assert counts[1:].tolist() == [8, 3]
+    assert counts[0] == 98
+    assert len(set(chosen.tolist())) == len(chosen)
+    np.testing.assert_array_equal(sample([3, 2], 5, seed=0), np.arange(5))
+
+
+def test_differences_are_accurate_and_know_their_error(x64):
+    x = jnp.array([0.3, -1.0, 2.0])
+
+    def cubes(tree):
+        terms = jnp.exp(tree) * jnp.sin(3 * tree)
+        return terms.sum(), jnp.abs(terms).sum()
+
+    found = differences(cubes, x, elements(np.arange(3), 3), 3)
+    want = np.exp(x) * (np.sin(3 * x) + 3 * np.cos(3 * x))
+    np.testing.assert_allclose(found.value, want, rtol=1e-10)
+    assert (np.abs(found.value - want) <= found.error).all()
+    assert not found.kink.any()
+
+
+def test_a_gradient_of_another_structure_is_named():
+    without_bias = mistaken(layers.dense(3), lambda p, dx: ({"kernel": p["kernel"]}, dx))
+    with pytest.raises(
+        StructureError, match=r"wrong dense\(3\).backward: gradients do not fit .*params/bias is missing"
+    ):
+        check_gradients(without_bias, shape(2, 4))
+    transposed = mistaken(layers.dense(3), lambda p, dx: (p | {"kernel": p["kernel"].T}, dx))
+    with pytest.raises(StructureError, match=r"params/kernel has shape \(3, 4\), expected \(4, 3\)"):
+        check_gradients(transposed, shape(2, 4))
+
+
+# Misuse.
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        ((layers.relu(), shape(2, 2)), {"engines": ("backprop",)}, "expected engines to be at least two of"),
+        ((layers.relu(), shape(2, 2)), {"engines": ("backprop", "manual")}, "expected engines to be at least two of"),
+        ((layers.relu(), shape(2, 2)), {"modes": ("test",)}, 'expected modes among "evaluation" and "training"'),
+        ((layers.relu(), shape(2, 2)), {"seeds": 0}, "expected seeds to be a positive integer, got 0"),
+        ((layers.relu(), shape(2, 2)), {"tolerance": -1.0}, "expected tolerance to be"),
+        ((jnp.sin, shape(2, 2)), {}, "a loss with a hand-derived gradient, or a function and gradient="),
+        (
+            (layers.identity(), jax.ShapeDtypeStruct((2, 2), jnp.int32)),
+            {},
+            "expected an array for an input of integers",
+        ),
+    ],
+)
+def test_misuse_is_named(arguments, options, message):
+    with pytest.raises(ConfigError, match=message):
+        check_gradients(*arguments, **options)
