@@ -234,7 +234,7 @@ def test_misuse_is_named(case):
 
 COMPUTING = sorted(set(layers.__all__) - {
     "identity", "flatten", "reshape", "layer", "parameterless", "no_parameters", "serial", "residual", "parallel",
-    "repeat", "recompute",
+    "repeat", "recompute", "map_layers",
 })  # fmt: skip
 
 
