@@ -8,7 +8,7 @@ import pytest
 from numerics import norm_relative, worst_leaf
 
 from funcnet import data, gradients, layers, losses, metrics, models, optimizers, training
-from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError, ShapeError
+from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError
 from funcnet.types import Report
 
 MODEL = models.mlp((8, 3), dropout=0.2)
@@ -286,7 +286,7 @@ def test_a_jitted_step_is_traced_once():
     step = jax.jit(chex.assert_max_traces(training.train_step(gradients.autodiff(MODEL, LOSS), OPTIMIZER), 1))
     state = training.create_state(MODEL, OPTIMIZER, 0, blobs()[0])
     for seed in range(3):
-        x, target = blobs(10 + 0 * seed)
+        x, target = blobs(10)
         state, _ = step(state, (x + seed, target))
     assert int(state.optimizer.step) == 3
 
@@ -390,16 +390,17 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"epochs": 1.5}, ConfigError, "expected epochs to be a positive integer, got 1.5"),
         ({"batch_size": 0}, ConfigError, "expected batch_size to be a positive integer, got 0"),
         ({"report_steps": -1}, ConfigError, "expected report_steps to be a positive integer, got -1"),
-        ({"batch_size": 51}, DataError, "50"),
-        ({"rows": (np.zeros((0, 2), np.float32), np.zeros(0, int))}, DataError, "empty|at least one row"),
-        ({"rows": (blobs()[0], blobs()[1][:-1])}, DataError, "50.*49"),
+        ({"batch_size": 51}, DataError, "expected batch_size to be at most 50, the number of rows, got 51"),
+        ({"rows": (np.zeros((0, 2), np.float32), np.zeros(0, int))}, DataError, "with at least one row"),
+        ({"rows": (blobs()[0], blobs()[1][:-1])}, DataError, "of one length, got 50 and 49 rows"),
         ({"rows": (blobs()[0], blobs()[1] - 1)}, LabelError, r"label -1 at row 0, expected 0\.\.2"),
         ({"rows": (blobs()[0], blobs()[1] + 1)}, LabelError, r"label 3 at row 2, expected 0\.\.2"),
-        ({"rows": (blobs()[0], blobs()[1].astype(np.float32))}, (LabelError, DtypeError), "float32|integer"),
-        ({"rows": (blobs()[0], np.eye(4)[blobs()[1]])}, (LabelError, ShapeError), r"3|\(50, 4\)"),
+        ({"rows": (blobs()[0], blobs()[1].astype(np.float32))}, LabelError, "integer labels, got dtype float32"),
+        ({"rows": (blobs()[0], np.eye(4)[blobs()[1]])}, LabelError, "a target of 3 classes, as prediction has, got 4"),
         ({"rows": (np.where(np.arange(100).reshape(50, 2) == 31, np.nan, blobs()[0]), blobs()[1])}, DataError,
          r"x\[15, 1\] is nan"),
-        ({"rows": ((255 * np.abs(blobs()[0])).astype(np.uint8), blobs()[1])}, DtypeError, "uint8"),
+        ({"rows": ((255 * np.abs(blobs()[0])).astype(np.uint8), blobs()[1])}, DtypeError,
+         "expected x of a floating dtype, got uint8"),
         ({"rows": (*blobs(), blobs()[1])}, DataError, r"expected data to be \(x, target\), got a tuple of 3"),
         ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got 3"),
         ({"rows": [], "batch_size": None}, DataError, "an iterable without any"),
