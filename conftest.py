@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 # the file, then runs it again and sets the module in its package, where the function of that name stood. What is
 # imported before is not run again.
 import funcnet.data
+import funcnet.gradients
 import funcnet.layers
 import funcnet.losses
 import funcnet.optimizers
@@ -43,6 +44,10 @@ class DocumentScheduling(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return DocumentScheduling(config, log)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds the tests of false alarms draw")
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ and how to mend it. All are `ValueError` unless their docstring names another ba
 
 __all__ = [
     "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DivergenceError", "DtypeError", "FormatError",
-    "FuncnetError", "GradientError", "LabelError", "MissingExtraError", "MissingKeyError", "ShapeError",
-    "StructureError",
+    "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "MissingExtraError", "MissingKeyError",
+    "ShapeError", "StructureError",
 ]  # fmt: skip
 
 
@@ -54,6 +54,10 @@ class CheckpointError(FuncnetError, ValueError):
 
 class GradientError(FuncnetError, AssertionError):
     """A gradient check that failed. An `AssertionError`, so that a test which raises it reads as failed."""
+
+
+class ForwardModeError(FuncnetError, TypeError):
+    """Forward-mode differentiation of a layer that defines reverse mode only. A `TypeError`, as JAX's own."""
 
 
 class DivergenceError(FuncnetError, ArithmeticError):

@@ -97,6 +97,16 @@ class Layer(NamedTuple):
         """For a container, `(*sublayers) -> Layer`, the same one around other layers; `None` for a plain layer."""
         return getattr(self.forward, "rebuild", None)
 
+    @property
+    def per_example(self) -> Callable[[Params, Residuals, Any], Params] | None:
+        """`(params, residuals, dy) -> dparams` with a leading batch axis, or `None`: see `gradients.per_example`."""
+        return getattr(self.forward, "per_example", None)
+
+    @property
+    def per_example_square(self) -> Callable[[Params, Residuals, Any], Array] | None:
+        """`(params, residuals, dy) -> (batch,)`, the squared norms of those gradients, or `None`."""
+        return getattr(self.forward, "per_example_square", None)
+
     def __repr__(self) -> str:
         return self.name
 

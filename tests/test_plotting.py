@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from funcnet.errors import DataError, MissingExtraError, ShapeError
-from funcnet.plotting import confusion_matrix, learning_curves
+from funcnet.plotting import confusion_matrix, gradient_errors, gradient_flow, learning_curves
 
 HISTORY = [
     {"epoch": 1, "step": 10, "loss": 2.0, "accuracy": 0.25, "validation_loss": 2.1, "validation_accuracy": 0.2},
@@ -191,6 +192,78 @@ def test_confusion_matrix_of_the_wrong_shape(matrix, names, message):
         confusion_matrix(matrix, names)
 
 
+def gradient_report(*rows, located=()):
+    """Rows of (leaf, dtype, engines, error, ok), as `check_gradients` has them."""
+    names = ("leaf", "dtype", "engines", "error", "ok")
+    rows = [SimpleNamespace(**dict(zip(names, row, strict=True))) for row in rows]
+    return SimpleNamespace(rows=tuple(rows), located=located, ok=all(row.ok for row in rows))
+
+
+AUTODIFF, NUMERIC = ("backprop", "autodiff"), ("backprop", "numeric")
+CHECKED = gradient_report(
+    ("params/0/bias", "float64", AUTODIFF, 0.0, True),
+    ("params/0/kernel", "float64", AUTODIFF, 2e-16, True),
+    ("params/1/bias", "float64", AUTODIFF, 1e-3, False),
+    ("x", "float64", AUTODIFF, 3e-16, True),
+    ("x", "float64", NUMERIC, 3e-12, True),
+    ("params/1/bias", "bfloat16", AUTODIFF, 4e-3, True),
+    located=("serial[1] dense(3)",),
+)
+
+
+def named(axes):
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def marks(axes):
+    """label -> (line of the axis, error) of its marks, sorted."""
+    return {label: sorted((round(y), x) for x, y in line.get_xydata().tolist()) for label, line in named(axes).items()}
+
+
+def test_gradient_errors_by_leaf():
+    (axes,) = gradient_errors(CHECKED).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["x", "0/bias", "0/kernel", "1/bias"]
+    assert axes.get_xscale() == "log"
+    floor = axes.get_xlim()[0]
+    assert marks(axes) == {
+        "backprop / autodiff, float64": [(0, 3e-16), (1, floor), (2, 2e-16), (3, 1e-3)],
+        "backprop / numeric, float64": [(0, 3e-12)],
+        "backprop / autodiff, bfloat16": [(3, 4e-3)],
+        "wrong: serial[1] dense(3)": [],
+    }
+    assert axes.get_xticklabels()[-1].get_text() == "0"  # the mark of no error at all
+    assert len({(line.get_marker(), to_hex(line.get_color())) for line in named(axes).values()}) == 4
+
+
+def test_what_is_wrong_is_ringed_and_named_in_red():
+    (axes,) = gradient_errors(CHECKED).axes
+    red = to_hex(named(axes)["wrong: serial[1] dense(3)"].get_color())
+    rings = [line for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata())]
+    assert [line.get_xdata()[0] for line in rings] == [1e-3]
+    assert [to_hex(text.get_color()) == red for text in axes.get_yticklabels()] == [False, False, False, True]
+
+
+def test_gradient_tolerances_are_lines():
+    (axes,) = gradient_errors(CHECKED, tolerance=1e-9).axes
+    verticals = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == [0, 1]}
+    assert verticals == {1e-9: "--", 2.0**-7: ":"}
+    assert words(axes) == ["tolerance 1e-09", "ε bfloat16"]
+
+
+def test_gradient_errors_of_several_reports(tmp_path):
+    fine = gradient_report(("x", "float64", AUTODIFF, 1e-16, True), ("x", "float64", NUMERIC, np.inf, True))
+    (axes,) = gradient_errors({"fine": fine, "mistaken": CHECKED}, tmp_path / "errors.png").axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["fine", "mistaken"]
+    assert marks(axes)["backprop / numeric, float64"] == [(0, axes.get_xlim()[1]), (1, 3e-12)]
+    assert "wrong" in marks(axes)
+
+
+@pytest.mark.parametrize("reports", [{}, gradient_report()])
+def test_no_gradients_no_picture(reports):
+    with pytest.raises(DataError, match=r"gradient_errors: expected a report of checking.check_gradients, .* got none"):
+        gradient_errors(reports)
+
+
 @pytest.mark.parametrize(
     "draw", [lambda path: learning_curves(HISTORY, path), lambda path: confusion_matrix(COUNTS, path=path)]
 )
@@ -218,3 +291,39 @@ def test_no_global_state():
         assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def trace(dy, y=(1.0, 1.0, 1.0)):
+    """What `gradient_flow` reads of a `checking.Trace`."""
+    dy, y = (SimpleNamespace(rms=jnp.array(rms), nonfinite=jnp.where(jnp.isfinite(jnp.array(rms)), -1, 0))
+             for rms in (dy, y))  # fmt: skip
+    return SimpleNamespace(places=("a", "b", "c"), y=y, dy=dy)
+
+
+def test_gradient_flow(tmp_path, monkeypatch):
+    path = tmp_path / "flow.png"
+    figure = gradient_flow({"deep": trace([1e-8, 0.0, 1e-2]), "wide": trace([0.1, np.nan, 0.1], [1, 2, 4])}, path)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    (axes,) = figure.axes
+    assert (axes.get_yscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "layer", "root mean square")
+    deep, deep_y, foot, wide, wide_y, head, *_ = axes.lines
+    np.testing.assert_allclose(deep.get_ydata(), [1e-8, np.nan, 1e-2])
+    np.testing.assert_allclose(wide.get_ydata(), [0.1, np.nan, 0.1])
+    np.testing.assert_allclose([deep_y.get_ydata(), wide_y.get_ydata()], [[1, 1, 1], [1, 2, 4]])
+    crosses = [(line.get_marker(), line.get_xydata().tolist()) for line in (foot, head)]
+    assert crosses == [("x", [[1, 0]]), ("x", [[1, 1]])]  # in the height of the panel
+    assert len({to_hex(line.get_color()) for line in (deep, deep_y, foot)}) == 1
+    assert to_hex(deep.get_color()) != to_hex(wide.get_color())
+    assert [line.get_linestyle() for line in (deep, deep_y)] == ["-", "--"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["deep", "wide", " ", "gradient ∂loss/∂y", "output y"]
+    alone = gradient_flow(trace([1.0, 1.0, 1.0]))
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["gradient ∂loss/∂y", "output y"]
+    for wrong, got in (({}, "an empty one"), ([trace([1.0, 1.0, 1.0])], "list"), ({"deep": 1.0}, "dict")):
+        with pytest.raises(
+            DataError, match=f"gradient_flow: expected a Trace or a dictionary of them, got {got}; make"
+        ):
+            gradient_flow(wrong)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"gradient_flow: .*pip install 'funcnet\[plot\]'"):
+        gradient_flow(trace([1.0, 1.0, 1.0]))

@@ -1,6 +1,13 @@
 """Cross-checking gradients: by hand against autodiff against finite differences."""
 
 from funcnet.checking.check import check_gradients
+from funcnet.checking.mutants import Mutant, Score, mutants, mutation_score
+from funcnet.checking.nonfinite import Found, find_nonfinite
 from funcnet.checking.report import GradientReport, Row
+from funcnet.checking.testing import gradient_test
+from funcnet.checking.trace import Statistics, Trace, trace_backward
 
-__all__ = ["GradientReport", "Row", "check_gradients"]
+__all__ = [
+    "Found", "GradientReport", "Mutant", "Row", "Score", "Statistics", "Trace", "check_gradients", "find_nonfinite",
+    "gradient_test", "mutants", "mutation_score", "trace_backward",
+]  # fmt: skip

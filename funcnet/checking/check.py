@@ -9,9 +9,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from funcnet.checking.inside import locate
-from funcnet.checking.numeric import differences, elements, sample
+from funcnet.checking.judging import DTYPES, agree, agree_with_differences, as_precise, norm_relative, rounding_floor
+from funcnet.checking.numeric import differences, sample
 from funcnet.checking.report import GradientReport, Row
-from funcnet.checking.subjects import Subject, function_subject, layer_subject, loss_subject
+from funcnet.checking.subjects import Subject, is_floating, subjects_of, widened
 from funcnet.checks import check_count, positive
 from funcnet.errors import ConfigError
 from funcnet.trees import check_same_structure, flatten_with_paths
@@ -33,6 +34,7 @@ def check_gradients(
     params: Any = None,
     state: Any = None,
     modes: Sequence[str] = ("evaluation", "training"),
+    dtypes: Sequence[str] = ("float64",),
     seeds: int = 1,
     seed: int = 0,
     most: int = 2000,
@@ -41,25 +43,29 @@ def check_gradients(
 ) -> GradientReport:
     """Compare the gradients of a layer, a model, a loss or a function by hand, by autodiff and by finite differences.
 
-    Everything runs in float64, whatever the caller's configuration, which stays as it is. Cotangents are random: the
+    It runs in float64, whatever the caller's configuration, which stays as it is. Cotangents are random: the
     gradient of a plain sum through a normalisation is zero, and zero agrees with anything.
 
     Args:
         target: a `Layer` (a model is one too); a loss of `funcnet.losses` or your own; or a function with `gradient`.
         x: the input: an array, or a `jax.ShapeDtypeStruct` for a random one. For a loss the prediction; for a function
             its one argument, a tree.
-        y: for a loss, its target.
+        y: for a loss, its target. A penalty has none: `check_gradients(l2_penalty, params)`.
         gradient: for a function `x -> scalar`, the hand-written `x -> tree like x`.
-        engines: two or three of `"backprop"` (the hand-derived one), `"autodiff"` and `"numeric"`.
+        engines: two or three of `"backprop"` (the hand-derived one), `"autodiff"` and `"numeric"` (extrapolated central
+            differences, and complex steps where the target takes complex numbers).
         params, state: of a layer; by default drawn by its `init`, then moved off their starting values, because zeros
             hide mistakes.
         modes: of a layer.
+        dtypes: `"float64"` and, if wanted, shorter ones: `"float32"`, `"float16"`, `"bfloat16"`. In these the gradient
+            by hand must come about as near to the exact one as autodiff's in the same dtype does.
         seeds: how many draws of parameters, cotangents and keys.
         seed: the first of them.
-        most: elements that finite differences look at one by one; beyond that a sample of each leaf, and random
+        most: elements that numeric derivatives look at one by one; beyond that a sample of each leaf, and random
             directions through it. The report says which.
         tolerance: largest error of backprop against autodiff, norm-relative for each leaf.
-        numeric_tolerance: largest error against finite differences, relative for each element.
+        numeric_tolerance: largest error against central differences, relative for each element; against complex
+            steps it is `tolerance`.
 
     Returns:
         A `GradientReport`. For a model it names the layers whose own formula is wrong.
@@ -75,139 +81,140 @@ def check_gradients(
     """
     if len(set(engines)) < 2 or not set(engines) <= set(ENGINES):
         raise ConfigError(f"check_gradients: expected engines to be at least two of {ENGINES}, got {tuple(engines)}.")
+    if "float64" not in dtypes or not set(dtypes) <= set(DTYPES):
+        raise ConfigError(f"check_gradients: expected dtypes among {DTYPES}, float64 with them, got {tuple(dtypes)}.")
     check_count("check_gradients", "seeds", seeds)
     check_count("check_gradients", "most", most)
     tolerance = positive("check_gradients", "tolerance", tolerance)
     numeric_tolerance = positive("check_gradients", "numeric_tolerance", numeric_tolerance)
     rows: list[Row] = []
     located: dict[str, None] = {}
+    sampling = ""
     with jax.enable_x64(True):
-        if isinstance(target, Layer):
-            subjects = [layer_subject(target, mode) for mode in modes]
-        elif gradient is not None:
-            subjects = [function_subject(target, gradient)]
-        else:
-            subjects = [loss_subject(target)]
-        sampling = ""
-        for subject in subjects:
+        for subject in subjects_of(target, modes, y, gradient):
             for draw in range(seed, seed + seeds):
                 point = subject.draw(draw, x, y, params, state)
-                pairs, sampling = _compare(subject, point, engines, most, draw, tolerance, numeric_tolerance)
-                rows = _merged(rows, pairs)
-                if isinstance(target, Layer) and not all(row.ok for row in pairs):
-                    located |= dict.fromkeys(locate(target, subject.mode == "training", point, tolerance))
+                found, sampling = _compare(subject, point, engines, most, draw, tolerance, numeric_tolerance)
+                for dtype in dtypes:
+                    if dtype != "float64":
+                        found += _short_rows(subject, point, dtype)
+                rows = _merged(rows, found)
+                if isinstance(target, Layer) and not all(row.ok for row in found):
+                    located |= dict.fromkeys(locate(target, subject.mode, point, tolerance))
     return GradientReport(tuple(rows), tuple(located), sampling)
 
 
 def _compare(subject: Subject, point, engines, most, seed, tolerance, numeric_tolerance):
-    """The rows of one draw, and how finite differences chose their elements."""
-    by_hand, by_autodiff = jax.jit(lambda point: (subject.by_hand(point), subject.by_autodiff(point)))(point)
+    """The float64 rows of one draw, and how finite differences chose their elements."""
+    by_hand, by_autodiff = subject.both(point)
     check_same_structure(f"{subject.name}.backward", "what they belong to", by_autodiff, "gradients", by_hand)
-    floor = _rounding_floor(point)
     rows = []
     if {"backprop", "autodiff"} <= set(engines):
-        rows += _leaf_rows(subject, ("backprop", "autodiff"), by_hand, by_autodiff, tolerance, floor)
+        rows += _leaf_rows(subject, by_hand, by_autodiff, tolerance, rounding_floor(point))
     sampling = "every element compared"
     if "numeric" in engines:
         both = {"backprop": by_hand, "autodiff": by_autodiff}
         suspects = {name: both[name] for name in engines if name in both}
-        more, sampling = _numeric_rows(subject, point, suspects, most, seed, numeric_tolerance)
+        more, sampling = _numeric_rows(subject, point, suspects, most, seed, (tolerance, numeric_tolerance))
         rows += more
     return rows, sampling
 
 
-def _rounding_floor(point):
-    """What may differ by rounding alone, where a gradient cancels to nothing: some ε of the numbers that went in."""
-    numbers = [float(jnp.max(jnp.abs(leaf), initial=0)) for leaf in jax.tree.leaves(point.variables)]
-    cotangent = float(jnp.linalg.norm(jnp.ravel(point.dy))) if point.dy is not None else 1.0
-    return 64 * np.finfo(np.float64).eps * max([1.0, *numbers]) * cotangent
-
-
-def _leaf_rows(subject, engines, suspect, reference, tolerance, floor):
+def _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor):
     """One row a leaf, all elements, by hand against autodiff."""
     rows = []
-    for (path, a), b in zip(flatten_with_paths(suspect), jax.tree.leaves(reference), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        ok = np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + floor
-        places = np.argwhere(np.ones(a.shape, bool))
-        rows.append(_row(subject, path, engines, a.size, a.ravel(), b.ravel(), places, ok))
+    for path, a, b in _leaves(by_hand, by_autodiff):
+        rows.append(_row(subject, path, ENGINES[:2], a.size, a, b, _places(a.shape), agree(a, b, tolerance, floor)))
     return rows
 
 
-def _numeric_rows(subject, point, suspects, most, seed, tolerance):
-    """One row a leaf and engine against finite differences, and how their elements were chosen."""
+def _short_rows(subject, point, dtype):
+    """One row a leaf: by hand in a short dtype, against autodiff in float64 at the same rounded numbers."""
+    short = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, point)
+    by_hand, by_autodiff = subject.both(short)
+    _, exact = subject.both(widened(short))
+    floor = rounding_floor(short, dtype)
+    rows = []
+    for (path, a, b), (_, other, _) in zip(_leaves(by_hand, exact), _leaves(by_autodiff, exact), strict=True):
+        ok = as_precise(a, other, b, dtype, floor)
+        rows.append(_row(subject, path, ENGINES[:2], a.size, a, b, _places(a.shape), ok, dtype=dtype))
+    return rows
+
+
+def _leaves(suspect, reference):
+    """`(path, array, array)` of each leaf of two trees, as NumPy's float64."""
+    for (path, a), b in zip(flatten_with_paths(suspect), jax.tree.leaves(reference), strict=True):
+        yield path, np.asarray(a, np.float64), np.asarray(b, np.float64)
+
+
+def _places(shape):
+    return np.argwhere(np.ones(shape, bool))
+
+
+def _numeric_rows(subject, point, suspects, most, seed, tolerances):
+    """One row a leaf and engine against numeric derivatives, and how their elements were chosen."""
     leaves = flatten_with_paths(point.variables)
     edges = np.cumsum([0, *(leaf.size for _, leaf in leaves)])
     chosen = sample([leaf.size for _, leaf in leaves], most, seed)
-
-    def scalar(variables):
-        return subject.scalar(point, variables)
-
-    numeric = differences(scalar, point.variables, elements(chosen, edges[-1]), len(chosen))
+    numeric = differences(*subject.sampled(point, chosen))
     rows = []
     for name, suspect in suspects.items():
         flat = np.asarray(ravel_pytree(suspect)[0])[chosen]
-        right = _agree(flat, numeric, np.sqrt(np.mean(np.square(flat))), tolerance)
+        right = agree_with_differences(flat, numeric, np.sqrt(np.mean(np.square(flat))), *tolerances)
         for (path, leaf), start, stop in zip(leaves, edges[:-1], edges[1:], strict=True):
             here = (chosen >= start) & (chosen < stop)
             places = np.stack(np.unravel_index(chosen[here] - start, leaf.shape or (1,)), -1)[:, : leaf.ndim]
             values, kinks = (flat[here], numeric.value[here]), numeric.kink[here]
             rows.append(_row(subject, path, (name, "numeric"), leaf.size, *values, places, right[here].all(), kinks))
+    steps = f", {numeric.exact.sum()} of them by complex step" if numeric.exact.any() else ""
     if len(chosen) == edges[-1]:
-        return rows, f"finite differences at all {len(chosen)} elements"
-    rows += _direction_rows(subject, point, scalar, suspects, seed, tolerance)
+        return rows, f"numeric derivatives at all {len(chosen)} elements{steps}"
+    rows += _direction_rows(subject, point, suspects, seed, tolerances)
     return rows, (
-        f"finite differences at {len(chosen)} of {edges[-1]} elements, sampled from each leaf, and along "
+        f"numeric derivatives at {len(chosen)} of {edges[-1]} elements{steps}, sampled from each leaf, and along "
         f"{DIRECTIONS} random directions"
     )
 
 
-def _direction_rows(subject, point, scalar, suspects, seed, tolerance):
+def _direction_rows(subject, point, suspects, seed, tolerances):
     """A gradient's share along random directions through all leaves at once."""
     size = ravel_pytree(point.variables)[0].size
     directions = jax.random.normal(jax.random.key(seed), (DIRECTIONS, size)) / size**0.5
-    numeric = differences(scalar, point.variables, lambda i: directions[i], DIRECTIONS)
+    numeric = differences(*subject.sampled(point, directions))
+    places, kinks = _places((DIRECTIONS,)), numeric.kink
     rows = []
     for name, suspect in suspects.items():
-        flat = ravel_pytree(suspect)[0]
-        shares = np.asarray(directions @ flat)
-        right = _agree(shares, numeric, float(jnp.linalg.norm(flat)) / size**0.5, tolerance)
-        places = np.arange(DIRECTIONS)[:, None]
-        values = (shares, numeric.value)
+        flat = np.asarray(ravel_pytree(suspect)[0])
+        shares = np.asarray(directions) @ flat
+        ok = agree_with_differences(shares, numeric, np.linalg.norm(flat) / size**0.5, *tolerances).all()
+        engines = (name, "numeric")
         rows.append(
-            _row(
-                subject, "random directions", (name, "numeric"), DIRECTIONS, *values, places, right.all(), numeric.kink
-            )
-        )
+            _row(subject, "random directions", engines, DIRECTIONS, shares, numeric.value, places, ok, kinks)
+        )  # fmt: skip
     return rows
 
 
-def _agree(suspect, numeric, size, tolerance):
-    """Where a gradient agrees with finite differences; at a kink they cannot say otherwise."""
-    allowed = tolerance * np.maximum(np.abs(suspect), 1e-3 * size) + numeric.error
-    return (np.abs(suspect - numeric.value) <= allowed) | numeric.kink
-
-
-def _row(subject, path, engines, size, a, b, places, ok, kinks=None):
+def _row(subject, path, engines, size, a, b, places, ok, kinks=None, dtype="float64"):
     """A row from the numbers of two engines and their places; kinks are counted and left out."""
+    a, b = a.ravel(), b.ravel()
     usable = np.ones(a.shape, bool) if kinks is None else ~kinks
-    distance, reference = np.linalg.norm((a - b)[usable]), np.linalg.norm(b[usable])
     worst = values = None
     ulps = 0.0
     if usable.any():
         gaps = np.where(usable, np.abs(a - b), -1)
         at = int(np.argmax(gaps))
         worst, values = tuple(int(i) for i in places[at]), (float(a[at]), float(b[at]))
-        ulps = float(gaps[at] / np.spacing(max(abs(b[at]), np.finfo(np.float64).tiny)))
+        ulps = float(gaps[at] / _spacing(b[at], dtype))
     return Row(
         target=subject.name,
         mode=subject.mode,
+        dtype=dtype,
         leaf=path,
         engines=engines,
         size=int(size),
         checked=int(a.size),
         kinks=int((~usable).sum()),
-        error=float(distance / reference if reference else np.inf if distance else 0.0),
+        error=norm_relative(a[usable], b[usable]),
         worst=worst,
         values=values,
         ulps=ulps,
@@ -215,11 +222,16 @@ def _row(subject, path, engines, size, a, b, places, ok, kinks=None):
     )
 
 
+def _spacing(number, dtype):
+    """The distance of a dtype's numbers near this one."""
+    return jnp.finfo(dtype).eps * 2.0 ** np.floor(np.log2(max(abs(number), float(jnp.finfo(dtype).tiny))))
+
+
 def _merged(rows, more):
     """One row for each leaf over all draws: the worst."""
-    kept = {(row.mode, row.leaf, row.engines): row for row in rows}
+    kept = {(row.mode, row.dtype, row.leaf, row.engines): row for row in rows}
     for row in more:
-        key = (row.mode, row.leaf, row.engines)
+        key = (row.mode, row.dtype, row.leaf, row.engines)
         old = kept.get(key)
         kept[key] = row if old is None or (not row.ok, row.error) > (not old.ok, old.error) else old
     return list(kept.values())

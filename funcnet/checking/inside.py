@@ -1,29 +1,25 @@
 """Looking inside a model: every plain layer compared with autodiff where it stands."""
 
-from typing import Any, NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import gradients
+from funcnet.checking.subjects import QUICKLY, Point, run
+from funcnet.checking.watch import Seen, in_forward_order, seen
 from funcnet.layers import layer as make_layer
 from funcnet.layers import map_layers
 from funcnet.types import Layer
 
-__all__ = ["Departure", "compared", "locate"]
+__all__ = ["compared", "locate"]
 
 
-class Departure(NamedTuple):
-    """How far a layer's own backward is from autodiff, in context."""
-
-    distance: Any  #: the largest over its leaves and dx, norm-relative
-
-
-def compared(inner: Layer) -> Layer:
+def compared(place: str, inner: Layer) -> Layer:
     """`inner`, whose backward compares itself with autodiff and hands autodiff's dx on.
 
-    The gradient of its parameters is replaced by a `Departure`. Since the dx handed down is right, a wrong formula
-    does not make the layers below it look wrong.
+    In place of its parameters' gradient it shows its largest distance from autodiff over its leaves and dx,
+    norm-relative. Since the dx handed down is right, a wrong formula does not make the layers below it look wrong.
     """
     automatic = gradients.automatic(inner.init, inner.apply, name=inner.name)
 
@@ -41,7 +37,7 @@ def compared(inner: Layer) -> Layer:
             jnp.linalg.norm(jnp.ravel(a - b)) / (jnp.linalg.norm(jnp.ravel(b)) + floor)
             for a, b in zip(jax.tree.leaves(by_hand), jax.tree.leaves(by_autodiff), strict=True)
         ]
-        return Departure(jnp.max(jnp.stack([jnp.zeros(()), *distances]))), by_autodiff[1]
+        return Seen(place, inner.name, jnp.max(jnp.stack([jnp.zeros(()), *distances]))), by_autodiff[1]
 
     return make_layer(inner.init, forward, backward, name=inner.name)
 
@@ -51,23 +47,16 @@ def _largest(tree):
     return jnp.max(jnp.stack([jnp.ones(()), *(jnp.max(jnp.abs(leaf), initial=0) for leaf in floating)]))
 
 
-def locate(model: Layer, train: bool, point: Any, tolerance: float) -> list[str]:
+def locate(model: Layer, mode: str, point: Point, tolerance: float) -> list[str]:
     """Places of the layers whose own backward departs from autodiff, the last layer of the model first."""
-    places: list[str] = []
+    instrumented = map_layers(compared, model)
 
-    def instrument(place: str, inner: Layer) -> Layer:
-        places.append(f"{place} {inner}".strip())
-        return compared(inner)
-
-    instrumented = map_layers(instrument, model)
-
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def departures(point):
-        x = point.variables.get("x", point.constants["x"])
-        args = (point.variables["params"], point.constants["state"], x)
-        _, _, residuals = instrumented.forward(*args, key=point.constants["key"], train=train)
+        _, _, residuals = run(instrumented.forward, mode, point, point.variables)
         return instrumented.backward(point.variables["params"], residuals, point.dy)[0]
 
-    found = jax.tree.leaves(departures(point), is_leaf=lambda node: isinstance(node, Departure))
-    wrong = [place for place, one in zip(places, found, strict=True) if float(jnp.max(one.distance)) > tolerance]
-    return wrong[::-1]
+    # Not "distance > tolerance", which NaN is not.
+    wrong = [one for one in seen(departures(point)) if not float(jnp.max(one.shown)) <= tolerance]
+    wrong.sort(key=lambda one: in_forward_order(one.place), reverse=True)
+    return [f"{one.place} {one.call}".strip() for one in wrong]

@@ -1,10 +1,10 @@
 """The report of a gradient check: one row for each leaf, engine pair and mode."""
 
-import html
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from funcnet.checking import page
 from funcnet.errors import GradientError
 
 __all__ = ["GradientReport", "Row"]
@@ -15,6 +15,7 @@ class Row(NamedTuple):
 
     target: str  #: what was checked, as its author would write it
     mode: str  #: "training" or "evaluation"
+    dtype: str  #: in which the one under suspicion was computed
     leaf: str  #: path of a parameter, or "x"
     engines: tuple[str, str]  #: the one under suspicion, and the one it is held against
     size: int  #: elements of the leaf
@@ -25,6 +26,22 @@ class Row(NamedTuple):
     values: tuple[float, float] | None  #: what the two engines say there
     ulps: float  #: their distance there in units of the float64 spacing of the second
     ok: bool
+
+    def cells(self) -> dict[str, str]:
+        """The row in words, heading -> text."""
+        return {
+            "": "ok" if self.ok else "WRONG",
+            "mode": self.mode,
+            "dtype": self.dtype,
+            "leaf": self.leaf,
+            "engines": " / ".join(self.engines),
+            "checked": f"{self.checked} of {self.size}",
+            "kinks": str(self.kinks or ""),
+            "error": f"{self.error:.1e}",
+            "worst element": "" if self.worst is None else "[" + ", ".join(map(str, self.worst)) + "]",
+            "values": "" if self.values is None else f"{self.values[0]:.9g} / {self.values[1]:.9g}",
+            "ulps": f"{self.ulps:.3g}" if np.isfinite(self.ulps) else "∞",
+        }
 
 
 class GradientReport(NamedTuple):
@@ -46,8 +63,9 @@ class GradientReport(NamedTuple):
 
     def raise_if_failed(self) -> None:
         """Raise `GradientError` with the table unless all is well."""
+        __tracebackhide__ = True  # pytest ends at the caller's line, and shows the table below it
         if not self.ok:
-            raise GradientError(f"the hand-derived gradient is wrong.\n{self}")
+            raise GradientError(f"{self.rows[0].target}: the hand-derived gradient is wrong.\n{self}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
@@ -59,41 +77,28 @@ class GradientReport(NamedTuple):
         }
 
     def __str__(self) -> str:
-        cells = [_HEAD, *(_cells(row) for row in self.rows)]
+        headings, rows = page.headed(self.rows)
+        cells = [headings, *rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
         lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([*lines, *self._remarks()])
+        verdict = f"{self.rows[0].target}: {self.sampling}; {'all agree' if self.ok else 'FAILED'}"
+        return "\n".join([*lines, *self.place(), verdict])
 
-    def _remarks(self):
-        if self.located:
-            yield f"wrong formula: {self.located[0]}" + (
-                f" (then {', '.join(self.located[1:])})" if self.located[1:] else ""
-            )
-        yield f"{self.rows[0].target}: {self.sampling}; {'all agree' if self.ok else 'FAILED'}"
+    def place(self) -> list[str]:
+        """Where the mistake is, as a line; none where nothing is located."""
+        first, rest = self.located[:1], self.located[1:]
+        return [f"wrong formula: {first[0]}" + (f" (then {', '.join(rest)})" if rest else "")] if first else []
+
+    def to_html(self, figure: Any = None) -> str:
+        """A page that stands by itself: the verdict, where the mistake is, the table with failing rows first.
+
+        Args:
+            figure: a picture to show, such as `plotting.gradient_errors(report)`: anything with matplotlib's `savefig`.
+        """
+        return page.page([page.Outcome(self.rows[0].target, self)], figure)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(word)}</th>" for word in _HEAD)
-        body = "".join(
-            f'<tr style="background:{"#fff" if row.ok else "#fbd5d0"};color:#000">'
-            + "".join(f"<td>{html.escape(word)}</td>" for word in _cells(row))
-            + "</tr>"
-            for row in self.rows
-        )
-        remarks = "".join(f"<p>{html.escape(remark)}</p>" for remark in self._remarks())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}"
-
-
-_HEAD = ("", "mode", "leaf", "engines", "checked", "kinks", "error", "worst element", "values", "ulps")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    place = "" if row.worst is None else "[" + ", ".join(map(str, row.worst)) + "]"
-    values = "" if row.values is None else f"{row.values[0]:.9g} / {row.values[1]:.9g}"
-    return (
-        "ok" if row.ok else "WRONG", row.mode, row.leaf, " / ".join(row.engines),
-        f"{row.checked} of {row.size}", str(row.kinks or ""), f"{row.error:.1e}", place, values,
-        f"{row.ulps:.3g}" if np.isfinite(row.ulps) else "∞",
-    )  # fmt: skip
+        return page.fragment(page.Outcome(self.rows[0].target, self))

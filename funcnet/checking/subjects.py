@@ -1,25 +1,29 @@
 """What can be checked, in one form: a layer, a loss, a function. Each gives its gradient by hand and by autodiff, and
-the scalar whose differences are taken."""
+the values of the scalar whose differences are taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checking.numeric import sampler
 from funcnet.errors import ConfigError
+from funcnet.types import Layer
 
-__all__ = [
-    "Point", "Subject", "as_float64", "function_subject", "layer_subject", "loss_subject", "moved", "random_like",
-]  # fmt: skip
+__all__ = ["QUICKLY", "Point", "Subject", "by_hand", "is_floating", "run", "subjects_of", "widened"]
+
+#: For programs that run once or a few times, where compiling them well would cost more than it saves.
+QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 class Point(NamedTuple):
     """Where gradients are compared."""
 
     variables: Any  #: what they are taken with respect to: {"params": …, "x": …} or {"prediction": …}
-    constants: Any  #: the rest: state, key, integers, targets
+    constants: Any  #: the rest: of a layer state, key and integers, of a loss `(target,)`, of a function `()`
     dy: Any  #: the cotangent, or None for a scalar
 
 
@@ -29,46 +33,81 @@ class Subject(NamedTuple):
     name: str
     mode: str
     draw: Callable[..., Point]  #: (seed, x, y, params, state) -> Point
-    by_hand: Callable[[Point], Any]  #: a tree like `variables`
-    by_autodiff: Callable[[Point], Any]
-    scalar: Callable[[Point, Any], Any]  #: (point, variables) -> (scalar, sum of its absolute terms)
+    both: Callable[[Point], Any]  #: the gradient by hand and by autodiff, trees like `variables`, compiled
+    sampled: Callable[[Point, Any], Any]  #: the scalar's values around a point: see `numeric.sampler`
 
 
-def layer_subject(layer, mode):
+def subjects_of(
+    target: Any, modes: Sequence[str], y: Any = None, gradient: Callable[..., Any] | None = None
+) -> list[Subject]:
+    """`target` in each mode; a loss with its target `y`, and a function with its gradient, have one."""
+    if isinstance(target, Layer):
+        return [_layer_subject(target, mode) for mode in modes]
+    gradient = gradient or getattr(target, "gradient", None)
+    if gradient is None:
+        raise ConfigError(
+            f"check_gradients: expected a Layer, a loss with a hand-derived gradient, or a function and gradient=…, "
+            f"got {getattr(target, '__name__', target)}, which has none; attach it with losses.loss, or pass gradient=."
+        )
+    return [_function_subject(target, gradient) if y is None else _loss_subject(target, gradient)]
+
+
+def by_hand(target: Any, mode: str, point: Point) -> Any:
+    """The hand-derived gradient of a layer, or of a loss or penalty that carries one: a tree like `point.variables`."""
+    if not isinstance(target, Layer):
+        return _of_loss(target.gradient, point)
+    _, _, residuals = run(target.forward, mode, point, point.variables)
+    dparams, dx = target.backward(point.variables["params"], residuals, point.dy)
+    return {"params": dparams} | ({"x": dx} if "x" in point.variables else {})
+
+
+def _of_loss(gradient: Callable[..., Any], point: Point) -> Any:
+    """A gradient of a loss, of a penalty, or of a function of one argument, at a point."""
+    if point.constants:
+        return {"prediction": gradient(point.variables["prediction"], *point.constants)}
+    return gradient(point.variables)
+
+
+def run(function: Callable[..., Any], mode: str, point: Point, variables: Any) -> Any:
+    """A layer's `apply` or `forward`, at a point with other variables."""
+    x = variables.get("x", point.constants["x"])
+    args = (variables["params"], point.constants["state"], x)
+    return function(*args, key=point.constants["key"], train=mode == "training")
+
+
+def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
+    """A `Subject` with its compiled functions."""
+    both = jax.jit(lambda point: (by_hand(point), by_autodiff(point)))
+    return Subject(name, mode, draw, both, sampler(scalar))
+
+
+@lru_cache(maxsize=128)  # the same target checked again is not compiled again
+def _layer_subject(layer, mode):
     """A layer: the variables are its parameters, and its input unless that holds integers."""
     if mode not in ("evaluation", "training"):
         raise ConfigError(f'check_gradients: expected modes among "evaluation" and "training", got {mode!r}.')
-    train = mode == "training"
-
-    def forward(point, variables):
-        x = variables.get("x", point.constants["x"])
-        args = (variables["params"], point.constants["state"], x)
-        return layer.forward(*args, key=point.constants["key"], train=train)
 
     def draw(seed, x, y, params, state):
         del y
+        given = None if isinstance(x, jax.ShapeDtypeStruct) else _as_float64(x)
+        return drawn(x if given is None else None, seed, given, _as_float64(params), _as_float64(state))
+
+    @partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+    def drawn(like, seed, x, params, state):
         keys = jax.random.split(jax.random.key(seed), 5)
-        x = random_like(keys[0], x)
+        x = _random_like(keys[0], like) if x is None else x
         if params is None:
             params, fresh = layer.init(keys[1], x)
-            params = moved(keys[2], params)
+            params, fresh = _moved(keys[2], widened(params)), widened(fresh)
             state = fresh if state is None else state
-        params, state = as_float64(params), as_float64(() if state is None else state)
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        variables = {"params": params} | ({"x": x} if floating else {})
-        point = Point(variables, {"state": state, "key": keys[3], "x": None if floating else x}, None)
-        y = jax.eval_shape(lambda point: forward(point, point.variables)[0], point)
+        variables = {"params": params} | ({"x": x} if is_floating(x) else {})
+        constants = {"state": () if state is None else state, "key": keys[3], "x": None if is_floating(x) else x}
+        point = Point(variables, constants, None)
+        y, _ = run(layer.apply, mode, point, variables)
         return point._replace(dy=jax.random.normal(keys[4], y.shape, y.dtype))
 
-    def by_hand(point):
-        _, _, residuals = forward(point, point.variables)
-        dparams, dx = layer.backward(point.variables["params"], residuals, point.dy)
-        return {"params": dparams} | ({"x": dx} if "x" in point.variables else {})
-
     def apply(point, variables):
-        x = variables.get("x", point.constants["x"])
-        args = (variables["params"], point.constants["state"], x)
-        return layer.apply(*args, key=point.constants["key"], train=train)[0]
+        return run(layer.apply, mode, point, variables)[0]
 
     def by_autodiff(point):
         return jax.vjp(lambda variables: apply(point, variables), point.variables)[1](point.dy)[0]
@@ -77,76 +116,78 @@ def layer_subject(layer, mode):
         terms = apply(point, variables) * point.dy
         return jnp.sum(terms), jnp.sum(jnp.abs(terms))
 
-    return Subject(layer.name, mode, draw, by_hand, by_autodiff, scalar)
+    return _subject(layer.name, mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
 
 
-def loss_subject(loss):
+@lru_cache(maxsize=128)
+def _loss_subject(loss, gradient):
     """A loss: the variable is the prediction, the gradient is taken of the mean."""
-    name = getattr(loss, "__name__", "loss")
-    if not hasattr(loss, "gradient"):
-        raise ConfigError(
-            f"check_gradients: expected a Layer, a loss with a hand-derived gradient, or a function and gradient=…, "
-            f"got {name}, which has none; attach it with losses.loss, or pass gradient=."
-        )
 
     def draw(seed, x, y, params, state):
         del params, state
-        return Point({"prediction": random_like(jax.random.key(seed), x)}, {"target": as_float64(y)}, None)
+        return Point({"prediction": _random_like(jax.random.key(seed), x)}, (_as_float64(y),), None)
 
     def scalar(point, variables):
-        value = loss(variables["prediction"], point.constants["target"])
+        value = loss(variables["prediction"], *point.constants)
         return value, jnp.abs(value)
 
-    def by_hand(point):
-        return {"prediction": loss.gradient(point.variables["prediction"], point.constants["target"])}
-
-    def by_autodiff(point):
-        return jax.grad(lambda variables: scalar(point, variables)[0])(point.variables)
-
-    return Subject(name, "", draw, by_hand, by_autodiff, scalar)
+    return _of_scalar(loss, gradient, draw, scalar)
 
 
-def function_subject(function, gradient):
+@lru_cache(maxsize=128)
+def _function_subject(function, gradient):
     """A function `tree -> scalar` with a hand-written gradient `tree -> tree`."""
 
     def draw(seed, x, y, params, state):
         del y, params, state
         leaves, structure = jax.tree.flatten(x)
-        keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))
-        return Point(jax.tree.unflatten(structure, map(random_like, keys, leaves)), (), None)
+        keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))[: len(leaves)]
+        return Point(jax.tree.unflatten(structure, map(_random_like, keys, leaves)), (), None)
 
     def scalar(point, variables):
-        del point
         value = function(variables)
         return value, jnp.abs(value)
 
-    return Subject(
-        getattr(function, "__name__", "function"), "", draw,
-        lambda point: gradient(point.variables), lambda point: jax.grad(function)(point.variables), scalar,
-    )  # fmt: skip
+    return _of_scalar(function, gradient, draw, scalar)
 
 
-def random_like(key, x):
+def _of_scalar(function, gradient, draw, scalar):
+    def by_autodiff(point):
+        return jax.grad(lambda variables: scalar(point, variables)[0])(point.variables)
+
+    name = getattr(function, "__name__", "function")
+    return _subject(name, "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
+
+
+def _random_like(key, x):
     """`x` as float64; random normal numbers where only its shape is given. Integers stay."""
     if isinstance(x, jax.ShapeDtypeStruct):
-        if not jnp.issubdtype(x.dtype, jnp.floating):
+        if not is_floating(x):
             raise ConfigError("check_gradients: expected an array for an input of integers, got a shape; draw it.")
         return jax.random.normal(key, x.shape, jnp.float64)
-    return as_float64(x)
+    return _as_float64(x)
 
 
-def as_float64(tree):
+def is_floating(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _is_key(leaf):
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_float64(tree):
     """Floating leaves as float64, by way of NumPy: the caller's arrays may be of 32-bit mode."""
-
-    def convert(leaf):
-        leaf = np.asarray(leaf)
-        return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.asarray(leaf)
-
-    return jax.tree.map(convert, tree)
+    return widened(jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), tree))
 
 
-def moved(key, params):
-    """Parameters moved off their start by a quarter of a standard normal: zeros hide mistakes."""
+def widened(tree):
+    """Floating leaves as float64."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) if is_floating(leaf) else jnp.asarray(leaf), tree)
+
+
+def _moved(key, params):
+    """Parameters _moved off their start by a quarter of a standard normal: zeros hide mistakes."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
     shifts = [jax.random.normal(k, leaf.shape, leaf.dtype) / 4 for k, leaf in zip(keys, leaves, strict=True)]

@@ -1,4 +1,4 @@
-"""The command `funcnet`: train, evaluate, predict, summary."""
+"""The command `funcnet`: train, evaluate, predict, summary, check."""
 
 import sys
 from collections.abc import Sequence
@@ -11,12 +11,15 @@ __all__ = ["main"]
 
 DESCRIPTION = "Train neural networks on JAX, with gradients by autodiff or derived by hand."
 
-# What a shell sees; 1 is left to Python's own failures and 2 is a wrong command line, by custom.
+# What a shell sees; 1 is a check that failed, as Python's own failures are, and 2 is a wrong command line, by custom.
 EXIT_CODES = {errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4, errors.CheckpointError: 5}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 2 usage, 3 diverged, 4 data, 5 saved weights."""
+    """Run the command line and return its exit code.
+
+    0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)

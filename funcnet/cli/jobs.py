@@ -31,6 +31,7 @@ from funcnet import (
 )
 from funcnet.checks import positive
 from funcnet.cli import options
+from funcnet.cli.check import check
 from funcnet.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
@@ -45,7 +46,9 @@ WEIGHTS, CONFIG, HISTORY, CURVES, CONFUSION = (
 
 
 def run(command: Any) -> int:
-    """Do what the command line asked for."""
+    """Do what the command line asked for, and return the exit code."""
+    if isinstance(command, options.Check):
+        return check(command)
     commands = {
         options.Train: train, options.Evaluate: evaluate, options.Predict: predict, options.Summary: summary,
     }  # fmt: skip

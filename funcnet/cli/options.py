@@ -15,7 +15,7 @@ import tyro
 
 from funcnet.errors import ConfigError
 
-__all__ = ["Evaluate", "Predict", "Summary", "Train", "read_config", "write_config"]
+__all__ = ["Check", "Evaluate", "Predict", "Summary", "Train", "read_config", "write_config"]
 
 Activation = Literal[
     "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
@@ -110,11 +110,38 @@ class Summary(_Network):
     """Rows a batch; what is kept for the backward pass grows with it."""
 
 
+@dataclass(frozen=True)
+class Check:
+    """Compare hand-derived gradients with autodiff and with numeric derivatives, leaf by leaf, in float64.
+
+    The exit status is 1 if a gradient is wrong or a mutant is missed.
+    Example: funcnet check my_layers.py:gated --shape 8,4 --mutants
+    """
+
+    targets: Positional[tuple[str, ...]] = ()
+    """Names of the library (dense, softmax_cross_entropy), or your own as module:attribute or file.py:attribute: a
+    Layer, a loss with a gradient, or a function without arguments that returns one or (layer, x) or (loss, prediction,
+    target). By default all of the library."""
+    seeds: int = 1
+    """Draws of parameters, inputs and cotangents for each target."""
+    seed: int = 0
+    """The first of them."""
+    most: int = 2000
+    """Elements of a target that numeric derivatives look at one by one; beyond that a sample."""
+    mutants: bool = False
+    """Make deliberately wrong variants of each gradient too, and see that the check catches every one."""
+    html: Path | None = None
+    """A page for the whole report."""
+    shape: str | None = None
+    """Input of a Layer or loss that came alone, such as 8,4, the batch first."""
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
 )
 
 

@@ -129,7 +129,11 @@ def prelu(negative_slope: float = 0.25) -> Layer:
         dslope = jnp.sum(jnp.where(x >= 0, 0, x * dy))
         return {"negative_slope": dslope}, jnp.where(x >= 0, dy, params["negative_slope"] * dy)
 
-    return layer(init, forward, backward, name=name)
+    def per_example(params, x, dy):
+        del params
+        return {"negative_slope": jnp.sum(jnp.where(x >= 0, 0, x * dy), tuple(range(1, x.ndim)))}
+
+    return layer(init, forward, backward, name=name, per_example=per_example)
 
 
 def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:

@@ -1,5 +1,9 @@
 """The fully connected (affine) layer."""
 
+import math
+
+import jax.numpy as jnp
+
 from funcnet import initializers
 from funcnet.checks import check_count, spell
 from funcnet.errors import ShapeError
@@ -33,6 +37,10 @@ def dense(
     ∂y_nk/∂x_nj = W_jk, and so, summing over everything that y reaches,
         dW = xᵀ g,   db = Σ_n g_n,   dx = g Wᵀ.
     Further axes between batch and features count as batch. Kept: x.
+
+    Per example: dW_i = x_iᵀ g_i with the sum over further axes alone, for two axes x_i ⊗ g_i. Its squared norm is
+    Σ_nm (x_in · x_im) (g_in · g_im) over pairs of rows of the example, for two axes ‖x_i‖² ‖g_i‖²; it is computed so
+    where the rows are few against `in` × `features`.
 
     Raises:
         ConfigError: `features` is no positive integer.
@@ -83,7 +91,38 @@ def dense(
             dparams["bias"] = drows.sum(0)
         return dparams, dy @ params["kernel"].T
 
-    return layer(init, forward, backward, name=name)
+    def per_example(params, x, dy):
+        del params
+        rows, drows = _within_examples(x), _within_examples(dy)
+        dparams = {"kernel": jnp.einsum("bni,bnk->bik", rows, drows)}
+        if use_bias:
+            dparams["bias"] = drows.sum(1)
+        return dparams
+
+    def per_example_square(params, x, dy):
+        del params
+        rows, drows = (_within_examples(a).astype(jnp.result_type(float)) for a in (x, dy))
+        n = rows.shape[1]
+        if n * n <= x.shape[-1] * features:
+            square = jnp.sum(_gram(rows) * _gram(drows), (1, 2))
+            square = jnp.maximum(square, 0)  # for n > 1 rounding can make of a norm of 0 a number below it
+        else:
+            square = jnp.sum(jnp.square(jnp.einsum("bni,bnk->bik", rows, drows)), (1, 2))
+        return square + jnp.sum(jnp.square(drows.sum(1)), 1) if use_bias else square
+
+    return layer(
+        init, forward, backward, name=name, per_example=per_example, per_example_square=per_example_square
+    )  # fmt: skip
+
+
+def _within_examples(x):
+    """(batch, …, width) as (batch, n, width)."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+
+
+def _gram(rows):
+    """The products of each example's rows with one another, (batch, n, n)."""
+    return jnp.einsum("bni,bmi->bnm", rows, rows)
 
 
 def _check_input(name, x):

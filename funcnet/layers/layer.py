@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from funcnet.checks import check_choice, check_key
 from funcnet.layers.checks import check_arrays, check_dy, check_empty, check_floating, check_train
-from funcnet.types import BackwardFn, ForwardFn, InitFn, Layer
+from funcnet.types import Array, BackwardFn, ForwardFn, InitFn, Layer, Params, Residuals
 
 __all__ = ["elementwise", "layer", "no_parameters", "parameterless"]
 
@@ -25,6 +25,8 @@ def layer(
     name: str | None = None,
     sublayers: tuple[Layer, ...] = (),
     rebuild: Callable[..., Layer] | None = None,
+    per_example: Callable[[Params, Residuals, Any], Params] | None = None,
+    per_example_square: Callable[[Params, Residuals, Any], Array] | None = None,
 ) -> Layer:
     """Make a `Layer` of its three independent functions; `apply` is `forward` without the residuals.
 
@@ -37,6 +39,10 @@ def layer(
         sublayers: the layers that a container runs.
         rebuild: for a container, the same one around other layers, `(*sublayers) -> Layer`; `layers.map_layers`
             needs it to look inside.
+        per_example: `(params, residuals, dy) -> dparams` without the sum over the batch: a leading batch axis on every
+            leaf. `gradients.per_example` needs it of each plain layer with parameters.
+        per_example_square: `(params, residuals, dy) -> (batch,)`, the squared norm of those, where it is cheaper than
+            they are; `gradients.per_example_norms` takes it.
 
     Raises:
         DtypeError: when the layer is called, if the key is no key, `x` no array, or `train` no bool.
@@ -77,7 +83,9 @@ def layer(
     # The functions carry the layer's name, so that errors, profiles and compiled programs show it.
     for function in (checked_init, apply, checked_forward):
         function.__name__ = function.__qualname__ = label
-    vars(checked_forward).update(sublayers=sublayers, rebuild=rebuild)
+    vars(checked_forward).update(
+        sublayers=sublayers, rebuild=rebuild, per_example=per_example, per_example_square=per_example_square
+    )
     return made
 
 

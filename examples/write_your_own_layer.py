@@ -1,5 +1,5 @@
-"""A layer of your own, its backward pass derived by hand, checked against autodiff and finite differences,
-then trained.
+"""A layer of your own: its backward derived by hand, a mistake found and placed, the check itself put to the test, then
+training.
 
 The gated linear unit, y = a ⊙ s with a = x W, s = σ(x V) (Dauphin, Fan, Auli, Grangier, "Language Modeling with Gated
 Convolutional Networks", 2017). Write g = ∂L/∂y and b = x V, for which s′ = s (1 − s):
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import funcnet as fn
 
 
-def gated(features):
+def gated(features, slope=lambda s: s * (1 - s)):
     kernel_init = fn.initializers.lecun_normal()
 
     def init(key, x):
@@ -28,15 +28,28 @@ def gated(features):
 
     def backward(params, residuals, dy):
         x, a, s = residuals
-        da, db = dy * s, dy * a * s * (1 - s)
+        da, db = dy * s, dy * a * slope(s)
         return {"value": x.T @ da, "gate": x.T @ db}, da @ params["value"].T + db @ params["gate"].T
 
     return fn.layers.layer(init, forward, backward, name=f"gated({features})")
 
 
-report = fn.checking.check_gradients(gated(4), jax.ShapeDtypeStruct((5, 3), jnp.float32))
+x = jax.ShapeDtypeStruct((5, 3), jnp.float32)
+
+print("With s for s (1 − s) in the slope of the gate, somewhere in a model:\n")
+mistaken = gated(4, slope=lambda s: s)
+report = fn.checking.check_gradients(
+    fn.layers.serial(fn.layers.dense(3), mistaken, fn.layers.tanh()), x, modes=("training",)
+)
+print(report)  # value is right, gate and what lies below are wrong, and the layer is named
+assert report.located == ("serial[1] gated(4)",)
+
+print("\nWith the derivation above:\n")
+report = fn.checking.check_gradients(gated(4), x, modes=("training",))
 print(report)
 report.raise_if_failed()
+
+print("\nWould the check have seen other mistakes?", fn.checking.mutation_score(gated(4), x, modes=("training",)))
 
 train, held_out = fn.data.split(*fn.data.digits())
 model, loss = fn.layers.serial(gated(64), fn.layers.dense(10)), fn.losses.softmax_cross_entropy

@@ -1,0 +1,245 @@
+"""Deliberately wrong backwards, and how many of them the check catches.
+
+A checker is worth what it catches. `mutants` plants one mistake at a time into a gradient that is right, and
+`mutation_score` counts those that the judge of `check_gradients` finds. A mutant whose gradient is the right one on
+every draw (a sign flipped in a gradient that is zero, a mean over a batch of one) is *equivalent*: nobody could tell it
+apart, so it counts neither as caught nor as missed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.checking.judging import agree, rounding_floor
+from funcnet.checking.mistakes import IN_THE_GRADIENT, IN_WHAT_IS_READ, in_the_formula, wrong_formula
+from funcnet.checking.subjects import QUICKLY, Point, Subject, by_hand, is_floating, run, subjects_of
+from funcnet.checks import check_count
+from funcnet.layers import layer as make_layer
+from funcnet.trees import flatten_with_paths
+from funcnet.types import Layer
+
+__all__ = ["Mutant", "Score", "mutants", "mutation_score"]
+
+SAME = 1e-13  # gradients nearer than this differ by rounding: a sum in another order, say
+
+
+class Mutant(NamedTuple):
+    """A layer or loss that is right but for one mistake in its gradient."""
+
+    mistake: str
+    target: Any
+
+
+class Score(NamedTuple):
+    """What became of the mutants of one target."""
+
+    name: str
+    caught: int
+    missed: tuple[str, ...]  #: the mistakes not caught on some draw on which they change the gradient
+    equivalent: tuple[str, ...]  #: the mistakes that change it on no draw
+
+    @property
+    def made(self) -> int:
+        """How many mutants can be told from the right one."""
+        return self.caught + len(self.missed)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of these were caught."""
+        return not self.missed
+
+    def __str__(self) -> str:
+        missed = f"; missed: {', '.join(self.missed)}" if self.missed else ""
+        return f"{self.name}: {self.caught} of {self.made} mutants caught, {len(self.equivalent)} equivalent{missed}"
+
+
+def mutants(
+    target: Layer | Callable[..., Any], x: Any, y: Any = None, *, mode: str = "training", seed: int = 0
+) -> tuple[Mutant, ...]:
+    """Mutants of a layer or a loss, one mistake each.
+
+    The mistakes: an array of the gradient zeroed, one element of it zeroed, scaled by 1.001, with its sign flipped,
+    divided by the batch size, transposed, reversed, averaged, with noise of 10⁻³; residuals of another example or of
+    another batch, one of them zeroed, masks inverted; dy ignored, shuffled, or without the first example; a term of
+    the formula left out, a sum over the wrong axis. Those that the shapes allow are made.
+
+    Args:
+        target, x, y: as for `check_gradients`.
+        mode: of a layer; what it keeps for its backward may depend on it.
+        seed: of the draw on which the backward is traced.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> made = fn.checking.mutants(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32))
+    >>> len(made), made[0].mistake, made[-1].mistake
+    (16, 'x: zeroed', 'second term of sum 1 left out')
+    """
+    with jax.enable_x64(True):
+        (subject,) = subjects_of(target, [mode], y)
+        point = subject.draw(seed, x, y, None, None)
+        kinds = _of_layer(target, mode, point) if isinstance(target, Layer) else _of_loss(target, point)
+        return tuple(Mutant(mistake, wrong) for mistake, wrong in kinds)
+
+
+def mutation_score(
+    target: Layer | Callable[..., Any],
+    x: Any,
+    y: Any = None,
+    *,
+    modes: Sequence[str] = ("evaluation", "training"),
+    seeds: int = 20,
+    seed: int = 0,
+    tolerance: float = 1e-10,
+) -> Score:
+    """How many mutants of a layer or loss the judge of `check_gradients` catches, against autodiff in float64.
+
+    A mutant counts as caught if it is caught on every draw on which it changes the gradient.
+
+    Args:
+        target, x, y, modes, seed, tolerance: as for `check_gradients`.
+        seeds: draws of parameters, inputs, cotangents and keys, for each mode.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> print(fn.checking.mutation_score(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32), seeds=2))
+    softmax(): 32 of 32 mutants caught, 0 equivalent
+    """
+    check_count("mutation_score", "seeds", seeds)
+    fates: dict[str, list[str]] = {"caught": [], "missed": [], "equivalent": []}
+    with jax.enable_x64(True):
+        subjects = subjects_of(target, modes, y)
+        for subject in subjects:
+            made = mutants(target, x, y, mode=subject.mode, seed=seed)
+            draws = [subject.draw(draw, x, y, None, None) for draw in range(seed, seed + seeds)]
+            for mutant, fate in zip(made, _fates(subject, made, draws, tolerance), strict=True):
+                fates[fate].append(f"{subject.mode} {mutant.mistake}".strip())
+    return Score(subjects[0].name, len(fates["caught"]), tuple(fates["missed"]), tuple(fates["equivalent"]))
+
+
+def _fates(subject: Subject, made: Sequence[Mutant], points: Sequence[Point], tolerance: float) -> list[str]:
+    """What becomes of each mutant over the points: "caught", "missed" or "equivalent"."""
+    wrong = jax.jit(
+        lambda point: [by_hand(mutant.target, subject.mode, point) for mutant in made], compiler_options=QUICKLY
+    )
+    differs, missed = np.zeros(len(made), bool), np.zeros(len(made), bool)
+    for point in points:
+        right, reference = subject.both(point)
+        floor = rounding_floor(point)
+        for i, gradient in enumerate(wrong(point)):
+            if not _same(gradient, right, SAME, floor):
+                differs[i] = True
+                missed[i] |= _same(gradient, reference, tolerance, floor)
+    return [str(fate) for fate in np.where(differs, np.where(missed, "missed", "caught"), "equivalent")]
+
+
+def _same(a, b, tolerance, floor):
+    """Whether two gradients agree in every leaf."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(agree(np.asarray(a), np.asarray(b), tolerance, floor) for a, b in pairs)
+
+
+def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
+    params, dy = point.variables["params"], point.dy
+    residuals = jax.eval_shape(lambda point: run(layer.forward, mode, point, point.variables)[2], point)
+    batch = dy.shape[0] if dy.ndim else 1
+    dparams, dx = jax.eval_shape(layer.backward, params, residuals, dy)
+
+    def mutant(backward, forward=layer.forward):
+        return make_layer(layer.init, forward, backward, name=layer.name)
+
+    def as_tree(dparams, dx):
+        return {"params": dparams} | ({} if dx is None else {"x": dx})
+
+    for path, mistake, change in _in_leaves(as_tree(dparams, dx), batch):
+
+        def backward(params, residuals, dy, change=change):
+            wrong = change(as_tree(*layer.backward(params, residuals, dy)))
+            return wrong["params"], wrong.get("x")
+
+        yield f"{path}: {mistake}", mutant(backward)
+
+    for mistake, read in _in_what_is_read(residuals):
+        if _fits(read, residuals, dy):
+            yield mistake, mutant(lambda params, residuals, dy, read=read: layer.backward(params, *read(residuals, dy)))
+
+    def stale(params, state, x, *, key=None, train=False):
+        """The residuals of another batch."""
+        y, new_state, _ = layer.forward(params, state, x, key=key, train=train)
+        before = 0.9 * x if is_floating(x) else jnp.roll(x, 1, 0)
+        key = None if key is None else jax.random.fold_in(key, 1)
+        return y, new_state, layer.forward(params, state, before, key=key, train=train)[2]
+
+    if jax.tree.leaves(residuals):
+        yield "residuals stale", mutant(layer.backward, stale)
+
+    for mistake in in_the_formula(layer.backward, params, residuals, dy):
+        yield mistake.name, mutant(wrong_formula(layer.backward, mistake))
+
+
+def _of_loss(loss, point) -> Iterator[tuple[str, Any]]:
+    """Of a loss of a prediction and a target, or of a penalty or function of one tree."""
+    first = point.variables["prediction"] if point.constants else point.variables
+    batch = first.shape[0] if point.constants and first.ndim else 1
+
+    def mutant(gradient):
+        def wrong(*args, **options):
+            return loss(*args, **options)
+
+        vars(wrong)["gradient"] = gradient
+        wrong.__name__ = loss.__name__
+        return wrong
+
+    for path, mistake, change in _in_leaves(first, batch):
+        yield (
+            f"{path or 'prediction'}: {mistake}",
+            mutant(lambda *args, change=change, **options: change(loss.gradient(*args, **options))),
+        )  # fmt: skip
+
+    if point.constants:
+        yield "sum for the mean", mutant(lambda p, t, **options: batch * loss.gradient(p, t, **options))
+        yield "prediction stale", mutant(lambda p, t, **options: loss.gradient(0.9 * p, t, **options))
+        shuffled = lambda p, t, **options: loss.gradient(p, jnp.roll(t, 1, 0), **options)  # noqa: E731
+        yield "targets shuffled", mutant(shuffled)
+
+    def formula(rest, options):
+        return lambda first: loss.gradient(first, *rest, **options)
+
+    for mistake in in_the_formula(formula(point.constants, {}), first):
+
+        def gradient(first, *rest, mistake=mistake, **options):
+            return wrong_formula(formula(rest, options), mistake)(first)
+
+        yield mistake.name, mutant(gradient)
+
+
+def _in_leaves(gradient, batch):
+    """`(path, mistake, change of the tree)` for each floating leaf and each mistake that fits its shape."""
+    structure = jax.tree.structure(gradient)
+    for i, (path, leaf) in enumerate(flatten_with_paths(gradient)):
+        for mistake, change in IN_THE_GRADIENT.items():
+            if leaf.size and _fits(lambda g, change=change: change(g, batch), leaf):
+
+                def changed(tree, i=i, change=change):
+                    leaves = jax.tree.leaves(tree)
+                    return jax.tree.unflatten(structure, [*leaves[:i], change(leaves[i], batch), *leaves[i + 1 :]])
+
+                yield path, mistake, changed
+
+
+def _in_what_is_read(residuals):
+    yield from IN_WHAT_IS_READ.items()
+    leaves, structure = jax.tree.flatten(residuals)
+    for i, leaf in enumerate(leaves):
+        if is_floating(leaf) and leaf.size:
+
+            def zeroed(residuals, dy, i=i):
+                leaves = jax.tree.leaves(residuals)
+                return jax.tree.unflatten(structure, [*leaves[:i], 0 * leaves[i], *leaves[i + 1 :]]), dy
+
+            yield f"residual {i} zeroed", zeroed
+
+
+def _fits(change, *args):
+    """Whether a mistake can be made in arrays of these shapes."""
+    return jax.eval_shape(change, *args) is not None

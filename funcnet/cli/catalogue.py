@@ -1,0 +1,147 @@
+"""What `funcnet check` looks at when it is given no target: every layer, model, loss and penalty of the library, once
+in each form whose mathematics differ."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import gradients, layers, losses, models
+
+__all__ = ["CATALOGUE", "Entry"]
+
+
+class Entry(NamedTuple):
+    """A target with an input, as `check_gradients` takes them."""
+
+    target: Any  #: a layer, a loss, or a penalty
+    x: Any  #: the input; for a loss the prediction, for a penalty the parameters
+    y: Any = None  #: the target of a loss
+    engines: tuple[str, ...] = ("backprop", "autodiff", "numeric")
+
+
+def _layer(layer, *sizes):
+    return Entry(layer, jax.ShapeDtypeStruct(sizes or (3, 4), jnp.float32))
+
+
+def _straight_through(layer):
+    """A layer whose backward is no derivative on purpose: numeric ones say nothing of it."""
+    return _layer(layer)._replace(engines=("backprop", "autodiff"))
+
+
+def _own_layer():
+    """y = a ⊙ x, made with `layers.layer`. With g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x."""
+
+    def init(key, x):
+        return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
+
+    def forward(params, state, x, *, key=None, train=False):
+        return params["scale"] * x, state, x
+
+    def backward(params, x, dy):
+        return {"scale": (dy * x).sum(0)}, params["scale"] * dy
+
+    return layers.layer(init, forward, backward, name="scale()")
+
+
+def _wave():
+    """y = sin(a x), whose backward pass is left to autodiff."""
+
+    def apply(params, state, x, *, key=None, train=False):
+        return jnp.sin(params["scale"] * x), state
+
+    return gradients.automatic(lambda key, x: ({"scale": jnp.ones((), x.dtype)}, ()), apply, name="wave()")
+
+
+_block = layers.serial(layers.dense(4), layers.tanh())
+_noisy = layers.serial(layers.dense(4), layers.dropout(0.3))
+
+LAYERS = {
+    "identity": _layer(layers.identity()),
+    "flatten": _layer(layers.flatten(), 3, 2, 4),
+    "reshape": _layer(layers.reshape((2, -1)), 3, 4, 2),
+    "dense": _layer(layers.dense(2)),
+    "dense_no_bias": _layer(layers.dense(2, use_bias=False)),
+    "dense_sequence": _layer(layers.dense(2), 3, 2, 4),
+    "dropout": _layer(layers.dropout(0.4)),
+    "sigmoid": _layer(layers.sigmoid()),
+    "tanh": _layer(layers.tanh()),
+    "relu": _layer(layers.relu()),
+    "leaky_relu": _layer(layers.leaky_relu(0.3)),
+    "prelu": _layer(layers.prelu()),
+    "rrelu": _layer(layers.rrelu()),
+    "elu": _layer(layers.elu(2.0)),
+    "silu": _layer(layers.silu()),
+    "softplus": _layer(layers.softplus(3.0)),
+    "log_sigmoid": _layer(layers.log_sigmoid()),
+    "gelu": _layer(layers.gelu()),
+    "gelu_tanh": _layer(layers.gelu(approximate=True)),
+    "binary_step": _layer(layers.binary_step()),
+    "binary_step_identity": _straight_through(layers.binary_step("identity")),
+    "binary_step_clip": _straight_through(layers.binary_step("clip")),
+    "softmax": _layer(layers.softmax()),
+    "softmax_axis": _layer(layers.softmax(axis=1), 3, 2, 4),
+    "log_softmax": _layer(layers.log_softmax()),
+    "log_softmax_axis": _layer(layers.log_softmax(axis=1), 3, 2, 4),
+    "serial": _layer(layers.serial(_block, layers.dropout(0.3), layers.dense(2))),
+    "residual": _layer(layers.residual(_noisy)),
+    "residual_shortcut": _layer(layers.residual(_block, layers.dense(4, use_bias=False)), 3, 2),
+    "parallel": _layer(layers.parallel(_noisy, layers.dense(4))),
+    "parallel_concatenate": _layer(layers.parallel(_noisy, layers.dense(2), combine="concatenate")),
+    "repeat": _layer(layers.repeat(_noisy, 3)),
+    "recompute": _layer(layers.recompute(_noisy)),
+    "layer": _layer(_own_layer()),
+    "parameterless": _layer(
+        layers.parameterless(lambda x, *, key, train: (x * x, x), lambda x, dy: 2 * x * dy, name="square()")
+    ),
+    "elementwise": _layer(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x), keep="x", name="arctan()")),
+    "automatic": _layer(_wave()),
+    "automatic_function": _layer(gradients.automatic_function(jnp.sin)),
+    "linear": _layer(models.linear(3)),
+    "mlp": _layer(models.mlp((5, 2), dropout=0.2)),
+    "sigmoid_network": _layer(models.sigmoid_network((5, 2))),
+}
+
+_random = np.random.default_rng(0)
+_numbers, _goals = _random.normal(size=(2, 5, 4))
+_between = _random.uniform(0.1, 0.9, (5, 4))
+_yes_no = _random.integers(0, 2, (5, 4))
+_labels = _random.integers(0, 4, 5)
+_shares = _random.dirichlet(np.ones(4), 5)
+_log_shares = np.log(_random.dirichlet(np.ones(4), 5))
+
+LOSSES = {
+    "mean_squared_error": Entry(losses.mean_squared_error, _numbers, _goals),
+    "half_squared_error": Entry(losses.half_squared_error, _numbers, _goals),
+    "mean_absolute_error": Entry(losses.mean_absolute_error, _numbers, _goals),
+    "root_mean_squared_error": Entry(losses.root_mean_squared_error, _numbers, _goals),
+    "smooth_l1": Entry(losses.partial(losses.smooth_l1, beta=0.4), _numbers, _goals),
+    "huber": Entry(losses.partial(losses.huber, delta=0.6), _numbers, _goals),
+    "log_cosh": Entry(losses.log_cosh, _numbers, _goals),
+    "binary_cross_entropy": Entry(losses.binary_cross_entropy, _between, _yes_no),
+    "binary_cross_entropy_with_logits": Entry(losses.binary_cross_entropy_with_logits, _numbers, _yes_no),
+    "binary_cross_entropy_with_logits_weighted": Entry(
+        losses.partial(losses.binary_cross_entropy_with_logits, pos_weight=3.0, label_smoothing=0.2), _numbers, _between
+    ),
+    "softmax_cross_entropy": Entry(losses.softmax_cross_entropy, _numbers, _labels),
+    "softmax_cross_entropy_smoothed": Entry(
+        losses.partial(losses.softmax_cross_entropy, label_smoothing=0.1), _numbers, _labels
+    ),
+    "softmax_cross_entropy_shares": Entry(losses.softmax_cross_entropy, _numbers, _shares),
+    "negative_log_likelihood": Entry(losses.negative_log_likelihood, _log_shares, _labels),
+    "negative_log_likelihood_shares": Entry(losses.negative_log_likelihood, _log_shares, _shares),
+    "multiclass_hinge": Entry(losses.multiclass_hinge, _numbers, _labels),
+    "multiclass_hinge_crammer_singer": Entry(
+        losses.partial(losses.multiclass_hinge, variant="crammer_singer", margin=1.5), _numbers, _labels
+    ),
+}
+
+_params = {"bias": _numbers[0], "kernel": _numbers}
+
+PENALTIES = {
+    "l1_penalty": Entry(losses.partial(losses.l1_penalty, strength=0.5), _params),
+    "l2_penalty": Entry(losses.partial(losses.l2_penalty, strength=0.5), _params),
+}
+
+CATALOGUE = LAYERS | LOSSES | PENALTIES

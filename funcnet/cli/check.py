@@ -1,0 +1,148 @@
+"""`funcnet check`: every target's gradient compared, a line for each, and all about those that fail."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from funcnet import checking, plotting
+from funcnet.checking.page import Outcome, headed, page
+from funcnet.cli import options
+from funcnet.cli.catalogue import CATALOGUE, Entry
+from funcnet.cli.targets import parse_shape, resolve
+from funcnet.errors import ConfigError, MissingExtraError, StructureError
+from funcnet.types import Layer
+
+__all__ = ["check"]
+
+
+def check(chosen: options.Check) -> int:
+    """Check the targets, show what came out, and return the exit code."""
+    shape = None if chosen.shape is None else parse_shape(chosen.shape)
+    if shape is not None and all(target in CATALOGUE for target in chosen.targets):
+        raise ConfigError(
+            f"--shape {chosen.shape}: expected a TARGET of your own, module:attribute; the library's have their shapes."
+        )
+    if chosen.html is not None:
+        _check_place(chosen.html)
+    entries = {target: resolve(target, shape) for target in chosen.targets or CATALOGUE}
+    with nullcontext() if chosen.targets else _unoptimized():
+        outcomes = [_outcome(name, entry, chosen) for name, entry in _with_progress(entries)]
+    _show(outcomes)
+    if chosen.html is not None:
+        _write_page(outcomes, chosen.html)
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _check_place(path: Path) -> None:
+    """Whether the page can be written is asked before the work is done."""
+    if path.is_dir():
+        raise ConfigError(f"--html {path}: expected a file, got a folder; add a name, {path / 'gradients.html'}.")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"--html {path}: expected a folder that exists; make {path.parent} first.")
+
+
+@contextmanager
+def _unoptimized() -> Iterator[None]:
+    """XLA without its optimizations: the library's targets are tiny, and compiling them takes longer than running."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
+    """What checking one target gives. A gradient that lacks leaves is wrong; other errors are the user's to see."""
+    target, x, y, engines = entry
+    modes = _modes(target, x) if isinstance(target, Layer) else ("evaluation",)
+    try:
+        report = checking.check_gradients(
+            target, x, y, engines=engines, modes=modes, seeds=chosen.seeds, seed=chosen.seed, most=chosen.most
+        )
+    except StructureError as error:
+        return Outcome(name, problem=str(error))
+    if not chosen.mutants:
+        return Outcome(name, report)
+    return Outcome(name, report, checking.mutation_score(target, x, y, modes=modes, seed=chosen.seed))
+
+
+def _modes(layer: Layer, x: Any) -> tuple[str, ...]:
+    """Both modes, or only training where the layer computes the same in both."""
+
+    def trace(train):
+        def run(key):
+            params, state = layer.init(key, x)
+            y, state, residuals = layer.forward(params, state, jnp.zeros(x.shape, x.dtype), key=key, train=train)
+            return state, layer.backward(params, residuals, jnp.ones_like(y))
+
+        return str(jax.make_jaxpr(run)(jax.random.key(0)))
+
+    with jax.enable_x64(True):  # x may hold float64
+        return ("training",) if trace(True) == trace(False) else ("evaluation", "training")
+
+
+def _with_progress(entries: dict[str, Entry]) -> Iterable[tuple[str, Entry]]:
+    """The entries, while a bar shows them on a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        return entries.items()
+    return _behind_a_bar(entries, console)
+
+
+def _behind_a_bar(entries: dict[str, Entry], console: Console) -> Iterator[tuple[str, Entry]]:
+    columns = (TextColumn("{task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(entries))
+        for name, entry in entries.items():
+            progress.update(task, description=name)
+            yield name, entry
+            progress.advance(task)
+
+
+def _show(outcomes: list[Outcome]) -> None:
+    """The table, then those that fail in full, then the verdict."""
+    table = Table(title="largest error of the gradient by hand", title_justify="left", box=box.SIMPLE_HEAD)
+    headings, lines = headed(outcomes)
+    for heading in headings:
+        left = heading in ("", "target")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    for outcome, line in zip(outcomes, lines, strict=True):
+        table.add_row(*line, style="" if outcome.ok else "bold red")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has room for the longest name
+    console.print(table)
+    for outcome in outcomes:
+        if not outcome.ok:
+            print("\n".join([f"\n{outcome.name}", *_about(outcome)]))
+    wrong = sum(not outcome.ok for outcome in outcomes)
+    print(f"{wrong} of {len(outcomes)} failed" if wrong else f"all {len(outcomes)} agree")
+
+
+def _about(outcome: Outcome) -> Iterator[str]:
+    if outcome.problem:
+        yield outcome.problem
+    if outcome.report is not None and not outcome.report.ok:
+        yield str(outcome.report)
+    if outcome.score is not None:
+        yield from (f"missed mutant: {mistake}" for mistake in outcome.score.missed)
+
+
+def _write_page(outcomes: list[Outcome], path: Path) -> None:
+    """The page, with a picture where matplotlib is installed."""
+    reports = {outcome.name: outcome.report for outcome in outcomes if outcome.report is not None}
+    try:
+        figure = plotting.gradient_errors(reports if len(reports) > 1 else next(iter(reports.values())))
+    except (MissingExtraError, StopIteration):
+        figure = None
+    path.write_text(page(outcomes, figure), encoding="utf-8")
+    print(f"page: {path}")

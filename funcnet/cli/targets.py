@@ -1,0 +1,147 @@
+"""What the user means by a TARGET of `funcnet check`: a row of the catalogue, or something of his own."""
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+import traceback
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.cli.catalogue import CATALOGUE, Entry
+from funcnet.errors import ConfigError
+from funcnet.types import Layer
+
+__all__ = ["parse_shape", "resolve"]
+
+RETURNS = "a Layer, a loss with a gradient, or a tuple (layer, x) or (loss, prediction, target)"
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`"8,4"` -> `(8, 4)`.
+
+    Raises:
+        ConfigError: anything but positive integers between commas.
+
+    >>> parse_shape("8,4")
+    (8, 4)
+    """
+    words = text.split(",")
+    if not all(word.strip().isascii() and word.strip().isdigit() and int(word) > 0 for word in words):
+        raise ConfigError(f"--shape {text}: expected positive integers between commas, the batch first: --shape 8,4.")
+    return tuple(map(int, words))
+
+
+def resolve(target: str, shape: tuple[int, ...] | None) -> Entry:
+    """The target and its input.
+
+    Args:
+        target: a name in the catalogue, `module:attribute`, or `path/to/file.py:attribute`.
+        shape: of the input, where the attribute is a layer or a loss alone.
+
+    Raises:
+        ConfigError: no such name, module, file or attribute; code that raises on import; something that has no
+            gradient to check; no shape where one is needed.
+    """
+    if ":" not in target:
+        if target not in CATALOGUE:
+            near = difflib.get_close_matches(target, CATALOGUE, n=1)
+            hint = f"did you mean {near[0]}?" if near else "write your own as module:attribute or file.py:attribute."
+            raise ConfigError(f"{target}: expected a layer, model, loss or penalty of the library; {hint}")
+        return CATALOGUE[target]
+    place, _, name = target.rpartition(":")
+    folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+    sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` have it
+    try:
+        found = _attribute(target, _module(target, place), name)
+        if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):
+            found = _call(target, found)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{target}: expected it to import and run, got {type(error).__name__}: {error}{_line(error, folder)}; "
+            "mend that first."
+        ) from error
+    return _entry(target, found, shape)
+
+
+def _line(error: Exception, folder: Path) -> str:
+    """The last line of the user's own that was running; a syntax error says its own."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _module(target: str, place: str) -> ModuleType:
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise ConfigError(f"{target}: expected a file, got {place}, which is none; give the path from here.")
+        # Its own name could be that of another module, json say; dataclasses need to find it in sys.modules.
+        name = f"funcnet_check_{Path(place).stem}"
+        loader = SourceFileLoader(name, str(Path(place).resolve()))
+        module = sys.modules[name] = ModuleType(name)
+        loader.exec_module(module)
+        return module
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"{target}: expected a module, got {place}, and there is no module {error.name} here; "
+            "run where it can be imported, or give the file as path/to/file.py:attribute."
+        ) from error
+
+
+def _attribute(target: str, module: ModuleType, name: str) -> Any:
+    try:
+        return functools.reduce(getattr, name.split("."), module)
+    except AttributeError as error:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(public) or 'no public names'}."
+        raise ConfigError(f"{target}: expected an attribute of the module, got {name!r}; {hint}") from error
+
+
+def _call(target: str, function: Any) -> Any:
+    """What the function returns; it must need no arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{target}: expected a function without arguments, got one that takes {inspect.signature(function)}; "
+            f"write one that returns {RETURNS}."
+        ) from error
+    return function()
+
+
+def _entry(target: str, found: Any, shape: tuple[int, ...] | None) -> Entry:
+    match found:
+        case Layer():
+            return Entry(found, _drawn(target, "a Layer", "(layer, x)", shape))
+        case (Layer(), x):
+            return Entry(found[0], x)
+        case (loss, x) if hasattr(loss, "gradient"):
+            return Entry(loss, x)
+        case (loss, prediction, goal) if hasattr(loss, "gradient"):
+            return Entry(loss, prediction, goal)
+    if not hasattr(found, "gradient"):
+        raise ConfigError(f"{target}: expected {RETURNS}, or a function that returns one, got {found!r}.")
+    x = _drawn(target, "a loss", "(loss, prediction, target)", shape)
+    return Entry(found, x, np.random.default_rng(0).normal(size=x.shape))
+
+
+def _drawn(target: str, what: str, tuple_: str, shape: tuple[int, ...] | None) -> jax.ShapeDtypeStruct:
+    if shape is None:
+        raise ConfigError(
+            f"{target}: {what} alone needs the shape of its input, the batch first: add --shape 8,4; "
+            f"or name a function that returns {tuple_}."
+        )
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -1,0 +1,113 @@
+"""The hand-derived backward as the rule that `jax.grad` follows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from funcnet.errors import ForwardModeError
+from funcnet.layers.checks import check_arrays, check_train
+from funcnet.types import Layer
+
+__all__ = ["as_custom_vjp"]
+
+
+def as_custom_vjp(layer: Layer) -> Layer:
+    """The same layer, whose `apply` carries its hand-derived backward as `jax.custom_vjp`.
+
+    So `jax.grad` and `jax.vjp` of `apply` run `backward`, and nothing is differentiated by jax. The other three
+    functions stay as they are. Containers run their layers' `forward`, so wrap the outermost layer, the model, once;
+    `layers.map_layers` unwraps it.
+
+    Reverse mode only: a backward computes gᵀ J from g, while forward mode needs J v. A gradient, once taken, may be
+    differentiated again in either mode: `jax.hessian`, `jax.jacrev(jax.grad(…))`, `jax.jvp` of a gradient. No gradient
+    flows through the state, neither into the old one nor from the new one.
+
+    Within `jax.shard_map` let the params vary first, as `jax.lax.pcast(params, axis, to="varying")` does, and sum their
+    gradients with `jax.lax.psum`: a backward knows of its own device only.
+
+    Check a layer before it is wrapped: afterwards `apply` and `backward` have one gradient, and agree even if it is
+    wrong.
+
+    Raises:
+        ForwardModeError: under `jax.jvp`, `jax.jacfwd` or the function that `jax.linearize` returns: where `apply` is
+            called if nothing is compiled, else when the enclosing `jax.jit` compiles.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> def backward(params, x, dy):
+    ...     return (), jnp.clip(2 * x * dy, -1, 1)
+    >>> def square(params, state, x, *, key=None, train=False):
+    ...     return x * x, state, x
+    >>> gentle = fn.layers.layer(fn.layers.no_parameters, square, backward, name="gentle_square()")
+    >>> objective = lambda x, layer: layer.apply((), (), x)[0].sum()
+    >>> jax.grad(objective)(jnp.array([0.25, 3.0]), gentle)
+    Array([0.5, 6. ], dtype=float32)
+    >>> jax.grad(objective)(jnp.array([0.25, 3.0]), fn.gradients.as_custom_vjp(gentle))
+    Array([0.5, 1. ], dtype=float32)
+    """
+    runs = {train: _with_rule(layer, train) for train in (False, True)}
+    guard = _guard(layer.name)
+
+    def apply(params, state, x, *, key=None, train=False):
+        check_arrays(layer.name, "x", x)
+        check_train(layer.name, train)
+        params, state, x = jax.tree.map(guard, (params, state, x))
+        return runs[train](params, state, x, key)
+
+    apply.__name__ = apply.__qualname__ = layer.name
+    return Layer(layer.init, apply, layer.forward, layer.backward)
+
+
+def _with_rule(layer, train):
+    @jax.custom_vjp
+    def run(params, state, x, key):
+        return layer.apply(params, state, x, key=key, train=train)
+
+    def forward(params, state, x, key):
+        y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
+        return (y, new_state), (params, residuals)
+
+    def backward(kept, cotangents):
+        dy = jax.tree.map(jnp.asarray, cotangents[0])  # NumPy's are handed on as they are
+        dparams, dx = layer.backward(*kept, dy)
+        return dparams, None, dx, None  # None is zero: for the state, for the key, and for x of integers
+
+    run.defvjp(forward, backward)
+    return run
+
+
+# What custom_vjp makes of a tangent is an operation that can be transposed, which is reverse mode, but not run. JAX's
+# error for running it names neither layer nor remedy, so the tangents first pass an identity of the same kind.
+
+
+def _guard(name):
+    """The identity, for numbers whose tangents can only be transposed."""
+
+    @jax.custom_jvp
+    def guard(leaf):
+        return leaf
+
+    @guard.defjvp
+    def _(primals, tangents):
+        # Not guard(primals[0]), because the gradient may be differentiated once more in forward mode.
+        return primals[0], _transpose_only.bind(tangents[0], name=name)
+
+    return lambda leaf: guard(leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+
+def _refuse(*_: Any, name: str, **__: Any) -> Any:
+    raise ForwardModeError(
+        f"{name}: expected reverse mode, such as jax.grad, jax.vjp or jax.jacrev, got forward mode, such as jax.jvp, "
+        "jax.jacfwd or jax.linearize; as_custom_vjp carries a hand-derived backward, which defines reverse mode only: "
+        "use apply of the layer that as_custom_vjp was given."
+    )
+
+
+_transpose_only = Primitive("funcnet_transpose_only")
+_transpose_only.def_impl(_refuse)
+_transpose_only.def_abstract_eval(lambda tangent, *, name: tangent)
+ad.deflinear2(_transpose_only, lambda cotangent, _, *, name: [cotangent])
+batching.primitive_batchers[_transpose_only] = _refuse
+mlir.register_lowering(_transpose_only, _refuse)

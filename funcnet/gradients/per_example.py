@@ -1,0 +1,171 @@
+"""Per-example gradients: one gradient an example, from one forward and one backward pass of the whole batch.
+
+A layer that gives each example its own output knows from its residuals and dy what each contributed to the
+parameters; its own backward only adds that up. So each layer with parameters has, beside its backward, a rule without
+the sum, and the containers' backwards carry what the rules return as they carry dparams.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.errors import ConfigError
+from funcnet.gradients.engines import hand_gradient, unpack
+from funcnet.layers.combinators import map_layers
+from funcnet.trees import check_same_structure
+from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
+
+__all__ = ["per_example", "per_example_norms"]
+
+
+def per_example(model: Layer, loss: LossFn) -> GradientFn:
+    """An engine whose gradients have a leading batch axis: row i of each leaf is the gradient of example i's own loss.
+
+    Args:
+        model: a layer. Each of its layers with parameters needs a rule, `layers.layer(…, per_example=…)`, as all of
+            the library's have.
+        loss: one with a hand-derived gradient, one of `funcnet.losses` or your own.
+
+    Returns:
+        `(params, state, batch, key=None) -> Gradient(loss, grads, state, prediction)` in which `loss` is (batch,) and
+        a leaf of `grads` (batch, *shape of the parameter), within `layers.repeat` too. Use it under `jax.jit`.
+
+    L_i is the loss of example i as a batch of its own, the mean over its own marked values. With equally many of
+    them in each example, L = (1/n) Σ_i L_i, and so ∂L/∂θ = (1/n) Σ_i ∂L_i/∂θ: the mean of the gradients is the
+    gradient of the mean. The model runs on the batch as a whole, in training mode, with the batch's key.
+
+    Derivation. Let y_i depend on x_i and θ alone, and g_i = ∂L_i/∂y_i. For ∂/∂θ Σ_i L_i every backward sums over the
+    examples what each y_i says of θ. Without that sum the terms themselves are the gradients of the L_i, from the same
+    residuals: for `dense`, xᵀ g = Σ_i x_i ⊗ g_i gives x_i ⊗ g_i. Layers that mix examples have no such gradients.
+
+    Raises:
+        ConfigError: the loss has no hand-derived gradient; or, when it runs, a layer has parameters and no rule.
+        StructureError: when it runs, a rule's result is not like the parameters with a leading batch axis.
+
+    References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> gradient = fn.gradients.per_example(fn.layers.dense(1, use_bias=False), fn.losses.mean_squared_error)
+    >>> batch = (jnp.array([[3.0], [1.0]]), jnp.array([[5.0], [0.0]]))
+    >>> one_each = gradient({"kernel": jnp.array([[2.0]])}, (), batch)
+    >>> one_each.loss, one_each.grads["kernel"].ravel()
+    (Array([1., 4.], dtype=float32), Array([6., 4.], dtype=float32))
+    """
+    run = _engine("per_example", model, loss, _batch_last)
+
+    def gradient(params, state, batch, key=None, /):
+        values, grads, new_state, prediction = run(params, state, batch, key)
+        grads = jax.tree.map(lambda p, g: _batch_first(p, g, len(values)), params, grads)
+        return Gradient(values, grads, new_state, prediction)
+
+    return gradient
+
+
+def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Batch, Key | None], Array]:
+    """The norm of each example's gradient over all parameters, ‖∂L_i/∂θ‖, in JAX's default float dtype.
+
+    `dense` computes it from x and dy without making the gradients; other layers make their own, one layer at a time.
+
+    Args, Raises: as for `per_example`.
+
+    Returns:
+        `(params, state, batch, key=None) -> norms`, of shape (batch,).
+
+    Derivation. ‖∂L_i/∂θ‖² = Σ_layers ‖∂L_i/∂θ_layer‖², and for a product ‖x_i ⊗ g_i‖² = ‖x_i‖² ‖g_i‖².
+
+    References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> norms = fn.gradients.per_example_norms(fn.layers.dense(1), fn.losses.mean_squared_error)
+    >>> params = {"kernel": jnp.array([[2.0]]), "bias": jnp.array([0.0])}
+    >>> norms(params, (), (jnp.array([[0.75], [0.0]]), jnp.array([[-0.5], [3.0]])))
+    Array([5., 6.], dtype=float32)
+    """
+    run = _engine("per_example_norms", model, loss, _squares)
+
+    def norms(params, state, batch, key=None, /):
+        result = run(params, state, batch, key)
+        found = jax.tree.leaves(result.grads, is_leaf=lambda node: isinstance(node, _Squares))
+        squares = [one.values.reshape(-1, *result.loss.shape) for one in found if isinstance(one, _Squares)]
+        return jnp.sqrt(sum((one.sum(0) for one in squares), jnp.zeros(result.loss.shape)))
+
+    return norms
+
+
+Rule = Callable[[str, Layer, Any, Any, Any], Any]  #: (place and name, layer, params, residuals, dy) -> for dparams
+
+
+def _engine(name: str, model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
+    """An engine in which `rule` stands in for each layer's own dparams, and the loss is (batch,)."""
+    loss_gradient = hand_gradient(name, "loss", loss)
+    check = getattr(loss, "check", None)
+    model = map_layers(lambda place, inner: _ruled(f"{place} {inner}".strip(), inner, rule), model)
+
+    def alone(prediction, target, where):
+        prediction, target, where = jax.tree.map(lambda leaf: leaf[None], (prediction, target, where))
+        return loss(prediction, target, **where), loss_gradient(prediction, target, **where)[0]
+
+    def gradient(params, state, batch, key=None, /):
+        x, target, where = unpack(batch)
+        prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
+        if check is not None:
+            check(prediction, target, **where)  # here, because under vmap no label can be looked at
+        values, dy = jax.vmap(alone)(prediction, target, where)
+        grads, _ = model.backward(params, residuals, dy)
+        return Gradient(values, grads, new_state, prediction)
+
+    return gradient
+
+
+def _ruled(name: str, inner: Layer, rule: Rule) -> Layer:
+    def backward(params, residuals, dy):
+        dparams, dx = inner.backward(params, residuals, dy)
+        return (rule(name, inner, params, residuals, dy) if jax.tree.leaves(params) else dparams), dx
+
+    return Layer(inner.init, inner.apply, inner.forward, backward)
+
+
+def _one_each(name, inner, params, residuals, dy):
+    """The layer's per-example gradients, batch axis first."""
+    if inner.per_example is None:
+        raise ConfigError(
+            f"{name}: expected a layer with a rule for per-example gradients, got none; give it one with "
+            "layer(…, per_example=rule), rule(params, residuals, dy) -> dparams with a leading batch axis."
+        )
+    grads = inner.per_example(params, residuals, dy)
+    n = jax.tree.leaves(dy)[0].shape[0]
+    expected = jax.tree.map(lambda p: np.broadcast_to(0, (n, *p.shape)), params)
+    check_same_structure(name, "params with a leading batch axis", expected, "the per-example gradients", grads)
+    return grads
+
+
+def _batch_last(name, inner, params, residuals, dy):
+    # The last axis stays the last when `repeat` stacks the gradients of its layers.
+    return jax.tree.map(lambda g: jnp.moveaxis(g, 0, -1), _one_each(name, inner, params, residuals, dy))
+
+
+def _batch_first(p, g, n):
+    if g.ndim == p.ndim:  # below a layer whose input has no gradient, where `serial` puts zeros like the parameter
+        return jnp.zeros((n, *p.shape), p.dtype)
+    return jnp.moveaxis(g, -1, 0)
+
+
+class _Squares(NamedTuple):
+    """Stands for a layer's dparams; the name tells it from the zeros that `serial` puts for some."""
+
+    values: Array  #: (batch,), ‖∂L_i/∂params‖², behind the axes that `repeat` adds
+
+
+def _squares(name, inner, params, residuals, dy):
+    if inner.per_example_square is not None:
+        return _Squares(inner.per_example_square(params, residuals, dy).astype(jnp.result_type(float)))
+    leaves = jax.tree.leaves(_one_each(name, inner, params, residuals, dy))
+    return _Squares(reduce(jnp.add, [_square(leaf.astype(jnp.result_type(float))) for leaf in leaves]))
+
+
+def _square(leaf):
+    return jnp.sum(jnp.square(leaf), tuple(range(1, leaf.ndim)))

@@ -1,0 +1,294 @@
+"""`funcnet check`: the library's catalogue, targets of the user's own, what it prints and writes, its errors."""
+
+import io
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from funcnet import checking, layers, losses, models
+from funcnet.checking import Score
+from funcnet.cli import check as command
+from funcnet.cli import main, options
+from funcnet.cli.catalogue import CATALOGUE, LAYERS, LOSSES, PENALTIES
+from funcnet.cli.targets import parse_shape, resolve
+from funcnet.errors import ConfigError
+from funcnet.types import Layer
+
+# The catalogue.
+
+
+def test_every_public_constructor_is_in_the_catalogue():
+    made = {*layers.__all__, *models.__all__, "automatic", "automatic_function"} - {"map_layers", "no_parameters"}
+    assert sorted(made - set(LAYERS)) == []
+    assert set(LOSSES) >= {name for name in losses.__all__ if hasattr(getattr(losses, name), "check")}
+    assert set(PENALTIES) == {name for name in losses.__all__ if name.endswith("_penalty")}
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.usefixtures("x64")
+def test_the_catalogue_holds_what_its_names_say(name):
+    target, x, y, _ = CATALOGUE[name]
+    if isinstance(target, Layer):
+        params, state = jax.eval_shape(lambda key: target.init(key, x), jax.random.key(0))
+        y = jax.eval_shape(lambda *a: target.apply(*a, key=jax.random.key(0), train=True)[0], params, state, x)
+        assert y.shape[0] == x.shape[0]
+    else:
+        assert name.startswith(target.__name__)
+        assert np.isfinite(target(x) if y is None else target(x, y))
+
+
+def test_forms_whose_mathematics_differ_differ():
+    assert len({repr((entry.target, entry.x, entry.y)) for entry in CATALOGUE.values()}) == len(CATALOGUE)
+
+
+# The command.
+
+MINE = """
+from dataclasses import dataclass
+
+import jax, jax.numpy as jnp, numpy as np
+import funcnet as fn
+
+
+@dataclass
+class Numbers:
+    x: "np.ndarray"
+
+
+def mistaken(change):
+    inner = fn.layers.dense(3)
+    return fn.layers.layer(inner.init, inner.forward, lambda *a: change(*inner.backward(*a)), name="mine(3)")
+
+
+right = fn.layers.serial(fn.layers.dense(3), fn.layers.tanh())
+wrong = fn.layers.serial(fn.layers.tanh(), mistaken(lambda p, dx: (p, 2 * dx)))
+lacking = mistaken(lambda p, dx: ({"kernel": p["kernel"]}, dx))
+loss = fn.losses.huber
+penalty = fn.losses.l2_penalty
+array = np.ones(3)
+
+
+def with_input():
+    return right, Numbers(np.ones((2, 4), np.float32)).x
+
+
+def with_target():
+    return fn.losses.softmax_cross_entropy, np.zeros((3, 4)), np.array([0, 1, 3])
+
+
+def with_params():
+    return penalty, {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+
+
+def with_argument(features):
+    return fn.layers.dense(features)
+
+
+def broken():
+    return 1 / 0
+
+
+class Group:
+    layer = right
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with a file of layers, where the command is called."""
+    (tmp_path / "own_targets.py").write_text(MINE)
+    (tmp_path / "does_not_parse.py").write_text("x = (\n")
+    (tmp_path / "does_not_import.py").write_text("import json\nimport nonesuch\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("own_targets", "does_not_parse", "does_not_import"):
+        sys.modules.pop(name, None)
+
+
+def output_of(capsys, *arguments):
+    code = main(["check", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_names_of_the_library(capsys):
+    code, out, _ = output_of(capsys, "tanh", "l2_penalty", "--seed", "3", "--most", "5")
+    assert code == 0
+    assert re.search(r"ok +tanh +1 +\d\.\de-1\d +\d\.\de-1\d", out)
+    assert re.search(r"ok +l2_penalty +2 ", out)
+    assert "all 2 agree" in out
+
+
+def test_a_wrong_layer_is_shown_in_full_and_placed(capsys, folder):
+    code, out, _ = output_of(
+        capsys, "own_targets:right", "own_targets:wrong", "--shape", "2,4", "--html", str(folder / "page.html")
+    )
+    assert code == 1
+    assert re.search(r"ok +own_targets:right +3 ", out)
+    assert re.search(r"WRONG +own_targets:wrong +3 +6\.\de-01|WRONG +own_targets:wrong +3 +1\.0e\+00", out)
+    assert re.search(r"WRONG +training +float64 +x +backprop / autodiff +8 of 8", out)
+    assert "wrong formula: serial[1] mine(3)" in out
+    assert "1 of 2 failed" in out
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "wrong formula: serial[1] mine(3)" in page
+    assert page.index("own_targets:wrong</td>") < page.index("own_targets:right</td>")
+    assert "<svg" in page
+
+
+def test_a_gradient_that_lacks_a_leaf_is_wrong(capsys):
+    code, out, _ = output_of(capsys, "own_targets.py:lacking", "--shape", "2,4", "--html", "page.html")
+    assert code == 1
+    assert "WRONG" in out
+    assert "params/bias is missing" in out
+
+
+def test_a_page_needs_no_matplotlib(capsys, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert output_of(capsys, "tanh", "--html", "page.html")[0] == 0
+    assert "<svg" not in (folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_without_targets_the_whole_catalogue(capsys, monkeypatch):
+    monkeypatch.setattr(command, "CATALOGUE", {name: CATALOGUE[name] for name in ("identity", "relu")})
+    code, out, _ = output_of(capsys)
+    assert code == 0
+    assert "all 2 agree" in out
+    assert jax.config.read("jax_disable_most_optimizations") is False
+
+
+def test_mutants(capsys):
+    code, out, _ = output_of(capsys, "mean_squared_error", "l1_penalty", "--mutants")
+    assert code == 0
+    assert re.search(r"target +leaves +autodiff +numeric +kinks +caught +made +equivalent", out)
+    caught = re.findall(r"ok +\w+ +\d.* (\d+) +(\d+) +\d+ *$", out, re.M)
+    assert len(caught) == 2
+    assert all(int(a) == int(b) > 5 for a, b in caught)
+
+
+def test_a_missed_mutant_fails(capsys, monkeypatch):
+    def score(target, x, y, **options):
+        return Score(target.name, 7, ("training x: zeroed",), ())
+
+    monkeypatch.setattr(checking, "mutation_score", score)
+    code, out, _ = output_of(capsys, "identity", "--mutants")
+    assert code == 1
+    assert re.search(r"MISSED +identity .* 7 +8 +0", out)
+    assert "missed mutant: training x: zeroed" in out
+
+
+@pytest.mark.parametrize(
+    "name, modes", [("dense", ("training",)), ("dropout", ("evaluation", "training")), ("tanh", ("training",))]
+)
+def test_modes_that_compute_the_same_are_checked_once(name, modes):
+    target, x, *_ = CATALOGUE[name]
+    assert command._modes(target, x) == modes
+
+
+def test_a_bar_on_a_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    entries = {name: CATALOGUE[name] for name in ("dense", "relu")}
+    assert dict(command._behind_a_bar(entries, console)) == entries
+    assert "0/2" in console.file.getvalue()
+    assert "2/2 relu" in console.file.getvalue()
+
+
+# Targets.
+
+
+@pytest.mark.parametrize("place", ["own_targets", "own_targets.py", "{folder}/own_targets.py"])
+def test_a_target_is_found_in_a_module_or_a_file(folder, place):
+    entry = resolve(f"{place.format(folder=folder)}:right", (5, 2))
+    assert str(entry.target) == "serial(dense(3), tanh())"
+    assert entry.x == jax.ShapeDtypeStruct((5, 2), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "name, target, x_shape, y_shape",
+    [
+        ("with_input", "serial(dense(3), tanh())", (2, 4), None),
+        ("with_target", "softmax_cross_entropy", (3, 4), (3,)),
+        ("loss", "huber", (5, 2), (5, 2)),
+        ("Group.layer", "serial(dense(3), tanh())", (5, 2), None),
+    ],
+)
+def test_what_a_target_may_be(name, target, x_shape, y_shape):
+    entry = resolve(f"own_targets:{name}", (5, 2))
+    assert getattr(entry.target, "name", None) or entry.target.__name__ == target
+    assert entry.x.shape == x_shape
+    assert (None if entry.y is None else entry.y.shape) == y_shape
+
+
+def test_a_penalty_of_your_own(capsys):
+    code, out, _ = output_of(capsys, "own_targets:with_params", "--mutants")
+    assert code == 0
+    assert re.search(r"ok +own_targets:with_params +2 ", out)
+
+
+@pytest.mark.parametrize("text, shape", [("8,4", (8, 4)), ("3", (3,)), ("2, 3, 4", (2, 3, 4))])
+def test_shapes(text, shape):
+    assert parse_shape(text) == shape
+
+
+@pytest.mark.parametrize("text", ["", "8x4", "8,", "0,4", "-1,4", "(8,4)", "8,4.0", "²"])
+def test_other_shapes_are_named(text):
+    with pytest.raises(ConfigError, match=re.escape(f"--shape {text}: expected positive integers between commas")):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        ("dens", "dens: expected a layer, model, loss or penalty of the library; did you mean dense?"),
+        ("zzzz", "write your own as module:attribute or file.py:attribute"),
+        ("missing.py:layer", "missing.py:layer: expected a file, got missing.py, which is none"),
+        ("nonesuch:layer", "nonesuch:layer: expected a module, got nonesuch, and there is no module nonesuch here"),
+        ("json.nonesuch:layer", "there is no module json.nonesuch here"),
+        ("does_not_import:layer", "got ModuleNotFoundError: No module named 'nonesuch' (does_not_import.py, line 2)"),
+        ("does_not_parse.py:layer", "got SyntaxError: '(' was never closed (does_not_parse.py, line 1)"),
+        ("own_targets:rihgt", "expected an attribute of the module, got 'rihgt'; did you mean right?"),
+        ("own_targets:zzzz", "expected an attribute of the module, got 'zzzz'; it has "),
+        ("own_targets:with_argument", "expected a function without arguments, got one that takes (features)"),
+        ("own_targets:broken", "got ZeroDivisionError: division by zero (own_targets.py, line "),
+        ("own_targets:array", "expected a Layer, a loss with a gradient, or a tuple (layer, x)"),
+        ("own_targets:right", "a Layer alone needs the shape of its input, the batch first: add --shape 8,4"),
+        ("own_targets:loss", "a loss alone needs the shape of its input"),
+    ],
+)
+def test_bad_targets_are_named(target, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        resolve(target, None)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["dens"], "funcnet: dens: expected a layer"),
+        (["own_targets:right", "--shape", "8x4"], "funcnet: --shape 8x4: expected positive integers"),
+        (["dense", "--shape", "8,4"], "--shape 8,4: expected a TARGET of your own"),
+        (["dense", "--html", "nowhere/page.html"], "--html nowhere/page.html: expected a folder that exists"),
+        (["dense", "--html", "."], "--html .: expected a file, got a folder"),
+        (["dense", "--seeds", "0"], "expected seeds to be a positive integer, got 0"),
+    ],
+)
+def test_usage_errors(capsys, arguments, message):
+    code, out, err = output_of(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_an_input_that_does_not_fit_is_the_layers_to_name(capsys):
+    code, _, err = output_of(capsys, "own_targets:right", "--shape", "4")
+    assert code == 2
+    assert "dense(3): expected x of shape" in err
+
+
+def test_help_names_the_command():
+    assert options.Check().targets == ()
+    with pytest.raises(SystemExit, match="0"):
+        main(["check", "--help"])

@@ -1,0 +1,57 @@
+"""The checker finds nothing wrong with what is right: random shapes, ties, zeros, and values to ±10⁴.
+
+By default a seed each; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand.
+"""
+
+import numpy as np
+import pytest
+from layer_cases import ALL_CASES
+from loss_cases import CASES as LOSS_CASES
+
+from funcnet.checking import check_gradients
+from funcnet.losses import partial
+
+KINDS = {
+    "normal": lambda random, shape: random.normal(size=shape),
+    "ties": lambda random, shape: random.integers(-2, 3, shape) / 2.0,
+    "zeros": lambda random, shape: random.normal(size=shape) * random.integers(0, 2, shape),
+    "all zero": lambda random, shape: np.zeros(shape),
+    "large": lambda random, shape: random.choice([-1e4, 1e4], shape),
+    "any size": lambda random, shape: random.normal(size=shape) * 10.0 ** random.integers(-4, 4, shape),
+}
+
+
+@pytest.fixture
+def randoms(request):
+    """A generator a seed."""
+    return [np.random.default_rng(seed) for seed in range(request.config.getoption("--seeds"))]
+
+
+def numbers(random, shape):
+    return KINDS[random.choice(list(KINDS))](random, shape)
+
+
+@pytest.mark.parametrize("name", ALL_CASES)
+def test_layers(name, randoms):
+    case = ALL_CASES[name]
+    # A straight-through form has a backward that is no derivative.
+    engines = ("backprop", "autodiff", "numeric")[: 2 if name.startswith("binary_step_") else 3]
+    for seed, random in enumerate(randoms):
+        x = numbers(random, case.shape(*random.integers(1, 5, 2).tolist()))
+        modes = ("evaluation",) if seed % 4 == 3 else ("training",)
+        report = check_gradients(case.layer, x, engines=engines, modes=modes, seed=seed)
+        assert report.ok, (seed, x, report)
+
+
+@pytest.mark.parametrize("name", LOSS_CASES)
+def test_losses(name, randoms):
+    case = LOSS_CASES[name]
+    loss = partial(case.loss, **case.options)
+    for seed, random in enumerate(randoms):
+        rows = random.integers(1, 5)
+        shape = (rows, *case.prediction.shape[1:])
+        prediction, target = numbers(random, shape), case.target[random.integers(0, len(case.target), rows)]
+        if name.startswith("binary_cross_entropy ") or name == "binary_cross_entropy":
+            prediction = np.clip(np.abs(prediction), 0.01, 0.99)  # a probability
+        report = check_gradients(loss, prediction, target, seed=seed)
+        assert report.ok, (seed, prediction, target, report)

@@ -1,0 +1,149 @@
+"""Mutants: every mistake that changes a gradient is made, told from equivalent ones, and caught."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import ALL_CASES, tanh_block
+from loss_cases import CASES as LOSS_CASES
+
+from funcnet import layers, losses, models
+from funcnet.checking import check_gradients, mutants, mutation_score
+from funcnet.checking.mistakes import in_the_formula, wrong_formula
+from funcnet.errors import ConfigError
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@pytest.mark.parametrize("name", ALL_CASES)
+def test_every_mutant_of_a_layer_is_caught(name):
+    case = ALL_CASES[name]
+    if name.startswith("binary_step_"):
+        pytest.skip("a straight-through backward is no derivative: there is no right one to start from")
+    score = mutation_score(case.layer, shape(*case.shape(3, 3)), modes=("training",), seeds=2)
+    assert score.ok, score
+    assert score.made >= 7 or name.startswith(("binary_step", "identity")), score
+
+
+@pytest.mark.parametrize("name", LOSS_CASES)
+def test_every_mutant_of_a_loss_is_caught(name):
+    case = LOSS_CASES[name]
+    score = mutation_score(losses.partial(case.loss, **case.options), case.prediction, case.target, seeds=1)
+    assert score.ok, score
+    assert score.made >= 8
+
+
+@pytest.mark.parametrize("penalty", [losses.l1_penalty, losses.l2_penalty])
+def test_every_mutant_of_a_penalty_is_caught(penalty):
+    params = {"bias": shape(3), "kernel": shape(3, 3)}
+    score = mutation_score(penalty, params, seeds=2)
+    assert score.ok, score
+    assert score.made >= 10
+
+
+@pytest.mark.parametrize("mutant", mutants(layers.dense(3), shape(3, 3))[::4], ids=lambda mutant: mutant.mistake)
+def test_the_check_itself_catches_what_the_score_says(mutant):
+    report = check_gradients(mutant.target, shape(3, 3), modes=("training",))
+    wrong = {row.engines for row in report.rows if not row.ok}
+    assert wrong == {("backprop", "autodiff"), ("backprop", "numeric")}
+
+
+def test_the_mistakes_of_a_dense_layer():
+    mistakes = [mutant.mistake for mutant in mutants(layers.dense(4), shape(4, 4))]
+    arrays = {"params/bias", "params/kernel", "x"}
+    for word in ("zeroed", "one element zeroed", "scaled by 1.001", "sign flipped", "batch mean for the sum",
+                 "reversed", "averaged over the last axis", "noise of 1e-3"):  # fmt: skip
+        assert {mistake.split(": ")[0] for mistake in mistakes if mistake.endswith(f": {word}")} == arrays, word
+    assert {"params/kernel: transposed", "x: transposed"} <= set(mistakes)
+    assert {"residuals shuffled", "residuals stale", "residual 0 zeroed"} <= set(mistakes)
+    assert {"dy ignored", "dy shuffled", "dy of the first example left out"} <= set(mistakes)
+    assert "sum 0 over axis 1 for 0" in mistakes  # of the bias, where batch and features are both 4
+    assert len(mistakes) == len(set(mistakes))
+
+
+def test_mistakes_that_do_not_fit_are_not_made():
+    mistakes = [mutant.mistake for mutant in mutants(layers.dense(2), shape(3, 4))]
+    assert not [mistake for mistake in mistakes if "transposed" in mistake or "over axis" in mistake]
+    assert "mask inverted" not in mistakes
+    assert "mask inverted" in [mutant.mistake for mutant in mutants(layers.dropout(0.5), shape(3, 4))]
+    in_evaluation = mutants(layers.dropout(0.5), shape(3, 4), mode="evaluation")
+    assert not [mutant for mutant in in_evaluation if "residual" in mutant.mistake]
+
+
+def test_equivalent_mutants_are_told_apart():
+    """The gradient of a step is zero: only what ignores its factor 0 changes it. A mean over one row is the sum."""
+    score = mutation_score(layers.binary_step(), shape(3, 4), modes=("training",), seeds=2)
+    assert "training x: sign flipped" in score.equivalent
+    assert (score.made, score.missed) == (0, ())
+    one_row = mutation_score(layers.dense(2), shape(1, 4), modes=("training",), seeds=2)
+    assert "training dy shuffled" not in one_row.equivalent  # not made of one row
+    symmetric = mutation_score(losses.l2_penalty, np.eye(3), seeds=1)
+    assert "prediction: transposed" in symmetric.equivalent
+    assert "equivalent" in str(symmetric)
+
+
+def test_a_blind_judge_misses_and_says_what():
+    score = mutation_score(layers.dense(2), shape(3, 4), modes=("training",), seeds=1, tolerance=0.1)
+    assert not score.ok
+    assert "training params/kernel: scaled by 1.001" in score.missed
+    assert "missed: training params/bias: scaled by 1.001" in str(score)
+    assert score.made == score.caught + len(score.missed)
+
+
+def test_mutants_of_models_and_containers():
+    for target in (models.mlp((4, 4)), layers.repeat(tanh_block, 2), layers.recompute(tanh_block)):
+        score = mutation_score(target, shape(3, 3), modes=("evaluation",), seeds=2)
+        assert score.ok, score
+        assert score.made >= 20
+
+
+# Mistakes in the formula.
+
+
+def formula(x, y):
+    return 2 * x - jnp.sin(y), (x * y).sum(0)
+
+
+def test_every_term_is_left_out_in_turn():
+    x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.5, 0.25], [2.0, 1.0]])
+    found = {m.name: wrong_formula(formula, m)(x, y) for m in in_the_formula(formula, x, y)}
+    assert set(found) == {
+        "first term of sum 0 left out", "second term of sum 0 left out", "sum 1 over axis 1 for 0",
+    }  # fmt: skip
+    np.testing.assert_allclose(found["first term of sum 0 left out"][0], -np.sin(y), rtol=1e-6)
+    np.testing.assert_allclose(found["second term of sum 0 left out"][0], 2 * x, rtol=1e-6)
+    np.testing.assert_allclose(found["sum 1 over axis 1 for 0"][1], [1.0, 10.0], rtol=1e-6)
+    for name, (first, second) in found.items():  # the rest of the formula is as it was
+        right = formula(x, y)
+        untouched = (second, right[1]) if "sum 0" in name else (first, right[0])
+        np.testing.assert_allclose(*untouched, rtol=1e-6)
+
+
+def test_formulas_are_read_within_compiled_functions_and_loops_stay():
+    inner = jax.jit(lambda x: x + jnp.cos(x))
+
+    def outer(x):
+        return jax.lax.fori_loop(0, 3, lambda i, x: x + 1, inner(x))
+
+    x = jnp.ones(2)
+    names = [m.name for m in in_the_formula(outer, x)]
+    assert names == ["first term of sum 0 left out", "second term of sum 0 left out"]
+    np.testing.assert_allclose(wrong_formula(outer, in_the_formula(outer, x)[1])(x), 4.0)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: mutation_score(layers.relu(), shape(2, 2), seeds=0),
+            "mutation_score: expected seeds to be a positive",
+        ),
+        (lambda: mutants(layers.relu(), shape(2, 2), mode="test"), 'expected modes among "evaluation" and "training"'),
+        (lambda: mutants(jnp.sin, shape(2, 2)), "a loss with a hand-derived gradient, or a function and gradient="),
+    ],
+)
+def test_misuse_is_named(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
