@@ -22,6 +22,9 @@ import funcnet.training  # noqa: F401
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# Most programs here take longer to compile than to run.
+jax.config.update("jax_disable_most_optimizations", True)
+
 settings.register_profile(
     "funcnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -55,3 +58,11 @@ def x64():
     """64-bit numbers within the test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled_as_usual():
+    """XLA with its optimizations, for tests of the numbers that users will see."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

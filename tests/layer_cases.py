@@ -1,10 +1,12 @@
 """The table of layers under test: every public constructor has a row, in every form that differs.
 
 A row gives the layer and the shape of its input for a batch size and a width. `kink` marks layers that have one at 0
-(finite differences stay away from it), `random` those that need a key in training.
+(finite differences stay away from it), `random` those that need a key in training, `counts` those whose state training
+changes. The others compute the same in both modes, which a law holds, so the further laws look at them in one.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -21,6 +23,7 @@ class Case(NamedTuple):
     shape: Callable[[int, int], tuple[int, ...]] = lambda batch, width: (batch, width)
     kink: bool = False
     random: bool = False
+    counts: bool = False
 
 
 def scale():
@@ -102,7 +105,7 @@ CASES = {
     "serial": Case(layers.serial(layers.dense(4), layers.tanh(), layers.dropout(0.3), layers.dense(2)), random=True),
     "serial_empty": Case(layers.serial()),
     "serial_nested": Case(layers.serial(tanh_block, layers.serial(layers.dense(2), layers.softmax()))),
-    "serial_state": Case(layers.serial(counter(), tanh_block, counter())),
+    "serial_state": Case(layers.serial(counter(), tanh_block, counter()), counts=True),
     "residual": Case(layers.residual(tanh_block), fixed),
     "residual_shortcut": Case(layers.residual(tanh_block, layers.dense(3, use_bias=False))),
     "residual_random": Case(layers.residual(layers.serial(tanh_block, layers.dropout(0.5))), fixed, random=True),
@@ -114,7 +117,7 @@ CASES = {
     ),
     "repeat": Case(layers.repeat(tanh_block, 4), fixed),
     "repeat_random": Case(layers.repeat(layers.serial(tanh_block, layers.dropout(0.2)), 2), fixed, random=True),
-    "repeat_state": Case(layers.repeat(layers.serial(tanh_block, counter()), 3), fixed),
+    "repeat_state": Case(layers.repeat(layers.serial(tanh_block, counter()), 3), fixed, counts=True),
     "recompute": Case(layers.recompute(layers.serial(layers.dense(4), layers.tanh(), layers.dense(2)))),
     "recompute_random": Case(layers.recompute(layers.serial(tanh_block, layers.dropout(0.2))), random=True),
     "repeat_recompute": Case(layers.repeat(layers.recompute(layers.residual(tanh_block)), 3), fixed),
@@ -141,8 +144,20 @@ STRAIGHT_THROUGH = {
 ALL_CASES = CASES | STRAIGHT_THROUGH
 
 
+def in_modes(cases):
+    """`name-mode` -> (case, train), in evaluation only where that differs from training."""
+    return {f"{name}-training": (case, True) for name, case in cases.items()} | {
+        f"{name}-evaluation": (case, False) for name, case in cases.items() if case.random or case.counts
+    }
+
+
 def draw(case, seed=0, batch=3, width=2, dtype=jnp.float64):
     """`(params, state, x, key)`: random parameters (no zeros, which hide mistakes) and an input off the kink."""
+    return _drawn(case, seed, batch, width, dtype, jax.config.jax_enable_x64)
+
+
+@lru_cache(maxsize=512)  # most laws look at the same draw
+def _drawn(case, seed, batch, width, dtype, x64):
     keys = jax.random.split(jax.random.key(seed), 4)
     x = jax.random.normal(keys[0], case.shape(batch, width), dtype)
     if case.kink:
@@ -152,3 +167,8 @@ def draw(case, seed=0, batch=3, width=2, dtype=jnp.float64):
     noise = jax.random.split(keys[2], max(len(leaves), 1))
     leaves = [p + jax.random.normal(k, p.shape, p.dtype) / 4 for p, k in zip(leaves, noise, strict=False)]
     return jax.tree.unflatten(structure, leaves), state, x, keys[3]
+
+
+def draw_shapes(case, dtype):
+    """The shapes and dtypes of a draw, without one."""
+    return jax.eval_shape(lambda: _drawn.__wrapped__(case, 0, 3, 2, dtype, None))

@@ -156,10 +156,12 @@ def test_a_page_needs_no_matplotlib(capsys, folder, monkeypatch):
 
 def test_without_targets_the_whole_catalogue(capsys, monkeypatch):
     monkeypatch.setattr(command, "CATALOGUE", {name: CATALOGUE[name] for name in ("identity", "relu")})
-    code, out, _ = output_of(capsys)
-    assert code == 0
-    assert "all 2 agree" in out
-    assert jax.config.read("jax_disable_most_optimizations") is False
+    for before in (False, True):
+        jax.config.update("jax_disable_most_optimizations", before)
+        code, out, _ = output_of(capsys)
+        assert code == 0
+        assert "all 2 agree" in out
+        assert jax.config.read("jax_disable_most_optimizations") is before
 
 
 def test_mutants(capsys):

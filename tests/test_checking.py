@@ -92,19 +92,39 @@ def test_functions():
 # Where it is.
 
 
-def deep(wrong_at=None):
-    """Twelve layers, one of them wrong."""
-    plain = [layer for width in (6, 5, 7, 5, 6, 4) for layer in (layers.dense(width), layers.tanh())]
-    if wrong_at is not None:
-        plain[wrong_at] = mistaken(plain[wrong_at], lambda p, dx: (p, 1.001 * dx))
-    return layers.serial(*plain)
+def breakable(inner):
+    """`inner`, whose dx is wrong by 1.001 where its state, a number, is 1."""
+
+    def init(key, x):
+        return inner.init(key, x)[0], jnp.zeros(())
+
+    def forward(params, state, x, *, key=None, train=False):
+        y, _, residuals = inner.forward(params, (), x, key=key, train=train)
+        return y, state, (residuals, state)
+
+    def backward(params, kept, dy):
+        dparams, dx = inner.backward(params, kept[0], dy)
+        return dparams, dx * (1 + 1e-3 * kept[1])
+
+    return layers.layer(init, forward, backward, name=inner.name)
+
+
+plain = [layer for width in (6, 5, 7, 5, 6, 4) for layer in (layers.dense(width), layers.tanh())]
+twelve = layers.serial(*map(breakable, plain))
 
 
 @pytest.mark.parametrize("wrong_at", range(12))
 def test_a_wrong_formula_is_placed(wrong_at):
-    report = check_gradients(deep(wrong_at), shape(3, 4), engines=BOTH, modes=("training",))
-    assert report.located == (f"serial[{wrong_at}] wrong {deep().sublayers[wrong_at]}",)
-    assert f"wrong formula: serial[{wrong_at}] wrong" in str(report)
+    state = tuple(np.eye(12)[wrong_at])
+    params, _ = twelve.init(jax.random.key(0), shape(3, 4))
+    report = check_gradients(twelve, shape(3, 4), params=params, state=state, engines=BOTH, modes=("training",))
+    assert report.located == (f"serial[{wrong_at}] {plain[wrong_at]}",)
+    assert f"wrong formula: serial[{wrong_at}] {plain[wrong_at]}" in str(report)
+
+
+def test_nothing_is_placed_where_all_is_right():
+    report = check_gradients(twelve, shape(3, 4), engines=BOTH, modes=("training",))
+    assert (report.ok, report.located) == (True, ())
 
 
 def test_the_last_of_several_comes_first():

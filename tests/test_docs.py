@@ -6,6 +6,7 @@ Their code blocks are executed by sybil; see conftest.py.
 import ast
 import functools
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -164,7 +165,8 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(name, tmp_path):
     command = [sys.executable, "-W", "error", ROOT / "examples" / name]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path)
+    quickly = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of their time
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=quickly)
     assert (done.returncode, done.stderr) == (0, "")
     pattern, least = EXAMPLES[name]
     found = re.fullmatch(pattern, done.stdout.splitlines()[-1])

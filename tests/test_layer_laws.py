@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import ALL_CASES, CASES, draw
+from layer_cases import ALL_CASES, CASES, draw, draw_shapes, in_modes
 from numerics import richardson, worst_element, worst_leaf
 
 from funcnet import gradients, layers, models
 from funcnet.errors import DtypeError, MissingKeyError, ShapeError, StructureError
 
+pytestmark = pytest.mark.usefixtures("compiled_as_usual")
+
 every_case = pytest.mark.parametrize("case", ALL_CASES.values(), ids=ALL_CASES.keys())
-every_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+IN_MODES = in_modes(ALL_CASES)
+every_mode = pytest.mark.parametrize("case, train", IN_MODES.values(), ids=IN_MODES.keys())
 
 
 def test_every_public_constructor_has_a_row():
@@ -34,9 +37,8 @@ def both_gradients(layer, params, state, x, key, train, dy):
 
 
 _compiled = {
-    (name, train): jax.jit(lambda *args, c=case, t=train: both_gradients(c.layer, *args[:4], t, args[4]))
-    for name, case in ALL_CASES.items()
-    for train in (False, True)
+    name: jax.jit(lambda *args, c=case, t=train: both_gradients(c.layer, *args[:4], t, args[4]))
+    for name, (case, train) in IN_MODES.items()
 }
 
 
@@ -45,22 +47,20 @@ def random_dy(layer, params, state, x, key, train, seed=9):
     return jax.random.normal(jax.random.key(seed), y.shape, y.dtype)
 
 
-@every_mode
-@pytest.mark.parametrize("name", ALL_CASES)
-@settings(max_examples=5)
+@pytest.mark.parametrize("name", IN_MODES)
+@settings(max_examples=4)
 @given(batch=st.integers(1, 4), width=st.integers(1, 4), seed=st.integers(0, 2**16))
-def test_backward_equals_autodiff(name, train, batch, width, seed):
-    case = ALL_CASES[name]
+def test_backward_equals_autodiff(name, batch, width, seed):
+    case, train = IN_MODES[name]
     with jax.enable_x64(True):
         params, state, x, key = draw(case, seed, batch, width)
         dy = random_dy(case.layer, params, state, x, key, train, seed)
-        by_hand, by_autodiff = _compiled[name, train](params, state, x, key, dy)
+        by_hand, by_autodiff = _compiled[name](params, state, x, key, dy)
         chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, by_autodiff)
         assert worst_leaf(by_hand, by_autodiff) <= 1e-13
 
 
-@every_mode
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("case, train", in_modes(CASES).values(), ids=in_modes(CASES).keys())
 def test_backward_equals_finite_differences(x64, case, train):
     layer = case.layer
     params, state, x, key = draw(case)
@@ -76,7 +76,6 @@ def test_backward_equals_finite_differences(x64, case, train):
 
 
 @every_mode
-@every_case
 def test_jit_equals_eager(x64, case, train):
     """forward and backward are compiled apart, so the residuals cross two jit boundaries."""
     layer = case.layer
@@ -89,6 +88,22 @@ def test_jit_equals_eager(x64, case, train):
     assert worst_leaf(jax.jit(layer.backward)(params, compiled[2], dy), eager) <= 1e-14
 
 
+@pytest.mark.parametrize("name", [name for name in ALL_CASES if f"{name}-evaluation" not in IN_MODES])
+def test_modes_are_one_program_where_they_do_not_differ(name):
+    """What makes it enough to look at most layers in training."""
+    case = ALL_CASES[name]
+    params, state, x, key = draw_shapes(case, jnp.float32)
+
+    def program(train):
+        def run(params, state, x, key):
+            y, new_state, residuals = case.layer.forward(params, state, x, key=key, train=train)
+            return y, new_state, case.layer.backward(params, residuals, y)
+
+        return str(jax.make_jaxpr(run)(params, state, x, key))
+
+    assert program(True) == program(False)
+
+
 @every_case
 def test_apply_is_forward_without_residuals(x64, case):
     params, state, x, key = draw(case)
@@ -97,7 +112,6 @@ def test_apply_is_forward_without_residuals(x64, case):
 
 
 @every_mode
-@every_case
 def test_vmap_equals_a_loop(x64, case, train):
     layer = case.layer
     params, state, x, key = draw(case)
@@ -145,7 +159,6 @@ def test_init_reads_only_shape_and_dtype(case):
 
 
 @every_mode
-@every_case
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
 def test_dtype_is_kept(case, dtype, wide, train):
@@ -154,7 +167,7 @@ def test_dtype_is_kept(case, dtype, wide, train):
         return y, new_state, case.layer.backward(params, residuals, y)
 
     with jax.enable_x64(wide):
-        params, state, x, key = draw(case, dtype=dtype)
+        params, state, x, key = draw_shapes(case, dtype)
         y, new_state, (dparams, dx) = jax.eval_shape(run, params, state, x, key)
     assert y.dtype == dx.dtype == dtype
     assert dx.shape == x.shape
@@ -163,7 +176,6 @@ def test_dtype_is_kept(case, dtype, wide, train):
 
 
 @every_mode
-@every_case
 def test_float32_is_close_to_float64(case, train):
     def run(params, state, x, key, dy):
         y, _, residuals = case.layer.forward(params, state, x, key=key, train=train)

@@ -17,17 +17,19 @@ def shape(*sizes):
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ALL_CASES)
+# One of each kind; CI runs `funcnet check --mutants`, which has every layer and 20 seeds.
+@pytest.mark.parametrize(
+    "name",
+    ["identity", "dense", "dropout", "prelu", "gelu", "binary_step", "log_softmax_axis_1", "residual_random", "repeat"],
+)  # fmt: skip
 def test_every_mutant_of_a_layer_is_caught(name):
     case = ALL_CASES[name]
-    if name.startswith("binary_step_"):
-        pytest.skip("a straight-through backward is no derivative: there is no right one to start from")
     score = mutation_score(case.layer, shape(*case.shape(3, 3)), modes=("training",), seeds=2)
     assert score.ok, score
-    assert score.made >= 7 or name.startswith(("binary_step", "identity")), score
+    assert score.made >= 7 or name in ("binary_step", "identity"), score
 
 
-@pytest.mark.parametrize("name", LOSS_CASES)
+@pytest.mark.parametrize("name", {case.loss.__name__: name for name, case in LOSS_CASES.items()}.values())
 def test_every_mutant_of_a_loss_is_caught(name):
     case = LOSS_CASES[name]
     score = mutation_score(losses.partial(case.loss, **case.options), case.prediction, case.target, seeds=1)

@@ -13,6 +13,8 @@ from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
 from funcnet.optimizers import adagrad, adam, adamw, clipped, decayed, frozen, rmsprop, sgd
 from funcnet.schedules import exponential_decay
 
+pytestmark = pytest.mark.usefixtures("compiled_as_usual")
+
 STEPS = 100
 
 

@@ -1,6 +1,6 @@
 """Looking inside a model: every plain layer compared with autodiff where it stands."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,14 @@ def _largest(tree):
 
 def locate(model: Layer, mode: str, point: Point, tolerance: float) -> list[str]:
     """Places of the layers whose own backward departs from autodiff, the last layer of the model first."""
+    # Not "distance > tolerance", which NaN is not.
+    wrong = [one for one in seen(_departures(model, mode)(point)) if not float(jnp.max(one.shown)) <= tolerance]
+    wrong.sort(key=lambda one: in_forward_order(one.place), reverse=True)
+    return [f"{one.place} {one.call}".strip() for one in wrong]
+
+
+@lru_cache(maxsize=8)
+def _departures(model, mode):
     instrumented = map_layers(compared, model)
 
     @partial(jax.jit, compiler_options=QUICKLY)
@@ -56,7 +64,4 @@ def locate(model: Layer, mode: str, point: Point, tolerance: float) -> list[str]
         _, _, residuals = run(instrumented.forward, mode, point, point.variables)
         return instrumented.backward(point.variables["params"], residuals, point.dy)[0]
 
-    # Not "distance > tolerance", which NaN is not.
-    wrong = [one for one in seen(departures(point)) if not float(jnp.max(one.shown)) <= tolerance]
-    wrong.sort(key=lambda one: in_forward_order(one.place), reverse=True)
-    return [f"{one.place} {one.call}".strip() for one in wrong]
+    return departures

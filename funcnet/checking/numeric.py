@@ -75,14 +75,19 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
         return over(one, directions)
 
-    def sampled(point, directions):
-        directions = jnp.asarray(directions)
+    refused: list[Exception] = []  # a function that takes no complex numbers is asked once
+
+    def complex_steps(point, directions):
         try:  # what a function does with numbers that it was not written for is anyone's guess
             with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
                 warnings.simplefilter("error")
-                steps = np.asarray(by_complex_step(point, directions))
-        except Exception:
-            steps = None
+                return np.asarray(by_complex_step(point, directions))
+        except Exception as error:
+            refused.append(error)
+
+    def sampled(point, directions):
+        directions = jnp.asarray(directions)
+        steps = None if refused else complex_steps(point, directions)
         return *map(np.asarray, around(point, directions)), steps
 
     return sampled

@@ -81,7 +81,7 @@ def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
     return Subject(name, mode, draw, both, sampler(scalar))
 
 
-@lru_cache(maxsize=128)  # the same target checked again is not compiled again
+@lru_cache(maxsize=16)  # the same target checked again is not compiled again
 def _layer_subject(layer, mode):
     """A layer: the variables are its parameters, and its input unless that holds integers."""
     if mode not in ("evaluation", "training"):
@@ -119,7 +119,7 @@ def _layer_subject(layer, mode):
     return _subject(layer.name, mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=16)
 def _loss_subject(loss, gradient):
     """A loss: the variable is the prediction, the gradient is taken of the mean."""
 
@@ -134,7 +134,7 @@ def _loss_subject(loss, gradient):
     return _of_scalar(loss, gradient, draw, scalar)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=16)
 def _function_subject(function, gradient):
     """A function `tree -> scalar` with a hand-written gradient `tree -> tree`."""
 
