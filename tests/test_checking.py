@@ -211,6 +211,12 @@ def test_the_configuration_of_the_caller_stays():
     assert jnp.ones(1).dtype == jnp.float32
 
 
+def test_a_jump_of_the_second_derivative_nearby_is_no_mistake():
+    for distance in 1e-3 * np.arange(0.05, 1.2, 0.05):
+        report = check_gradients(layers.elu(), np.array([[distance, -distance]]), engines=NUMERIC, modes=("training",))
+        assert report.ok, report
+
+
 # Sampling.
 
 

@@ -1,7 +1,7 @@
 """The checker finds nothing wrong with what is right: random shapes, ties, zeros, and values to ±10⁴.
 
-By default a seed for each plain layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand, and for
-containers and models too, which are made of the others and take longest to compile.
+By default a seed for each plain layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand, and
+for containers and models too, which are made of the others and take longest to compile.
 """
 
 import numpy as np

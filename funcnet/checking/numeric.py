@@ -108,7 +108,8 @@ def differences(centre: Any, values: Any, magnitudes: Any, steps: Any = None) ->
     # Of a smooth function the gap between the sides is h f″: at h/4 a quarter of what it was at h.
     gap = np.abs(right - left)
     closing = gap[:, 2] <= 0.5 * gap[:, 0] + 1e-5 * scale + rounding
-    kink, error = ~(settled & closing), spread + rounding
+    # Where f″ jumps nearby, the extrapolation may be further off than its two stages are apart.
+    kink, error = ~(settled & closing), np.maximum(spread, np.abs(central[:, 2] - value)) + rounding
     if steps is None:
         return Differences(value, error, kink, np.zeros(kink.shape, bool))
     exact = ~kink & (np.abs(steps - value) <= error + 1e-8 * scale)

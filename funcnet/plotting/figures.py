@@ -1,0 +1,37 @@
+"""What the pictures share: figures without global state, and colours.
+
+Figures are made with matplotlib's objects and not with pyplot, so no window opens and no display is needed. Colours
+are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from funcnet.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["BLUE", "CYCLE", "GREY", "PALE_GREY", "RED", "VERMILION", "new_figure", "saved"]
+
+BLUE, VERMILION, RED = "#0072B2", "#D55E00", "#C1121F"
+CYCLE = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY, PALE_GREY = "#6E6E6E", "#E3E3E3"
+
+
+def new_figure(name: str, width: float, height: float) -> "Figure":
+    """An empty one, in inches; `name` is the function whose error says that matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: expected the package matplotlib, which is not installed; pip install 'funcnet[plot]'."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def saved(figure: "Figure", path: str | os.PathLike[str] | None) -> "Figure":
+    """The figure, written to the path if there is one."""
+    if path is not None:
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+    return figure
