@@ -44,8 +44,8 @@ def test_layers(name, randoms):
     # A straight-through form has a backward that is no derivative.
     engines = ("backprop", "autodiff", "numeric")[: 2 if name.startswith("binary_step_") else 3]
     for seed, random in enumerate(randoms):
-        x = numbers(random, case.shape(*random.integers(1, 5, 2).tolist()))
-        modes = ("evaluation",) if seed % 4 == 3 else ("training",)
+        x = numbers(random, case.shape(*random.integers(1, 4, 2).tolist()))
+        modes = ("evaluation",) if seed % 4 == 3 and (case.random or case.counts) else ("training",)
         report = check_gradients(case.layer, x, engines=engines, modes=modes, seed=seed)
         assert report.ok, (seed, x, report)
 

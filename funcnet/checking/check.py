@@ -108,14 +108,14 @@ def _compare(subject: Subject, point, engines, most, seed, tolerance, numeric_to
     """The float64 rows of one draw, and how finite differences chose their elements."""
     by_hand, by_autodiff = subject.both(point)
     check_same_structure(f"{subject.name}.backward", "what they belong to", by_autodiff, "gradients", by_hand)
-    rows = []
+    rows, floor = [], rounding_floor(point)
     if {"backprop", "autodiff"} <= set(engines):
-        rows += _leaf_rows(subject, by_hand, by_autodiff, tolerance, rounding_floor(point))
+        rows += _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor)
     sampling = "every element compared"
     if "numeric" in engines:
         both = {"backprop": by_hand, "autodiff": by_autodiff}
         suspects = {name: both[name] for name in engines if name in both}
-        more, sampling = _numeric_rows(subject, point, suspects, most, seed, (tolerance, numeric_tolerance))
+        more, sampling = _numeric_rows(subject, point, suspects, most, seed, (tolerance, numeric_tolerance, floor))
         rows += more
     return rows, sampling
 
@@ -204,7 +204,8 @@ def _row(subject, path, engines, size, a, b, places, ok, kinks=None, dtype="floa
         gaps = np.where(usable, np.abs(a - b), -1)
         at = int(np.argmax(gaps))
         worst, values = tuple(int(i) for i in places[at]), (float(a[at]), float(b[at]))
-        ulps = float(gaps[at] / _spacing(b[at], dtype))
+        with np.errstate(over="ignore"):  # a large gap from a number near 0
+            ulps = float(gaps[at] / _spacing(b[at], dtype))
     return Row(
         target=subject.name,
         mode=subject.mode,

@@ -39,13 +39,13 @@ def as_precise(a: np.ndarray, other: np.ndarray, exact: np.ndarray, dtype: Any, 
 
 
 def agree_with_differences(
-    suspect: np.ndarray, numeric: Differences, size: float, tolerance: float, numeric_tolerance: float
+    suspect: np.ndarray, numeric: Differences, size: float, tolerance: float, numeric_tolerance: float, floor: float
 ) -> np.ndarray:
     """Where a gradient agrees with numeric derivatives; at a kink they cannot say otherwise.
 
     `size` is the root mean square of the gradient: an element far below it is rounding noise.
     """
-    by_step = tolerance * np.maximum(np.abs(suspect), size)
+    by_step = tolerance * np.maximum(np.abs(suspect), size) + floor
     by_differences = numeric_tolerance * np.maximum(np.abs(suspect), 1e-3 * size) + numeric.error
     allowed = np.where(numeric.exact, by_step, by_differences)
     return (np.abs(suspect - numeric.value) <= allowed) | numeric.kink
