@@ -48,7 +48,7 @@ def random_dy(layer, params, state, x, key, train, seed=9):
 
 
 @pytest.mark.parametrize("name", IN_MODES)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(batch=st.integers(1, 4), width=st.integers(1, 4), seed=st.integers(0, 2**16))
 def test_backward_equals_autodiff(name, batch, width, seed):
     case, train = IN_MODES[name]
