@@ -1,8 +1,18 @@
-"""Data: a bundled set, splits, the order of batches, and checks. All of it on the host, in NumPy."""
+"""Data: a bundled set, image files, splits, the order of batches, and checks, on the host, in NumPy; and augmentation,
+which runs in JAX under `jit`."""
 
+from funcnet.data.augmentation import (
+    channel_statistics, cutout, mixup, random_crop, random_flip, random_shift, standardize,
+)  # fmt: skip
 from funcnet.data.batching import Batches, batch_rows, epoch_order, steps_per_epoch
 from funcnet.data.checks import check_data
+from funcnet.data.cifar import cifar10, cifar100
 from funcnet.data.digits import digits
+from funcnet.data.idx import fashion_mnist, mnist, read_idx
 from funcnet.data.splits import split
 
-__all__ = ["Batches", "batch_rows", "check_data", "digits", "epoch_order", "split", "steps_per_epoch"]
+__all__ = [
+    "Batches", "batch_rows", "channel_statistics", "check_data", "cifar10", "cifar100", "cutout", "digits",
+    "epoch_order", "fashion_mnist", "mixup", "mnist", "random_crop", "random_flip", "random_shift", "read_idx",
+    "split", "standardize", "steps_per_epoch",
+]  # fmt: skip

@@ -1,0 +1,287 @@
+"""Augmentation: images as they might as well have been, drawn anew for each batch.
+
+Pure functions of a key and a batch of images (batch, height, width, channels). Shapes and dtypes stay as they are, so
+all run under `jit`, within a training step say; each image gets a draw of its own, and one key gives one result.
+Several are composed by hand, each with a key of its own:
+
+    def augment(key, images):
+        crop_key, flip_key = jax.random.split(key)
+        return random_flip(flip_key, random_crop(crop_key, images))
+
+Random numbers are drawn in float32 and int32 whatever the mode, so a key means the same with 64-bit numbers.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from funcnet.checks import check_count, check_key, describe, nonnegative, positive
+from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
+from funcnet.types import Array, Key
+
+__all__ = ["channel_statistics", "cutout", "mixup", "random_crop", "random_flip", "random_shift", "standardize"]
+
+
+def random_crop(key: Key, images: Any, padding: int = 4) -> Array:
+    """Each image within a border of zeros, cut out again at a random place: moved by whole pixels.
+
+    Args:
+        images: (batch, height, width, channels), of any dtype.
+        padding: width of the border, and the most that an image moves in each direction.
+
+    Raises:
+        ConfigError, DtypeError, ShapeError.
+
+    References: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> image = jnp.arange(1, 10).reshape(1, 3, 3, 1)
+    >>> fn.data.random_crop(jax.random.key(1), image, padding=1)[0, :, :, 0]
+    Array([[2, 3, 0],
+           [5, 6, 0],
+           [8, 9, 0]], dtype=int32)
+    """
+    check_key("random_crop", key)
+    images = _as_images("random_crop", images)
+    padding = check_count("random_crop", "padding", padding, 0)
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1, jnp.int32)
+    return _windows(images, padding, corners, images.shape[1:3])
+
+
+def random_flip(key: Key, images: Any) -> Array:
+    """Each image as it is, or with left and right exchanged, with equal chances.
+
+    Not for digits and letters, which a mirror makes into others.
+
+    Args:
+        images: (batch, height, width, channels), of any dtype.
+
+    Raises:
+        DtypeError, ShapeError.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jnp.tile(jnp.arange(3), (4, 1)).reshape(4, 1, 3, 1)
+    >>> fn.data.random_flip(jax.random.key(0), images)[:, 0, :, 0]
+    Array([[0, 1, 2],
+           [0, 1, 2],
+           [2, 1, 0],
+           [2, 1, 0]], dtype=int32)
+    """
+    check_key("random_flip", key)
+    images = _as_images("random_flip", images)
+    flipped = jax.random.uniform(key, (len(images), 1, 1, 1), jnp.float32) < 0.5
+    return jnp.where(flipped, images[:, :, ::-1], images)
+
+
+def random_shift(key: Key, images: Any, most: float = 2.0) -> Array:
+    """Each image moved by fractions of a pixel too: y[i, j] = x[i + a, j + b], with a, b uniform in [−most, most].
+
+    Between pixels x is interpolated linearly in both directions, beyond its border it is 0. This suits images so small
+    that a whole pixel, as of `random_crop`, is much.
+
+    Args:
+        images: (batch, height, width, channels), floating-point numbers.
+        most: the largest shift, in pixels.
+
+    Raises:
+        ConfigError, DtypeError, ShapeError.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, funcnet as fn
+    >>> image = jnp.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], jnp.float32).reshape(1, 3, 4, 1)
+    >>> np.asarray(fn.data.random_shift(jax.random.key(0), image, most=0.5)[0, :, :, 0]).round(2)
+    array([[0.21, 0.23, 0.  , 0.  ],
+           [0.26, 0.29, 0.  , 0.  ],
+           [0.  , 0.  , 0.  , 0.  ]], dtype=float32)
+    """
+    check_key("random_shift", key)
+    images = _as_images("random_shift", images)
+    _check_floating("random_shift", "images", images)
+    most = nonnegative("random_shift", "most", most)
+    shifts = jax.random.uniform(key, (len(images), 2), jnp.float32, -most, most)
+    whole = jnp.floor(shifts)
+    padding = math.ceil(most)
+    _, height, width, _ = images.shape
+    near = _windows(images, padding, whole.astype(jnp.int32) + padding, (height + 1, width + 1))
+    a, b = jnp.moveaxis(shifts - whole, 1, 0).astype(images.dtype)[..., None, None, None]
+    rows = (1 - a) * near[:, :-1] + a * near[:, 1:]
+    return (1 - b) * rows[:, :, :-1] + b * rows[:, :, 1:]
+
+
+def cutout(key: Key, images: Any, size: int) -> Array:
+    """Each image with a square of zeros, whose centre is any pixel; what of it lies outside is lost.
+
+    Standardize before rather than after, so that 0 is the mean.
+
+    Args:
+        images: (batch, height, width, channels), of any dtype.
+        size: side of the square, in pixels; at most the shorter side of the images.
+
+    Raises:
+        ConfigError, DtypeError, ShapeError.
+
+    References: DeVries, Taylor, "Improved regularization of convolutional neural networks with Cutout", arXiv
+    1708.04552, 2017.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> fn.data.cutout(jax.random.key(1), jnp.ones((1, 3, 4, 1)), size=2)[0, :, :, 0]
+    Array([[1., 1., 0., 0.],
+           [1., 1., 0., 0.],
+           [1., 1., 1., 1.]], dtype=float32)
+    """
+    check_key("cutout", key)
+    images = _as_images("cutout", images)
+    batch, height, width, _ = images.shape
+    if check_count("cutout", "size", size) > min(height, width):
+        raise ConfigError(
+            f"cutout: expected size of at most {min(height, width)}, the images' shorter side, got {size}."
+        )
+    centres = jax.random.randint(key, (batch, 2), 0, jnp.array([height, width], jnp.int32), jnp.int32)
+    top, left = (centres - int(size) // 2).T[..., None]
+    rows, columns = jnp.arange(height, dtype=jnp.int32), jnp.arange(width, dtype=jnp.int32)
+    in_rows = (rows >= top) & (rows < top + int(size))
+    in_columns = (columns >= left) & (columns < left + int(size))
+    return jnp.where(in_rows[:, :, None, None] & in_columns[:, None, :, None], 0, images)
+
+
+def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Array, Array]:
+    """Each image mixed with another of the batch, and its target likewise: λ x + (1 − λ) x′ and λ t + (1 − λ) t′.
+
+    The partners are a random permutation of the batch, and λ ~ Beta(alpha, alpha) for each pair by itself.
+
+    Args:
+        images: (batch, …), floating-point numbers: images, or anything else.
+        targets: (batch, …), floating-point numbers: one-hot rows, or values.
+        alpha: near 0, λ is near 0 or 1 and pairs hardly mix; at 1, λ is uniform.
+
+    Raises:
+        ConfigError, ShapeError; DtypeError, also for integer labels, between which there is nothing.
+
+    References: Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond empirical risk minimization", ICLR 2018.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> targets = jax.nn.one_hot(jnp.array([0, 1, 2]), 3)
+    >>> images, mixed = fn.data.mixup(jax.random.key(1), jnp.ones((3, 2, 2, 1)), targets, alpha=1.0)
+    >>> jnp.allclose(mixed.sum(-1), 1), (mixed > 0).sum(-1)
+    (Array(True, dtype=bool), Array([2, 2, 2], dtype=int32))
+    """
+    check_key("mixup", key)
+    images, targets = jnp.asarray(images), jnp.asarray(targets)
+    _check_floating("mixup", "images", images)
+    _check_floating("mixup", "targets", targets, "make labels one-hot rows by jax.nn.one_hot(labels, classes)")
+    if not images.shape[:1] == targets.shape[:1] != ():
+        raise ShapeError(f"mixup: expected as many targets as images, got shapes {targets.shape} and {images.shape}.")
+    alpha = positive("mixup", "alpha", alpha)
+    order_key, share_key = jax.random.split(key)
+    partners = jax.random.permutation(order_key, jnp.arange(len(images), dtype=jnp.int32))
+    shares = jax.random.beta(share_key, alpha, alpha, (len(images),), jnp.float32)
+
+    def mixed(x):
+        share = shares.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        return share * x + (1 - share) * x[partners]
+
+    return mixed(images), mixed(targets)
+
+
+def standardize(images: Any, mean: Any, std: Any) -> Array:
+    """(images − mean) / std, channel by channel.
+
+    Take mean and std of the training images for the test images too.
+
+    Args:
+        images: (batch, height, width, channels), floating-point numbers.
+        mean, std: (channels,), as from `channel_statistics`, or one number for all channels.
+
+    Raises:
+        DtypeError, ShapeError; ConfigError for an std that is not positive.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> images = jnp.array([[1.0, 10.0], [3.0, 30.0]]).reshape(2, 1, 1, 2)
+    >>> fn.data.standardize(images, *fn.data.channel_statistics(images))[:, 0, 0]
+    Array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    """
+    images = _as_images("standardize", images)
+    _check_floating("standardize", "images", images)
+    mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
+    if not isinstance(std, Tracer) and not (np.asarray(std) > 0).all():
+        raise ConfigError(f"standardize: expected std to be positive, got {np.asarray(std).tolist()}.")
+    return (images - mean) / std
+
+
+def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation √(Σ (x − mean)² / n) of each channel, over all images and pixels.
+
+    On the host, in float64, a thousand images at a time: once, for the training images.
+
+    Args:
+        images: (n, height, width, channels), floating-point numbers.
+
+    Returns: mean (channels,) and std (channels,), NumPy arrays of the images' dtype.
+
+    Raises:
+        DtypeError, ShapeError; DataError for a channel that is constant or not finite.
+
+    >>> import numpy as np, funcnet as fn
+    >>> fn.data.channel_statistics(np.array([[0.0, 1.0], [4.0, 3.0]]).reshape(1, 2, 2, 1))
+    (array([2.]), array([1.58113883]))
+    """
+    _check_images("channel_statistics", images)
+    _check_floating("channel_statistics", "images", images)
+    images = np.asarray(images)
+    parts = [images[start : start + 1000] for start in range(0, len(images), 1000)]
+    pixels = math.prod(images.shape[:3])
+    mean = np.sum([part.sum((0, 1, 2), np.float64) for part in parts], 0) / pixels
+    std = np.sqrt(np.sum([np.square(part - mean).sum((0, 1, 2)) for part in parts], 0) / pixels)
+    if len(wrong := np.flatnonzero(~(np.isfinite(std) & (std > 0)))):
+        raise DataError(
+            f"channel_statistics: expected channels that vary and are finite, got mean {mean[wrong[0]]} and standard "
+            f"deviation {std[wrong[0]]} in channel {wrong[0]}; leave it out."
+        )
+    return mean.astype(images.dtype), std.astype(images.dtype)
+
+
+def _windows(images, padding, corners, size):
+    """For each image the window of `size` at its corner, within a border of zeros.
+
+    Corners are in 0 … 2 · padding. Where a window is larger than the image, so is the far border.
+    """
+    _, height, width, channels = images.shape
+    far = [(padding, padding + large - small) for large, small in zip(size, (height, width), strict=True)]
+    padded = jnp.pad(images, ((0, 0), *far, (0, 0)))
+
+    def window(image, corner):
+        return jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), (*size, channels))
+
+    return jax.vmap(window)(padded, corners)
+
+
+def _as_images(name, images):
+    _check_images(name, images)
+    return jnp.asarray(images)
+
+
+def _check_images(name, images):
+    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+        raise DtypeError(f"{name}: expected images to be an array, got {describe(images)}.")
+    if len(images.shape) != 4 or 0 in images.shape:
+        raise ShapeError(
+            f"{name}: expected images of shape (batch, height, width, channels), got {images.shape}; reshape them."
+        )
+
+
+def _check_floating(name, what, array, fix="convert it, and scale images to [0, 1]"):
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise DtypeError(f"{name}: expected {what} of a floating dtype, got {array.dtype}; {fix}.")
+
+
+def _per_channel(what, value, images):
+    value = jnp.asarray(value, images.dtype)
+    if value.shape not in ((), images.shape[3:]):
+        raise ShapeError(
+            f"standardize: expected {what} of shape {images.shape[3:]}, one number a channel, got {value.shape}."
+        )
+    return value

@@ -1,0 +1,89 @@
+"""Fetching published files, when a caller asks for it: over https only, and kept only if size and SHA-256 are right."""
+
+import hashlib
+import http.client
+import os
+import secrets
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from funcnet.errors import ChecksumError, DataError
+
+__all__ = ["Source", "fetch", "open_https"]
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0  # seconds of silence
+
+
+class Source(NamedTuple):
+    """A published file: where it is, and what it must be."""
+
+    url: str
+    size: int  #: bytes
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def fetch(name: str, source: Source, folder: Path) -> Path:
+    """Fetch a file into `folder`, which is made if need be; it appears there whole and checked, or not at all.
+
+    Raises:
+        ChecksumError: another size or SHA-256.
+        DataError: no connection, no such file, no room.
+    """
+    path = folder / source.filename
+    part = folder / f"{source.filename}.{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open_https(source.url) as stream, open(part, "xb") as file:
+            size, sha256 = _copy(stream, file, source.size)
+        if (size, sha256) != (source.size, source.sha256):
+            got = f"more than {source.size} bytes" if size > source.size else f"{size} bytes of SHA-256 {sha256}"
+            raise ChecksumError(
+                f"{name}: expected {source.url} to be {source.size} bytes of SHA-256 {source.sha256}, got {got}; it "
+                "was deleted. Try again, or look whether another file is published there now."
+            )
+        os.replace(part, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(
+            f"{name}: {source.url} could not be fetched: {error}; try again, or put the file into {folder} yourself."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return path
+
+
+def _copy(stream, file, most):
+    """Copy, until it is clear that there are more than `most` bytes; the number of bytes and their SHA-256."""
+    size, digest = 0, hashlib.sha256()
+    while size <= most and (chunk := stream.read(_CHUNK)):
+        size += len(chunk)
+        digest.update(chunk)
+        file.write(chunk)
+    file.flush()
+    os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+def open_https(url: str) -> BinaryIO:
+    """What lies at an https address, followed through redirections to others."""
+    _check_https(url)
+    return urllib.request.build_opener(_HttpsRedirects).open(url, timeout=_TIMEOUT)
+
+
+class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _check_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_https(url):
+    if not url.startswith("https://"):
+        raise urllib.error.URLError(f"expected an https address, got {url}")
