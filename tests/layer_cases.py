@@ -5,14 +5,18 @@ A row gives the layer and the shape of its input for a batch size and a width. `
 changes. The others compute the same in both modes, which a law holds, so the further laws look at them in one.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numerics import QUICKLY
 
 from funcnet import gradients, initializers, layers, models
+from funcnet.cli.catalogue import scale
 from funcnet.types import Layer
 
 tanh_block = layers.serial(layers.dense(3), layers.tanh())
@@ -24,21 +28,6 @@ class Case(NamedTuple):
     kink: bool = False
     random: bool = False
     counts: bool = False
-
-
-def scale():
-    """A user's own layer, as in the documentation of `layers.layer`."""
-
-    def init(key, x):
-        return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
-
-    def forward(params, state, x, *, key=None, train=False):
-        return params["scale"] * x, state, x
-
-    def backward(params, x, dy):
-        return {"scale": (dy * x).sum(0)}, params["scale"] * dy
-
-    return layers.layer(init, forward, backward, name="scale()")
 
 
 def counter():
@@ -66,6 +55,10 @@ def fixed(batch, width):
     return (batch, 3)
 
 
+def image(batch, width):
+    return (batch, 4, 5, width)
+
+
 CASES = {
     # what moves numbers about
     "identity": Case(layers.identity()),
@@ -80,6 +73,44 @@ CASES = {
     # dropout
     "dropout": Case(layers.dropout(0.4), random=True),
     "dropout_0": Case(layers.dropout(0), random=True),
+    # convolution
+    "conv": Case(layers.conv(3, 3), image),
+    "conv_strided": Case(
+        layers.conv(4, (3, 2), strides=(2, 1), padding=((0, 2), 1), dilation=(1, 2), groups=2, use_bias=False),
+        lambda batch, width: (batch, 4, 5, 2 * width),
+    ),
+    "conv_1d_wide": Case(layers.conv(33, (2,), padding="VALID"), lambda batch, width: (batch, 4, width)),
+    "conv_3d": Case(layers.conv(2, (2, 1, 2), strides=2), lambda batch, width: (batch, 3, 2, 2, width)),
+    "depthwise_conv": Case(layers.depthwise_conv(3), image),
+    "depthwise_conv_twice": Case(
+        layers.depthwise_conv((2,), multiplier=2, strides=2), lambda batch, width: (batch, 5, width)
+    ),
+    "conv_transpose": Case(layers.conv_transpose(3, 3, strides=2), lambda batch, width: (batch, 2, 3, width)),
+    "conv_transpose_cut": Case(
+        layers.conv_transpose(2, (3,), strides=2, dilation=2, padding=((1, 2),)), lambda batch, width: (batch, 4, width)
+    ),
+    # pooling
+    "max_pool": Case(layers.max_pool((3, 2), strides=(2, 1), padding=((1, 2), (1, 0))), image),
+    "avg_pool": Case(layers.avg_pool((3, 2), strides=(2, 1), padding="SAME", count_include_pad=False), image),
+    "global_avg_pool": Case(layers.global_avg_pool(), image),
+    "global_max_pool": Case(layers.global_max_pool(), image),
+    # images
+    "pad": Case(layers.pad(((1, 2), 0), value=0.5), image),
+    "upsample": Case(layers.upsample((3, 2), method="bilinear"), image),
+    "local_response_norm": Case(layers.local_response_norm(4, alpha=2.0, k=1.5), lambda batch, width: (batch, 3, 5)),
+    # normalisation; three numbers to a mean at least, as of two the deviations are +1 and -1 whatever they are
+    "batch_norm": Case(layers.batch_norm(), lambda batch, width: (batch, 2, 2, width), counts=True),
+    "batch_norm_features": Case(
+        layers.batch_norm(momentum=0.5, epsilon=0.1, unbiased_running_var=True, use_bias=False),
+        lambda batch, width: (batch + 2, width),
+        counts=True,
+    ),
+    "layer_norm": Case(layers.layer_norm(), lambda batch, width: (batch, 2, width + 2)),
+    "rms_norm": Case(layers.rms_norm(), lambda batch, width: (batch, width + 1)),
+    "group_norm": Case(layers.group_norm(2), lambda batch, width: (batch, 3, 2 * width)),
+    "instance_norm": Case(
+        layers.instance_norm(epsilon=0.1, use_scale=False), lambda batch, width: (batch, 2, 2, width)
+    ),
     # activations
     "sigmoid": Case(layers.sigmoid()),
     "tanh": Case(layers.tanh()),
@@ -121,6 +152,8 @@ CASES = {
     "recompute": Case(layers.recompute(layers.serial(layers.dense(4), layers.tanh(), layers.dense(2)))),
     "recompute_random": Case(layers.recompute(layers.serial(tanh_block, layers.dropout(0.2))), random=True),
     "repeat_recompute": Case(layers.repeat(layers.recompute(layers.residual(tanh_block)), 3), fixed),
+    "gated": Case(layers.gated(layers.dense(1))),
+    "squeeze_excitation": Case(layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)),
     # own layers
     "layer": Case(scale()),
     "parameterless": Case(
@@ -131,6 +164,7 @@ CASES = {
     "automatic_function": Case(gradients.automatic_function(jnp.sin)),
     # models
     "linear": Case(models.linear(3)),
+    "softmax_regression": Case(models.softmax_regression(3), lambda batch, width: (batch, 2, width, 1)),
     "mlp": Case(models.mlp((5, 4, 2), activation=layers.tanh)),
     "mlp_dropout": Case(models.mlp((5, 2), activation=layers.silu, dropout=0.2), random=True),
     "sigmoid_network": Case(models.sigmoid_network((4, 2))),
@@ -158,17 +192,22 @@ def draw(case, seed=0, batch=3, width=2, dtype=jnp.float64):
 
 @lru_cache(maxsize=512)  # most laws look at the same draw
 def _drawn(case, seed, batch, width, dtype, x64):
-    keys = jax.random.split(jax.random.key(seed), 4)
-    x = jax.random.normal(keys[0], case.shape(batch, width), dtype)
-    if case.kink:
-        x = x + jnp.where(x >= 0, 0.1, jnp.asarray(-0.1, dtype))
-    params, state = case.layer.init(keys[1], x)
-    leaves, structure = jax.tree.flatten(params)
-    noise = jax.random.split(keys[2], max(len(leaves), 1))
-    leaves = [p + jax.random.normal(k, p.shape, p.dtype) / 4 for p, k in zip(leaves, noise, strict=False)]
-    return jax.tree.unflatten(structure, leaves), state, x, keys[3]
+    random, key = np.random.default_rng(seed), jax.random.key(seed)  # NumPy's numbers need no program to be compiled
+    x = random.normal(size=case.shape(batch, width))
+    x = jnp.asarray(x + 0.1 * np.where(x >= 0, 1, -1) if case.kink else x, dtype)
+    params, state = jax.eval_shape(case.layer.init, key, x)
+    if jax.tree.leaves(state):
+        state = jax.jit(lambda key: case.layer.init(key, x)[1], compiler_options=QUICKLY)(key)
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / fan_in(leaf) ** 0.5, dtype), params)
+    return params, state, x, jax.random.fold_in(key, 1)
+
+
+def fan_in(leaf):
+    """How many numbers meet in one of a kernel's outputs; 1 of a bias."""
+    return max(1, math.prod(leaf.shape[:-1]))
 
 
 def draw_shapes(case, dtype):
     """The shapes and dtypes of a draw, without one."""
-    return jax.eval_shape(lambda: _drawn.__wrapped__(case, 0, 3, 2, dtype, None))
+    key, x = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct(case.shape(3, 2), dtype)
+    return *jax.eval_shape(case.layer.init, key, x), x, key

@@ -1,9 +1,25 @@
-"""Measures and oracles that the tests share."""
+"""Measures, oracles and compiler options that the tests share."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+
+
+def _known(option, value):
+    """The option, where this version of XLA has it."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: value})()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return {option: value}
+
+
+#: For programs that run once: compiling them well would take longer than it saves.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+QUICKLY |= _known("xla_cpu_use_fusion_emitters", False)
 
 
 def norm_relative(got, want):
@@ -35,7 +51,7 @@ def richardson(function, tree, step=1e-3):
     assert flat.dtype == jnp.float64
     shifts = np.multiply.outer([step, -step, step / 2, -step / 2], np.eye(flat.size)).reshape(-1, flat.size)
 
-    @jax.jit  # all of it, because each operation by itself would be compiled too
+    @partial(jax.jit, compiler_options=QUICKLY)  # all of it, because each operation by itself would be compiled too
     def gradient(flat):
         values = jax.vmap(lambda point: function(unravel(point)))(flat + shifts)
         plus, minus, half_plus, half_minus = values.reshape(4, -1)

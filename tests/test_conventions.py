@@ -66,6 +66,38 @@ def test_softplus_is_not_cut_off(x64):
     assert layers.softplus(2.0).apply((), (), jnp.zeros(1))[0] == pytest.approx(np.log(2) / 2)
 
 
+@pytest.mark.parametrize("strides", [2, 1], ids=["touching", "overlapping"])
+def test_ties_of_max_pools_go_to_the_first(strides):
+    x = jnp.full((1, 2, 3, 1), 7.0)
+    for layer in (layers.max_pool(2, strides=strides), layers.global_max_pool()):
+        y, _, residuals = layer.forward((), (), x)
+        by_hand = layer.backward((), residuals, jnp.ones_like(y))[1]
+        by_autodiff = jax.grad(lambda x, layer=layer: layer.apply((), (), x)[0].sum())(x)
+        first = [[1, y.size - 1, 0], [0, 0, 0]]  # of each window
+        np.testing.assert_array_equal(by_hand.reshape(2, 3), first)
+        np.testing.assert_array_equal(by_autodiff.reshape(2, 3), first)
+
+
+@pytest.mark.parametrize("make", [layers.max_pool, layers.avg_pool])
+def test_pools_touch_by_default(make):
+    y, _ = make((3, 2)).apply((), (), jnp.ones((1, 9, 8, 1)))
+    assert y.shape == (1, 3, 4, 1)
+
+
+@pytest.mark.parametrize("options, mean", [({}, 4 / 9), ({"count_include_pad": False}, 1)])
+def test_an_average_counts_the_padding(options, mean):
+    """The window at the corner has four pixels and five numbers of padding."""
+    y, _ = layers.avg_pool(3, padding=1, **options).apply((), (), jnp.ones((1, 4, 4, 1)))
+    assert float(y[0, 0, 0, 0]) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("padding, largest", [("SAME", [2, 4, 6, 7]), (1, [1, 3, 5, 7])])
+def test_same_has_the_odd_zero_at_the_end(padding, largest):
+    """Of 0 … 7 in windows of 3, two apart: from 0 on, or from −1."""
+    y, _ = layers.max_pool((3,), strides=2, padding=padding).apply((), (), jnp.arange(8.0).reshape(1, 8, 1))
+    assert y.ravel().tolist() == largest
+
+
 def test_start_of_prelu():
     assert layers.prelu().init(KEY, jnp.ones((1, 2)))[0]["negative_slope"] == 0.25
 

@@ -1,11 +1,12 @@
-"""Models: their layers, and the textbook derivation of the three-layer sigmoid network."""
+"""Models: their layers, the textbook derivation of the three-layer sigmoid network, and networks for images."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numerics import worst_leaf
 
-from funcnet import initializers, layers, models
+from funcnet import checking, gradients, initializers, layers, losses, models, optimizers, training
 from funcnet.errors import ConfigError
 
 KEY = jax.random.key(0)
@@ -153,3 +154,81 @@ def test_impossible_arguments(message, call):
 def test_activations_are_constructors_of_layers(message, activation):
     with pytest.raises(ConfigError, match=rf"mlp\(\(4, 2\)\): expected activation {message}"):
         models.mlp((4, 2), activation=activation)
+
+
+# Models for images.
+
+SMALL = {
+    "lenet": (models.lenet(3, features=(2, 3), hidden=(4,)), (2, 12, 12, 1)),
+    "vgg": (models.vgg(3, blocks=((2, 3), (2,)), hidden=(4,), dropout=0.2), (3, 4, 4, 2)),
+    "vgg_plain": (models.vgg(3, blocks=((2,),), hidden=(), normalize=False), (2, 3, 3, 1)),
+    "resnet": (models.resnet(3, depth=8, features=2), (3, 4, 4, 1)),
+    "mobilenet": (models.mobilenet(3, features=2, blocks=((3, 1), (4, 2))), (3, 4, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("model, shape", SMALL.values(), ids=SMALL)
+def test_image_models(model, shape):
+    """By hand, by autodiff and numerically, in both modes; in a model the check looks inside residual blocks too."""
+    report = checking.check_gradients(model, jax.ShapeDtypeStruct(shape, jnp.float32), most=300)
+    assert report.ok, str(report)
+    assert max(row.error for row in report.rows if row.engines == ("backprop", "autodiff")) <= 1e-13
+
+
+def test_every_image_model_is_among_them():
+    made = {"linear", "mlp", "sigmoid_network", "softmax_regression"}
+    assert set(models.__all__) - made == {name for name in models.__all__ if name in SMALL}
+
+
+def test_resnet_20_steps_alike_with_both_engines(x64):
+    """On images of 32 × 32, as it is."""
+    model, loss, optimizer = models.resnet(), losses.softmax_cross_entropy, optimizers.sgd(0.1)
+    random = np.random.default_rng(0)
+    x, target = jnp.asarray(random.normal(size=(2, 32, 32, 3))), jnp.array([3, 7])
+    state = training.create_state(model, optimizer, 0, x)
+    results = []
+    for engine in (gradients.backprop, gradients.autodiff):
+        gradient = engine(model, loss)
+        computed = jax.jit(gradient)(state.optimizer.params, state.model, (x, target), KEY)
+        results.append((computed, optimizer.update(state.optimizer, computed.grads)))
+    (by_hand, updated), (by_autodiff, also_updated) = results
+    assert by_hand.loss == pytest.approx(float(by_autodiff.loss), rel=1e-13)
+    assert worst_leaf(by_hand.grads, by_autodiff.grads) <= 1e-11  # 20 layers of normalisation over two images
+    assert worst_leaf(by_hand.state, by_autodiff.state) <= 1e-13
+    assert worst_leaf(updated.params, also_updated.params) <= 1e-12
+
+
+def test_scores_from_pixels(x64):
+    """Softmax regression and the support vector machine are one model, with two losses."""
+    model = models.softmax_regression(3)
+    images, labels = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 2, 1))), jnp.array([0, 2, 1, 1])
+    params, state = model.init(KEY, images)
+    scores = np.asarray(images).reshape(4, 4) @ np.asarray(params[1]["kernel"])
+    np.testing.assert_allclose(model.apply(params, state, images)[0], scores, rtol=1e-14)
+    margins = np.maximum(0, scores - scores[np.arange(4), labels][:, None] + 1)
+    margins[np.arange(4), labels] = 0
+    penalty = losses.partial(losses.l2_penalty, strength=0.5)
+    svm = gradients.backprop(model, losses.multiclass_hinge, penalty=penalty)(params, state, (images, labels))
+    expected = margins.sum(1).mean() + float(penalty(params))
+    assert float(svm.loss) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    "message, make",
+    [
+        (r"resnet\(10, depth=21\): expected depth to be 6 n \+ 2, .* got 21", lambda: models.resnet(depth=21)),
+        (r"resnet\(10, depth=2\): expected depth to be an integer >= 8, got 2", lambda: models.resnet(depth=2)),
+        (
+            r"vgg\(10, blocks=\(32, 64\)\): expected blocks to be tuples of features",
+            lambda: models.vgg(blocks=(32, 64)),
+        ),
+        (r"expected each of blocks to be a positive integer, got 0", lambda: models.vgg(blocks=((0,),))),
+        (r"expected each of hidden to be a positive integer, got 'a'", lambda: models.vgg(hidden=("a",))),
+        (r"expected dropout to be a finite number in \[0, 1\), got 1", lambda: models.vgg(dropout=1)),
+        (r"mobilenet\(10, blocks=\(64,\)\): expected blocks to be pairs", lambda: models.mobilenet(blocks=(64,))),
+        (r"lenet\(10, features=\(6,\)\): expected features of two convolutions", lambda: models.lenet(features=(6,))),
+    ],
+)
+def test_impossible_image_models(message, make):
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -40,6 +40,10 @@ CASES = {
     "dense_many_rows": Case(layers.dense(3), target=np.ones((4, 3, 2, 3)) / 2, axes=(3, 2)),
     "prelu": Case(layers.prelu(), target=NUMBERS[:, :2]),
     "prelu_time_axis": Case(layers.prelu(), target=np.ones((4, 3, 2)), axes=(3,)),
+    "layer_norm_time_axis": Case(layers.layer_norm(), target=np.ones((4, 3, 2)), axes=(3,)),
+    "rms_norm": Case(layers.rms_norm(), target=NUMBERS[:, :2]),
+    "group_norm": Case(layers.group_norm(1), target=np.ones((4, 3, 2)), axes=(3,)),
+    "instance_norm": Case(layers.instance_norm(use_bias=False), target=np.ones((4, 3, 2)), axes=(3,)),
     "serial": Case(BLOCK, losses.softmax_cross_entropy, LABELS),
     "residual": Case(layers.residual(BLOCK, layers.dense(3)), losses.half_squared_error),
     "parallel": Case(layers.parallel(BLOCK, layers.dense(3)), losses.log_cosh),
@@ -145,6 +149,29 @@ def test_a_layer_without_a_rule_is_named(engine: Callable[..., Any]):
         r"none; give it one with layer\(…, per_example=rule\), rule\(params, residuals, dy\) -> dparams with a leading",
     ):
         engine(model, losses.mean_squared_error)(*ones_for(model))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_scale": False, "use_bias": False}], ids=["scaled", "bare"])
+@pytest.mark.parametrize("engine", [gradients.per_example, gradients.per_example_norms])
+def test_a_layer_that_mixes_the_examples_is_named(engine: Callable[..., Any], options: dict[str, bool]):
+    """With or without parameters of its own: below it no gradient is that of one example."""
+    model = layers.serial(layers.dense(2), layers.repeat(layers.batch_norm(**options), 2))
+    with pytest.raises(
+        ConfigError,
+        match=r"^serial\[1\] repeat batch_norm\(.*\): expected a layer that takes each example by itself, as gradients "
+        r"per example need it, got one whose examples share the statistics .*; use group_norm or layer_norm\.",
+    ):
+        engine(model, losses.mean_squared_error)(*ones_for(model))
+
+
+def test_a_rule_without_parameters_may_have_nothing_to_say():
+    plain = layers.tanh()
+    made = layers.layer(plain.init, plain.forward, plain.backward, per_example=lambda params, residuals, dy: ())
+    model, same = (layers.serial(layers.dense(2), last) for last in (made, plain))
+    args = ones_for(model)
+    for engine in (gradients.per_example, gradients.per_example_norms):
+        results = [jax.tree.leaves(engine(one, losses.mean_squared_error)(*args)) for one in (model, same)]
+        assert worst_leaf(*results) == 0
 
 
 def ruled(rule):

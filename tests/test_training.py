@@ -8,8 +8,8 @@ import pytest
 from numerics import norm_relative, worst_leaf
 
 from funcnet import data, gradients, layers, losses, metrics, models, optimizers, training
-from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError
-from funcnet.types import Report
+from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError, ShapeError
+from funcnet.types import Report, TrainState
 
 MODEL = models.mlp((8, 3), dropout=0.2)
 LOSS = losses.softmax_cross_entropy
@@ -257,6 +257,94 @@ def test_an_endless_iterator_reports_by_steps():
     reports = fit(rows=endless(), batch_size=None, epochs=1, report_steps=20)
     assert [next(reports).step for _ in range(3)] == [20, 40, 60]
     reports.close()
+
+
+# Augmentation.
+
+
+def jittered(key, x, target):
+    return x + 0.1 * jax.random.normal(key, x.shape, x.dtype), target
+
+
+def mixed(key, x, target):
+    return data.mixup(key, x, jax.nn.one_hot(target, 3, dtype=x.dtype))
+
+
+def test_augmentation_is_within_the_step(x64):
+    """Against the step from Python; the model, which has dropout, gets the other half of the key."""
+    x, target = blobs(10, np.float64)
+    reports = list(fit(rows=(x, target), augment=jittered, shuffle=False, key=7))
+    state = training.create_state(MODEL, OPTIMIZER, 7, x)
+    gradient = jax.jit(gradients.autodiff(MODEL, LOSS))
+    for i, report in enumerate(reports):
+        augment_key, key = jax.random.split(jax.random.fold_in(state.key, i))
+        computed = gradient(state.optimizer.params, state.model, jittered(augment_key, x, target), key)
+        state = TrainState(OPTIMIZER.update(state.optimizer, computed.grads), computed.state, state.key)
+        np.testing.assert_allclose(report.metrics["loss"], computed.loss, rtol=1e-12)
+    assert worst_leaf(reports[-1].state.optimizer, state.optimizer) <= 1e-12
+
+
+def test_augmentation_changes_the_run_and_its_key_decides():
+    plain, one, again, other = (
+        last_of(fit(augment=augment, key=key)).state.optimizer.params[0]["kernel"]
+        for augment, key in [(None, 1), (jittered, 1), (jittered, 1), (jittered, 2)]
+    )
+    assert jnp.array_equal(one, again)
+    assert not jnp.array_equal(one, plain)
+    assert not jnp.array_equal(one, other)
+
+
+def test_engines_agree_on_mixed_labels(x64):
+    """Labels become one-hot rows and these mixtures, in an incomplete batch too."""
+    rows = blobs(47, np.float64)
+    runs = [losses_of(fit(rows=rows, engine=e, augment=mixed, report_steps=1)) for e in ("autodiff", "backprop")]
+    np.testing.assert_allclose(*runs, rtol=1e-12)
+
+
+def test_resuming_an_augmented_run_is_exact():
+    options = {"rows": blobs(47), "epochs": 4, "report_steps": 3, "augment": jittered}
+    whole = list(fit(**options))
+    resumed = list(fit(**options, state=whole[1].state))
+    chex.assert_trees_all_equal(resumed[-1].state.optimizer, whole[-1].state.optimizer)
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["arrays", "iterable"])
+def test_augmented_rows_count_once(x64, batches):
+    """Features and labels both changed: the loss is that of the new ones, without the rows that fill the last batch;
+    metrics compare with the labels of the data, and validation is as it was."""
+    model, (x, target) = models.linear(3), blobs(47, np.float64)
+    report = next(
+        fit(
+            model, optimizer=optimizers.sgd(1e-300), rows=data.Batches(x, target, 10) if batches else (x, target),
+            batch_size=None if batches else 10, augment=lambda key, x, target: (x + 1, (target + 1) % 3),
+            metrics={"accuracy": metrics.accuracy(), "rows": count_rows()}, validation=(x, target),
+        )
+    )  # fmt: skip
+    params, state = report.state.optimizer.params, report.state.model
+    seen, _ = model.apply(params, state, x + 1)
+    np.testing.assert_allclose(report.metrics["loss"], LOSS(seen, (target + 1) % 3), rtol=1e-13)
+    np.testing.assert_allclose(report.metrics["accuracy"], (seen.argmax(1) == target).mean())
+    assert report.metrics["rows"] == 47
+    np.testing.assert_allclose(
+        report.metrics["validation_loss"], LOSS(model.apply(params, state, x)[0], target), rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    "augment, error, message",
+    [
+        (3, ConfigError, r"expected augment to be a function \(key, x, target\) -> \(x, target\), got 3"),
+        (lambda key, x, target: x, ConfigError, r"to return the two arrays \(x, target\), got an array of dtype"),
+        (lambda key, x, target: (x, (target, 1)), ConfigError, r"the two arrays \(x, target\), got a tuple"),
+        (lambda key, x, target: (x[:, :1], target), ShapeError, r"keep the shape of x, \(10, 2\), got \(10, 1\)"),
+        (lambda key, x, target: (x.astype(jnp.bfloat16), target), DtypeError, "x, float32, got bfloat16; cast it"),
+        (lambda key, x, target: (x, target[1:]), ShapeError, r"for each of the 10 rows of x, got shape \(9,\)"),
+        (lambda key, x, target: (data.random_flip(key, x), target), ShapeError, "random_flip: expected images"),
+    ],
+)
+def test_wrong_augmentation_is_named(augment, error, message):
+    with pytest.raises(error, match=message):
+        fit(augment=augment)
 
 
 # Compilation.

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import gradients, layers, losses, models
+from funcnet.types import Layer
 
-__all__ = ["CATALOGUE", "Entry"]
+__all__ = ["CATALOGUE", "Entry", "scale"]
 
 
 class Entry(NamedTuple):
@@ -30,8 +31,8 @@ def _straight_through(layer):
     return _layer(layer)._replace(engines=("backprop", "autodiff"))
 
 
-def _own_layer():
-    """y = a ⊙ x, made with `layers.layer`. With g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x."""
+def scale() -> Layer:
+    """A user's own layer, y = a ⊙ x. With g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x."""
 
     def init(key, x):
         return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
@@ -65,6 +66,28 @@ LAYERS = {
     "dense_no_bias": _layer(layers.dense(2, use_bias=False)),
     "dense_sequence": _layer(layers.dense(2), 3, 2, 4),
     "dropout": _layer(layers.dropout(0.4)),
+    "dropout_channels": _layer(layers.dropout(0.4, broadcast_dims=(1, 2)), 3, 2, 2, 4),
+    "conv": _layer(layers.conv(2, 3, strides=2), 3, 4, 5, 2),
+    "conv_wide": _layer(layers.conv(32, (2,), padding=1), 3, 3, 2),
+    "conv_groups": _layer(layers.conv(4, (2,), dilation=2, groups=2, use_bias=False), 3, 6, 4),
+    "depthwise_conv": _layer(layers.depthwise_conv(2, multiplier=2), 3, 3, 4, 2),
+    "conv_transpose": _layer(layers.conv_transpose(2, (3,), strides=2), 3, 4, 2),
+    "max_pool": _layer(layers.max_pool(2), 3, 4, 4, 2),
+    "max_pool_overlapping": _layer(layers.max_pool(3, strides=2, padding=((1, 2), (1, 0))), 3, 4, 5, 2),
+    "avg_pool": _layer(layers.avg_pool((2,), strides=3, padding="SAME"), 3, 7, 2),
+    "avg_pool_counted": _layer(layers.avg_pool(3, strides=2, padding=1, count_include_pad=False), 3, 4, 5, 2),
+    "global_avg_pool": _layer(layers.global_avg_pool(), 3, 2, 3, 4),
+    "global_max_pool": _layer(layers.global_max_pool(), 3, 2, 3, 4),
+    "pad": _layer(layers.pad(((1, 2), 0)), 3, 2, 3, 2),
+    "upsample": _layer(layers.upsample((2, 3)), 3, 2, 3, 2),
+    "upsample_bilinear": _layer(layers.upsample((2, 3), method="bilinear"), 3, 2, 3, 2),
+    "local_response_norm": _layer(layers.local_response_norm(4, alpha=2.0), 3, 2, 6),
+    "batch_norm": _layer(layers.batch_norm(), 3, 2, 2, 2),
+    "batch_norm_features": _layer(layers.batch_norm(use_bias=False), 4, 3),
+    "layer_norm": _layer(layers.layer_norm(), 3, 2, 4),
+    "rms_norm": _layer(layers.rms_norm()),
+    "group_norm": _layer(layers.group_norm(2), 3, 3, 4),
+    "instance_norm": _layer(layers.instance_norm(), 3, 2, 2, 2),
     "sigmoid": _layer(layers.sigmoid()),
     "tanh": _layer(layers.tanh()),
     "relu": _layer(layers.relu()),
@@ -91,7 +114,9 @@ LAYERS = {
     "parallel_concatenate": _layer(layers.parallel(_noisy, layers.dense(2), combine="concatenate")),
     "repeat": _layer(layers.repeat(_noisy, 3)),
     "recompute": _layer(layers.recompute(_noisy)),
-    "layer": _layer(_own_layer()),
+    "gated": _layer(layers.gated(_noisy)),
+    "squeeze_excitation": _layer(layers.squeeze_excitation(4, 2), 3, 2, 2, 4),
+    "layer": _layer(scale()),
     "parameterless": _layer(
         layers.parameterless(lambda x, *, key, train: (x * x, x), lambda x, dy: 2 * x * dy, name="square()")
     ),
@@ -99,6 +124,11 @@ LAYERS = {
     "automatic": _layer(_wave()),
     "automatic_function": _layer(gradients.automatic_function(jnp.sin)),
     "linear": _layer(models.linear(3)),
+    "softmax_regression": _layer(models.softmax_regression(2), 3, 2, 2, 1),
+    "lenet": _layer(models.lenet(2, features=(1, 2), hidden=(2,)), 2, 12, 12, 1),
+    "vgg": _layer(models.vgg(2, blocks=((2,),), hidden=(2,), dropout=0.2), 3, 4, 4, 1),
+    "resnet": _layer(models.resnet(2, depth=8, features=1), 3, 4, 4, 1),
+    "mobilenet": _layer(models.mobilenet(2, features=2, blocks=((2, 2),)), 3, 4, 4, 1),
     "mlp": _layer(models.mlp((5, 2), dropout=0.2)),
     "sigmoid_network": _layer(models.sigmoid_network((5, 2))),
 }

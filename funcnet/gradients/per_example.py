@@ -6,6 +6,7 @@ the sum, and the containers' backwards carry what the rules return as they carry
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from funcnet.errors import ConfigError
 from funcnet.gradients.engines import hand_gradient, unpack
+from funcnet.layers.checks import within
 from funcnet.layers.combinators import map_layers
 from funcnet.trees import check_same_structure
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
@@ -27,7 +29,7 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
 
     Args:
         model: a layer. Each of its layers with parameters needs a rule, `layers.layer(…, per_example=…)`, as all of
-            the library's have.
+            the library's have; that of `batch_norm` refuses, as it mixes the examples of a training batch.
         loss: one with a hand-derived gradient, one of `funcnet.losses` or your own.
 
     Returns:
@@ -43,7 +45,8 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
     residuals: for `dense`, xᵀ g = Σ_i x_i ⊗ g_i gives x_i ⊗ g_i. Layers that mix examples have no such gradients.
 
     Raises:
-        ConfigError: the loss has no hand-derived gradient; or, when it runs, a layer has parameters and no rule.
+        ConfigError: the loss has no hand-derived gradient; or, when it runs, a layer has parameters and no rule, or
+            mixes examples.
         StructureError: when it runs, a rule's result is not like the parameters with a leading batch axis.
 
     References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
@@ -96,14 +99,14 @@ def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Ba
     return norms
 
 
-Rule = Callable[[str, Layer, Any, Any, Any], Any]  #: (place and name, layer, params, residuals, dy) -> for dparams
+Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) -> in place of dparams
 
 
 def _engine(name: str, model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
     """An engine in which `rule` stands in for each layer's own dparams, and the loss is (batch,)."""
     loss_gradient = hand_gradient(name, "loss", loss)
     check = getattr(loss, "check", None)
-    model = map_layers(lambda place, inner: _ruled(f"{place} {inner}".strip(), inner, rule), model)
+    model = map_layers(lambda place, inner: _ruled(place, inner, rule), model)
 
     def alone(prediction, target, where):
         prediction, target, where = jax.tree.map(lambda leaf: leaf[None], (prediction, target, where))
@@ -121,31 +124,35 @@ def _engine(name: str, model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
     return gradient
 
 
-def _ruled(name: str, inner: Layer, rule: Rule) -> Layer:
+def _ruled(place: str, inner: Layer, rule: Rule) -> Layer:
     def backward(params, residuals, dy):
         dparams, dx = inner.backward(params, residuals, dy)
-        return (rule(name, inner, params, residuals, dy) if jax.tree.leaves(params) else dparams), dx
+        # A layer without parameters has a rule only to refuse: what it mixes, the layers below it cannot take apart.
+        if jax.tree.leaves(params) or inner.per_example is not None:
+            with within(place) if place else nullcontext():
+                dparams = rule(inner, params, residuals, dy)
+        return dparams, dx
 
     return Layer(inner.init, inner.apply, inner.forward, backward)
 
 
-def _one_each(name, inner, params, residuals, dy):
+def _one_each(inner, params, residuals, dy):
     """The layer's per-example gradients, batch axis first."""
     if inner.per_example is None:
         raise ConfigError(
-            f"{name}: expected a layer with a rule for per-example gradients, got none; give it one with "
+            f"{inner}: expected a layer with a rule for per-example gradients, got none; give it one with "
             "layer(…, per_example=rule), rule(params, residuals, dy) -> dparams with a leading batch axis."
         )
     grads = inner.per_example(params, residuals, dy)
     n = jax.tree.leaves(dy)[0].shape[0]
     expected = jax.tree.map(lambda p: np.broadcast_to(0, (n, *p.shape)), params)
-    check_same_structure(name, "params with a leading batch axis", expected, "the per-example gradients", grads)
+    check_same_structure(inner.name, "params with a leading batch axis", expected, "the per-example gradients", grads)
     return grads
 
 
-def _batch_last(name, inner, params, residuals, dy):
+def _batch_last(inner, params, residuals, dy):
     # The last axis stays the last when `repeat` stacks the gradients of its layers.
-    return jax.tree.map(lambda g: jnp.moveaxis(g, 0, -1), _one_each(name, inner, params, residuals, dy))
+    return jax.tree.map(lambda g: jnp.moveaxis(g, 0, -1), _one_each(inner, params, residuals, dy))
 
 
 def _batch_first(p, g, n):
@@ -160,11 +167,12 @@ class _Squares(NamedTuple):
     values: Array  #: (batch,), ‖∂L_i/∂params‖², behind the axes that `repeat` adds
 
 
-def _squares(name, inner, params, residuals, dy):
+def _squares(inner, params, residuals, dy):
     if inner.per_example_square is not None:
         return _Squares(inner.per_example_square(params, residuals, dy).astype(jnp.result_type(float)))
-    leaves = jax.tree.leaves(_one_each(name, inner, params, residuals, dy))
-    return _Squares(reduce(jnp.add, [_square(leaf.astype(jnp.result_type(float))) for leaf in leaves]))
+    leaves = jax.tree.leaves(_one_each(inner, params, residuals, dy))
+    squares = [_square(leaf.astype(jnp.result_type(float))) for leaf in leaves]
+    return _Squares(reduce(jnp.add, squares)) if squares else ()
 
 
 def _square(leaf):

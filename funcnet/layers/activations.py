@@ -12,13 +12,13 @@ from jax.scipy.special import erfc
 
 from funcnet.checks import check_choice, number, positive, spell
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_dy, check_empty, check_floating, check_leaves, require_key
+from funcnet.layers.checks import check_dy, check_empty, check_floating, check_leaves, require_key
 from funcnet.layers.layer import elementwise, layer, parameterless
 from funcnet.types import Layer
 
 __all__ = [
-    "binary_step", "elu", "gelu", "leaky_relu", "log_sigmoid", "log_softmax", "prelu", "relu", "rrelu", "sigmoid",
-    "silu", "softmax", "softplus", "tanh",
+    "binary_step", "elu", "gelu", "leaky_relu", "log_sigmoid", "prelu", "relu", "rrelu", "sigmoid", "silu", "softplus",
+    "tanh",
 ]  # fmt: skip
 
 
@@ -353,57 +353,3 @@ def binary_step(ste: str = "zero") -> Layer:
         return step + stand_in, mask
 
     return parameterless(forward, _scaled(name), name=name)
-
-
-def softmax(axis: int = -1) -> Layer:
-    """Probabilities that sum to 1 along `axis`, y_k = e^(x_k) / Σ_j e^(x_j).
-
-    For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits: log(softmax) loses
-    precision that `log_softmax` keeps.
-
-    Backward. ∂y_k/∂x_j = y_k (δ_kj − y_j), so dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
-    Kept: y.
-
-    >>> import jax.numpy as jnp, funcnet as fn
-    >>> fn.layers.softmax().apply((), (), jnp.array([[0.0, 0.0]]))[0]
-    Array([[0.5, 0.5]], dtype=float32)
-    """
-    name = spell(softmax, axis=axis)
-
-    def forward(x, *, key, train):
-        del key, train
-        check_floating(name, x)
-        check_axis(name, axis, x)
-        y = jax.nn.softmax(x, axis)
-        return y, y
-
-    def backward(y, dy):
-        check_dy(name, dy, y.shape, y.dtype)
-        return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
-
-    return parameterless(forward, backward, name=name)
-
-
-def log_softmax(axis: int = -1) -> Layer:
-    """Logarithm of the softmax, y_k = x_k − log Σ_j e^(x_j), without overflow.
-
-    Backward. ∂y_k/∂x_j = δ_kj − p_j with p = softmax(x) = e^y, so dx_j = g_j − p_j Σ_k g_k. Kept: y.
-
-    >>> import jax.numpy as jnp, funcnet as fn
-    >>> fn.layers.log_softmax().apply((), (), jnp.array([[0.0, 200.0]]))[0]
-    Array([[-200.,    0.]], dtype=float32)
-    """
-    name = spell(log_softmax, axis=axis)
-
-    def forward(x, *, key, train):
-        del key, train
-        check_floating(name, x)
-        check_axis(name, axis, x)
-        y = jax.nn.log_softmax(x, axis)
-        return y, y
-
-    def backward(y, dy):
-        check_dy(name, dy, y.shape, y.dtype)
-        return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
-
-    return parameterless(forward, backward, name=name)

@@ -18,7 +18,7 @@ from funcnet.layers.layer import layer
 from funcnet.layers.reshape import identity
 from funcnet.types import Layer
 
-__all__ = ["map_layers", "parallel", "recompute", "repeat", "residual", "serial"]
+__all__ = ["check_layers", "map_layers", "parallel", "recompute", "repeat", "residual", "serial"]
 
 
 def serial(*layers: Layer) -> Layer:
@@ -42,7 +42,7 @@ def serial(*layers: Layer) -> Layer:
     (5, 2)
     """
     name = _name("serial", layers)
-    _check_layers("serial", layers)
+    check_layers("serial", layers)
 
     def init(key, x):
         params, states = [], []
@@ -104,7 +104,7 @@ def parallel(*layers: Layer, combine: str = "sum", axis: int = -1) -> Layer:
     (5, 7)
     """
     name = _name("parallel", layers, spell(parallel, combine=combine, axis=axis))
-    _check_layers("parallel", layers)
+    check_layers("parallel", layers)
     check_choice(name, "combine", combine, ("sum", "concatenate"))
     if not layers:
         raise ConfigError(f"{name}: expected at least one layer, got none.")
@@ -140,7 +140,7 @@ def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
     """
     layers = (inner, identity() if shortcut is None else shortcut)
     name = _name("residual", layers[: 1 if shortcut is None else 2])
-    _check_layers("residual", layers)
+    check_layers("residual", layers)
 
     def merge(ys):
         _check_branches(name, "sum", -1, ys)
@@ -217,7 +217,7 @@ def repeat(inner: Layer, n: int) -> Layer:
     (50, 3, 3)
     """
     name = spell(repeat, inner, n)
-    _check_layers("repeat", (inner,))
+    check_layers("repeat", (inner,))
     n = check_count(name, "n", n)
 
     def init(key, x):
@@ -277,7 +277,7 @@ def recompute(inner: Layer) -> Layer:
     15
     """
     name = spell(recompute, inner)
-    _check_layers("recompute", (inner,))
+    check_layers("recompute", (inner,))
 
     def forward(params, state, x, *, key=None, train=False):
         with within("recompute"):
@@ -323,7 +323,7 @@ def _map_layers(function, model, place):
     if not model.sublayers or model.rebuild is None:
         return function(place, model)
     constructor = model.name.split("(")[0]
-    one = constructor in ("repeat", "recompute")  # these have one layer, and no number for it
+    one = constructor in ("gated", "recompute", "repeat")  # these have one layer, and no number for it
     places = [f"{place} {constructor}{'' if one else f'[{i}]'}".strip() for i in range(len(model.sublayers))]
     return model.rebuild(*(_map_layers(function, sub, p) for sub, p in zip(model.sublayers, places, strict=True)))
 
@@ -341,7 +341,7 @@ def _split(key: Any, n: int) -> list[Any]:
     return list(jax.random.split(key, n))
 
 
-def _check_layers(constructor, layers):
+def check_layers(constructor, layers):
     for i, sublayer in enumerate(layers):
         if not isinstance(sublayer, Layer):
             raise ConfigError(

@@ -1,5 +1,4 @@
-"""Whole models, written in the layers of `funcnet.layers`. Their outputs are linear (logits) unless said otherwise:
-the losses of `funcnet.losses` take them so, which is more precise than an activation followed by a logarithm."""
+"""Models of dense layers, for rows of features."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,22 +1,22 @@
 """`fit`: training as an iterator of reports."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_choice, check_count
+from funcnet.checks import check_choice, check_count, describe
 from funcnet.data import check_data
-from funcnet.errors import ConfigError, DataError, DivergenceError, FuncnetError
+from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, FuncnetError, ShapeError
 from funcnet.metrics import Metric
 from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.loop import ENGINES, Pace, compiled_chunk, copy
 from funcnet.training.step import as_key, create_state
-from funcnet.types import Array, Layer, LossFn, Optimizer, Report, TrainState
+from funcnet.types import Array, Key, Layer, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
 
@@ -35,6 +35,7 @@ def fit(
     validation: tuple[Any, Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     penalty: Any = None,
+    augment: Callable[[Key, Any, Any], tuple[Any, Any]] | None = None,
     shuffle: bool = True,
     drop_last: bool = False,
     report_steps: int | None = None,
@@ -55,12 +56,16 @@ def fit(
         engine: `"autodiff"` or `"backprop"`, whose results agree to rounding.
         epochs: passes over the data, those already done in `state` included.
         batch_size: rows a step; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
-        key: a PRNG key or an integer seed: the parameters' start, the order of the data, dropout. The order is a pure
-            function of (key, epoch).
+        key: a PRNG key or an integer seed: the parameters' start, the order of the data, augmentation, dropout. The
+            order is a pure function of (key, epoch).
         state: a `TrainState` to go on from, exactly as if the run had never stopped.
         validation: (x, target) on which loss and metrics are computed for each report, as `validation_…`.
         metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report.
         penalty: `params -> scalar` added to the loss, `losses.l2_penalty` say.
+        augment: `(key, x, target) -> (x, target)`, through which each batch of the training goes within the compiled
+            step: functions of `funcnet.data` say. x keeps its shape and dtype; targets may become others that the loss
+            takes, one-hot rows for `data.mixup` say. The metrics compare with the targets of the data, and validation
+            is not augmented.
         shuffle: whether each epoch has an order of its own.
         drop_last: leave out an incomplete last batch. Otherwise it is filled up with rows from the start of the
             epoch's order, which are masked in the loss and the metrics (so the loss needs a `where` argument).
@@ -116,6 +121,8 @@ def fit(
         check_target(model, loss, params, model_state, x, target)
 
     check(feed.x, feed.target)
+    if augment is not None:
+        _check_augment(augment, key, feed)
     held_out = None
     if validation is not None:
         held_out = checked(validation)
@@ -128,7 +135,7 @@ def fit(
         result = run_evaluation(model, loss, state.optimizer.params, state.model, held_out, 1024, named_metrics)
         return {f"validation_{name}": value for name, value in result.items()}
 
-    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics)
+    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics, augment)
     return _reports(run, feed, check, state, named_metrics, evaluate, copy_state)
 
 
@@ -169,6 +176,28 @@ def _check_finite(report):
         raise DivergenceError(
             f"fit: the loss is {float(report.metrics['loss'])} at step {report.step} (epoch {report.epoch}); "
             "try a smaller learning rate, optimizers.clipped, or a loss on logits."
+        )
+
+
+def _check_augment(augment, key, feed):
+    """An augmented batch must fit where the batch itself would."""
+    if not callable(augment):
+        raise ConfigError(
+            f"fit: expected augment to be a function (key, x, target) -> (x, target), got {describe(augment)}."
+        )
+    batch = x, _ = feed.x[: feed.batch_size], feed.target[: feed.batch_size]
+    result = jax.eval_shape(augment, key, *batch)
+    if jax.tree.structure(result) != jax.tree.structure(batch):
+        raise ConfigError(f"fit: expected augment to return the two arrays (x, target), got {describe(result)}.")
+    got_x, got_target = result
+    if got_x.shape != x.shape:
+        raise ShapeError(f"fit: expected augment to keep the shape of x, {x.shape}, got {got_x.shape}.")
+    if got_x.dtype != x.dtype:
+        raise DtypeError(f"fit: expected augment to keep the dtype of x, {x.dtype}, got {got_x.dtype}; cast it.")
+    if got_target.shape[:1] != x.shape[:1]:
+        raise ShapeError(
+            f"fit: expected augment to return a target for each of the {len(x)} rows of x, got shape "
+            f"{got_target.shape}."
         )
 
 

@@ -3,21 +3,28 @@
 Dispatching a step from Python costs ten to forty times the step itself for small models. Here a *chunk* of steps runs
 in one compiled loop over data that already lies on the device; the number of steps is an argument, so chunks of any
 length are one program, and no result depends on their length.
+
+One kind of step runs better outside a loop. XLA's CPU compiler puts the operands of a convolution into the order that
+its fast implementation takes in the entry of a program alone (jax-ml/jax#12868); within a loop body those in another
+order, as autodiff makes them, run up to three hundred times slower. Such steps are called one by one.
 """
 
 import time
 from collections import deque
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from funcnet import gradients
 from funcnet.training.evaluation import tally_batch
 from funcnet.training.step import advance
+from funcnet.types import GradientFn, Key
 
-__all__ = ["Chunk", "Pace", "compiled_chunk", "copy"]
+__all__ = ["Chunk", "Pace", "augmented", "compiled_chunk", "copy", "reorders"]
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
 
@@ -35,22 +42,76 @@ class Chunk(NamedTuple):
 
 
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics
-def compiled_chunk(model, loss, optimizer, engine, penalty, metrics):
+def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
     """`(state, tally, chunk) -> (state, tally, token)`; state and tally are donated, `token` tells when it is done."""
     gradient = ENGINES[engine](model, loss, penalty=penalty)
+    if augment is not None:
+        gradient = augmented(gradient, augment)
 
-    def run(state, tally, x, target, rows, where, steps):
-        def step(i, carry):
-            state, tally = carry
-            mask = None if where is None else where[i]
-            batch = (x[rows[i]], target[rows[i]])
-            state, computed = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
-            return state, tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
+    def step(state, tally, x, target, rows, where, i):
+        mask = None if where is None else where[i]
+        batch = (x[rows[i]], target[rows[i]])
+        state, computed = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
+        return state, tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
 
-        state, tally = jax.lax.fori_loop(0, steps, step, (state, tally))
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def loop(state, tally, x, target, rows, where, steps):
+        def body(i, carry):
+            return step(*carry, x, target, rows, where, i)
+
+        state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
         return state, tally, jnp.copy(state.optimizer.step)
 
-    return jax.jit(run, donate_argnums=(0, 1))
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def single(state, tally, x, target, rows, where, i):
+        state, tally = step(state, tally, x, target, rows, where, i)
+        return state, tally, jnp.copy(state.optimizer.step)
+
+    together: list[bool] = []  # known from the first chunk on
+
+    def run(state, tally, x, target, rows, where, steps):
+        data = (x, target, rows, where)
+        if not together:
+            program = loop.trace(state, tally, *data, steps).jaxpr.jaxpr
+            on_cpu = any(device.platform == "cpu" for device in state.optimizer.step.devices())
+            together.append(not (on_cpu and reorders(program)))
+        if together[0]:
+            return loop(state, tally, *data, steps)
+        for i in range(steps):
+            state, tally, token = single(state, tally, *data, i)
+        return state, tally, token
+
+    return run
+
+
+def augmented(gradient: GradientFn, augment: Callable[[Key, Any, Any], tuple[Any, Any]]) -> GradientFn:
+    """The gradient of batches that go through `augment` first, which gets a key of its own."""
+
+    def of_augmented(params, state, batch, key=None, /):
+        augment_key, key = jax.random.split(key)
+        x, target, *where = batch
+        return gradient(params, state, (*augment(augment_key, x, target), *where), key)
+
+    return of_augmented
+
+
+def reorders(program: Jaxpr) -> bool:
+    """Whether a program for a CPU holds a convolution whose operands are not batch, size, channels."""
+    for equation in program.eqns:
+        parameters = dict(equation.params)
+        if equation.primitive.name == "conv_general_dilated":
+            *axes, last = range(1, len(parameters["window_strides"]) + 2)
+            images, kernel = (0, last, *axes), (last, last - 1, *(axis - 1 for axis in axes))
+            if tuple(parameters["dimension_numbers"]) != (images, kernel, images):
+                return True
+        platforms = parameters.pop("branches_platforms", None)
+        if platforms is not None:  # of a choice by platform only the CPU's is compiled
+            chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
+            parameters["branches"] = parameters["branches"][chosen]
+        inner = jax.tree.leaves(list(parameters.values()))
+        if any(reorders(one.jaxpr) for one in inner if isinstance(one, ClosedJaxpr)):
+            return True
+    return False
 
 
 @jax.jit

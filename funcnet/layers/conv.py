@@ -1,0 +1,323 @@
+"""Convolution layers. The mathematics, as functions of arrays, is in `convolution.py`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from funcnet import initializers
+from funcnet.checks import check_count, spell
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.layers.checks import check_dy, check_empty, check_leaves
+from funcnet.layers.convolution import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
+from funcnet.layers.layer import layer
+from funcnet.layers.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
+from funcnet.types import Array, Layer
+
+__all__ = ["conv", "conv_transpose", "depthwise_conv"]
+
+
+def conv(
+    features: int,
+    kernel_size: int | tuple[int, ...],
+    *,
+    strides: int | tuple[int, ...] = 1,
+    padding: Any = "SAME",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    use_bias: bool = True,
+    kernel_init: initializers.Initializer = initializers.lecun_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Convolution, y[o] = Σ_k x[s o + d k − lo] W[k] + b, the sums over channels within W[k] a product of matrices.
+
+    As in all such libraries the kernel is not turned around (it is a cross-correlation).
+
+    Args:
+        features: channels of the output.
+        kernel_size: numbers k along each axis: an integer for k × k on images, a tuple of one, two or three for as many
+            axes of size.
+        strides: from one place of the kernel to the next, s.
+        padding: zeros beside x: `"SAME"` for ⌈n/s⌉ places, an odd zero at the end; `"VALID"` for none; an integer, or
+            for each axis an integer or a pair (lo, hi).
+        dilation: from one number of the kernel to the next, d.
+        groups: shares of the channels, each of which reaches its own share of the features alone.
+        use_bias: whether there is a b.
+        kernel_init, bias_init: `(key, shape, dtype) -> array`.
+
+    Input (batch, *size, in), output (batch, *places, features) with ⌊(n + lo + hi − d (k − 1) − 1)/s⌋ + 1 places along
+    an axis of n: the textbook's (H₁ − F + 2P)/S + 1.
+    Params: `kernel` (*kernel_size, in/groups, features), `bias` (features,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y, and xp for x with its zeros: y[n, o, f] = Σ_kc xp[n, s o + d k, c] W[k, c, f] + b[f].
+    y[n, o, f] holds W[k, c, f] once, times xp[n, s o + d k, c]; b[f] once; and x[n, i, c] once for each k and o with
+    s o + d k = i + lo, times W[k, c, f]. Summed over all that y reaches,
+        dW[k, c, f] = Σ_n,o xp[n, s o + d k, c] g[n, o, f],   db = Σ_n,o g[n, o],
+        dx[n, i, c] = Σ_{o, k: s o + d k = i + lo} Σ_f g[n, o, f] W[k, c, f].
+    dW is a convolution of x with g, dx one of g with the kernel turned around, s − 1 zeros put between the places of g.
+    What falls on the zeros beside x is left out. Kept: x.
+
+    Per example: the same dW and db without the sum over n.
+
+    Raises:
+        ConfigError: an impossible option, or `groups` that do not divide `features`.
+        ShapeError: `x` has another number of axes or other channels than the params, a kernel larger than the padded
+            input, or channels that `groups` do not divide.
+        DtypeError: `x` is not floating-point, or not of the params' dtype.
+
+    References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE
+    1998; Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jnp.ones((2, 8, 8, 3))
+    >>> layer = fn.layers.conv(4, 3, strides=2)
+    >>> params, state = layer.init(jax.random.key(0), images)
+    >>> y, state, residuals = layer.forward(params, state, images)
+    >>> dparams, dx = layer.backward(params, residuals, jnp.ones_like(y))
+    >>> params["kernel"].shape, y.shape, dx.shape
+    ((3, 3, 3, 4), (2, 4, 4, 4), (2, 8, 8, 3))
+    """
+    name = spell(
+        conv, features, kernel_size, strides=strides, padding=padding, dilation=dilation, groups=groups,
+        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
+    )  # fmt: skip
+    features = check_count(name, "features", features)
+    groups = check_count(name, "groups", groups)
+    if features % groups:
+        raise ConfigError(f"{name}: expected features that groups divide, got {features} features in {groups} groups.")
+    window_at = _geometry(name, kernel_size, strides, padding, dilation)
+    return _convolution(name, window_at, lambda channels: (features, groups), use_bias, kernel_init, bias_init)
+
+
+def depthwise_conv(
+    kernel_size: int | tuple[int, ...],
+    *,
+    multiplier: int = 1,
+    strides: int | tuple[int, ...] = 1,
+    padding: Any = "SAME",
+    dilation: int | tuple[int, ...] = 1,
+    use_bias: bool = True,
+    kernel_init: initializers.Initializer = initializers.lecun_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Convolution of each channel by itself: `conv` with as many groups as channels.
+
+    Followed by `conv(features, 1)`, which mixes the channels at each place, it is a depthwise-separable convolution.
+
+    Args:
+        kernel_size, strides, padding, dilation, use_bias, kernel_init, bias_init: as for `conv`.
+        multiplier: features m for each channel; feature m c + j is the j-th of channel c.
+
+    Input (batch, *size, in), output (batch, *places, m in).
+    Params: `kernel` (*kernel_size, 1, m in), `bias` (m in,), in the dtype of `x`.
+
+    Backward. As for `conv`, without sums over channels: with c the channel of feature f
+        dW[k, f] = Σ_n,o xp[n, s o + d k, c] g[n, o, f],   db = Σ_n,o g[n, o],
+        dx[n, i, c] = Σ_{f of c} Σ_{o, k: s o + d k = i + lo} g[n, o, f] W[k, f].
+    Kept: x.
+
+    Raises:
+        ConfigError, ShapeError, DtypeError: as for `conv`.
+
+    References: Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jnp.ones((2, 8, 8, 3))
+    >>> layer = fn.layers.depthwise_conv(3, multiplier=2)
+    >>> params, state = layer.init(jax.random.key(0), images)
+    >>> params["kernel"].shape, layer.apply(params, state, images)[0].shape
+    ((3, 3, 1, 6), (2, 8, 8, 6))
+    """
+    name = spell(
+        depthwise_conv, kernel_size, multiplier=multiplier, strides=strides, padding=padding, dilation=dilation,
+        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
+    )  # fmt: skip
+    multiplier = check_count(name, "multiplier", multiplier)
+    window_at = _geometry(name, kernel_size, strides, padding, dilation)
+    return _convolution(
+        name, window_at, lambda channels: (multiplier * channels, channels), use_bias, kernel_init, bias_init
+    )
+
+
+def conv_transpose(
+    features: int,
+    kernel_size: int | tuple[int, ...],
+    *,
+    strides: int | tuple[int, ...] = 1,
+    padding: Any = "SAME",
+    dilation: int | tuple[int, ...] = 1,
+    use_bias: bool = True,
+    kernel_init: initializers.Initializer = initializers.lecun_normal(),
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Transposed convolution, y[i] = Σ_{o, k: s o + d k = i + lo} x[o] W[k] + b: it enlarges images.
+
+    Each number of x paints the kernel, times itself, into y, s further on than its neighbour; it is the map by which
+    the gradient of a `conv` of these options goes back to its input.
+
+    Args:
+        features: channels of the output.
+        kernel_size, strides, dilation, use_bias, kernel_init, bias_init: as for `conv`.
+        padding: what is cut from the painted image of (n − 1) s + d (k − 1) + 1 numbers: nothing for `"VALID"`, down to
+            n s for `"SAME"`, an odd one at the end, or an integer or pairs (lo, hi).
+
+    Input (batch, *n, in), output (batch, *size, features) with (n − 1) s + d (k − 1) + 1 − lo − hi numbers along an
+    axis of n.
+    Params: `kernel` (*kernel_size, in, features), `bias` (features,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y. x[n, o, c] reaches y[n, s o + d k − lo, f] by W[k, c, f] for all k and f, so
+        dx[n, o, c] = Σ_kf g[n, s o + d k − lo, f] W[k, c, f],
+        dW[k, c, f] = Σ_n,o x[n, o, c] g[n, s o + d k − lo, f],   db = Σ_n,i g[n, i]
+    with g = 0 beside the image: dx is a convolution of g, and dW that of a convolution in which x and g change places.
+    Kept: x.
+
+    Raises:
+        ConfigError, ShapeError, DtypeError: as for `conv`; ShapeError also where `padding` leaves nothing.
+
+    References: Zeiler, Krishnan, Taylor, Fergus, "Deconvolutional Networks", CVPR 2010; Dumoulin, Visin, "A guide to
+    convolution arithmetic for deep learning", 2016.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jnp.ones((2, 4, 4, 3))
+    >>> layer = fn.layers.conv_transpose(5, 3, strides=2)
+    >>> params, state = layer.init(jax.random.key(0), images)
+    >>> params["kernel"].shape, layer.apply(params, state, images)[0].shape
+    ((3, 3, 3, 5), (2, 8, 8, 5))
+    """
+    name = spell(
+        conv_transpose, features, kernel_size, strides=strides, padding=padding, dilation=dilation,
+        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
+    )  # fmt: skip
+    features = check_count(name, "features", features)
+    window_at = partial(_enlarged, name, *_options(name, kernel_size, strides, padding, dilation))
+
+    def shapes(window, x):
+        return _shapes(window, x.shape[-1], features, use_bias)
+
+    def init(key, x):
+        return _init(key, x, shapes(window_at(x), x), kernel_init, bias_init)
+
+    def forward(params, state, x, *, key=None, train=False):
+        del key, train
+        window = window_at(x)
+        _check(name, params, state, x, shapes(window, x))
+        y = input_gradient(x, jnp.swapaxes(params["kernel"], -1, -2), window)
+        return (y + params["bias"] if use_bias else y), (), x
+
+    def backward(params, x, dy):
+        window = window_at(x)
+        check_dy(name, dy, (len(x), *window.size, features), x.dtype)
+        dparams = {"kernel": jnp.swapaxes(kernel_gradient(dy, x, window), -1, -2)}
+        if use_bias:
+            dparams["bias"] = dy.sum(window.axes).sum(0)
+        return dparams, convolve(dy, jnp.swapaxes(params["kernel"], -1, -2), window)
+
+    def per_example(params, x, dy):
+        del params
+        window = window_at(x)
+        dparams = {"kernel": jnp.swapaxes(kernel_gradient_per_example(dy, x, window), -1, -2)}
+        return dparams | ({"bias": dy.sum(window.axes)} if use_bias else {})
+
+    return layer(init, forward, backward, name=name, per_example=per_example)
+
+
+def _convolution(name, window_at, sizes, use_bias, kernel_init, bias_init):
+    """`conv` with `sizes(channels)` features and groups, its window at `window_at(x)`."""
+
+    def shapes(window, x):
+        features, groups = sizes(x.shape[-1])
+        if x.shape[-1] % groups:
+            raise ShapeError(
+                f"{name}: expected x with channels that {groups} groups divide, got {x.shape[-1]} in {x.shape}; choose "
+                "groups that divide them."
+            )
+        return _shapes(window, x.shape[-1] // groups, features, use_bias)
+
+    def init(key, x):
+        return _init(key, x, shapes(window_at(x), x), kernel_init, bias_init)
+
+    def forward(params, state, x, *, key=None, train=False):
+        del key, train
+        window = window_at(x)
+        _check(name, params, state, x, shapes(window, x))
+        y = convolve(x, params["kernel"], window, sizes(x.shape[-1])[1])
+        return (y + params["bias"] if use_bias else y), (), x
+
+    def backward(params, x, dy):
+        window, (features, groups) = window_at(x), sizes(x.shape[-1])
+        check_dy(name, dy, (len(x), *window.places, features), x.dtype)
+        dparams = {"kernel": kernel_gradient(x, dy, window, groups)}
+        if use_bias:
+            dparams["bias"] = dy.sum(window.axes).sum(0)  # in two steps: one over all three axes compiles worse
+        return dparams, input_gradient(dy, params["kernel"], window, groups)
+
+    def per_example(params, x, dy):
+        del params
+        window, (_, groups) = window_at(x), sizes(x.shape[-1])
+        dparams = {"kernel": kernel_gradient_per_example(x, dy, window, groups)}
+        return dparams | ({"bias": dy.sum(window.axes)} if use_bias else {})
+
+    return layer(init, forward, backward, name=name, per_example=per_example)
+
+
+def _options(name, kernel_size, strides, padding, dilation):
+    """The options of a window, checked, one entry for each axis of size."""
+    window = window_size(name, "kernel_size", kernel_size)
+    axes = len(window)
+    return (
+        window,
+        per_axis(name, "strides", strides, axes),
+        check_padding(name, padding, axes),
+        per_axis(name, "dilation", dilation, axes),
+    )
+
+
+def _geometry(name: str, *options: Any) -> Callable[[Array], Window]:
+    """x -> its window."""
+    checked = _options(name, *options)
+
+    def window_at(x):
+        check_image(name, x, len(checked[0]))
+        return place(name, x.shape[1:-1], *checked)
+
+    return window_at
+
+
+def _enlarged(
+    name: str, window: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dilation: tuple[int, ...], x: Array
+) -> Window:
+    """The window in the output of a transposed convolution, at as many places as `x` has."""
+    check_image(name, x, len(window))
+    spans = [d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True)]
+    if padding == "SAME":
+        size = tuple(n * s for n, s in zip(x.shape[1:-1], strides, strict=True))
+    else:
+        cuts = [(0, 0)] * len(window) if isinstance(padding, str) else padding
+        size = tuple(
+            (n - 1) * s + span - lo - hi
+            for n, s, span, (lo, hi) in zip(x.shape[1:-1], strides, spans, cuts, strict=True)
+        )
+    if min(size) < 1:
+        raise ShapeError(f"{name}: expected padding that leaves an image, got {padding} for x of shape {x.shape}.")
+    return place(name, size, window, strides, padding, dilation)
+
+
+def _shapes(window, share, features, use_bias):
+    return {"kernel": (*window.window, share, features)} | ({"bias": (features,)} if use_bias else {})
+
+
+def _init(key, x, shapes, kernel_init, bias_init):
+    params = {"kernel": kernel_init(key, shapes["kernel"], x.dtype)}
+    return params | ({"bias": bias_init(key, shapes["bias"], x.dtype)} if "bias" in shapes else {}), ()
+
+
+def _check(name, params, state, x, shapes):
+    check_empty(name, "state", state)
+    kernel = params.get("kernel") if isinstance(params, dict) else None
+    if kernel is not None and kernel.shape[:-2] == shapes["kernel"][:-2] and kernel.shape != shapes["kernel"]:
+        raise ShapeError(
+            f"{name}: expected x with the channels of params['kernel'], of shape {kernel.shape}, got x of shape "
+            f"{x.shape}; feed the channels that init saw, or init again."
+        )
+    check_leaves(name, params, x, shapes)

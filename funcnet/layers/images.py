@@ -1,0 +1,228 @@
+"""Layers for images that learn nothing: padding, upsampling, local response normalization."""
+
+from functools import reduce
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive, spell
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.layers.checks import check_dy, check_floating
+from funcnet.layers.layer import parameterless
+from funcnet.layers.pooling import check_sizes, keep_shape, kept_shape
+from funcnet.layers.windows import AXES, check_image, window_size
+from funcnet.types import Layer
+
+__all__ = ["local_response_norm", "pad", "upsample"]
+
+
+def pad(padding: Any, *, value: float = 0.0) -> Layer:
+    """A border around the image, of zeros or of another constant.
+
+    Args:
+        padding: an integer for all sides; or a tuple with an integer or a pair (before, after) for each axis of size,
+            or with a single one for all of them.
+        value: what stands in the border.
+
+    Input (batch, *size, channels), output (batch, *(n + before + after), channels).
+
+    Backward. The image's numbers stand unchanged within y and the border depends on nothing, so dx is g = ∂L/∂y without
+    its border. Kept: the shape of x.
+
+    Raises:
+        ConfigError: `padding` is none of these, or `value` is not finite.
+        ShapeError: `x` has other axes.
+        DtypeError: `x` is not floating-point.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.pad(((1, 2),), value=9.0).apply((), (), jnp.ones((1, 2, 1)))[0].ravel()
+    Array([9., 1., 1., 9., 9.], dtype=float32)
+    """
+    name = spell(pad, padding, value=value)
+    pairs = _pairs(name, padding)
+    value = number(name, "value", value)
+
+    def around(x, sign=1):
+        return ((0, 0, 0), *((sign * lo, sign * hi, 0) for lo, hi in _each_axis(name, pairs, x)), (0, 0, 0))
+
+    def forward(x, *, key, train):
+        del key, train
+        return lax.pad(x, jnp.array(value, x.dtype), around(x)), keep_shape(x)
+
+    def backward(shape, dy):
+        x = kept_shape(shape)
+        y = [n + lo + hi for n, (lo, hi, _) in zip(x.shape, around(x), strict=True)]
+        check_dy(name, dy, tuple(y), x.dtype)
+        return lax.pad(dy, jnp.zeros((), dy.dtype), around(x, -1))
+
+    return parameterless(forward, backward, name=name)
+
+
+def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer:
+    """An image made larger by a whole factor.
+
+    Args:
+        factor: for all axes of size, or a tuple with one for each.
+        method: `"nearest"` repeats every number, y_i = x_⌊i/f⌋. `"bilinear"` draws a straight line, along each axis,
+            between the centres of neighbouring pixels, y_i = Σ_j max(0, 1 − |c_i − j|) x_j where c_i = (i + ½)/f − ½ is
+            held between the first pixel and the last: as `jax.image.resize`, and torch with `align_corners=False`.
+
+    Input (batch, *size, channels), output (batch, *(f n), channels).
+
+    Backward. Both are linear maps along each axis, y = A x, and so dx = Aᵀ g with g = ∂L/∂y. For `"nearest"` row i of A
+    has its 1 at ⌊i/f⌋, so Aᵀ sums over the f copies of each number; for `"bilinear"` A holds the weights above.
+    Kept: the shape of x.
+
+    Raises:
+        ConfigError: `factor` is no positive integer or tuple of one to three, or `method` has another name.
+        ShapeError: `x` has other axes.
+        DtypeError: `x` is not floating-point.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
+    >>> [fn.layers.upsample(2, method=how).apply((), (), x)[0].ravel().tolist() for how in ("nearest", "bilinear")]
+    [[0.0, 0.0, 4.0, 4.0], [0.0, 1.0, 3.0, 4.0]]
+    """
+    name = spell(upsample, factor, method=method)
+    factors = window_size(name, "factor", factor if isinstance(factor, tuple | list) else (factor,))
+    check_choice(name, "method", method, ("nearest", "bilinear"))
+    larger, smaller = (_repeated, _block_sums) if method == "nearest" else (_interpolated, _interpolated_back)
+
+    def forward(x, *, key, train):
+        del key, train
+        return larger(x, _each_axis(name, factors, x)), keep_shape(x)
+
+    def backward(shape, dy):
+        x = kept_shape(shape)
+        each = _each_axis(name, factors, x)
+        size = (n * f for n, f in zip(x.shape[1:-1], each, strict=True))
+        check_dy(name, dy, (x.shape[0], *size, x.shape[-1]), x.dtype)
+        return smaller(dy, each)
+
+    return parameterless(forward, backward, name=name)
+
+
+def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
+    """Each number divided by the strength of the channels around it, y_c = x_c u_c^(−β).
+
+    u_c = k + α/size Σ_{j ∈ W(c)} x_j² with the channels W(c) = c − ⌊size/2⌋ … c + ⌊(size − 1)/2⌋ that there are. The
+    sum is divided by `size` at the rim too, and α is that of a mean, as in torch; the paper's α is that of the sum.
+
+    Args:
+        size: channels in a window.
+        alpha, beta, k: the constants of the formula.
+
+    Input and output (batch, …, channels).
+
+    Backward. Write g = ∂L/∂y. x_i is in y_i itself and in every u_c with i ∈ W(c), where ∂u_c/∂x_i = 2 α/size x_i and
+    ∂y_c/∂u_c = −β x_c u_c^(−β−1) = −β y_c / u_c. So
+        dx_i = g_i u_i^(−β) − 2 α β/size x_i Σ_{c: i ∈ W(c)} g_c y_c / u_c,
+    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the window turned around. Kept: x, u.
+
+    Raises:
+        ConfigError: `size` is no positive integer, `alpha` or `beta` is negative, or `k` is not positive.
+        ShapeError: `x` has fewer than two axes.
+        DtypeError: `x` is not floating-point.
+
+    References: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+    NeurIPS 2012, section 3.3.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.local_response_norm(2, alpha=2.0, beta=1.0).apply((), (), jnp.array([[1.0, 1.0, 3.0]]))[0]
+    Array([[0.5       , 0.33333334, 0.27272728]], dtype=float32)
+    """
+    name = spell(local_response_norm, size=size, alpha=alpha, beta=beta, k=k)
+    size = check_count(name, "size", size)
+    alpha, beta = nonnegative(name, "alpha", alpha), nonnegative(name, "beta", beta)
+    k = positive(name, "k", k)
+    before, after = size // 2, (size - 1) // 2
+
+    def forward(x, *, key, train):
+        del key, train
+        check_floating(name, x)
+        if x.ndim < 2:
+            raise ShapeError(f"{name}: expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
+        u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
+        return x * jnp.power(u, -beta), (x, u)
+
+    def backward(residuals, dy):
+        x, u = residuals
+        check_dy(name, dy, x.shape, x.dtype)
+        scaled = dy * jnp.power(u, -beta)
+        return scaled - 2 * alpha * beta / size * x * _channel_sums(scaled * x / u, after, before)
+
+    return parameterless(forward, backward, name=name)
+
+
+# Axes of size.
+
+
+def _pairs(name: str, padding: Any) -> tuple[tuple[int, int], ...]:
+    """One pair (before, after) for each entry of `padding`."""
+    entries = padding if isinstance(padding, tuple | list) else (padding,)
+    pairs = [one if isinstance(one, tuple | list) else (one, one) for one in entries]
+    if len(pairs) not in AXES or not all(len(pair) == 2 and all(is_count(n, 0) for n in pair) for pair in pairs):
+        raise ConfigError(
+            f"{name}: expected padding to be an integer >= 0, or a tuple of one to three integers or pairs (before, "
+            f"after); got {describe(padding)}."
+        )
+    return tuple((int(lo), int(hi)) for lo, hi in pairs)
+
+
+def _each_axis(name: str, values: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
+    """One value for each axis of size of `x`; a single one holds for all."""
+    if len(values) == 1:
+        check_sizes(name, x)
+        return values * (x.ndim - 2)
+    check_image(name, x, len(values))
+    return values
+
+
+# Linear maps along each axis of size, and their transposes.
+
+
+def _repeated(x, factors):
+    """Every number a block of copies."""
+    apart = jnp.expand_dims(x, tuple(range(2, 2 * len(factors) + 1, 2)))
+    blocks = [length for n, f in zip(x.shape[1:-1], factors, strict=True) for length in (n, f)]
+    size = [n * f for n, f in zip(x.shape[1:-1], factors, strict=True)]
+    blocks = jnp.broadcast_to(apart, (x.shape[0], *blocks, x.shape[-1]))
+    return blocks.reshape(x.shape[0], *size, x.shape[-1])
+
+
+def _block_sums(y, factors):
+    blocks = [length for n, f in zip(y.shape[1:-1], factors, strict=True) for length in (n // f, f)]
+    return y.reshape(y.shape[0], *blocks, y.shape[-1]).sum(tuple(range(2, 2 * len(factors) + 1, 2)))
+
+
+def _interpolated(x, factors):
+    for axis, f in enumerate(factors, 1):
+        x = _along(axis, _weights(x.shape[axis], f), x)
+    return x
+
+
+def _interpolated_back(y, factors):
+    for axis, f in enumerate(factors, 1):
+        y = _along(axis, _weights(y.shape[axis] // f, f).T, y)
+    return y
+
+
+def _along(axis, matrix, x):
+    # At the default precision a GPU would round the weights to ten bits.
+    product = jnp.tensordot(jnp.asarray(matrix, x.dtype), x, (1, axis), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(product, 0, axis)
+
+
+def _weights(n: int, factor: int) -> np.ndarray:
+    """What each of n pixels contributes to each of n · factor, (n · factor, n)."""
+    centres = np.clip((np.arange(n * factor) + 0.5) / factor - 0.5, 0, n - 1)
+    return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n)))
+
+
+def _channel_sums(a, before, after):
+    """Σ of a over the channels c − before … c + after that there are."""
+    padded = jnp.pad(a, (*((0, 0),) * (a.ndim - 1), (before, after)))
+    slices = [lax.slice_in_dim(padded, i, i + a.shape[-1], axis=-1) for i in range(before + after + 1)]
+    return reduce(jnp.add, slices)

@@ -1,0 +1,300 @@
+"""Normalisation within each example: over its features, or over its places and a group of its channels.
+
+All are one computation in a view of x, (rows, n, groups, width), whose statistics are those of n × width numbers: a
+layer norm has a row for each vector of features, n = 1 and one group; a group norm has a row for each example and its n
+places; an instance norm is a group norm with groups of one channel.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import initializers
+from funcnet.checks import check_count, positive, spell
+from funcnet.errors import ShapeError
+from funcnet.layers.checks import check_dy, check_empty
+from funcnet.layers.layer import layer
+from funcnet.layers.normalization import affine
+from funcnet.types import Layer
+
+__all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def layer_norm(
+    *,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    scale_init: initializers.Initializer = initializers.ones,
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Each vector of features brought to mean 0 and variance 1, y = s ⊙ (x − m) / √(v + ε) + b.
+
+    m and v are the mean and the variance, Σ (x − m)² / n, of the n features along the last axis.
+
+    Args:
+        epsilon: ε > 0.
+        use_scale, use_bias: whether there are an s and a b.
+        scale_init, bias_init: `(key, shape, dtype) -> array`.
+
+    Input (batch, …, features), output of the shape and dtype of `x`; statistics in float32 or wider.
+    Params: `scale`, `bias` (features,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s ⊙ g = ∂L/∂x̂. From y = s ⊙ x̂ + b, summing over all
+    vectors, db = Σ g and ds = Σ g ⊙ x̂. Within a vector x_i reaches L
+        through x̂_i itself:  d_i r,
+        through m:           ∂L/∂m = −r Σ_j d_j and ∂m/∂x_i = 1/n make −r mean(d),
+        through v:           ∂L/∂v = Σ_j d_j (x_j − m) · (−r³/2) and ∂v/∂x_i = 2 (x_i − m) / n make −r x̂_i mean(d ⊙ x̂),
+    where v adds nothing through m, as Σ_j (x_j − m) = 0. In all
+        dx = r (d − mean(d) − x̂ mean(d ⊙ x̂)).
+    Kept: x, m, r. Per example: the sums for ds and db over its vectors alone.
+
+    Raises:
+        ConfigError: ε is no positive number.
+        ShapeError: `x` has fewer than two axes, a single feature, or not the features of the params.
+        DtypeError: `x` is not floating-point, or not of the params' dtype.
+
+    References: Ba, Kiros, Hinton, "Layer Normalization", arXiv 1607.06450.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> layer, x = fn.layers.layer_norm(), jnp.array([[1.0, 2.0, 3.0]])
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, state, x)[0].round(4)
+    Array([[-1.2247,  0.    ,  1.2247]], dtype=float32)
+    """
+    name = spell(
+        layer_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init, bias_init=bias_init
+    )  # fmt: skip
+    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
+    return _norm(name, _by_vector, epsilon, inits)
+
+
+def rms_norm(
+    *, epsilon: float = 1e-5, use_scale: bool = True, scale_init: initializers.Initializer = initializers.ones
+) -> Layer:
+    """Each vector of features brought to mean square 1, y = s ⊙ x / √(mean(x²) + ε).
+
+    Args:
+        epsilon: ε > 0.
+        use_scale: whether there is an s.
+        scale_init: `(key, shape, dtype) -> array`.
+
+    Input (batch, …, features), output of the shape and dtype of `x`; mean squares in float32 or wider.
+    Params: `scale` (features,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y, q = mean(x²), r = 1/√(q + ε), x̂ = x r, d = s ⊙ g = ∂L/∂x̂: ds = Σ g ⊙ x̂ over all vectors.
+    x_i reaches L through x̂_i itself, d_i r, and through q: ∂L/∂q = Σ_j d_j x_j · (−r³/2) and ∂q/∂x_i = 2 x_i / n make
+    −r x̂_i mean(d ⊙ x̂). In all
+        dx = r (d − x̂ mean(d ⊙ x̂)),
+    the layer norm's without the term of the mean. Kept: x, r. Per example: the sum for ds over its vectors alone.
+
+    Raises:
+        ConfigError: ε is no positive number.
+        ShapeError: `x` has fewer than two axes, or not the features of the params.
+        DtypeError: `x` is not floating-point, or not of the params' dtype.
+
+    References: Zhang, Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019, equation 4.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> layer, x = fn.layers.rms_norm(), jnp.array([[3.0, -3.0]])
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, state, x)[0].round(4)
+    Array([[ 1., -1.]], dtype=float32)
+    """
+    name = spell(rms_norm, epsilon=epsilon, use_scale=use_scale, scale_init=scale_init)
+    return _norm(name, _by_vector, epsilon, {"scale": scale_init} if use_scale else {}, centre=False)
+
+
+def group_norm(
+    groups: int = 32,
+    *,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    scale_init: initializers.Initializer = initializers.ones,
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Each group of an example's channels brought to mean 0 and variance 1, y = s (x − m) / √(v + ε) + b.
+
+    m and v are the mean and the variance, Σ (x − m)² / n, of the n numbers that an example has in a group: all places
+    of channels/groups neighbouring channels. s and b are one number a channel. Nothing depends on the other examples,
+    so batches may be small and both modes are the same.
+
+    Args:
+        groups: into how many the channels are divided; 1 normalises the example as a whole.
+        epsilon: ε > 0.
+        use_scale, use_bias: whether there are an s and a b.
+        scale_init, bias_init: `(key, shape, dtype) -> array`.
+
+    Input (batch, …, channels), an image of any number of axes say; output of the shape and dtype of `x`; statistics in
+    float32 or wider. Params: `scale`, `bias` (channels,), in the dtype of `x`.
+
+    Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s g = ∂L/∂x̂. In a group, as derived for `layer_norm`,
+        dx = r (d − mean(d) − x̂ mean(d x̂)).
+    Let P_c = Σ g and Q_c = Σ g x̂ be the sums over the places of one channel of one example. Then
+        mean(d) = Σ_c s_c P_c / n,   mean(d x̂) = Σ_c s_c Q_c / n,   with Σ_c over the channels of the group,
+    and db = Σ_examples P, ds = Σ_examples Q: one pass over x and g makes all that dx needs.
+    Kept: x, m, r. Per example: db is P and ds is Q.
+
+    Raises:
+        ConfigError: `groups` is no positive integer, ε no positive number.
+        ShapeError: `x` has fewer than two axes, channels that `groups` does not divide, groups of a single number, or
+            not the channels of the params.
+        DtypeError: `x` is not floating-point, or not of the params' dtype.
+
+    References: Wu, He, "Group Normalization", ECCV 2018.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> layer, x = fn.layers.group_norm(2), jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, state, x)[0].round(4)
+    Array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    name = spell(
+        group_norm, groups, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init,
+        bias_init=bias_init,
+    )  # fmt: skip
+    groups = check_count(name, "groups", groups)
+
+    def by_group(x):
+        channels = x.shape[-1]
+        if channels % groups:
+            raise ShapeError(
+                f"{name}: expected x of channels that {groups} divides, got {channels} in {x.shape}; choose another "
+                "number of groups or of channels."
+            )
+        return x.shape[0], math.prod(x.shape[1:-1]), groups, channels // groups
+
+    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
+    return _norm(name, by_group, epsilon, inits)
+
+
+def instance_norm(
+    *,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    scale_init: initializers.Initializer = initializers.ones,
+    bias_init: initializers.Initializer = initializers.zeros,
+) -> Layer:
+    """Each channel of each example brought to mean 0 and variance 1 over its places, y = s (x − m) / √(v + ε) + b.
+
+    A `group_norm` with as many groups as channels: there are the formula, the arguments and what it raises.
+
+    Input (batch, *size, channels), output of the shape and dtype of `x`. Params: `scale`, `bias` (channels,).
+
+    Backward. The group norm's with one channel in a group, where s is a constant: with P = Σ g and Q = Σ g x̂ over the n
+    places, dx = s r (g − P/n − x̂ Q/n), db = Σ_examples P and ds = Σ_examples Q. Kept: x, m, r.
+
+    References: Ulyanov, Vedaldi, Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization",
+    arXiv 1607.08022.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> layer, x = fn.layers.instance_norm(), jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
+    >>> params, state = layer.init(jax.random.key(0), x)
+    >>> layer.apply(params, state, x)[0].round(4)
+    Array([[[-1., -1.],
+            [ 1.,  1.]]], dtype=float32)
+    """
+    name = spell(
+        instance_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init,
+        bias_init=bias_init,
+    )  # fmt: skip
+    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
+    return _norm(name, _by_channel, epsilon, inits)
+
+
+def _by_vector(x):
+    return math.prod(x.shape[:-1]), 1, 1, x.shape[-1]
+
+
+def _by_channel(x):
+    return x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1], 1
+
+
+def _norm(
+    name: str,
+    view_of: Callable[[Any], tuple[int, int, int, int]],
+    epsilon: float,
+    inits: dict[str, initializers.Initializer],
+    *,
+    centre: bool = True,
+) -> Layer:
+    """The norm of a view of x, of deviations from the mean or, without `centre`, from zero."""
+    epsilon = positive(name, "epsilon", epsilon)
+
+    def check(x):
+        affine.check_input(name, x)
+        _, n, _, width = view_of(x)
+        if centre and n * width < 2:
+            raise ShapeError(
+                f"{name}: expected two numbers or more to each mean, got x of shape {x.shape}, and the variance of one "
+                "is 0 whatever it is; use larger images or more channels, or leave the norm out."
+            )
+
+    def view(array, x, first=0):
+        return array.reshape(view_of(x)[first:]).astype(affine.statistics_dtype(x))
+
+    def deviations(x, mean):
+        return view(x, x) - mean if centre else view(x, x)
+
+    def scale_of(params, x):
+        return view(params["scale"], x, first=2) if "scale" in inits else 1
+
+    def init(key, x):
+        check(x)
+        return affine.init_params(inits, key, x), ()
+
+    def forward(params, state, x, *, key=None, train=False):
+        del key, train
+        check_empty(name, "state", state)
+        check(x)
+        affine.check_params(name, inits, params, x)
+        n = view_of(x)[1]
+        mean = _mean(_sums(view(x, x)), n) if centre else None
+        deviation = deviations(x, mean)
+        r = jax.lax.rsqrt(_mean(_sums(jnp.square(deviation)), n) + epsilon)
+        y = deviation * (r * scale_of(params, x))
+        y = y + view(params["bias"], x, first=2) if "bias" in inits else y
+        return y.reshape(x.shape).astype(x.dtype), (), (x, mean, r)
+
+    def sums(residuals, dy):
+        """P = Σ g and Q = Σ g x̂ over the places of each row and channel."""
+        x, mean, r = residuals
+        g = view(dy, x)
+        return _sums(g), _sums(g * deviations(x, mean)) * r
+
+    def by_example(x, rows):
+        """(rows, 1, groups, width) -> (batch, channels)"""
+        return rows.reshape(x.shape[0], -1, x.shape[-1]).sum(1)
+
+    def backward(params, residuals, dy):
+        x, mean, r = residuals
+        check_dy(name, dy, x.shape, x.dtype)
+        p, q = sums(residuals, dy)
+        n, scale = view_of(x)[1], scale_of(params, x)
+        dx = scale * view(dy, x) - deviations(x, mean) * (r * _mean(scale * q, n))  # d − x̂ mean(d x̂)
+        if centre:
+            dx = dx - _mean(scale * p, n)  # − mean(d)
+        dparams = affine.as_params(inits, x.dtype, scale=by_example(x, q).sum(0), bias=by_example(x, p).sum(0))
+        return dparams, (r * dx).reshape(x.shape).astype(x.dtype)
+
+    def per_example(params, residuals, dy):
+        del params
+        x, (p, q) = residuals[0], sums(residuals, dy)
+        return affine.as_params(inits, x.dtype, scale=by_example(x, q), bias=by_example(x, p))
+
+    return layer(init, forward, backward, name=name, per_example=per_example if inits else None)
+
+
+def _sums(view):
+    """Over the places: (rows, n, groups, width) -> (rows, 1, groups, width)."""
+    return view.sum(1, keepdims=True)
+
+
+def _mean(sums, n):
+    """Of the n × width numbers of a row and group, from their sums over the places: (rows, 1, groups, 1)."""
+    return sums.sum(3, keepdims=True) / (n * sums.shape[3])

@@ -1,0 +1,326 @@
+"""Pooling: the largest number or the mean of each window of an image, or of the whole image.
+
+The backwards are written as gathers. The gradient of XLA's own windowed maximum looks for the largest number of every
+window once more and then adds to scattered places, which on a CPU takes ten to fifty times as long as what is here.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from funcnet.checks import spell
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.layers.checks import check_dy, check_floating
+from funcnet.layers.layer import parameterless
+from funcnet.layers.windows import AXES, Padding, Window, check_image, check_padding, per_axis, place, taps, window_size
+from funcnet.types import Array, Layer
+
+__all__ = ["avg_pool", "check_sizes", "global_avg_pool", "global_max_pool", "keep_shape", "kept_shape", "max_pool"]
+
+
+def max_pool(
+    window: int | tuple[int, ...], *, strides: int | tuple[int, ...] | None = None, padding: Any = "VALID"
+) -> Layer:
+    """The largest number of each window, y_p = max_{i ∈ W(p)} x_i, channel by channel.
+
+    Args:
+        window: numbers along each axis of size; an integer is a square, a tuple says one, two or three axes.
+        strides: from one window to the next; by default the window's size, so that windows touch and do not overlap.
+        padding: `"VALID"` (none), `"SAME"` (⌈n/s⌉ places, an odd one at the end, as XLA), or −∞ before and after: an
+            integer, or an integer or pair for each axis, smaller than the window.
+
+    Input (batch, *size, channels), output (batch, *places, channels) with ⌊(n + lo + hi − k) / s⌋ + 1 places an axis.
+    A window with a NaN gives NaN.
+
+    Backward. Write g = ∂L/∂y. y_p is the one number x_{m(p)}, where m(p) is the place of the maximum, and to first
+    order no other number of the window moves it: ∂y_p/∂x_i = [i = m(p)], and dx_i = Σ_{p: i ∈ W(p)} [i = m(p)] g_p.
+    At a tie m(p) is the first place in row-major order, which takes all. The sum is taken from the side of x: cut
+    into blocks of s numbers, every block is reached by the same q = ⌈k/s⌉ windows an axis, so dx is the sum of qⁿ
+    comparisons of m with a constant, and for touching windows a single one. Kept: m (one byte a window, for windows
+    of up to 128 numbers), and the shape of x.
+
+    Raises:
+        ConfigError: `window` or `strides` are no positive integers, or `padding` is not smaller than the window.
+        ShapeError: `x` has other axes, or is smaller than the window.
+        DtypeError: `x` is not floating-point.
+
+    References: Ranzato, Huang, Boureau, LeCun, "Unsupervised Learning of Invariant Feature Hierarchies", CVPR 2007.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> pool = fn.layers.max_pool(2)
+    >>> y, _, residuals = pool.forward((), (), jnp.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1))
+    >>> pool.backward((), residuals, jnp.ones_like(y))[1].reshape(2, 2)
+    Array([[0., 1.],
+           [0., 0.]], dtype=float32)
+    """
+    name, fit = _geometry(max_pool, window, strides, padding)
+
+    def forward(x, *, key, train):
+        del key, train
+        y, index = _largest(x, fit(x))
+        return y, (index, keep_shape(x))
+
+    def backward(residuals, dy):
+        index, shape = residuals
+        x = kept_shape(shape)
+        check_dy(name, dy, index.shape, x.dtype)
+        return _spread(dy, fit(x), index)
+
+    return parameterless(forward, backward, name=name)
+
+
+def avg_pool(
+    window: int | tuple[int, ...],
+    *,
+    strides: int | tuple[int, ...] | None = None,
+    padding: Any = "VALID",
+    count_include_pad: bool = True,
+) -> Layer:
+    """The mean of each window, y_p = 1/n_p Σ_{i ∈ W(p)} x_i, channel by channel.
+
+    Args:
+        window, strides: as for `max_pool`.
+        padding: as for `max_pool`, with zeros.
+        count_include_pad: whether n_p counts the padding, and so is the same for all windows.
+
+    Input (batch, *size, channels), output (batch, *places, channels). Half precision is summed in float32.
+
+    Backward. With g = ∂L/∂y, ∂y_p/∂x_i = [i ∈ W(p)] / n_p, so dx_i = Σ_{p: i ∈ W(p)} g_p / n_p: each window gives
+    all its numbers an equal share. The sum is taken as for `max_pool`, without the comparison. Kept: the shape of x.
+
+    Raises: as for `max_pool`.
+
+    References: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE
+    86, 1998, section II.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> y, _ = fn.layers.avg_pool((2,), padding="SAME").apply((), (), jnp.array([1.0, 2.0, 4.0]).reshape(1, 3, 1))
+    >>> y.ravel()
+    Array([1.5, 2. ], dtype=float32)
+    """
+    name, fit = _geometry(avg_pool, window, strides, padding, count_include_pad=count_include_pad)
+    if not isinstance(count_include_pad, bool):
+        raise ConfigError(f"{name}: expected count_include_pad to be True or False, got {count_include_pad!r}.")
+
+    def shares(w, total):
+        count = math.prod(w.window) if count_include_pad else jnp.asarray(_counts(w), total.dtype)
+        return total / count
+
+    def forward(x, *, key, train):
+        del key, train
+        w = fit(x)
+        wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+        return shares(w, _sums(wide, w)).astype(x.dtype), keep_shape(x)
+
+    def backward(shape, dy):
+        x = kept_shape(shape)
+        w = fit(x)
+        check_dy(name, dy, (x.shape[0], *w.places, x.shape[-1]), x.dtype)
+        return _spread(shares(w, dy), w)
+
+    return parameterless(forward, backward, name=name)
+
+
+def global_avg_pool() -> Layer:
+    """The mean of each channel over the whole image, y_c = 1/n Σ_i x_ic: (batch, *size, channels) -> (batch, channels).
+
+    Backward. With g = ∂L/∂y, ∂y_c/∂x_ic = 1/n, so dx_ic = g_c / n. Kept: the shape of x.
+
+    Raises:
+        ShapeError: `x` has not one, two or three axes of size, or is empty along one.
+        DtypeError: `x` is not floating-point.
+
+    References: Lin, Chen, Yan, "Network In Network", ICLR 2014, section 3.2.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.global_avg_pool().apply((), (), jnp.arange(8.0).reshape(1, 2, 2, 2))[0]
+    Array([[3., 4.]], dtype=float32)
+    """
+    name = "global_avg_pool()"
+
+    def forward(x, *, key, train):
+        del key, train
+        check_sizes(name, x)
+        return jnp.mean(x, tuple(range(1, x.ndim - 1))), keep_shape(x)
+
+    def backward(shape, dy):
+        x = kept_shape(shape)
+        check_dy(name, dy, (x.shape[0], x.shape[-1]), x.dtype)
+        share = dy / math.prod(x.shape[1:-1])
+        return jnp.broadcast_to(jnp.expand_dims(share, tuple(range(1, x.ndim - 1))), x.shape)
+
+    return parameterless(forward, backward, name=name)
+
+
+def global_max_pool() -> Layer:
+    """The largest number of each channel, y_c = max_i x_ic: (batch, *size, channels) -> (batch, channels).
+
+    Backward. As for `max_pool` with the whole image as its window: with g = ∂L/∂y, dx_ic = [i = m_c] g_c, where m_c is
+    the place of the maximum, the first one in row-major order at a tie. Kept: m, and the shape of x.
+
+    Raises: as for `global_avg_pool`.
+
+    References: Oquab, Bottou, Laptev, Sivic, "Is Object Localization for Free?", CVPR 2015.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.global_max_pool().apply((), (), jnp.arange(8.0).reshape(1, 2, 2, 2))[0]
+    Array([[6., 7.]], dtype=float32)
+    """
+    name = "global_max_pool()"
+
+    def forward(x, *, key, train):
+        del key, train
+        check_sizes(name, x)
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+        index = lax.argmax(pixels, 1, jnp.int32)
+        # Read at the index, since the derivative of `max` would be shared at a tie.
+        y = jnp.take_along_axis(pixels, index[:, None], 1, mode="promise_in_bounds")[:, 0]
+        return y, (index, keep_shape(x))
+
+    def backward(residuals, dy):
+        index, shape = residuals
+        x = kept_shape(shape)
+        check_dy(name, dy, index.shape, x.dtype)
+        at = np.arange(math.prod(x.shape[1:-1]), dtype=np.int32)[:, None]
+        return jnp.where(index[:, None] == at, dy[:, None], 0).reshape(x.shape)
+
+    return parameterless(forward, backward, name=name)
+
+
+# Shapes.
+
+
+def keep_shape(x: Array) -> Array:
+    """The shape and dtype of `x` as residuals: an array of no numbers, which crosses jit and scan for nothing."""
+    return jnp.zeros((0, *x.shape), x.dtype)
+
+
+def kept_shape(residuals: Array) -> jax.ShapeDtypeStruct:
+    """What `keep_shape` kept."""
+    return jax.ShapeDtypeStruct(residuals.shape[1:], residuals.dtype)
+
+
+def check_sizes(name: str, x: Any) -> None:
+    """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
+    check_floating(name, x)
+    if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
+        raise ShapeError(
+            f"{name}: expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
+            f"empty, got {x.shape}; give it that shape with reshape."
+        )
+
+
+def _geometry(constructor, window, strides, padding, **options) -> tuple[str, Callable[[Any], Window]]:
+    """The layer's name, and the function that lays its window into an image."""
+    name = spell(constructor, window, strides=strides, padding=padding, **options)
+    window = window_size(name, "window", window)
+    strides = window if strides is None else per_axis(name, "strides", strides, len(window))
+    padding = check_padding(name, padding, len(window))
+    _check_no_window_of_padding(name, window, padding)
+
+    def fit(x):
+        check_image(name, x, len(window))
+        return place(name, x.shape[1:-1], window, strides, padding)
+
+    return name, fit
+
+
+def _check_no_window_of_padding(name: str, window: tuple[int, ...], padding: Padding) -> None:
+    if isinstance(padding, str):
+        return
+    for k, pair in zip(window, padding, strict=True):
+        if max(pair) >= k:
+            raise ConfigError(
+                f"{name}: expected padding smaller than the window of {k}, so that no window holds padding alone, "
+                f"got {pair}."
+            )
+
+
+def _around(pairs):
+    """What `lax.pad` puts before and after each axis of size, and nothing between the numbers."""
+    return ((0, 0, 0), *((lo, hi, 0) for lo, hi in pairs), (0, 0, 0))
+
+
+# Forwards. Compiled as a whole, since outside of jit each slice by itself would be a program.
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
+def _largest(x, w: Window):
+    """The largest number of each window, and which one of the window's it is, counted in row-major order."""
+    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
+    dtype = np.min_scalar_type(-math.prod(w.window))
+    (_, y), *others = taps(padded, w)
+    index = jnp.zeros(y.shape, dtype)
+    for m, (_, a) in enumerate(others, 1):
+        # Not `maximum`, whose derivative is shared at a tie. A NaN is larger than all, and stays.
+        take = (a > y) | jnp.isnan(a)
+        y, index = jnp.where(take, a, y), jnp.where(take, np.array(m, dtype), index)
+    return y, index
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
+def _sums(x, w: Window):
+    """The sum of each window, one axis after the other: n k additions a number instead of kⁿ."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), _around(w.padding))
+    for axis, k, s, o in zip(w.axes, w.window, w.strides, w.places, strict=True):
+        x = reduce(jnp.add, [lax.slice_in_dim(x, i, i + (o - 1) * s + 1, s, axis) for i in range(k)])
+    return x
+
+
+def _counts(w: Window) -> np.ndarray:
+    """How many numbers each window holds that are no padding, (*places, 1)."""
+    counts = []
+    for n, k, s, o, (lo, _) in zip(w.size, w.window, w.strides, w.places, w.padding, strict=True):
+        start = np.arange(o) * s - lo
+        counts.append(np.minimum(start + k, n) - np.maximum(start, 0))
+    return reduce(np.multiply.outer, counts)[..., None]
+
+
+# Backward.
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
+def _spread(dy, w: Window, index=None):
+    """dx, to which each window adds its dy: at the one of its numbers that `index` names, or at all of them.
+
+    The padded image is cut into blocks of s numbers. A block is reached by the windows that begin in it and in the
+    q − 1 blocks before it, q = ⌈k/s⌉; its number r is number a s + r of the window that begins a blocks before.
+    """
+    reach = [-(-k // s) for k, s in zip(w.window, w.strides, strict=True)]
+    blocks = [o + q - 1 for o, q in zip(w.places, reach, strict=True)]
+    beside = _around((q - 1, q - 1) for q in reach)
+    dy = lax.pad(dy, jnp.zeros((), dy.dtype), beside)
+    index = None if index is None else lax.pad(index, jnp.array(-1, index.dtype), beside)
+
+    def each(a, shift):
+        """For every block the number of the window that begins `shift` blocks before, (batch, b₁, 1, b₂, 1, …)."""
+        starts = [q - 1 - back for q, back in zip(reach, shift, strict=True)]
+        stops = [start + b for start, b in zip(starts, blocks, strict=True)]
+        a = lax.slice(a, (0, *starts, 0), (a.shape[0], *stops, a.shape[-1]))
+        return jnp.expand_dims(a, tuple(range(2, 2 * len(blocks) + 1, 2)))
+
+    def term(shift):
+        at = _numbers(w, shift)
+        reached = at >= 0 if index is None else each(index, shift) == at.astype(index.dtype)
+        return jnp.where(reached, each(dy, shift), 0)
+
+    dx = reduce(jnp.add, map(term, np.ndindex(*reach)))
+    lengths = [b * s for b, s in zip(blocks, w.strides, strict=True)]
+    dx = dx.reshape(dy.shape[0], *lengths, dy.shape[-1])
+    cut = [(-lo, lo + n - length) for (lo, _), n, length in zip(w.padding, w.size, lengths, strict=True)]
+    return lax.pad(dx, jnp.zeros((), dx.dtype), _around(cut))
+
+
+def _numbers(w: Window, shift) -> np.ndarray:
+    """Which number of a window that begins `shift` blocks before is each number of a block, (s₁, 1, s₂, 1, …); −2 for
+    none, which is no index and no padding of one."""
+    at = np.meshgrid(*(a * s + np.arange(s) for a, s in zip(shift, w.strides, strict=True)), indexing="ij")
+    within = np.all([i < k for i, k in zip(at, w.window, strict=True)], 0)
+    numbers = np.where(within, np.ravel_multi_index(at, w.window, mode="clip"), -2)
+    return numbers.reshape([length for s in w.strides for length in (s, 1)])

@@ -1,0 +1,142 @@
+"""The geometry of windows that slide over an image: what convolution and pooling share.
+
+An image has the shape (batch, *size, channels) with one, two or three axes of size. Along an axis of n numbers, with
+lo + hi zeros beside it, a window of k numbers d apart that moves by s fits
+    ⌊(n + lo + hi − d (k − 1) − 1) / s⌋ + 1
+times; without dilation and with P zeros on either side this is the textbook's H₂ = (H₁ − F + 2P)/S + 1.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import lax
+
+from funcnet.checks import check_count, describe, is_count
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.layers.checks import check_floating
+from funcnet.types import Array
+
+__all__ = ["AXES", "Padding", "Window", "check_image", "check_padding", "per_axis", "place", "taps", "window_size"]
+
+#: The axes of size, by their number.
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+#: A word, or zeros before and after for each axis of size.
+Padding = str | tuple[tuple[int, int], ...]
+
+
+class Window(NamedTuple):
+    """A window at its places in an image; one entry for each axis of size."""
+
+    size: tuple[int, ...]  #: of the image
+    window: tuple[int, ...]  #: numbers in the window
+    strides: tuple[int, ...]  #: from one place to the next
+    dilation: tuple[int, ...]  #: from one number of the window to the next
+    padding: tuple[tuple[int, int], ...]  #: before and after the image
+    places: tuple[int, ...]  #: how often it fits
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of size in an image."""
+        return tuple(range(1, len(self.size) + 1))
+
+
+def per_axis(name: str, what: str, value: Any, axes: int, least: int = 1) -> tuple[int, ...]:
+    """One integer ≥ `least` for each axis of size; a single one holds for all."""
+    if isinstance(value, tuple | list):
+        if len(value) != axes:
+            raise ConfigError(
+                f"{name}: expected {what} to be an integer or {axes} of them, one for each of "
+                f"{', '.join(AXES[axes])}, got {value!r}."
+            )
+        return tuple(check_count(name, f"each of {what}", one, least) for one in value)
+    return (check_count(name, what, value, least),) * axes
+
+
+def window_size(name: str, what: str, value: Any) -> tuple[int, ...]:
+    """The window's numbers along each axis: an integer is a square, a tuple of one to three says the axes."""
+    if isinstance(value, tuple | list):
+        if len(value) not in AXES:
+            raise ConfigError(f"{name}: expected {what} to be an integer or a tuple of one to three, got {value!r}.")
+        return per_axis(name, what, value, len(value))
+    return per_axis(name, what, value, 2)
+
+
+def check_padding(name: str, padding: Any, axes: int) -> Padding:
+    """`padding` as the word it is, or as one pair for each axis of size."""
+    if padding in ("SAME", "VALID"):
+        return padding
+    if is_count(padding, 0):
+        return ((int(padding), int(padding)),) * axes
+    if isinstance(padding, tuple | list) and len(padding) == axes:
+        pairs = [(one, one) if is_count(one, 0) else one for one in padding]
+        if all(_is_pair(pair) for pair in pairs):
+            return tuple((int(lo), int(hi)) for lo, hi in pairs)
+    raise ConfigError(
+        f'{name}: expected padding to be "SAME", "VALID", an integer >= 0, or {axes} integers or pairs (before, '
+        f"after), one for each of {', '.join(AXES[axes])}; got {describe(padding)}."
+    )
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, tuple | list) and len(pair) == 2 and all(is_count(n, 0) for n in pair)
+
+
+def check_image(name: str, x: Any, axes: int) -> None:
+    """`x` is floating and has a batch axis, `axes` axes of size, and channels."""
+    check_floating(name, x)
+    if x.ndim != axes + 2:
+        raise ShapeError(
+            f"{name}: expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
+            "give it that shape with reshape, or use dense for features without a place."
+        )
+
+
+def place(
+    name: str,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: Padding,
+    dilation: tuple[int, ...] | None = None,
+) -> Window:
+    """The window in an image of this size. ShapeError where it does not fit even once.
+
+    `"SAME"` gives ⌈n/s⌉ places, with an odd zero at the end; `"VALID"` has no zeros.
+    """
+    dilation = dilation or (1,) * len(size)
+    spans = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
+    if padding == "SAME":
+        missing = [max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(size, strides, spans, strict=True)]
+        pairs = tuple((one // 2, one - one // 2) for one in missing)
+    else:
+        pairs = ((0, 0),) * len(size) if isinstance(padding, str) else padding
+    for axis, n, span, (lo, hi) in zip(AXES[len(size)], size, spans, pairs, strict=True):
+        if span > n + lo + hi:
+            raise ShapeError(
+                f"{name}: expected x of {axis} at least {span - lo - hi}, so that the window of {span} fits, got {n}"
+                f"{f' with padding {lo} + {hi}' if lo + hi else ''}; use larger images, a smaller window, or "
+                'padding="SAME".'
+            )
+    places = tuple(
+        (n + lo + hi - span) // s + 1 for n, span, s, (lo, hi) in zip(size, spans, strides, pairs, strict=True)
+    )
+    return Window(size, window, strides, dilation, pairs, places)
+
+
+def taps(padded: Array, window: Window, first: int = 1) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """For each number k of the window, row by row: k, and what it sees at every place; size begins at axis `first`."""
+    before, after = (0,) * first, (0,) * (padded.ndim - first - len(window.size))
+    for k in np.ndindex(*window.window):
+        starts = [d * i for d, i in zip(window.dilation, k, strict=True)]
+        stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, window.places, window.strides, strict=True)]
+        yield (
+            k,
+            lax.slice(
+                padded,
+                (*before, *starts, *after),
+                (*padded.shape[:first], *stops, *padded.shape[first + len(starts) :]),
+                (*(1 for _ in before), *window.strides, *(1 for _ in after)),
+            ),
+        )

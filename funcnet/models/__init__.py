@@ -1,0 +1,7 @@
+"""Whole models, written in the layers of `funcnet.layers`. Their outputs are linear (logits) unless said otherwise:
+the losses of `funcnet.losses` take them so, which is more precise than an activation followed by a logarithm."""
+
+from funcnet.models.convolutional import lenet, mobilenet, resnet, softmax_regression, vgg
+from funcnet.models.dense import linear, mlp, sigmoid_network
+
+__all__ = ["lenet", "linear", "mlp", "mobilenet", "resnet", "sigmoid_network", "softmax_regression", "vgg"]

@@ -1,0 +1,224 @@
+"""Models for images (batch, height, width, channels)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from funcnet import layers
+from funcnet.checks import check_count, fraction, spell
+from funcnet.errors import ConfigError
+from funcnet.initializers import he_normal, zeros
+from funcnet.types import Layer
+
+__all__ = ["lenet", "mobilenet", "resnet", "softmax_regression", "vgg"]
+
+
+def softmax_regression(classes: int = 10) -> Layer:
+    """Scores of the classes from the pixels alone, s = W x + b with x the image as one row.
+
+    With `losses.softmax_cross_entropy` it is softmax regression; with `losses.multiclass_hinge` and
+    `penalty=losses.partial(losses.l2_penalty, strength=…)` the multiclass support vector machine.
+
+    Input (batch, …), output (batch, classes).
+
+    Raises:
+        ConfigError: `classes` is no positive integer.
+
+    >>> import funcnet as fn
+    >>> fn.models.softmax_regression(10)
+    serial(flatten(), dense(10))
+    """
+    return layers.serial(layers.flatten(), layers.dense(classes))
+
+
+def lenet(
+    classes: int = 10,
+    *,
+    features: tuple[int, int] = (6, 16),
+    hidden: tuple[int, ...] = (120, 84),
+    activation: Callable[[], Layer] = layers.tanh,
+) -> Layer:
+    """LeNet-5: two convolutions of 5 × 5 with average pooling behind each, and dense layers.
+
+    The first convolution keeps the size by zeros beside the image, which the original has in its images of 32 × 32. Its
+    second convolution sees all channels, and its output is linear.
+
+    Args:
+        classes: width of the output.
+        features: of the two convolutions.
+        hidden: widths of the hidden dense layers.
+        activation: a constructor, `layers.tanh` as in the original or `layers.relu`, called once a hidden layer.
+
+    Input (batch, height, width, channels) of 12 × 12 at least, 28 × 28 × 1 for MNIST; output (batch, classes).
+
+    Raises:
+        ConfigError: a width is no positive integer, or `features` are not two.
+
+    References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE
+    1998, section II.B.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model = fn.models.lenet()
+    >>> images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    >>> params, state = jax.eval_shape(model.init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    61706
+    """
+    name = spell(lenet, classes, features=features, hidden=hidden)
+    if not isinstance(features, tuple | list) or len(features) != 2:
+        raise ConfigError(f"{name}: expected features of two convolutions, such as (6, 16), got {features!r}.")
+    dense = [layer for width in hidden for layer in (layers.dense(width), activation())]
+    return layers.serial(
+        layers.conv(features[0], 5), activation(), layers.avg_pool(2),
+        layers.conv(features[1], 5, padding="VALID"), activation(), layers.avg_pool(2), layers.flatten(),
+        *dense, layers.dense(classes),
+    )  # fmt: skip
+
+
+def vgg(
+    classes: int = 10,
+    *,
+    blocks: tuple[tuple[int, ...], ...] = ((32, 32), (64, 64), (128, 128)),
+    hidden: tuple[int, ...] = (128,),
+    dropout: float = 0.0,
+    normalize: bool = True,
+) -> Layer:
+    """VGG: blocks of 3 × 3 convolutions with ReLU, a max pooling of 2 × 2 behind each block, and dense layers.
+
+    Args:
+        classes: width of the output.
+        blocks: for each block the features of its convolutions.
+        hidden: widths of the hidden dense layers.
+        dropout: share dropped in training, of whole channels behind each block and of the hidden units; 0 for none.
+        normalize: whether batch normalisation stands between each convolution and its ReLU; the convolution then has
+            no bias, which the normalisation would take away again.
+
+    Input (batch, height, width, channels) with sides of 2 ** len(blocks) at least; output (batch, classes).
+
+    Raises:
+        ConfigError: `blocks` or `hidden` hold no positive integers, or `dropout` is outside [0, 1).
+
+    References: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+
+    >>> import funcnet as fn
+    >>> fn.models.vgg(blocks=((8,),), hidden=(), normalize=False)
+    serial(conv(8, 3, kernel_init=he_normal()), relu(), max_pool(2), flatten(), dense(10))
+    """
+    name = spell(vgg, classes, blocks=blocks, hidden=hidden, dropout=dropout, normalize=normalize)
+    dropout = fraction(name, "dropout", dropout)
+    if not isinstance(blocks, tuple | list) or not all(isinstance(block, tuple | list) and block for block in blocks):
+        raise ConfigError(
+            f"{name}: expected blocks to be tuples of features, such as ((32, 32), (64, 64)), got {blocks!r}."
+        )
+    stack: list[Layer] = []
+    for block in blocks:
+        for features in block:
+            stack += _convolution(check_count(name, "each of blocks", features), 3, normalize=normalize)
+        stack.append(layers.max_pool(2))
+        if dropout:
+            stack.append(layers.dropout(dropout, broadcast_dims=(1, 2)))
+    stack.append(layers.flatten())
+    for width in hidden:
+        stack += [layers.dense(check_count(name, "each of hidden", width), kernel_init=he_normal()), layers.relu()]
+        if dropout:
+            stack.append(layers.dropout(dropout))
+    return layers.serial(*stack, layers.dense(classes))
+
+
+def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
+    """Residual network for small images: a convolution, three stages of residual blocks, a mean over places, a dense
+    layer.
+
+    A block is y = relu(x + F(x)) with F two 3 × 3 convolutions with batch normalisation and a ReLU between. The second
+    and third stage halve the sides and double the features in their first block, in which x goes through a 1 × 1
+    convolution with stride 2 and batch normalisation.
+
+    Args:
+        classes: width of the output.
+        depth: convolutions and the dense layer counted, 6 n + 2 for n blocks a stage: 20, 32, 44, 56 …
+        features: of the first stage.
+
+    Input (batch, height, width, channels), 32 × 32 × 3 for CIFAR; output (batch, classes).
+
+    Raises:
+        ConfigError: `depth` is not 6 n + 2, or an argument no positive integer.
+
+    References: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2; the
+    shortcuts are those of option B.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    >>> params, state = jax.eval_shape(fn.models.resnet().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    272474
+    """
+    name = spell(resnet, classes, depth=depth, features=features)
+    depth, features = check_count(name, "depth", depth, 8), check_count(name, "features", features)
+    blocks, rest = divmod(depth - 2, 6)
+    if rest:
+        raise ConfigError(f"{name}: expected depth to be 6 n + 2, such as 20, 32 or 56, got {depth}.")
+    stack = _convolution(features, 3)
+    for stage in range(3):
+        for block in range(blocks):
+            stack += _residual(features * 2**stage, 2 if stage and not block else 1)
+    return layers.serial(*stack, layers.global_avg_pool(), layers.dense(classes))
+
+
+def mobilenet(
+    classes: int = 10,
+    *,
+    features: int = 32,
+    blocks: tuple[tuple[int, int], ...] = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)),
+) -> Layer:
+    """Depthwise-separable network: each 3 × 3 convolution is one within every channel and one of 1 × 1 between them.
+
+    A block is depthwise convolution, batch normalisation, ReLU, 1 × 1 convolution, batch normalisation, ReLU: with f
+    features it takes 9 + f multiplications a number where a full convolution takes 9 f.
+
+    Args:
+        classes: width of the output.
+        features: of the full convolution before the blocks.
+        blocks: (features, stride) of each block.
+
+    Input (batch, height, width, channels), output (batch, classes).
+
+    Raises:
+        ConfigError: an argument is no positive integer, or `blocks` holds no pairs.
+
+    References: Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    2017.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    >>> params, state = jax.eval_shape(fn.models.mobilenet().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    136778
+    """
+    name = spell(mobilenet, classes, features=features, blocks=blocks)
+    if not isinstance(blocks, tuple | list) or not all(
+        isinstance(one, tuple | list) and len(one) == 2 for one in blocks
+    ):
+        raise ConfigError(f"{name}: expected blocks to be pairs (features, stride), got {blocks!r}.")
+    stack = _convolution(check_count(name, "features", features), 3)
+    for width, strides in blocks:
+        stack += [
+            layers.depthwise_conv(3, strides=strides, use_bias=False, kernel_init=he_normal()),
+            layers.batch_norm(), layers.relu(), *_convolution(width, 1),
+        ]  # fmt: skip
+    return layers.serial(*stack, layers.global_avg_pool(), layers.dense(classes))
+
+
+def _convolution(
+    features: int, kernel_size: int, strides: int = 1, *, normalize: bool = True, relu: bool = True
+) -> list[Any]:
+    """A convolution, batch normalisation and a ReLU; a bias only where no normalisation takes it away."""
+    conv = layers.conv(
+        features, kernel_size, strides=strides, use_bias=not normalize, kernel_init=he_normal(), bias_init=zeros
+    )
+    return [conv, *([layers.batch_norm()] if normalize else []), *([layers.relu()] if relu else [])]
+
+
+def _residual(features: int, strides: int) -> list[Layer]:
+    """A residual block and the ReLU behind its sum."""
+    body = layers.serial(*_convolution(features, 3, strides), *_convolution(features, 3, relu=False))
+    shortcut = [layers.serial(*_convolution(features, 1, strides, relu=False))] if strides > 1 else []
+    return [layers.residual(body, *shortcut), layers.relu()]
