@@ -22,13 +22,13 @@ def run(seed, engine, dtype=np.float32, report_steps=None):
     rows, held_out = fn.data.split(x.astype(dtype), target, fractions=(0.8, 0.2), seed=seed)
     steps = chosen.epochs * fn.data.steps_per_epoch(len(rows[0]), chosen.batch_size)
     reports = fn.training.fit(
-        jobs.build_model(chosen, 10), jobs.LOSS, jobs.build_optimizer(chosen, steps), rows, engine=engine,
+        jobs.build_model(chosen, x.shape[1:], 10), jobs.LOSS, jobs.build_optimizer(chosen, steps), rows, engine=engine,
         epochs=chosen.epochs, batch_size=chosen.batch_size, key=seed, report_steps=report_steps, copy_state=False,
     )  # fmt: skip
     reports = list(reports)
     state = reports[-1].state
     result = fn.training.evaluate(
-        jobs.build_model(chosen, 10), jobs.LOSS, state.optimizer.params, state.model, held_out,
+        jobs.build_model(chosen, x.shape[1:], 10), jobs.LOSS, state.optimizer.params, state.model, held_out,
         metrics={"accuracy": fn.metrics.accuracy()},
     )  # fmt: skip
     return np.array([float(report.metrics["loss"]) for report in reports]), float(result["accuracy"])

@@ -6,15 +6,20 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from image_files import idx_bytes
 
 from funcnet import checkpoints, data
-from funcnet.cli import main, options
+from funcnet.cli import jobs, main, options
 from funcnet.errors import ConfigError
 
-SMALL = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
+SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
+SMALL = ["--model", "mlp", *SHORT]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,21 @@ def run(tmp_path_factory):
     """A short run of the main job, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     process = subprocess.run(
-        [sys.executable, "-m", "funcnet.cli", "train", *SMALL, "--output", str(folder)], capture_output=True, text=True
+        [
+            sys.executable,
+            "-m",
+            "funcnet.cli",
+            "train",
+            *SHORT,
+            "--features",
+            "8",
+            "--dropout",
+            "0",
+            "--output",
+            str(folder),
+        ],
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     return folder, process.stdout
@@ -56,7 +75,7 @@ def test_metrics_hold_one_row_an_epoch(run):
 def test_the_saved_options_read_back(run):
     values = options.read_config(run[0] / "config.toml")
     assert values["hidden"] == (32,)
-    assert options.Train(**values) == options.Train(hidden=(32,), epochs=4, batch_size=64)
+    assert options.Train(**values) == options.Train(features=(8,), hidden=(32,), dropout=0.0, epochs=4, batch_size=64)
 
 
 def test_evaluate_repeats_the_final_accuracy(run, capsys):
@@ -85,8 +104,8 @@ def test_predict_names_classes(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name, problem",
-    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("narrow.npy", "rows of 64 numbers, got shape"),
-     ("nan.npy", "finite")],
+    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("nan.npy", "finite"),
+     ("narrow.npy", "rows of shape (64,), got an array of shape (3, 5)")],
 )  # fmt: skip
 def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
     (tmp_path / "bad.npy").write_bytes(b"not an array")
@@ -143,11 +162,52 @@ def test_an_npz_file_trains(tmp_path, capsys):
 
 
 def test_summary_counts(capsys):
-    code, out, _ = output_of(capsys, "summary", "--hidden", "128", "--dropout", "0", "--batch-size", "32")
+    code, out, _ = output_of(capsys, "summary", "--model", "mlp", "--dropout", "0", "--batch-size", "32")
     assert code == 0
     assert "dense(128" in out
     assert "(32, 128)" in out
     assert "9,610" in out  # 64·128 + 128 + 128·10 + 10
+    code, out, _ = output_of(capsys, "summary", "--features", "4", "--hidden", "5", "--batch-size", "16")
+    assert code == 0
+    assert "(16, 8, 8, 4)" in out
+    assert " 581 " in out  # 9·4 + 8 + 9·4·4 + 8 + 64·5 + 5 + 5·10 + 10
+
+
+@pytest.mark.parametrize("shape, image", [((6, 5, 2), (6, 5, 2)), ((6, 5), (6, 5, 1)), ((36,), (6, 6, 1))])
+def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
+    model = jobs.build_model(options.Train(features=(3,)), shape, 4)
+    x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert (model.sublayers[0].name == f"reshape({image})") == (shape != image)
+    kernels = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
+    assert kernels == [(3, 3, image[-1], 3), (3, 3, 3, 3)]
+
+
+def test_images_are_rows_to_an_mlp():
+    model = jobs.build_model(options.Train(model="linear"), (2, 3, 1), 4)
+    assert model.name == "serial(reshape((6,)), dense(4))"
+
+
+def test_an_image_set_brings_its_own_test_images(tmp_path, capsys):
+    """From files in --folder, of the form of MNIST's."""
+    idx_files(tmp_path / "data", 120, 40)
+    code, out, err = output_of(
+        capsys, "train", "--data", "mnist", "--folder", tmp_path / "data", *SHORT, "--features", "2", "2",
+        "--epochs", "1", "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert re.search(r"training +│ +120 +│.*held out +│ +40 +│", out, re.DOTALL)
+    code, again, _ = output_of(capsys, "evaluate", tmp_path / "run")
+    assert (code, "40 held-out rows" in again) == (0, True)
+
+
+def idx_files(folder, training, test):
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part, n in (("train", training), ("t10k", test)):
+        images, labels = random.integers(0, 256, (n, 28, 28), np.uint8), (np.arange(n) % 10).astype(np.uint8)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
 
 
 def test_runs_are_numbered_and_never_overwritten(tmp_path, capsys, monkeypatch):
@@ -202,7 +262,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_strings_survive_the_file(tmp_path):
-    chosen = options.Train(data='a "quoted" \\ name.npz', clip_norm=1.5, patience=3)
+    chosen = options.Train(data='a "quoted" \\ name.npz', clip_norm=1.5, patience=3, folder=Path("a b"), download=True)
     options.write_config(chosen, tmp_path / "c.toml")
     assert options.Train(**options.read_config(tmp_path / "c.toml")) == chosen
 
@@ -221,6 +281,7 @@ def test_strings_survive_the_file(tmp_path):
         (["train", "--hidden", "0"], 2, "positive integer"),
         (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,
          "the loss is"),
+        (["train", "--data", "mnist", "--folder", "nowhere"], 4, "nowhere"),
         (["evaluate", "nowhere"], 5, "nowhere: expected a folder that funcnet train wrote"),
     ],
 )  # fmt: skip
@@ -267,5 +328,6 @@ def test_help_answers_at_once_and_without_jax():
 def test_weights_are_saved_with_what_evaluation_needs(run):
     params, _, metadata = checkpoints.load_weights(run[0] / "weights.safetensors")
     assert metadata is not None
-    assert (metadata["classes"], metadata["features"]) == (10, 64)
-    assert sum(leaf.size for leaf in params.values()) == 64 * 32 + 32 + 32 * 10 + 10
+    assert (metadata["classes"], metadata["shape"]) == (10, [64])
+    convolutions, dense = 9 * 8 + 16 + 9 * 8 * 8 + 16, 4 * 4 * 8 * 32 + 32 + 32 * 10 + 10
+    assert sum(leaf.size for leaf in params.values()) == convolutions + dense

@@ -2,9 +2,10 @@
 
 import csv
 import importlib.util
+import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ __all__ = [
 ]  # fmt: skip
 
 LOSS = losses.softmax_cross_entropy
+IMAGE_SETS = {
+    "mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10, "cifar100": data.cifar100,
+}  # fmt: skip
 WEIGHTS, CONFIG, HISTORY, CURVES, CONFUSION = (
     "weights.safetensors", "config.toml", "metrics.csv", "curves.png", "confusion.png",
 )  # fmt: skip
@@ -47,20 +51,18 @@ WEIGHTS, CONFIG, HISTORY, CURVES, CONFUSION = (
 
 def run(command: Any) -> int:
     """Do what the command line asked for, and return the exit code."""
-    if isinstance(command, options.Check):
-        return check(command)
-    commands = {
+    commands: dict[type, Callable[[Any], int]] = {
         options.Train: train, options.Evaluate: evaluate, options.Predict: predict, options.Summary: summary,
+        options.Check: check,
     }  # fmt: skip
-    commands[type(command)](command)
-    return 0
+    return commands[type(command)](command)
 
 
 # Options become values.
 
 
 def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`(x, target)` of a data set: `"digits"`, or the path of an .npz file with the arrays x and target."""
+    """`(x, target)` of `"digits"`, or of an .npz file with the arrays x and target."""
     if name == "digits":
         return data.digits()
     try:
@@ -75,12 +77,45 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f'{name}: expected "digits" or a readable .npz file: {error}') from error
 
 
-def build_model(chosen: Any, classes: int) -> Layer:
-    """The network that the options describe, with `classes` outputs."""
+def build_model(chosen: Any, shape: tuple[int, ...], classes: int) -> Layer:
+    """The network that the options describe, for examples of this shape, with `classes` outputs."""
+    if chosen.model == "cnn":
+        return _in_shape(shape, _image_shape(chosen.data, shape), _cnn(chosen, classes))
+    return _in_shape(shape, (math.prod(shape),), _dense_model(chosen, classes))
+
+
+def _cnn(chosen, classes):
+    blocks = tuple((features, features) for features in chosen.features)
+    return models.vgg(classes, blocks=blocks, hidden=chosen.hidden, dropout=chosen.dropout)
+
+
+def _dense_model(chosen, classes):
     if chosen.model == "linear":
         return models.linear(classes)
     activation = layers.sigmoid if chosen.model == "sigmoid" else getattr(layers, chosen.activation)
     return models.mlp((*chosen.hidden, classes), activation=activation, dropout=chosen.dropout)
+
+
+def _in_shape(shape, wanted, model):
+    """The model, behind a layer that brings examples into the shape that it takes, where they have another."""
+    if shape == wanted:
+        return model
+    return layers.serial(layers.reshape(wanted), *(model.sublayers or (model,)))
+
+
+def _image_shape(name, shape):
+    """(height, width, channels); a row of features is read as a square image of one channel."""
+    if len(shape) == 3:
+        return shape
+    if len(shape) == 2:
+        return (*shape, 1)
+    side = math.isqrt(math.prod(shape))
+    if len(shape) == 1 and shape == (side * side,):
+        return (side, side, 1)
+    raise ConfigError(
+        f"--model cnn: expected {name} to hold images (height, width, channels), or rows that are square images, got "
+        f"examples of shape {shape}; use --model mlp."
+    )
 
 
 def build_schedule(chosen: options.Train, steps: int) -> Schedule:
@@ -117,18 +152,19 @@ def build_optimizer(chosen: options.Train, steps: int) -> Optimizer:
     return optimizer if chosen.clip_norm is None else optimizers.clipped(optimizer, norm=chosen.clip_norm)
 
 
-# The commands.
+# The commands. Each returns its exit code.
 
 
-def train(chosen: options.Train) -> None:
+def train(chosen: options.Train) -> int:
     """Train, and write weights, options, metrics and plots into one folder."""
     _check_packages()
-    training_rows, held_out = _split(chosen)
+    training_rows, held_out = _split(chosen, chosen.seed)
     watched = held_out
     if chosen.patience is not None:
         training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
     classes = _classes(training_rows[1])
-    model = build_model(chosen, classes)
+    shape = training_rows[0].shape[1:]
+    model = build_model(chosen, shape, classes)
     batch_size = min(chosen.batch_size, len(training_rows[0]))
     steps = chosen.epochs * data.steps_per_epoch(len(training_rows[0]), batch_size)
     folder = _new_folder(chosen)
@@ -150,17 +186,18 @@ def train(chosen: options.Train) -> None:
     seconds = time.perf_counter() - started
     params, state = last.state.optimizer.params, last.state.model
     results = _results(model, params, state, held_out, classes)
-    _save(folder, chosen, params, state, history, results, classes, x_width=training_rows[0].shape[-1])
+    _save(folder, chosen, params, state, history, results, {"classes": classes, "shape": shape})
     _show_results(chosen, model, params, last, seconds, training_rows, held_out, results)
     print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
     print(f"weights  {folder / WEIGHTS}")
     print(f"metrics  {folder / HISTORY}")
+    return 0
 
 
-def evaluate(chosen: options.Evaluate) -> None:
+def evaluate(chosen: options.Evaluate) -> int:
     """Loss, accuracy and confusion matrix on the rows that training held out."""
-    trained, model, params, state, classes = _load(chosen.run)
-    held_out = _split(trained)[1]
+    trained, model, params, state, _, classes = _load(chosen.run)
+    held_out = _split(trained, trained.seed)[1]
     results = _results(model, params, state, held_out, classes)
     table = _table(f"{chosen.run}: {len(held_out[0])} held-out rows", "", "loss", "accuracy")
     table.add_row("held out", f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
@@ -169,15 +206,15 @@ def evaluate(chosen: options.Evaluate) -> None:
     for label, row in enumerate(np.asarray(results["confusion"])):
         matrix.add_row(str(label), *(str(count) if count else "·" for count in row))
     Console().print(matrix)
+    return 0
 
 
-def predict(chosen: options.Predict) -> None:
+def predict(chosen: options.Predict) -> int:
     """Class and probability for each row of a file."""
-    trained, model, params, state, _ = _load(chosen.run)
+    _, model, params, state, shape, _ = _load(chosen.run)
     rows = _read_rows(chosen.rows)
-    width = load_data(trained.data)[0].shape[-1]
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise DataError(f"{chosen.rows}: expected rows of {width} numbers, got shape {rows.shape}.")
+    if rows.shape[1:] != shape:
+        raise DataError(f"{chosen.rows}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
     logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, jnp.asarray(rows, jnp.float32))
     probabilities = np.asarray(jax.nn.softmax(logits))
     lines = [("row", "class", "probability")]
@@ -185,17 +222,19 @@ def predict(chosen: options.Predict) -> None:
         lines.append((str(i), str(row.argmax()), f"{row.max():.6f}"))
     if chosen.output is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
-        return
+        return 0
     with chosen.output.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
     print(f"{len(rows)} rows -> {chosen.output}")
+    return 0
 
 
-def summary(chosen: options.Summary) -> None:
+def summary(chosen: options.Summary) -> int:
     """The table of a network's layers."""
-    x, target = load_data(chosen.data)
+    (x, target), _ = _split(chosen, 0)
     example = jax.ShapeDtypeStruct((chosen.batch_size, *x.shape[1:]), jnp.float32)
-    print(summaries.summary(build_model(chosen, _classes(target)), example))
+    print(summaries.summary(build_model(chosen, x.shape[1:], _classes(target)), example))
+    return 0
 
 
 # Parts of the commands.
@@ -208,9 +247,11 @@ def _check_packages():
             raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
 
 
-def _split(chosen):
-    """(training rows, held-out fifth), a function of data and seed alone."""
-    return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=chosen.seed)
+def _split(chosen, seed):
+    """(training rows, held-out rows): the set's own test images, or a fifth by the seed."""
+    if chosen.data in IMAGE_SETS:
+        return IMAGE_SETS[chosen.data](chosen.folder, download=chosen.download)
+    return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=seed)
 
 
 def _classes(target) -> int:
@@ -266,12 +307,10 @@ def _results(model, params, state, held_out, classes) -> dict[str, Any]:
     return training.evaluate(model, LOSS, params, state, held_out, metrics=chosen)
 
 
-def _save(folder, chosen, params, state, history, results, classes, x_width):
+def _save(folder, chosen, params, state, history, results, facts):
     options.write_config(chosen, folder / CONFIG)
     scalars = {name: float(results[name]) for name in ("loss", "accuracy")}
-    checkpoints.save_weights(
-        folder / WEIGHTS, params, state, metadata={"classes": classes, "features": x_width, "held_out": scalars}
-    )
+    checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": scalars})
     with (folder / HISTORY).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
@@ -281,19 +320,19 @@ def _save(folder, chosen, params, state, history, results, classes, x_width):
 
 
 def _load(folder: Path):
-    """`(options, model, params, state, classes)` of a folder that `train` wrote."""
+    """`(options, model, params, state, shape, classes)` of a folder that `train` wrote."""
     if not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
     trained = options.Train(**options.read_config(folder / CONFIG))
     *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
-    if not metadata or not {"classes", "features"} <= set(metadata):
+    if not metadata or not {"classes", "shape"} <= set(metadata):
         raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
-    classes, width = metadata["classes"], metadata["features"]
-    model = build_model(trained, classes)
-    example = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    shape, classes = tuple(metadata["shape"]), metadata["classes"]
+    model = build_model(trained, shape, classes)
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     like = jax.eval_shape(lambda key: model.init(key, example), jax.random.key(0))
     params, state, _ = checkpoints.load_weights(folder / WEIGHTS, like=like)
-    return trained, model, params, state, classes
+    return trained, model, params, state, shape, classes
 
 
 def _read_rows(path: Path) -> np.ndarray:

@@ -28,15 +28,23 @@ class _Network:
     """Options that say what the network is."""
 
     data: str = "digits"
-    """"digits" (bundled), or an .npz file with arrays x (rows, features) and target (rows,) of class numbers."""
-    model: Literal["mlp", "linear", "sigmoid"] = "mlp"
-    """mlp: hidden layers and a linear output; linear: softmax regression; sigmoid: sigmoid on every hidden layer."""
-    hidden: tuple[int, ...] = (256, 128)
+    """"digits" (bundled); "mnist", "fashion_mnist", "cifar10" or "cifar100" from files in --folder; or an .npz file
+    with arrays x, rows of features or images (rows, height, width, channels), and target (rows,) of class numbers."""
+    folder: Path = Path("data")
+    """Where the files of mnist, fashion_mnist, cifar10 and cifar100 lie."""
+    download: bool = False
+    """Fetch the files that are not in --folder."""
+    model: Literal["cnn", "mlp", "linear", "sigmoid"] = "cnn"
+    """cnn: convolutions with batch normalisation and pooling before the hidden layers; mlp: hidden layers and a linear
+    output; linear: softmax regression; sigmoid: sigmoid on every hidden layer."""
+    features: tuple[int, ...] = (32, 64)
+    """Features of the blocks of a cnn: two convolutions each, and a pooling that halves the sides."""
+    hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers."""
     activation: Activation = "relu"
     """Activation of the hidden layers of an mlp."""
-    dropout: float = 0.3
-    """Share of the hidden units dropped in training."""
+    dropout: float = 0.2
+    """Share of the hidden units, and of the channels of a cnn, dropped in training."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Train(_Network):
     """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
     clip_norm: float | None = None
     """Largest global norm of a gradient."""
-    epochs: int = 60
+    epochs: int = 30
     """Passes over the training rows."""
     batch_size: int = 32
     """Rows a step."""
@@ -198,16 +206,16 @@ def write_config(options: Train, path: Path) -> None:
         value = getattr(options, field.name)
         if value is None or field.name in ("config", "output"):
             continue
-        if isinstance(value, tuple):
-            text = "[" + ", ".join(map(str, value)) + "]"
-        else:
-            # A JSON string is a TOML basic string; repr of a number is a TOML number.
-            text = _quoted(value) if isinstance(value, str) else repr(value)
-        lines.append(f"{field.name} = {text}\n")
+        lines.append(f"{field.name} = {_toml(value)}\n")
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _quoted(text: str) -> str:
+def _toml(value: Any) -> str:
+    """A tuple of integers, a truth value, a path, a string or a number as TOML."""
     import json
 
-    return json.dumps(text, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return str(list(value))
+    # A JSON string or truth value is one of TOML; repr of a number is a TOML number.
+    text = str(value) if isinstance(value, Path) else value
+    return json.dumps(text, ensure_ascii=False) if isinstance(text, str | bool) else repr(text)
