@@ -9,6 +9,7 @@ from numerics import norm_relative, worst_leaf
 
 from funcnet import data, gradients, layers, losses, metrics, models, optimizers, training
 from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError, ShapeError
+from funcnet.training import loop
 from funcnet.types import Report, TrainState
 
 MODEL = models.mlp((8, 3), dropout=0.2)
@@ -377,6 +378,27 @@ def test_a_jitted_step_is_traced_once():
         x, target = blobs(10)
         state, _ = step(state, (x + seed, target))
     assert int(state.optimizer.step) == 3
+
+
+def test_steps_that_a_loop_would_slow_down_run_one_by_one(x64, monkeypatch):
+    """Those with autodiff's convolutions, on a CPU; the results are the loop's."""
+    model = layers.serial(layers.reshape((2, 1)), layers.conv(4, (2,)), layers.flatten(), layers.dense(3))
+    reorders, found = loop.reorders, []
+
+    def watched(program):
+        found.append(reorders(program))
+        return found[-1]
+
+    def params(engine):
+        loop.compiled_chunk.cache_clear()
+        return last_of(fit(model, rows=blobs(50, np.float64), engine=engine, epochs=2)).state.optimizer.params
+
+    monkeypatch.setattr(loop, "reorders", watched)
+    by_hand, by_autodiff = params("backprop"), params("autodiff")
+    assert found == [False, True]
+    monkeypatch.setattr(loop, "reorders", lambda program: False)
+    assert worst_leaf(params("autodiff"), by_autodiff) <= 1e-13
+    assert worst_leaf(by_hand, by_autodiff) <= 1e-13
 
 
 # Validation, metrics, evaluation.

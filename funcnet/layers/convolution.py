@@ -31,7 +31,7 @@ inside a compiled loop, as `training.fit` runs its steps:
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
 
     def channelwise(x, kernel):
         padded = _padded(_repeated(x, kernel.shape[-1] // groups), window)
-        return sum(tap * kernel[k][0] for k, tap in taps(padded, window))
+        return reduce(jnp.add, (tap * kernel[k][0] for k, tap in taps(padded, window)))
 
     return _in_groups(whole, whole, channelwise, groups, x.shape[-1] == groups, x, kernel)
 
@@ -96,7 +96,7 @@ def input_gradient(dy: Array, kernel: Array, window: Window, groups: int = 1) ->
         spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *zip(before, after, between, strict=True), (0, 0, 0)))
         single = window._replace(strides=(1,) * len(axes), places=window.size)
         turned = jnp.flip(kernel, axes)
-        wide = sum(tap * turned[k][0] for k, tap in taps(spread, single))
+        wide = reduce(jnp.add, (tap * turned[k][0] for k, tap in taps(spread, single)))
         return wide.reshape(*wide.shape[:-1], groups, -1).sum(-1)
 
     return _in_groups(whole, whole, channelwise, groups, kernel.shape[-2] == 1, dy, kernel)
@@ -187,7 +187,8 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
         return _product(chunks[0][0], chunks[1][0], window).astype(dy.dtype)
 
     def add(total, chunk):
-        return total + _product(*chunk, window), None
+        x, dy = chunk
+        return total + _product(x, dy, window), None
 
     start = jax.eval_shape(lambda x, dy: _product(x[0], dy[0], window), *chunks)
     total, _ = lax.scan(add, jnp.zeros(start.shape, start.dtype), chunks)

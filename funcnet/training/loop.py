@@ -11,13 +11,13 @@ order, as autodiff makes them, run up to three hundred times slower. Such steps 
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from funcnet import gradients
 from funcnet.training.evaluation import tally_batch
@@ -57,7 +57,8 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
     @partial(jax.jit, donate_argnums=(0, 1))
     def loop(state, tally, x, target, rows, where, steps):
         def body(i, carry):
-            return step(*carry, x, target, rows, where, i)
+            state, tally = carry
+            return step(state, tally, x, target, rows, where, i)
 
         state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
         return state, tally, jnp.copy(state.optimizer.step)
@@ -77,6 +78,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
             together.append(not (on_cpu and reorders(program)))
         if together[0]:
             return loop(state, tally, *data, steps)
+        token = None
         for i in range(steps):
             state, tally, token = single(state, tally, *data, i)
         return state, tally, token
@@ -97,21 +99,27 @@ def augmented(gradient: GradientFn, augment: Callable[[Key, Any, Any], tuple[Any
 
 def reorders(program: Jaxpr) -> bool:
     """Whether a program for a CPU holds a convolution whose operands are not batch, size, channels."""
-    for equation in program.eqns:
-        parameters = dict(equation.params)
+    for equation in _equations(program):
         if equation.primitive.name == "conv_general_dilated":
-            *axes, last = range(1, len(parameters["window_strides"]) + 2)
+            *axes, last = range(1, len(equation.params["window_strides"]) + 2)
             images, kernel = (0, last, *axes), (last, last - 1, *(axis - 1 for axis in axes))
-            if tuple(parameters["dimension_numbers"]) != (images, kernel, images):
+            if tuple(equation.params["dimension_numbers"]) != (images, kernel, images):
                 return True
+    return False
+
+
+def _equations(program: Jaxpr) -> Iterator[JaxprEqn]:
+    """All of a program for a CPU, those of the programs within it included."""
+    for equation in program.eqns:
+        yield equation
+        parameters = dict(equation.params)
         platforms = parameters.pop("branches_platforms", None)
         if platforms is not None:  # of a choice by platform only the CPU's is compiled
             chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
             parameters["branches"] = parameters["branches"][chosen]
-        inner = jax.tree.leaves(list(parameters.values()))
-        if any(reorders(one.jaxpr) for one in inner if isinstance(one, ClosedJaxpr)):
-            return True
-    return False
+        for inner in jax.tree.leaves(list(parameters.values())):
+            if isinstance(inner, ClosedJaxpr):
+                yield from _equations(inner.jaxpr)
 
 
 @jax.jit
