@@ -89,7 +89,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
 def augmented(gradient: GradientFn, augment: Callable[[Key, Any, Any], tuple[Any, Any]]) -> GradientFn:
     """The gradient of batches that go through `augment` first, which gets a key of its own."""
 
-    def of_augmented(params, state, batch, key=None, /):
+    def of_augmented(params, state, batch, key: Any = None, /):
         augment_key, key = jax.random.split(key)
         x, target, *where = batch
         return gradient(params, state, (*augment(augment_key, x, target), *where), key)

@@ -1,6 +1,7 @@
 """One training step: the gradient of a batch, then the optimizer's update."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -29,10 +30,14 @@ def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainS
     (3, 2)
     """
     key = as_key("create_state", key)
-    x = jax.ShapeDtypeStruct(x.shape, x.dtype)
     init_key, run_key = jax.random.split(key)
-    params, state = jax.jit(lambda key: model.init(key, x))(init_key)
+    params, state = _init(model, jax.ShapeDtypeStruct(x.shape, x.dtype))(init_key)
     return TrainState(optimizer.init(params), state, run_key)
+
+
+@lru_cache(maxsize=64)  # one compiled program for all starts of a model
+def _init(model, x):
+    return jax.jit(lambda key: model.init(key, x))
 
 
 def as_key(name: str, key: Any) -> Key:
