@@ -60,7 +60,7 @@ def x64():
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def compiled_as_usual():
     """XLA with its optimizations, for tests of the numbers that users will see."""
     jax.config.update("jax_disable_most_optimizations", False)

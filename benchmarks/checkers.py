@@ -94,7 +94,7 @@ def count(entry, seeds, tables):
     whole = fn.checking.mutation_score(target, x, y, modes=("training",), seeds=seeds)
     first = fn.checking.mutation_score(target, x, y, modes=("training",), seeds=1)
     with jax.enable_x64(True):
-        (subject,) = subjects_of(target, ["training"], y)
+        (subject,) = subjects_of(target, x, y, modes=["training"])
         point = subject.draw(0, x, y, None, None)
         right = {
             f"{peer}, {dtype}": passes(check, target, point, dtype) for peer, check in PEERS.items() for dtype in DTYPES

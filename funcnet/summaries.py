@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from funcnet.tables import text_table
 from funcnet.trees import total_bytes, total_size
 from funcnet.types import Key, Layer
 
@@ -42,9 +43,9 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         head = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
-        body = [(*map(str, row[:4]), *(f"{n:,}" for n in row[4:])) for row in self.rows]
+        body = [(*(_shorten(str(word)) for word in row[:4]), *(f"{n:,}" for n in row[4:])) for row in self.rows]
         totals = (f"{n:,}" for n in (self.parameters, self.parameter_bytes, self.residual_bytes))
-        return _table([head, *body, ("", "total", "", "", *totals)])
+        return text_table([head, *body, ("", "total", "", "", *totals)], right=3, total=True)
 
 
 def summary(model: Layer, x: Any, key: Key | None = None) -> Summary:
@@ -121,18 +122,6 @@ def _rows(model: Layer, params: Any, state: Any, x: Any, key: Any, path: str) ->
     dtype = ", ".join(dict.fromkeys(str(leaf.dtype) for leaf in jax.tree.leaves(y)))
     sizes = total_size(params), total_bytes(params), total_bytes(residuals)
     return [Row(path, model.name, shape, dtype, *sizes)], y
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Aligned columns, words to the left and numbers to the right; rules set off the first row and the last."""
-    rows = [tuple(_shorten(word) for word in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [f"{word:{side}{width}}" for word, side, width in zip(row, "<<<<>>>", widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def _shorten(word: str, width: int = 40) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numerics import QUICKLY
+from numerics import quick_jit
 
 from funcnet import gradients, initializers, layers, models
 from funcnet.cli.catalogue import scale
@@ -197,7 +197,7 @@ def _drawn(case, seed, batch, width, dtype, x64):
     x = jnp.asarray(x + 0.1 * np.where(x >= 0, 1, -1) if case.kink else x, dtype)
     params, state = jax.eval_shape(case.layer.init, key, x)
     if jax.tree.leaves(state):
-        state = jax.jit(lambda key: case.layer.init(key, x)[1], compiler_options=QUICKLY)(key)
+        state = quick_jit(lambda key: case.layer.init(key, x)[1])(key)
     params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / fan_in(leaf) ** 0.5, dtype), params)
     return params, state, x, jax.random.fold_in(key, 1)
 

@@ -17,9 +17,10 @@ def _known(option, value):
     return {option: value}
 
 
-#: For programs that run once: compiling them well would take longer than it saves.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 QUICKLY |= _known("xla_cpu_use_fusion_emitters", False)
+#: For programs that run once: compiling them well would take longer than it saves.
+quick_jit = partial(jax.jit, compiler_options=QUICKLY)
 
 
 def norm_relative(got, want):
@@ -51,7 +52,7 @@ def richardson(function, tree, step=1e-3):
     assert flat.dtype == jnp.float64
     shifts = np.multiply.outer([step, -step, step / 2, -step / 2], np.eye(flat.size)).reshape(-1, flat.size)
 
-    @partial(jax.jit, compiler_options=QUICKLY)  # all of it, because each operation by itself would be compiled too
+    @quick_jit  # all of it, because each operation by itself would be compiled too
     def gradient(flat):
         values = jax.vmap(lambda point: function(unravel(point)))(flat + shifts)
         plus, minus, half_plus, half_minus = values.reshape(4, -1)

@@ -1,7 +1,6 @@
 """The checker finds nothing wrong with what is right: random shapes, ties, zeros, and values to ±10⁴.
 
-By default a seed for each plain layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand, and
-for containers and models too, which are made of the others and take longest to compile.
+By default a seed for each layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand.
 """
 
 import numpy as np
@@ -32,13 +31,7 @@ def numbers(random, shape):
     return KINDS[random.choice(list(KINDS))](random, shape)
 
 
-def pytest_generate_tests(metafunc):
-    if metafunc.function is test_layers:
-        every = metafunc.config.getoption("--seeds") > 1
-        names = [name for name, case in ALL_CASES.items() if every or not case.layer.sublayers]
-        metafunc.parametrize("name", names)
-
-
+@pytest.mark.parametrize("name", ALL_CASES)
 def test_layers(name, randoms):
     case = ALL_CASES[name]
     # A straight-through form has a backward that is no derivative.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import CASES, MASKS, mask_of
-from numerics import norm_relative, richardson, worst_element
+from numerics import norm_relative, quick_jit, richardson, worst_element
 
 from funcnet import losses
 
@@ -121,7 +121,7 @@ def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
 
     p, t = jnp.asarray(case.prediction), jnp.asarray(case.target)
     wheres = jnp.stack([jnp.asarray(mask_of(case, "rows")), jnp.ones(len(p), bool)])
-    loss, hand = jax.jit(jax.vmap(both, (None, None, 0)))(p, t, wheres)
+    loss, hand = quick_jit(jax.vmap(both, (None, None, 0)))(p, t, wheres)
     for row, kind in enumerate(("rows", "no mask")):
         want_loss, want_hand, _ = reports(case)[kind]["mean"]
         assert norm_relative(loss[row], want_loss) <= 1e-13
@@ -161,7 +161,8 @@ def test_masked_rows_do_not_count(case, reports, x64):
     spoilt, target = case.prediction.copy(), case.target.copy()
     spoilt[~where] = np.nan
     target[~where] = np.nan if target.dtype.kind == "f" else 99
-    program = jax.jit(lambda p, where: report(case._replace(target=target, reductions=("mean",)), where, p)["mean"])
+    spoilt_case = case._replace(target=target, reductions=("mean",))
+    program = quick_jit(lambda p, where: report(spoilt_case, where, p)["mean"])
     loss, hand, auto = program(spoilt, where)
     for number, want in zip((loss, hand, auto), reports(case)["rows"]["mean"], strict=True):
         np.testing.assert_allclose(number, want, rtol=1e-14, atol=1e-16)
@@ -206,7 +207,7 @@ EDGES = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 1e4, -1e4)
 ELEMENTWISE = [loss for loss in (getattr(losses, name) for name in losses.__all__) if getattr(loss, "axes", 0) is None]
 
 
-@jax.jit
+@quick_jit
 def elementwise_reports(p, t, where):
     def both(loss, p, t):
         return loss.gradient(p, t, where=where), jax.grad(lambda p: loss(p, t, where=where))(p)
@@ -218,7 +219,7 @@ def elementwise_reports(p, t, where):
     return [both(loss, chance(p) if loss is probability else p, chance(t)) for loss in ELEMENTWISE]
 
 
-@jax.jit
+@quick_jit
 def class_reports(p, labels, where):
     forms = [
         (losses.softmax_cross_entropy, {}), (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),

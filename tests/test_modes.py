@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 from layer_cases import CASES, draw
-from numerics import worst_leaf
+from numerics import quick_jit, worst_leaf
 
 from funcnet import gradients
 
@@ -41,7 +41,7 @@ def test_second_order_equals_that_of_autodiff(x64, case):
     def by_autodiff(point):
         return jnp.vdot(layer.apply(point[0], state, point[1], key=key, train=True)[0], dy)
 
-    @jax.jit
+    @quick_jit
     def products(point, vs):
         def step(carry, v):
             forward = jax.jvp(by_hand, (point,), (v,))[1]
@@ -83,7 +83,8 @@ def data_parallel(case):
     rows, everywhere = PartitionSpec("data"), PartitionSpec()
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     sharded = jax.shard_map(shard, mesh=mesh, in_specs=(everywhere, rows, rows), out_specs=(everywhere, rows))
-    computed, (dparams, dx) = jax.jit(lambda *args: (sharded(*args), whole(*args)))(params, x, dy)
+    run = quick_jit(lambda *args: (sharded(*args), whole(*args)))
+    computed, (dparams, dx) = run(params, x, dy)
     return worst_leaf(computed, ((dparams, dparams), (dx, dx)))
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layer_cases import counter, scale
+from numerics import quick_jit
 
 from funcnet import gradients, initializers, layers, losses
 from funcnet.checking import find_nonfinite
@@ -44,7 +45,7 @@ AROUND = {
 
 
 def searched(model, x, params=None, state=None, loss=loss, target=None, where=()):
-    drawn = jax.jit(model.init)(jax.random.key(0), x)
+    drawn = quick_jit(model.init)(jax.random.key(0), x)
     params, state = drawn[0] if params is None else params, drawn[1] if state is None else state
     return find_nonfinite(model, loss, params, state, (x, jnp.full_like(x, 5) if target is None else target, *where))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numerics import quick_jit
 
 from funcnet import optimizers
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
@@ -240,13 +241,13 @@ def test_init(optimizer):
     chex.assert_trees_all_equal(state.params, params)
     assert jax.tree.structure(state.params) == jax.tree.structure(params)
     assert (state.step.dtype, state.step.shape, int(state.step)) == (jnp.int32, (), 0)
-    chex.assert_trees_all_equal(jax.jit(optimizer.init)(params), state)
+    chex.assert_trees_all_equal(quick_jit(optimizer.init)(params), state)
 
 
 @by_case
 def test_update_keeps_structure_and_compiles_once(optimizer):
     chex.clear_trace_counter()
-    update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
+    update = quick_jit(chex.assert_max_traces(optimizer.update, n=1))
     state = start = optimizer.init(first_params())
     grads = jax.tree.map(jnp.ones_like, state.params)
     for count in range(3):
@@ -271,8 +272,8 @@ def test_donation(optimizer):
     """No two slots share a buffer, from `init` on; a donated state is used up."""
     expected = optimizer.init(first_params())
     grads = jax.tree.map(jnp.ones_like, expected.params)
-    for init in (optimizer.init, jax.jit(optimizer.init), jax.jit(optimizer.init, donate_argnums=0)):
-        update = jax.jit(optimizer.update, donate_argnums=0)
+    update = quick_jit(optimizer.update, donate_argnums=0)
+    for init in (optimizer.init, quick_jit(optimizer.init), quick_jit(optimizer.init, donate_argnums=0)):
         state = init(jax.tree.map(jnp.array, first_params()))
         after = update(state, grads)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -283,7 +284,7 @@ def test_donation(optimizer):
 def test_mixed_dtypes_are_kept(optimizer, x64):
     params = {"bias": jnp.ones(2, jnp.float32), "half": jnp.ones(2, jnp.bfloat16), "kernel": jnp.ones(2)}
     state = optimizer.init(params)
-    after = jax.jit(optimizer.update)(state, params)
+    after = quick_jit(optimizer.update)(state, params)
     assert shapes(after) == shapes(state)
     assert {name: leaf.dtype for name, leaf in after.params.items()} == {n: leaf.dtype for n, leaf in params.items()}
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layer_cases import ALL_CASES, scale
-from numerics import norm_relative, worst_leaf
+from numerics import norm_relative, quick_jit, worst_leaf
 
 from funcnet import gradients, layers, losses
 from funcnet.errors import ConfigError, DtypeError, LabelError, StructureError
@@ -63,7 +63,7 @@ N = 4
 def prepared(case):
     """`(params, state, batch, key)`, the parameters without zeros."""
     x = jax.random.normal(jax.random.key(0), (N, *case.axes, 2), jnp.float64)
-    params, state = case.model.init(jax.random.key(1), x)
+    params, state = quick_jit(case.model.init)(jax.random.key(1), x)
     params = jax.tree.map(lambda p: p + jnp.linspace(0.1, 0.2, p.size).reshape(p.shape), params)
     batch = (x, case.target) if case.where is None else (x, case.target, case.where)
     return params, state, batch, jax.random.key(2)
@@ -73,7 +73,7 @@ def looped(case, params, state, batch, key):
     """The loss of each example and its gradient, one after the other, by autodiff; the model runs on all of them."""
     x, *rest = batch
 
-    @jax.jit
+    @quick_jit
     def one(i):
         def objective(params):
             y, _ = case.model.apply(params, state, x, key=key, train=True)
@@ -90,7 +90,7 @@ def test_rows_and_norms_equal_a_loop_over_the_examples(x64, case):
     args = prepared(case)
     values, grads = looped(case, *args)
     engines = [engine(case.model, case.loss) for engine in (gradients.per_example, gradients.per_example_norms)]
-    result, norms = jax.jit(lambda *args: [engine(*args) for engine in engines])(*args)
+    result, norms = quick_jit(lambda *args: [engine(*args) for engine in engines])(*args)
     assert worst_leaf((result.loss, result.grads), (values, grads)) <= 1e-13
     squares = sum(np.sum(np.square(leaf), tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(grads))
     assert norm_relative(norms, np.sqrt(squares)) <= 1e-13
@@ -100,8 +100,8 @@ def test_rows_and_norms_equal_a_loop_over_the_examples(x64, case):
 def test_the_mean_of_the_gradients_is_the_gradient_of_the_mean(x64, name):
     case = CASES[name]
     args = prepared(case)
-    each = jax.jit(gradients.per_example(case.model, case.loss))(*args)
-    whole = jax.jit(gradients.backprop(case.model, case.loss))(*args)
+    each = quick_jit(gradients.per_example(case.model, case.loss))(*args)
+    whole = quick_jit(gradients.backprop(case.model, case.loss))(*args)
     mean = jax.tree.map(lambda g: g.mean(0), each.grads)
     assert worst_leaf((each.loss.mean(), mean, *each[2:]), (whole.loss, whole.grads, *whole[2:])) <= 1e-13
 
@@ -110,8 +110,8 @@ def test_the_mean_of_the_gradients_is_the_gradient_of_the_mean(x64, name):
 def test_rows_equal_batches_of_one(x64, name):
     case = CASES[name]
     params, state, batch, key = prepared(case)
-    each = jax.jit(gradients.per_example(case.model, case.loss))(params, state, batch, key)
-    engine = jax.jit(gradients.autodiff(case.model, case.loss))
+    each = quick_jit(gradients.per_example(case.model, case.loss))(params, state, batch, key)
+    engine = quick_jit(gradients.autodiff(case.model, case.loss))
     for i in range(N):
         one = engine(params, state, tuple(part[i : i + 1] for part in batch), key)
         assert worst_leaf(jax.tree.map(lambda g, i=i: g[i], (each.loss, each.grads)), (one.loss, one.grads)) <= 1e-13
@@ -119,11 +119,11 @@ def test_rows_equal_batches_of_one(x64, name):
 
 def test_an_unmarked_example_has_no_gradient(x64):
     case = CASES["serial"]._replace(where=LABELS != 2)
-    each = jax.jit(gradients.per_example(case.model, case.loss))(*prepared(case))
+    each = quick_jit(gradients.per_example(case.model, case.loss))(*prepared(case))
     for leaf in [each.loss, *jax.tree.leaves(each.grads)]:
         assert np.all(np.asarray(leaf)[1] == 0)
         assert np.any(np.asarray(leaf)[0] != 0)
-    assert jax.jit(gradients.per_example_norms(case.model, case.loss))(*prepared(case))[1] == 0
+    assert quick_jit(gradients.per_example_norms(case.model, case.loss))(*prepared(case))[1] == 0
 
 
 def test_every_layer_of_the_library_with_parameters_has_a_rule():
@@ -214,10 +214,10 @@ def test_layers_below_integers_have_zeros():
     )
     model = layers.serial(layers.dense(2), cut, layers.dense(1))
     args = ones_for(model)
-    below, _, above = jax.jit(gradients.per_example(model, losses.half_squared_error))(*args).grads
+    below, _, above = quick_jit(gradients.per_example(model, losses.half_squared_error))(*args).grads
     assert jax.tree.map(jnp.shape, below) == {"kernel": (3, 2, 2), "bias": (3, 2)}
     assert not jnp.any(below["kernel"])
-    norms = jax.jit(gradients.per_example_norms(model, losses.half_squared_error))(*args)
+    norms = quick_jit(gradients.per_example_norms(model, losses.half_squared_error))(*args)
     np.testing.assert_allclose(norms**2, (above["kernel"] ** 2).sum((1, 2)) + above["bias"][:, 0] ** 2, rtol=1e-6)
 
 

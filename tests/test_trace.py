@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numerics import quick_jit
 
 from funcnet import data, gradients, initializers, layers, losses, models
 from funcnet.checking import trace_backward
@@ -18,7 +19,7 @@ def numbers(seed, *shape, dtype=np.float32):
 
 def started(model, x):
     """The parameters and state of a model, off their zeros."""
-    params, state = jax.jit(model.init)(jax.random.key(1), x)
+    params, state = quick_jit(model.init)(jax.random.key(1), x)
     return jax.tree.map(lambda leaf: leaf + 0.1, params), state
 
 
@@ -47,7 +48,7 @@ def test_the_numbers_by_hand(dtype):
     model = layers.serial(layers.dense(3, use_bias=False), layers.relu(), layers.dense(1, use_bias=False))
     with jax.enable_x64(dtype is np.float64):
         params = ({"kernel": jnp.array(w1)}, (), {"kernel": jnp.array(w2)})
-        trace = jax.jit(trace_backward(model, losses.mean_squared_error))(params, ((), (), ()), (x, target))
+        trace = quick_jit(trace_backward(model, losses.mean_squared_error))(params, ((), (), ()), (x, target))
     rtol = 1e-6 if dtype is np.float32 else 1e-14
     assert trace.places == ("serial[0] dense(3, use_bias=False)", "serial[1] relu()",
                             "serial[2] dense(1, use_bias=False)")  # fmt: skip
@@ -104,7 +105,7 @@ def stacked(entries):
 
 def traced(model, params, state, seed=0, width=3):
     batch = (numbers(seed, 4, width), numbers(seed + 1, 4, width))
-    return jax.jit(trace_backward(model, loss))(params, state, batch)
+    return quick_jit(trace_backward(model, loss))(params, state, batch)
 
 
 def assert_same_trace(a, b):
@@ -142,7 +143,7 @@ def test_branches_by_hand():
     model = layers.parallel(layers.residual(layers.dense(3)), layers.dense(2), combine="concatenate")
     x, target = numbers(0, 4, 3), numbers(1, 4, 5)
     params, state = started(model, x)
-    trace = jax.jit(trace_backward(model, losses.half_squared_error))(params, state, (x, target))
+    trace = quick_jit(trace_backward(model, losses.half_squared_error))(params, state, (x, target))
     assert trace.places == ("parallel[0] residual[0] dense(3)", "parallel[0] residual[1] identity()",
                             "parallel[1] dense(2)")  # fmt: skip
     (inner, _), beside = params
@@ -157,8 +158,8 @@ def test_gradients_are_those_of_the_engine():
     x, key = numbers(0, 8, 4), jax.random.key(3)
     params, state = started(model, x)
     batch = (x, numbers(1, 8, 3), np.arange(8) < 5)
-    trace = jax.jit(trace_backward(model, loss))(params, state, batch, key)
-    engine = jax.jit(gradients.autodiff(model, loss))(params, state, batch, key)
+    trace = quick_jit(trace_backward(model, loss))(params, state, batch, key)
+    engine = quick_jit(gradients.autodiff(model, loss))(params, state, batch, key)
     sizes = [np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in g.values()])) for g in engine.grads if g]
     np.testing.assert_allclose(trace.dparams.norm[~np.isnan(trace.dparams.norm)], sizes, rtol=1e-5)
 
@@ -167,7 +168,7 @@ def test_a_loss_without_a_gradient_of_its_own():
     params, state = started(block, numbers(0, 4, 3))
     batch = (numbers(0, 4, 3), numbers(1, 4, 3))
     own = trace_backward(block, lambda p, t: jnp.mean((p - t) ** 2))
-    assert_same_trace(jax.jit(own)(params, state, batch), traced(block, params, state))
+    assert_same_trace(quick_jit(own)(params, state, batch), traced(block, params, state))
 
 
 def tokens():
@@ -189,7 +190,7 @@ def test_where_no_gradient_arrives():
     model = layers.serial(passing("later()", lambda x: x + 1), tokens(), layers.dense(2))
     x = np.array([1, 2, 3])
     params, state = model.init(jax.random.key(0), x)
-    trace = jax.jit(trace_backward(model, loss))(params, state, (x, np.zeros((3, 2), np.float32)))
+    trace = quick_jit(trace_backward(model, loss))(params, state, (x, np.zeros((3, 2), np.float32)))
     assert trace.places == ("serial[0] later()", "serial[1] tokens()", "serial[2] dense(2)")
     assert np.isnan(trace.dy.norm).tolist() == [True, False, False]
     assert trace.y.norm[0] == pytest.approx((4 + 9 + 16) ** 0.5)
@@ -232,7 +233,7 @@ def test_the_table():
     model = layers.serial(layers.dense(2, use_bias=False), layers.relu())
     params = ({"kernel": jnp.array([[1.0, -1.0]])}, ())
     batch = (jnp.array([[3.0], [4.0]]), jnp.array([[3.0, 0.0], [jnp.nan, 0.0]]))
-    lines = str(jax.jit(trace_backward(model, loss))(params, ((), ()), batch)).splitlines()
+    lines = str(quick_jit(trace_backward(model, loss))(params, ((), ()), batch)).splitlines()
     cells = [re.split("  +", line) for line in lines]
     assert cells[0] == ["layer", "y rms", "zeros", "dead", "dy rms", "zeros", "dead", "dparams rms", "non-finite"]
     assert set(lines[1]) == {"-"}
@@ -266,7 +267,7 @@ def test_gradients_vanish_through_sigmoids_and_not_through_relus():
         model = layers.serial(layers.repeat(hidden, 19), layers.dense(10, kernel_init=kernel_init))
         trace = trace_backward(model, losses.softmax_cross_entropy)
 
-        @jax.jit
+        @quick_jit
         def drawn(key, model=model, trace=trace):
             return trace(*model.init(key, images), (images[:256], labels[:256])).dy.rms
 

@@ -33,7 +33,7 @@ def check_gradients(
     engines: Sequence[str] = ENGINES,
     params: Any = None,
     state: Any = None,
-    modes: Sequence[str] = ("evaluation", "training"),
+    modes: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float64",),
     seeds: int = 1,
     seed: int = 0,
@@ -56,7 +56,8 @@ def check_gradients(
             differences, and complex steps where the target takes complex numbers).
         params, state: of a layer; by default drawn by its `init`, then moved off their starting values, because zeros
             hide mistakes.
-        modes: of a layer.
+        modes: of a layer, `"evaluation"` and `"training"`; by default both, but once where they are one program (the
+            report's rows then say `"both"`).
         dtypes: `"float64"` and, if wanted, shorter ones: `"float32"`, `"float16"`, `"bfloat16"`. In these the gradient
             by hand must come about as near to the exact one as autodiff's in the same dtype does.
         seeds: how many draws of parameters, cotangents and keys.
@@ -91,7 +92,7 @@ def check_gradients(
     located: dict[str, None] = {}
     sampling = ""
     with jax.enable_x64(True):
-        for subject in subjects_of(target, modes, y, gradient):
+        for subject in subjects_of(target, x, y, modes=modes, gradient=gradient, params=params, state=state):
             for draw in range(seed, seed + seeds):
                 point = subject.draw(draw, x, y, params, state)
                 found, sampling = _compare(subject, point, engines, most, draw, tolerance, numeric_tolerance)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import gradients
-from funcnet.checking.subjects import QUICKLY, Point, run
+from funcnet.checking.programs import QUICKLY
+from funcnet.checking.subjects import Point, run
 from funcnet.checking.watch import Seen, in_forward_order, seen
 from funcnet.layers import layer as make_layer
 from funcnet.layers import map_layers

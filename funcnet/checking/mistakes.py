@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from funcnet.checking.programs import is_key
+
 __all__ = ["IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "wrong_formula"]
 
 
@@ -55,12 +57,8 @@ IN_THE_GRADIENT: dict[str, Callable[[Any, int], Any]] = {
 # In what a backward reads, residuals and dy: each takes both and returns both, or `None`.
 
 
-def _is_key(leaf):
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _rolls(leaf):
-    return not _is_key(leaf) and leaf.ndim > 0 and leaf.shape[0] > 1
+    return not is_key(leaf) and leaf.ndim > 0 and leaf.shape[0] > 1
 
 
 def _another_example(tree):

@@ -15,7 +15,8 @@ import numpy as np
 
 from funcnet.checking.judging import agree, rounding_floor
 from funcnet.checking.mistakes import IN_THE_GRADIENT, IN_WHAT_IS_READ, in_the_formula, wrong_formula
-from funcnet.checking.subjects import QUICKLY, Point, Subject, by_hand, is_floating, run, subjects_of
+from funcnet.checking.programs import QUICKLY
+from funcnet.checking.subjects import Point, Subject, by_hand, is_floating, run, subjects_of
 from funcnet.checks import check_count
 from funcnet.layers import layer as make_layer
 from funcnet.trees import flatten_with_paths
@@ -77,10 +78,13 @@ def mutants(
     (16, 'x: zeroed', 'second term of sum 1 left out')
     """
     with jax.enable_x64(True):
-        (subject,) = subjects_of(target, [mode], y)
-        point = subject.draw(seed, x, y, None, None)
-        kinds = _of_layer(target, mode, point) if isinstance(target, Layer) else _of_loss(target, point)
-        return tuple(Mutant(mistake, wrong) for mistake, wrong in kinds)
+        (subject,) = subjects_of(target, x, y, modes=[mode])
+        return _made(target, subject.mode, subject.draw(seed, x, y, None, None))
+
+
+def _made(target, mode, point):
+    kinds = _of_layer(target, mode, point) if isinstance(target, Layer) else _of_loss(target, point)
+    return tuple(Mutant(mistake, wrong) for mistake, wrong in kinds)
 
 
 def mutation_score(
@@ -88,7 +92,7 @@ def mutation_score(
     x: Any,
     y: Any = None,
     *,
-    modes: Sequence[str] = ("evaluation", "training"),
+    modes: Sequence[str] | None = None,
     seeds: int = 20,
     seed: int = 0,
     tolerance: float = 1e-10,
@@ -103,15 +107,15 @@ def mutation_score(
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> print(fn.checking.mutation_score(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32), seeds=2))
-    softmax(): 32 of 32 mutants caught, 0 equivalent
+    softmax(): 16 of 16 mutants caught, 0 equivalent
     """
     check_count("mutation_score", "seeds", seeds)
     fates: dict[str, list[str]] = {"caught": [], "missed": [], "equivalent": []}
     with jax.enable_x64(True):
-        subjects = subjects_of(target, modes, y)
+        subjects = subjects_of(target, x, y, modes=modes)
         for subject in subjects:
-            made = mutants(target, x, y, mode=subject.mode, seed=seed)
             draws = [subject.draw(draw, x, y, None, None) for draw in range(seed, seed + seeds)]
+            made = _made(target, subject.mode, draws[0])
             for mutant, fate in zip(made, _fates(subject, made, draws, tolerance), strict=True):
                 fates[fate].append(f"{subject.mode} {mutant.mistake}".strip())
     return Score(subjects[0].name, len(fates["caught"]), tuple(fates["missed"]), tuple(fates["equivalent"]))

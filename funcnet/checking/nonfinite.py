@@ -1,12 +1,14 @@
 """`find_nonfinite`: where the first NaN or infinity of a training step is born."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checking.programs import QUICKLY
 from funcnet.checking.watch import backpropagate, in_forward_order, repetitions, seen, watched
 from funcnet.gradients.engines import unpack
 from funcnet.trees import flatten_with_paths
@@ -83,7 +85,7 @@ def find_nonfinite(
         lambda dparams, dx, dy: _firsts(dy=dy, dparams=dparams, dx=dx),
     )  # fmt: skip
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def run(params, state, x, key):
         # The target stays outside, because labels that are no tracers are judged.
         done = backpropagate(instrumented, loss, params, state, x, target, where, key)

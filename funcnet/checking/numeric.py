@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from funcnet.checking.programs import compiled
+
 __all__ = ["Differences", "differences", "sample", "sampler"]
 
 STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best of the rule: truncation h⁶ against rounding ε/h
@@ -57,7 +59,7 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def over(function, directions):
         return jax.lax.map(function, directions, batch_size=min(AT_ONCE, len(directions)))
 
-    @jax.jit
+    @compiled
     def around(point, directions):
         flat, unravel = ravel_pytree(point.variables)
 
@@ -69,7 +71,7 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
         return scalar(point, point.variables)[0], *over(one, directions)
 
-    @jax.jit
+    @compiled
     def by_complex_step(point, directions):
         flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.complex128), point.variables))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from funcnet.checking import page
 from funcnet.errors import GradientError
+from funcnet.tables import text_table
 
 __all__ = ["GradientReport", "Row"]
 
@@ -14,7 +15,7 @@ class Row(NamedTuple):
     """How two engines agree on one leaf."""
 
     target: str  #: what was checked, as its author would write it
-    mode: str  #: "training" or "evaluation"
+    mode: str  #: "training", "evaluation", or "both" where they are one program; of a loss or function ""
     dtype: str  #: in which the one under suspicion was computed
     leaf: str  #: path of a parameter, or "x"
     engines: tuple[str, str]  #: the one under suspicion, and the one it is held against
@@ -78,14 +79,8 @@ class GradientReport(NamedTuple):
 
     def __str__(self) -> str:
         headings, rows = page.headed(self.rows)
-        cells = [headings, *rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
         verdict = f"{self.rows[0].target}: {self.sampling}; {'all agree' if self.ok else 'FAILED'}"
-        return "\n".join([*lines, *self.place(), verdict])
+        return "\n".join([text_table([headings, *rows]), *self.place(), verdict])
 
     def place(self) -> list[str]:
         """Where the mistake is, as a line; none where nothing is located."""

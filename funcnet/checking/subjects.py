@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checking.numeric import sampler
+from funcnet.checking.programs import QUICKLY, compiled, is_key, same_program
 from funcnet.errors import ConfigError
 from funcnet.types import Layer
 
-__all__ = ["QUICKLY", "Point", "Subject", "by_hand", "is_floating", "run", "subjects_of", "widened"]
+__all__ = ["Point", "Subject", "by_hand", "is_floating", "run", "subjects_of", "widened"]
 
-#: For programs that run once or a few times, where compiling them well would cost more than it saves.
-QUICKLY = {"xla_backend_optimization_level": 0}
+MODES = ("evaluation", "training")
 
 
 class Point(NamedTuple):
@@ -31,17 +31,31 @@ class Subject(NamedTuple):
     """Something with a gradient by hand."""
 
     name: str
-    mode: str
+    mode: str  #: of a layer "evaluation", "training", or "both" where these are one program; else ""
     draw: Callable[..., Point]  #: (seed, x, y, params, state) -> Point
     both: Callable[[Point], Any]  #: the gradient by hand and by autodiff, trees like `variables`, compiled
     sampled: Callable[[Point, Any], Any]  #: the scalar's values around a point: see `numeric.sampler`
+    program: Any = None  #: of a layer, Point -> all that is compared, traced
 
 
 def subjects_of(
-    target: Any, modes: Sequence[str], y: Any = None, gradient: Callable[..., Any] | None = None
+    target: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    modes: Sequence[str] | None = None,
+    gradient: Callable[..., Any] | None = None,
+    params: Any = None,
+    state: Any = None,
 ) -> list[Subject]:
-    """`target` in each mode; a loss with its target `y`, and a function with its gradient, have one."""
+    """`target` in each mode, by default where they differ; a loss with its target `y`, and a function, have one."""
     if isinstance(target, Layer):
+        if modes is None:
+            _, training = every = [_layer_subject(target, mode) for mode in MODES]
+            one = same_program(*(subject.program(subject.draw(0, x, y, params, state)) for subject in every))
+            return [training._replace(mode="both")] if one else every
+        if not modes or not set(modes) <= set(MODES):
+            raise ConfigError(f'check_gradients: expected modes among "evaluation" and "training", got {modes!r}.')
         return [_layer_subject(target, mode) for mode in modes]
     gradient = gradient or getattr(target, "gradient", None)
     if gradient is None:
@@ -72,39 +86,38 @@ def run(function: Callable[..., Any], mode: str, point: Point, variables: Any) -
     """A layer's `apply` or `forward`, at a point with other variables."""
     x = variables.get("x", point.constants["x"])
     args = (variables["params"], point.constants["state"], x)
-    return function(*args, key=point.constants["key"], train=mode == "training")
+    return function(*args, key=point.constants["key"], train=mode != "evaluation")
 
 
 def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
     """A `Subject` with its compiled functions."""
-    both = jax.jit(lambda point: (by_hand(point), by_autodiff(point)))
+    both = compiled(lambda point: (by_hand(point), by_autodiff(point)))
     return Subject(name, mode, draw, both, sampler(scalar))
 
 
 @lru_cache(maxsize=16)  # the same target checked again is not compiled again
 def _layer_subject(layer, mode):
     """A layer: the variables are its parameters, and its input unless that holds integers."""
-    if mode not in ("evaluation", "training"):
-        raise ConfigError(f'check_gradients: expected modes among "evaluation" and "training", got {mode!r}.')
 
     def draw(seed, x, y, params, state):
         del y
-        given = None if isinstance(x, jax.ShapeDtypeStruct) else _as_float64(x)
-        return drawn(x if given is None else None, seed, given, _as_float64(params), _as_float64(state))
-
-    @partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-    def drawn(like, seed, x, params, state):
-        keys = jax.random.split(jax.random.key(seed), 5)
-        x = _random_like(keys[0], like) if x is None else x
+        random, (init_key, key) = np.random.default_rng(seed), jax.random.split(jax.random.key(seed))
+        x = _random_like(random, x)
         if params is None:
-            params, fresh = layer.init(keys[1], x)
-            params, fresh = _moved(keys[2], widened(params)), widened(fresh)
-            state = fresh if state is None else state
-        variables = {"params": params} | ({"x": x} if is_floating(x) else {})
-        constants = {"state": () if state is None else state, "key": keys[3], "x": None if is_floating(x) else x}
-        point = Point(variables, constants, None)
-        y, _ = run(layer.apply, mode, point, variables)
-        return point._replace(dy=jax.random.normal(keys[4], y.shape, y.dtype))
+            params, fresh = _init(layer)(init_key, x)
+            params, state = _moved(random, params), fresh if state is None else state
+        variables = {"params": _as_float64(params)} | ({"x": x} if is_floating(x) else {})
+        state = () if state is None else _as_float64(state)
+        point = Point(variables, {"state": state, "key": key, "x": None if is_floating(x) else x}, None)
+        y, _ = jax.eval_shape(output, point)
+        return point._replace(dy=jnp.asarray(random.normal(size=y.shape), y.dtype))
+
+    @jax.jit  # so that it is traced once for all draws; only its shapes are asked for
+    def output(point):
+        return run(layer.apply, mode, point, point.variables)
+
+    def program(point):
+        return jax.make_jaxpr(lambda point: (by_hand(layer, mode, point), by_autodiff(point), output(point)))(point)
 
     def apply(point, variables):
         return run(layer.apply, mode, point, variables)[0]
@@ -116,7 +129,8 @@ def _layer_subject(layer, mode):
         terms = apply(point, variables) * point.dy
         return jnp.sum(terms), jnp.sum(jnp.abs(terms))
 
-    return _subject(layer.name, mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
+    subject = _subject(layer.name, mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
+    return subject._replace(program=program)
 
 
 @lru_cache(maxsize=16)
@@ -125,7 +139,7 @@ def _loss_subject(loss, gradient):
 
     def draw(seed, x, y, params, state):
         del params, state
-        return Point({"prediction": _random_like(jax.random.key(seed), x)}, (_as_float64(y),), None)
+        return Point({"prediction": _random_like(np.random.default_rng(seed), x)}, (_as_float64(y),), None)
 
     def scalar(point, variables):
         value = loss(variables["prediction"], *point.constants)
@@ -140,9 +154,8 @@ def _function_subject(function, gradient):
 
     def draw(seed, x, y, params, state):
         del y, params, state
-        leaves, structure = jax.tree.flatten(x)
-        keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))[: len(leaves)]
-        return Point(jax.tree.unflatten(structure, map(_random_like, keys, leaves)), (), None)
+        random = np.random.default_rng(seed)
+        return Point(jax.tree.map(partial(_random_like, random), x), (), None)
 
     def scalar(point, variables):
         value = function(variables)
@@ -159,12 +172,20 @@ def _of_scalar(function, gradient, draw, scalar):
     return _subject(name, "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
 
 
-def _random_like(key, x):
+@lru_cache(maxsize=16)
+def _init(layer):
+    return jax.jit(layer.init, compiler_options=QUICKLY)
+
+
+# Random numbers are NumPy's, because a program that draws them takes longer to compile than the rest of a check.
+
+
+def _random_like(random, x):
     """`x` as float64; random normal numbers where only its shape is given. Integers stay."""
     if isinstance(x, jax.ShapeDtypeStruct):
         if not is_floating(x):
             raise ConfigError("check_gradients: expected an array for an input of integers, got a shape; draw it.")
-        return jax.random.normal(key, x.shape, jnp.float64)
+        return jnp.asarray(random.normal(size=x.shape))
     return _as_float64(x)
 
 
@@ -172,13 +193,9 @@ def is_floating(leaf):
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def _is_key(leaf):
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _as_float64(tree):
     """Floating leaves as float64, by way of NumPy: the caller's arrays may be of 32-bit mode."""
-    return widened(jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), tree))
+    return widened(jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree))
 
 
 def widened(tree):
@@ -186,9 +203,6 @@ def widened(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) if is_floating(leaf) else jnp.asarray(leaf), tree)
 
 
-def _moved(key, params):
-    """Parameters _moved off their start by a quarter of a standard normal: zeros hide mistakes."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
-    shifts = [jax.random.normal(k, leaf.shape, leaf.dtype) / 4 for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, shifts))
+def _moved(random, params):
+    """Parameters moved off their start by a quarter of a standard normal: zeros hide mistakes."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + random.normal(size=leaf.shape) / 4, params)

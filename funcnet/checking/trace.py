@@ -11,6 +11,7 @@ import numpy as np
 
 from funcnet.checking.watch import backpropagate, in_forward_order, repetitions, seen, watched
 from funcnet.gradients.engines import unpack
+from funcnet.tables import text_table
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
 
 __all__ = ["Statistics", "Trace", "trace_backward"]
@@ -43,7 +44,7 @@ class Trace:
         if np.ndim(self.y.norm) != 1:
             return repr(self)
         parts = jax.device_get((self.y, self.dy, self.dparams))
-        return _table(
+        return text_table(
             [_HEAD, *(_cells(place, *jax.tree.map(itemgetter(i), parts)) for i, place in enumerate(self.places))]
         )
 
@@ -133,9 +134,3 @@ def _sizes(one: Statistics) -> tuple[str, ...]:
     if np.isnan(one.zeros):
         return "", "", ""
     return f"{one.rms:.2e}", f"{one.zeros:.1%}", f"{one.dead:.1%}"
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

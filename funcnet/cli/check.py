@@ -1,12 +1,8 @@
 """`funcnet check`: every target's gradient compared, a line for each, and all about those that fail."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,7 +14,6 @@ from funcnet.cli import options
 from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.cli.targets import parse_shape, resolve
 from funcnet.errors import ConfigError, MissingExtraError, StructureError
-from funcnet.types import Layer
 
 __all__ = ["check"]
 
@@ -33,8 +28,7 @@ def check(chosen: options.Check) -> int:
     if chosen.html is not None:
         _check_place(chosen.html)
     entries = {target: resolve(target, shape) for target in chosen.targets or CATALOGUE}
-    with nullcontext() if chosen.targets else _unoptimized():
-        outcomes = [_outcome(name, entry, chosen) for name, entry in _with_progress(entries)]
+    outcomes = [_outcome(name, entry, chosen) for name, entry in _with_progress(entries)]
     _show(outcomes)
     if chosen.html is not None:
         _write_page(outcomes, chosen.html)
@@ -49,45 +43,18 @@ def _check_place(path: Path) -> None:
         raise ConfigError(f"--html {path}: expected a folder that exists; make {path.parent} first.")
 
 
-@contextmanager
-def _unoptimized() -> Iterator[None]:
-    """XLA without its optimizations: the library's targets are tiny, and compiling them takes longer than running."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
 def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
     """What checking one target gives. A gradient that lacks leaves is wrong; other errors are the user's to see."""
     target, x, y, engines = entry
-    modes = _modes(target, x) if isinstance(target, Layer) else ("evaluation",)
     try:
         report = checking.check_gradients(
-            target, x, y, engines=engines, modes=modes, seeds=chosen.seeds, seed=chosen.seed, most=chosen.most
+            target, x, y, engines=engines, seeds=chosen.seeds, seed=chosen.seed, most=chosen.most
         )
     except StructureError as error:
         return Outcome(name, problem=str(error))
     if not chosen.mutants:
         return Outcome(name, report)
-    return Outcome(name, report, checking.mutation_score(target, x, y, modes=modes, seed=chosen.seed))
-
-
-def _modes(layer: Layer, x: Any) -> tuple[str, ...]:
-    """Both modes, or only training where the layer computes the same in both."""
-
-    def trace(train):
-        def run(key):
-            params, state = layer.init(key, x)
-            y, state, residuals = layer.forward(params, state, jnp.zeros(x.shape, x.dtype), key=key, train=train)
-            return state, layer.backward(params, residuals, jnp.ones_like(y))
-
-        return str(jax.make_jaxpr(run)(jax.random.key(0)))
-
-    with jax.enable_x64(True):  # x may hold float64
-        return ("training",) if trace(True) == trace(False) else ("evaluation", "training")
+    return Outcome(name, report, checking.mutation_score(target, x, y, seed=chosen.seed))
 
 
 def _with_progress(entries: dict[str, Entry]) -> Iterable[tuple[str, Entry]]:

@@ -1,0 +1,58 @@
+"""The programs of a check: compiled as their size deserves, and compared as JAX traces them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from funcnet.trees import total_size
+
+__all__ = ["QUICKLY", "compiled", "is_key", "same_program"]
+
+#: For programs that run once or a few times, where compiling them well would cost more than it saves.
+QUICKLY = {"xla_backend_optimization_level": 0}
+FEW = 1000  #: variables; with more, the thousands of runs for numeric derivatives take longer than compiling
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(point, …)`, compiled: quickly where the point has few variables, else well."""
+    quickly, well = jax.jit(function, compiler_options=QUICKLY), jax.jit(function)
+
+    def run(point, *rest):
+        return (quickly if total_size(point.variables) <= FEW else well)(point, *rest)
+
+    return run
+
+
+def same_program(a: ClosedJaxpr, b: ClosedJaxpr) -> bool:
+    """Whether two traced programs are one, the arrays that they hold included.
+
+    >>> import jax.numpy as jnp
+    >>> one, again, other = (jax.make_jaxpr(lambda x, n=n: x * jnp.full(3, n))(1.0) for n in (2.0, 2.0, 3.0))
+    >>> same_program(one, again), same_program(one, other)
+    (True, False)
+    """
+    return str(a) == str(b) and all(map(_same_array, _arrays(a), _arrays(b)))
+
+
+def _same_array(a, b):
+    if is_key(a):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    return np.array_equal(a, b)
+
+
+def _arrays(program: ClosedJaxpr) -> Iterator[Any]:
+    """Those that a program holds, in order; its text shows their shapes alone."""
+    yield from program.consts
+    for equation in program.jaxpr.eqns:
+        yield from (read.val for read in equation.invars if isinstance(read, Literal))
+        for value in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(value, ClosedJaxpr | Jaxpr):
+                yield from _arrays(value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ()))
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether it is an array of typed PRNG keys."""
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

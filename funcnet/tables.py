@@ -1,0 +1,31 @@
+"""Tables of plain text."""
+
+from collections.abc import Sequence
+
+__all__ = ["text_table"]
+
+
+def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = False) -> str:
+    """Aligned columns; a rule sets off the first row, which holds the headings.
+
+    Args:
+        rows: words, as many in each.
+        right: so many of the last columns, those of numbers, are aligned to the right.
+        total: whether a rule sets off the last row too.
+
+    >>> print(text_table([("layer", "bytes"), ("dense(16)", "4,160"), ("relu()", "0")], right=1))
+    layer      bytes
+    ----------------
+    dense(16)  4,160
+    relu()         0
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<" * (len(widths) - right) + ">" * right
+    lines = [
+        "  ".join(f"{word:{side}{width}}" for word, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    if total:
+        lines.insert(-1, rule)
+    return "\n".join([lines[0], rule, *lines[1:]])
