@@ -29,8 +29,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def same_program(a: ClosedJaxpr, b: ClosedJaxpr) -> bool:
     """Whether two traced programs are one, the arrays that they hold included.
 
-    >>> import jax.numpy as jnp
-    >>> one, again, other = (jax.make_jaxpr(lambda x, n=n: x * jnp.full(3, n))(1.0) for n in (2.0, 2.0, 3.0))
+    >>> one, again, other = (jax.make_jaxpr(lambda x, n=n: x * np.full(3, n))(1.0) for n in (2.0, 2.0, 3.0))
     >>> same_program(one, again), same_program(one, other)
     (True, False)
     """

@@ -12,12 +12,12 @@ Milliseconds on two cores, float32, each against the gradient that autodiff deri
 inside a compiled loop, as `training.fit` runs its steps:
 
     what                                          autodiff   in a loop    here   in a loop
-    dW  (128, 28, 28, 32 → 64), 3 × 3                   74       > 3000      20          20
-    dW  (128, 14, 14, 32 → 64), 3 × 3                   11          637       6           6
-    dW  (32, 32, 32, 16 → 16), 3 × 3                   1.6          124     1.7         1.7
-    dx  (128, 14, 14, 32 → 64), 3 × 3                  5.2           23     5.1         5.6
-    y   (32, 32, 32, 64), 3 × 3 depthwise               48           48     1.5         1.4
-    y   (32, 16, 16, 128), 3 × 3 in 8 groups            54           47     6.6         1.1
+    dW  (128, 28, 28, 32 → 64), 3 × 3                   78        7814      24          28
+    dW  (128, 14, 14, 32 → 64), 3 × 3                  9.5         620     5.3         5.1
+    dW  (32, 32, 32, 16 → 16), 3 × 3                   1.9         126     1.8         2.2
+    dx  (128, 14, 14, 32 → 64), 3 × 3                  5.2          23     5.1         5.6
+    y   (32, 32, 32, 64), 3 × 3 depthwise               48          48     1.5         1.4
+    y   (32, 16, 16, 128), 3 × 3 in 8 groups            54          47     6.6         1.1
 
 - XLA compiles a convolution well if its operands lie in the usual order (batch, size, channels); those of autodiff do
   not, and in a loop body nothing puts them right. So operands are transposed here, and the order is the usual one.
