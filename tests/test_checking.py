@@ -321,6 +321,18 @@ def test_differences_are_accurate_and_know_their_error(x64):
     assert not found.exact.any()
 
 
+def test_a_kink_that_rounding_hides_from_the_small_steps_is_still_one(x64):
+    # Terms of 1e6 beside a kink of height 0.006: its two sides are apart by less than small steps resolve.
+    near = sampled(
+        lambda x: jnp.stack([0.003 * jnp.abs(x).sum(), 1e6 * jnp.ones(()), -1e6 * jnp.ones(())]), jnp.zeros(1)
+    )
+    assert near.kink.all()
+    # Where nothing hides it, a kink further off than the small steps reach leaves them their word.
+    beside = sampled(lambda x: 3 * jnp.abs(x - 1e-4), jnp.zeros(1))
+    assert not beside.kink.any()
+    np.testing.assert_allclose(beside.value, -3, rtol=1e-8)
+
+
 def test_complex_steps_are_exact_where_they_apply(x64):
     x = jnp.array([0.3, -1.0, 2.0])
     found = sampled(lambda x: jnp.exp(x) * jnp.sin(3 * x) + jnp.where(x > 0, x, 0.1 * x), x)

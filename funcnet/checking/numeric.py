@@ -102,21 +102,30 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 def differences(centre: Any, values: Any, magnitudes: Any, steps: Any = None) -> Differences:
     """Derivatives from what a `sampler` returned."""
     plus, minus, near_plus, near_minus = np.split(values, 4, axis=1)
-    value, error, kink, scale = _extrapolated(STEPS, centre, plus, minus, magnitudes)
-    closer, closer_error, closer_kink, closer_scale = _extrapolated(
-        SMALL_STEPS, centre, near_plus, near_minus, magnitudes
-    )
-    bends = kink | (np.abs(value - closer) > error + closer_error)
-    value, error = np.where(bends, closer, value), np.where(bends, closer_error, error)
-    kink, scale = bends & closer_kink, np.where(bends, closer_scale, scale)
+    wide = _extrapolated(STEPS, centre, plus, minus, magnitudes)
+    near = _extrapolated(SMALL_STEPS, centre, near_plus, near_minus, magnitudes)
+    bends = wide.kink | (np.abs(wide.value - near.value) > wide.error + near.error)
+    # The near ones see nothing that their rounding hides, so what they do not see is not thereby gone.
+    hidden = wide.kink & (near.rounding > 0.1 * wide.unrest)
+    value, error = np.where(bends, near.value, wide.value), np.where(bends, near.error, wide.error)
+    kink, scale = bends & (near.kink | hidden), np.where(bends, near.scale, wide.scale)
     if steps is None:
         return Differences(value, error, kink, np.zeros(kink.shape, bool))
     exact = ~kink & (np.abs(steps - value) <= error + 1e-8 * scale)
     return Differences(np.where(exact, steps, value), np.where(exact, 0, error), kink, exact)
 
 
+class _Extrapolated(NamedTuple):
+    value: np.ndarray
+    error: np.ndarray
+    kink: np.ndarray  #: bool
+    unrest: np.ndarray  #: how far the extrapolations, or the two sides, stay apart: the size of a kink
+    rounding: np.ndarray  #: bound of the rounding error
+    scale: np.ndarray  #: the steepest quotient
+
+
 def _extrapolated(h, centre, plus, minus, magnitudes):
-    """The derivative from values at ±h, ±h/2 and ±h/4: itself, its error, whether there is a kink, and its scale."""
+    """The derivative from values at ±h, ±h/2 and ±h/4."""
     central = (plus - minus) / (2 * h)
     once = (4 * central[:, 1:] - central[:, :-1]) / 3
     value = (16 * once[:, 1] - once[:, 0]) / 15
@@ -131,7 +140,8 @@ def _extrapolated(h, centre, plus, minus, magnitudes):
     closing = gap[:, 2] <= 0.5 * gap[:, 0] + 1e-5 * scale + rounding
     # Where f″ jumps nearby, the extrapolation may be further off than its two stages are apart.
     error = np.maximum(spread, np.abs(central[:, 2] - value)) + rounding
-    return value, error, ~(settled & closing), scale
+    unrest = np.maximum(spread, gap[:, 2])
+    return _Extrapolated(value, error, ~(settled & closing), unrest, rounding, scale)
 
 
 def sample(sizes: list[int], most: int, seed: int) -> np.ndarray:
