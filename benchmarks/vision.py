@@ -1,14 +1,12 @@
-"""Vision, part by part, against the gradient that autodiff derives, and a LeNet step against flax and torch.
+"""Vision, part by part, against the gradient that autodiff derives.
 
-    python benchmarks/vision.py [parts | step]
+    python benchmarks/vision.py
 
 Everything in float32, in one process, interleaved, warm, blocked until ready; medians of the rounds in milliseconds
 with the fastest and slowest. "In a loop" is the same function in the body of a compiled loop, as `training.fit` runs
-its steps (jax-ml/jax#12868: there XLA compiles the convolutions that autodiff derives badly). The step needs the extra
-`bench`.
+its steps (jax-ml/jax#12868: there XLA compiles the convolutions that autodiff derives badly).
 """
 
-import sys
 import time
 from functools import partial
 
@@ -50,7 +48,6 @@ POOLS = [
     (64, 16, 64, 3, 1, "SAME"),
     (32, 32, 16, 2, 2, "VALID"),
 ]
-STEPS = 10
 NORMS = [(128, 28, 28, 32), (32, 32, 32, 16), (32, 16, 16, 32), (32, 8, 8, 64), (64, 32, 32, 64), (128, 256)]
 
 
@@ -170,115 +167,8 @@ def both_ways(layer, x, dy, others=None):
     return functions | {"hand": lambda: by_hand(params, x, dy)}
 
 
-# A training step.
-
-
-def images_and_labels(batch=128):
-    random = np.random.default_rng(0)
-    return random.normal(size=(batch, 28, 28, 1)).astype(np.float32), random.integers(0, 10, batch).astype(np.int32)
-
-
-def funcnet_steps(x, target):
-    """`fit`, by ten steps a report, and a jitted step with each engine, called from Python."""
-    f = fn.layers
-    model = f.serial(
-        f.conv(32, 3), f.relu(), f.max_pool(2), f.conv(64, 3), f.relu(), f.max_pool(2), f.flatten(),
-        f.dense(128), f.relu(), f.dense(10),
-    )  # fmt: skip
-    optimizer, loss = fn.optimizers.sgd(0.01), fn.losses.softmax_cross_entropy
-    batch = jnp.asarray(x), jnp.asarray(target)
-    calls = {}
-    for engine in ("backprop", "autodiff"):
-        step = jax.jit(fn.training.train_step(getattr(fn.gradients, engine)(model, loss), optimizer), donate_argnums=0)
-        calls[f"funcnet {engine}"] = stepper(step, fn.training.create_state(model, optimizer, 0, x), batch)
-    many = np.tile(x, (STEPS, 1, 1, 1)), np.tile(target, STEPS)
-    reports = fn.training.fit(model, loss, optimizer, many, engine="backprop", epochs=10**6, batch_size=len(x))
-    calls["funcnet fit"] = lambda: next(reports).state
-    return calls
-
-
-def stepper(step, state, batch):
-    held = [state]
-
-    def call():
-        held[0], _ = step(held[0], batch)
-        return held[0]
-
-    return call
-
-
-def flax_step(x, target):
-    """As flax's own documentation has it: nnx, its optimizer around optax, `nnx.jit`."""
-    import optax
-    from flax import nnx
-
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.conv1, self.conv2 = nnx.Conv(1, 32, (3, 3), rngs=rngs), nnx.Conv(32, 64, (3, 3), rngs=rngs)
-            self.dense1, self.dense2 = nnx.Linear(7 * 7 * 64, 128, rngs=rngs), nnx.Linear(128, 10, rngs=rngs)
-
-        def __call__(self, x):
-            x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
-            x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
-            return self.dense2(nnx.relu(self.dense1(x.reshape(x.shape[0], -1))))
-
-    model = Net(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.sgd(0.01), wrt=nnx.Param)
-
-    @nnx.jit
-    def step(model, optimizer, x, target):
-        def loss(model):
-            return optax.softmax_cross_entropy_with_integer_labels(model(x), target).mean()
-
-        value, grads = nnx.value_and_grad(loss)(model)
-        optimizer.update(model, grads)
-        return value
-
-    batch = jnp.asarray(x), jnp.asarray(target)
-    return {"flax nnx + optax": lambda: step(model, optimizer, *batch)}
-
-
-def torch_steps(x, target):
-    """Eager, in both memory formats, on as many threads as there are cores."""
-    import torch
-    from torch import nn
-
-    calls = {}
-    for name, memory in (("torch", torch.contiguous_format), ("torch channels_last", torch.channels_last)):
-        model = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(7 * 7 * 64, 128), nn.ReLU(), nn.Linear(128, 10),
-        ).to(memory_format=memory)  # fmt: skip
-        optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        images = torch.tensor(x.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=memory)
-        labels = torch.tensor(target.astype(np.int64))
-
-        def call(model=model, optimizer=optimizer, images=images, labels=labels):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            return 0
-
-        calls[name] = call
-    return calls
-
-
-def steps():
-    print("\ntraining step: conv 3 x 3 x 32, pool, conv 3 x 3 x 64, pool, dense 128, dense 10; 28 x 28, batch 128, SGD")
-    x, target = images_and_labels()
-    results = timed(funcnet_steps(x, target) | flax_step(x, target) | torch_steps(x, target))
-    results["funcnet fit"] = tuple(t / STEPS for t in results["funcnet fit"])  # a report comes after so many
-    for name, (median, low, high) in results.items():
-        print(f"{name:30} {median:6.1f} ms ({low:.1f} to {high:.1f})  {median / results['funcnet fit'][0]:.2f} x")
-
-
 if __name__ == "__main__":
-    chosen = sys.argv[1:] or ["parts", "step"]
-    if "parts" in chosen:
-        pools()
-        norms()
-        print()
-        kernel_gradients()
-    if "step" in chosen:
-        steps()
+    pools()
+    norms()
+    print()
+    kernel_gradients()

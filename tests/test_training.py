@@ -1,5 +1,8 @@
 """Training: the step, `fit` and its contracts, evaluation, early stopping."""
 
+import subprocess
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -547,3 +550,15 @@ def test_divergence_is_named():
     with pytest.raises(DivergenceError, match=r"the loss is (inf|nan) at step \d+ \(epoch \d+\); try a smaller"):
         list(fit(models.linear(1), losses.mean_squared_error, optimizers.sgd(1e4), epochs=40,
                  rows=(blobs()[0], blobs()[0][:, :1])))  # fmt: skip
+
+
+def test_a_run_that_is_left_is_silent_at_the_end():
+    program = """
+import funcnet as fn
+reports = fn.training.fit(
+    fn.models.mlp((8, 10)), fn.losses.softmax_cross_entropy, fn.optimizers.sgd(0.1), fn.data.digits(), epochs=9,
+    batch_size=100)
+next(reports)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

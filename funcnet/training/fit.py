@@ -1,6 +1,7 @@
 """`fit`: training as an iterator of reports."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -145,6 +146,7 @@ def _reports(run, feed, check, state, metrics, evaluate, copy_state):
     step = int(state.optimizer.step)
     tally = new_tally(metrics)
     report = None
+    finalizing = sys.is_finalizing  # bound here: where the interpreter ends, the names of this module end before
     try:
         for chunk in feed.chunks(step, pace, check):
             state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.steps)
@@ -159,7 +161,8 @@ def _reports(run, feed, check, state, metrics, evaluate, copy_state):
                 pace.resumed()
         _check_finite(report)
     finally:
-        pace.finish()
+        if not finalizing():
+            pace.finish()
 
 
 def _takes(model, x):

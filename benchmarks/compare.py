@@ -1,0 +1,55 @@
+"""One workload in every library: equal mathematics first, then rounds in turn."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.worker import Worker
+
+#: By this share losses of the first steps may differ, in float64.
+TOLERANCE = 1e-4
+#: Seconds of all runs of a column, after which it has no more.
+BUDGET = 5
+#: Threads of the last run that still wait for work must not slow the next one.
+PAUSE = 0.02
+
+
+class Times(NamedTuple):
+    """Seconds a step, of one way in one library."""
+
+    library: str
+    column: str
+    median: float
+    low: float  #: the quartiles
+    high: float
+
+
+def compare(workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
+    """Times of all columns, the rounds interleaved, each starting one column later.
+
+    Raises:
+        AssertionError: the mathematics of two columns differ.
+    """
+    checks = {(worker, name): check for worker in workers for name, check in worker.prepare(workload).items()}
+    (first, expected), *others = checks.items()
+    for (worker, name), check in others:
+        assert np.allclose(check, expected[: len(check)], rtol=TOLERANCE, atol=0), (
+            f"{workload.title}: expected the same numbers of {worker.library} ({name}) as of "
+            f"{first[0].library} ({first[1]}), got {check} and {expected}"
+        )
+    columns = list(checks)
+    each, spent = {column: [] for column in columns}, dict.fromkeys(columns, 0.0)
+    for i in range(rounds):
+        turn = i % len(columns)
+        for worker, name in columns[turn:] + columns[:turn]:
+            if spent[worker, name] <= BUDGET:
+                time.sleep(PAUSE)
+                seconds, count = worker.run(name)
+                spent[worker, name] += seconds
+                each[worker, name].append(seconds / count)
+    return [
+        Times(worker.library, name, *(float(np.quantile(taken, q)) for q in (0.5, 0.25, 0.75)))
+        for (worker, name), taken in each.items()
+    ]

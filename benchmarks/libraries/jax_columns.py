@@ -1,0 +1,113 @@
+"""What the libraries on JAX share: columns of a pure step, and of one that changes its objects."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.network import Conv, uses
+from benchmarks.workload import BATCHES, CHECKED, Column, batches
+
+#: The context in which float64 is float64.
+double = partial(jax.enable_x64, True)
+
+
+def stepping(workload, start):
+    """Called from Python, a step at a time, on batches that already lie on the device.
+
+    `start() -> advance`, and `advance(x, target) -> (loss, all that the step computes)`.
+    """
+    data = prepared(workload)
+    advance = start()
+
+    def check():
+        return [float(advance(*data[0])[0]) for _ in range(CHECKED)]
+
+    def run():
+        for i in range(workload.steps):
+            done = advance(*data[i % BATCHES])
+        jax.block_until_ready(done)
+
+    return Column(check, run, workload.steps)
+
+
+def pure(step, carry):
+    """`start` for `stepping` from `step(carry, x, target) -> (carry, loss)`, which is jitted and may donate carry."""
+
+    def start():
+        held = [jax.tree.map(jnp.array, carry)]
+
+        def advance(x, target):
+            held[0], loss = step(held[0], x, target)
+            return loss, held[0]
+
+        return advance
+
+    return start
+
+
+def scanned(workload, step, carry):
+    """All steps in one `lax.scan` over batches on the device, around the same pure step.
+
+    Two steps are enough of convolutions, whose gradients are slow in a loop (jax-ml/jax#12868).
+    """
+    x, target = (jnp.stack(arrays) for arrays in zip(*prepared(workload), strict=True))
+
+    def losses_of(carry, order):
+        def body(carry, i):
+            return step(carry, x[i], target[i])
+
+        return jax.lax.scan(body, carry, order)
+
+    def check():
+        return [float(loss) for loss in jax.jit(losses_of)(carry, jnp.zeros(2, int))[1]]
+
+    program = jax.jit(losses_of, donate_argnums=0)
+    steps = 2 if any(isinstance(use.layer, Conv) for use in uses(workload.network, workload.shape)) else workload.steps
+    order = jnp.arange(steps) % BATCHES
+    held = [jax.tree.map(jnp.array, carry)]
+
+    def run():
+        held[0], losses = program(held[0], order)
+        jax.block_until_ready((held[0], losses))
+
+    return Column(check, run, steps)
+
+
+def predicting(workload, predict):
+    """`predict(x) -> y`, compiled."""
+    x = jnp.asarray(batches(workload)[0][: workload.batch])
+
+    def check():
+        return [float(value) for value in predict(x)[0, :CHECKED]]
+
+    def run():
+        for _ in range(workload.calls):
+            y = predict(x)
+        jax.block_until_ready(y)
+
+    return Column(check, run, workload.calls)
+
+
+def updating(workload, update, state, grads, params_of):
+    """`update(state, grads) -> state`, jitted, with its state donated."""
+    held = [state]
+
+    def check():
+        for _ in range(CHECKED):
+            held[0] = update(held[0], grads)
+        return [float(leaf.ravel()[0]) for leaf in jax.tree.leaves(params_of(held[0]))[:CHECKED]]
+
+    def run():
+        for _ in range(workload.updates):
+            held[0] = update(held[0], grads)
+        jax.block_until_ready(held[0])
+
+    return Column(check, run, workload.updates)
+
+
+def prepared(workload):
+    """The batches, each two arrays on the device."""
+    x, target = batches(workload)
+    rows = workload.batch
+    return [(jnp.asarray(x[i : i + rows]), jnp.asarray(target[i : i + rows])) for i in range(0, len(x), rows)]

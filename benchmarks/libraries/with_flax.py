@@ -1,0 +1,154 @@
+"""flax nnx with optax: `nnx.jit` and `nnx.cached_partial`, as its guides have them; a pure step of the split model,
+as its guide to performance advises, under `jax.jit` with donated state; and that step scanned by hand."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from benchmarks import network as n
+from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping
+from benchmarks.network import parameters, uses
+from benchmarks.workload import Inference, Training
+
+__all__ = ["columns", "double"]
+
+OPTIMIZERS = {"adam": optax.adam(1e-3), "sgd": optax.sgd(0.01), "momentum": optax.sgd(0.01, momentum=0.9)}
+
+
+def columns(workload):
+    match workload:
+        case Training():
+            return {
+                "nnx.jit": partial(by_nnx, workload, cached=False),
+                "nnx.cached_partial": partial(by_nnx, workload, cached=True),
+                "jax.jit, donated": partial(by_step, workload),
+                "scanned by hand": partial(by_scan, workload),
+            }
+        case Inference():
+            return {"nnx.jit": partial(prediction, workload, split=False), "jax.jit": partial(prediction, workload)}
+    return {}
+
+
+class Residual(nnx.Module):
+    def __init__(self, body, shortcut):
+        self.body, self.shortcut = body, shortcut
+
+    def __call__(self, x):
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+def build(network, shape, given):
+    return nnx.Sequential(*(_layer(layer, before, given) for layer, before in _top(network, shape)))
+
+
+def _top(network, shape):
+    for layer in network:
+        yield layer, shape
+        *_, last = uses((layer,), shape)
+        shape = last.after
+
+
+def _layer(layer, before, given):
+    rngs = nnx.Rngs(0)
+    match layer:
+        case n.Dense(features):
+            return _with(nnx.Linear(before[-1], features, rngs=rngs), next(given))
+        case n.Conv(features, size, stride, bias):
+            pads = [(size // 2, size // 2)] * 2
+            conv = nnx.Conv(before[-1], features, (size, size), stride, padding=pads, use_bias=bias, rngs=rngs)
+            return _with(conv, next(given))
+        case n.BatchNorm():
+            own = next(given)
+            dtype = own["scale"].dtype
+            norm = nnx.BatchNorm(
+                before[-1], use_running_average=False, momentum=0.9, epsilon=1e-5, param_dtype=dtype, rngs=rngs
+            )
+            return _with(norm, own)
+        case n.MaxPool(size):
+            return partial(nnx.max_pool, window_shape=(size, size), strides=(size, size))
+        case n.MeanOverPlaces():
+            return partial(jnp.mean, axis=(1, 2))
+        case n.Flatten():
+            return lambda x: x.reshape(x.shape[0], -1)
+        case n.Relu():
+            return nnx.relu
+        case n.Residual(body, shortcut):
+            inner = build(body, before, given)
+            return Residual(inner, build(shortcut, before, given) if shortcut else None)
+    raise TypeError(layer)
+
+
+def _with(module, own):
+    for name, value in own.items():
+        setattr(module, name, nnx.Param(jnp.asarray(value)))
+    return module
+
+
+def loaded(workload):
+    return build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
+
+
+def mean_loss(model, x, target):
+    return optax.softmax_cross_entropy_with_integer_labels(model(x), target).mean()
+
+
+def by_nnx(workload, cached):
+    def start():
+        model = loaded(workload)
+        optimizer = nnx.Optimizer(model, OPTIMIZERS[workload.optimizer], wrt=nnx.Param)
+
+        @nnx.jit
+        def step(model, optimizer, x, target):
+            loss, grads = nnx.value_and_grad(mean_loss)(model, x, target)
+            optimizer.update(model, grads)
+            return loss
+
+        step = nnx.cached_partial(step, model, optimizer) if cached else partial(step, model, optimizer)
+
+        def advance(x, target):
+            loss = step(x, target)
+            return loss, (loss, nnx.state(model))
+
+        return advance
+
+    return stepping(workload, start)
+
+
+def pure_step(workload):
+    graph, params, rest = nnx.split(loaded(workload), nnx.Param, ...)
+    optimizer = OPTIMIZERS[workload.optimizer]
+
+    def step(carry, x, target):
+        params, rest, state = carry
+
+        def loss(params):
+            model = nnx.merge(graph, params, rest, copy=True)  # its statistics change in this trace
+            value = mean_loss(model, x, target)
+            return value, nnx.split(model, nnx.Param, ...)[2]
+
+        (value, rest), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), rest, state), value
+
+    return step, (params, rest, optimizer.init(params))
+
+
+def by_step(workload):
+    step, carry = pure_step(workload)
+    return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
+
+
+def by_scan(workload):
+    return scanned(workload, *pure_step(workload))
+
+
+def prediction(workload, split=True):
+    model = loaded(workload)
+    if not split:
+        return predicting(workload, partial(nnx.jit(lambda model, x: model(x)), model))
+    graph, state = nnx.split(model)
+    predict = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    return predicting(workload, partial(predict, state))

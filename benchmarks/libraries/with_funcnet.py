@@ -1,0 +1,116 @@
+"""funcnet: `fit`, and a jitted `train_step` called from Python, each with both engines."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+import funcnet as fn
+from benchmarks import network as n
+from benchmarks.libraries.jax_columns import double, predicting, pure, stepping, updating
+from benchmarks.network import parameters
+from benchmarks.workload import CHECKED, Column, Inference, Training, Update, batches, leaves
+
+__all__ = ["columns", "double"]
+
+LOSS = fn.losses.softmax_cross_entropy
+OPTIMIZERS = {
+    "adam": fn.optimizers.adam(1e-3),
+    "sgd": fn.optimizers.sgd(0.01),
+    "momentum": fn.optimizers.sgd(0.01, momentum=0.9),
+}
+ENGINES = ("backprop", "autodiff")
+
+
+def columns(workload):
+    match workload:
+        case Training():
+            fitted = {f"fit, {engine}": partial(by_fit, workload, engine) for engine in ENGINES}
+            return fitted | {f"step, {engine}": partial(by_step, workload, engine) for engine in ENGINES}
+        case Inference():
+            return {"jit": partial(prediction, workload)}
+        case Update():
+            return {"jit": partial(updates, workload)}
+    return {}
+
+
+def build(network):
+    """The same network of funcnet's layers."""
+    return fn.layers.serial(*map(_layer, network))
+
+
+def _layer(layer):
+    match layer:
+        case n.Dense(features):
+            return fn.layers.dense(features)
+        case n.Conv(features, size, stride, bias):
+            padding = ((size // 2, size // 2),) * 2
+            return fn.layers.conv(features, size, strides=stride, padding=padding, use_bias=bias)
+        case n.BatchNorm():
+            return fn.layers.batch_norm(epsilon=1e-5)
+        case n.MaxPool(size):
+            return fn.layers.max_pool(size)
+        case n.Residual(body, shortcut):
+            return fn.layers.residual(build(body), *([build(shortcut)] if shortcut else []))
+    return {n.Relu: fn.layers.relu, n.Flatten: fn.layers.flatten, n.MeanOverPlaces: fn.layers.global_avg_pool}[
+        type(layer)
+    ]()
+
+
+def loaded(workload):
+    """The model, its parameters from `parameters`, and its state."""
+    model = build(workload.network)
+    x = jax.ShapeDtypeStruct((workload.batch, *workload.shape), workload.dtype)
+    drawn, state = model.init(jax.random.key(0), x)
+    given = jax.tree.leaves(parameters(workload.network, workload.shape, workload.dtype))
+    assert [leaf.shape for leaf in given] == [leaf.shape for leaf in jax.tree.leaves(drawn)]
+    return model, jax.tree.unflatten(jax.tree.structure(drawn), map(jnp.asarray, given)), state
+
+
+def start(workload):
+    model, params, state = loaded(workload)
+    optimizer = OPTIMIZERS[workload.optimizer]
+    return model, optimizer, fn.TrainState(optimizer.init(params), state, jax.random.key(0))
+
+
+def by_fit(workload, engine):
+    """A report, with a copy of the state, every `steps` steps."""
+    model, optimizer, state = start(workload)
+    x, target = batches(workload)
+    fit = partial(fn.training.fit, model, LOSS, optimizer, engine=engine, state=state, batch_size=workload.batch, key=0)
+
+    def check():
+        first = x[: workload.batch], target[: workload.batch]
+        return [float(report.metrics["loss"]) for report in fit(data=first, epochs=CHECKED)]
+
+    reports = fit(data=(x, target), epochs=10**6, report_steps=workload.steps)
+
+    def run():
+        jax.block_until_ready(next(reports).state)
+
+    return Column(check, run, workload.steps)
+
+
+def by_step(workload, engine):
+    model, optimizer, state = start(workload)
+    step = fn.training.train_step(getattr(fn.gradients, engine)(model, LOSS), optimizer)
+    step = jax.jit(step, donate_argnums=0)
+
+    def advance(state, x, target):
+        state, metrics = step(state, (x, target))
+        return state, metrics["loss"]
+
+    return stepping(workload, pure(advance, state))
+
+
+def prediction(workload):
+    model, params, state = loaded(workload)
+    predict = jax.jit(lambda params, x: model.apply(params, state, x)[0])
+    return predicting(workload, partial(predict, params))
+
+
+def updates(workload):
+    optimizer = OPTIMIZERS["adam"]
+    params, grads = (list(map(jnp.asarray, arrays)) for arrays in zip(*leaves(workload), strict=True))
+    update = jax.jit(optimizer.update, donate_argnums=0)
+    return updating(workload, update, optimizer.init(params), grads, lambda state: state.params)

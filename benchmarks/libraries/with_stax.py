@@ -1,0 +1,125 @@
+"""JAX's own stax with optax: pure functions, `jax.jit` with donated state, and the same step scanned by hand."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.example_libraries import stax
+
+from benchmarks import network as n
+from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping, updating
+from benchmarks.network import parameters
+from benchmarks.workload import Inference, Training, Update, leaves
+
+__all__ = ["columns", "double"]
+
+OPTIMIZERS = {"adam": optax.adam(1e-3), "sgd": optax.sgd(0.01), "momentum": optax.sgd(0.01, momentum=0.9)}
+
+
+def columns(workload):
+    match workload:
+        case Training():
+            return {"jit, donated": partial(by_step, workload), "scanned by hand": partial(by_scan, workload)}
+        case Inference():
+            return {"jit": partial(prediction, workload)}
+        case Update():
+            return {"optax, jit, donated": partial(updates, workload)}
+    return {}
+
+
+def build(network):
+    return stax.serial(*map(_layer, network))
+
+
+def _layer(layer):
+    match layer:
+        case n.Dense(features):
+            return stax.Dense(features)
+        case n.Conv(features, size, stride, bias):
+            pads = [(size // 2, size // 2)] * 2
+            init, apply = stax.Conv(features, (size, size), (stride, stride), pads)
+            return init, apply if bias else lambda params, x, **_: apply((*params, 0), x)
+        case n.BatchNorm():
+            return stax.BatchNorm(epsilon=1e-5)
+        case n.MaxPool(size):
+            return stax.MaxPool((size, size), (size, size))
+        case n.MeanOverPlaces():
+            return lambda key, shape: ((shape[0], shape[-1]), ()), lambda _, x, **__: x.mean((1, 2))
+        case n.Residual(body, shortcut):
+            branches = stax.parallel(build(body), build(shortcut) if shortcut else stax.Identity)
+            return stax.serial(stax.FanOut(2), branches, stax.FanInSum)
+    return {n.Relu: stax.Relu, n.Flatten: stax.Flatten}[type(layer)]
+
+
+def loaded(workload):
+    """`(params, x) -> y` and the parameters, in stax's order."""
+    _, apply = build(workload.network)
+    given = iter(parameters(workload.network, workload.shape, workload.dtype))
+    return apply, _params(workload.network, given)
+
+
+def _params(network, given):
+    """A tuple a layer: (kernel, bias), or (shift, scale) as stax has them."""
+
+    def one(layer):
+        match layer:
+            case n.Dense() | n.Conv():
+                own = next(given)
+                kernel = jnp.asarray(own["kernel"])
+                if "bias" not in own:
+                    return (kernel,)
+                return kernel, jnp.asarray(own["bias"]).reshape((1, 1, 1, -1) if kernel.ndim == 4 else -1)
+            case n.BatchNorm():
+                own = next(given)
+                return jnp.asarray(own["bias"]), jnp.asarray(own["scale"])
+            case n.Residual(body, shortcut):
+                return (), (_params(body, given), _params(shortcut, given) if shortcut else ()), ()
+        return ()
+
+    return tuple(one(layer) for layer in network)
+
+
+def pure_step(workload):
+    """`(carry, x, target) -> (carry, loss)` and the first carry."""
+    apply, params = loaded(workload)
+    optimizer = OPTIMIZERS[workload.optimizer]
+
+    def step(carry, x, target):
+        params, state = carry
+
+        def loss(params):
+            return optax.softmax_cross_entropy_with_integer_labels(apply(params, x), target).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    return step, (params, optimizer.init(params))
+
+
+def by_step(workload):
+    step, carry = pure_step(workload)
+    return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
+
+
+def by_scan(workload):
+    return scanned(workload, *pure_step(workload))
+
+
+def prediction(workload):
+    apply, params = loaded(workload)
+    return predicting(workload, partial(jax.jit(apply), params))
+
+
+def updates(workload):
+    optimizer = OPTIMIZERS["adam"]
+    params, grads = (list(map(jnp.asarray, arrays)) for arrays in zip(*leaves(workload), strict=True))
+
+    def update(carry, grads):
+        params, state = carry
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    carry = params, optimizer.init(params)
+    return updating(workload, jax.jit(update, donate_argnums=0), carry, grads, lambda carry: carry[0])

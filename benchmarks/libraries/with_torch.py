@@ -1,0 +1,169 @@
+"""torch on its CPU: eager and `torch.compile`, images channels last, fused optimizers, a thread a core."""
+
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import network as n
+from benchmarks.network import parameters, uses
+from benchmarks.workload import BATCHES, CHECKED, Column, Inference, Training, Update, batches, leaves
+
+__all__ = ["columns", "double"]
+
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, lr=1e-3, fused=True),
+    "sgd": partial(torch.optim.SGD, lr=0.01, fused=True),
+    "momentum": partial(torch.optim.SGD, lr=0.01, momentum=0.9, fused=True),
+}
+double = nullcontext
+WAYS = {"eager": lambda model: model, "compile": torch.compile}
+
+
+def columns(workload):
+    match workload:
+        case Training():
+            return {name: partial(training, workload, way) for name, way in WAYS.items()}
+        case Inference():
+            return {name: partial(prediction, workload, way) for name, way in WAYS.items()}
+        case Update():
+            return {"fused": partial(updates, workload)}
+    return {}
+
+
+class Residual(nn.Module):
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
+class Flatten(nn.Module):
+    """In the order height, width, channels, which costs nothing where channels lie last."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def build(network, shape, given):
+    layers = []
+    for layer in network:
+        layers.append(_layer(layer, shape, given))
+        *_, last = uses((layer,), shape)
+        shape = last.after
+    return nn.Sequential(*layers)
+
+
+def _layer(layer, before, given):
+    match layer:
+        case n.Dense(features):
+            own = next(given)
+            return _with(nn.Linear(before[-1], features), own["kernel"].T, own["bias"])
+        case n.Conv(features, size, stride, bias):
+            own = next(given)
+            conv = nn.Conv2d(before[-1], features, size, stride, size // 2, bias=bias)
+            return _with(conv, own["kernel"].transpose(3, 2, 0, 1), own.get("bias"))
+        case n.BatchNorm():
+            own = next(given)
+            return _with(nn.BatchNorm2d(before[-1]), own["scale"], own["bias"])
+        case n.MaxPool(size):
+            return nn.MaxPool2d(size)
+        case n.MeanOverPlaces():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case n.Flatten():
+            return Flatten()
+        case n.Relu():
+            return nn.ReLU()
+        case n.Residual(body, shortcut):
+            return Residual(build(body, before, given), build(shortcut, before, given))
+    raise TypeError(layer)
+
+
+def _with(module, weight, bias):
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(np.ascontiguousarray(weight)))
+        if bias is not None:
+            module.bias.copy_(torch.tensor(bias))
+    return module
+
+
+def loaded(workload):
+    model = build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
+    return model.to(getattr(torch, workload.dtype), memory_format=torch.channels_last)
+
+
+def tensor(x):
+    x = torch.tensor(x)
+    return x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def training(workload, way):
+    x, target = batches(workload)
+    rows = workload.batch
+    data = [
+        (tensor(x[i : i + rows]), torch.tensor(target[i : i + rows].astype(np.int64))) for i in range(0, len(x), rows)
+    ]
+
+    def start():
+        model = loaded(workload)
+        optimizer = OPTIMIZERS[workload.optimizer](model.parameters())
+        called = way(model)
+
+        def advance(x, target):
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.cross_entropy(called(x), target)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return advance
+
+    advance = start()
+
+    def check():
+        return [advance(*data[0]).item() for _ in range(CHECKED)]
+
+    def run():
+        for i in range(workload.steps):
+            advance(*data[i % BATCHES])
+
+    return Column(check, run, workload.steps)
+
+
+def prediction(workload, way):
+    model = way(loaded(workload).eval())
+    x = tensor(batches(workload)[0][: workload.batch])
+
+    def run():
+        with torch.inference_mode():
+            for _ in range(workload.calls):
+                model(x)
+
+    def check():
+        with torch.inference_mode():
+            return model(x)[0, :CHECKED].tolist()
+
+    return Column(check, run, workload.calls)
+
+
+def updates(workload):
+    params, grads = zip(*((torch.tensor(p), torch.tensor(g)) for p, g in leaves(workload)), strict=True)
+    params = [nn.Parameter(param) for param in params]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer = OPTIMIZERS["adam"](params)
+
+    def check():
+        for _ in range(CHECKED):
+            optimizer.step()
+        return [param.ravel()[0].item() for param in params[:CHECKED]]
+
+    def run():
+        for _ in range(workload.updates):
+            optimizer.step()
+
+    return Column(check, run, workload.updates)

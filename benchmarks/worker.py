@@ -1,0 +1,108 @@
+"""A library in a process of its own: built on request, run on request, one run at a time in all processes."""
+
+import importlib
+import importlib.util
+import multiprocessing
+import re
+import resource
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: What each library needs besides jax.
+LIBRARIES = {
+    "funcnet": (),
+    "stax": ("optax",),
+    "flax": ("flax", "optax"),
+    "equinox": ("equinox", "optax"),
+    "torch": ("torch",),
+}
+
+
+def installed() -> list[str]:
+    """The libraries that can be measured here."""
+    return [name for name, needs in LIBRARIES.items() if all(map(importlib.util.find_spec, needs))]
+
+
+def peak() -> float:
+    """MB that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux, a process inherits from the one that started it
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def library_module(library: str) -> ModuleType:
+    """Of the folder `libraries`."""
+    return importlib.import_module(f"benchmarks.libraries.with_{library}")
+
+
+class Worker:
+    """The process of one library, seen from the command."""
+
+    def __init__(self, library: str):
+        self.library = library
+        self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(library, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def prepare(self, workload: Any) -> dict[str, list[float]]:
+        """Builds and warms every column of a workload, in place of the last one's: name -> its check."""
+        return self._ask("prepare", workload)
+
+    def run(self, column: str) -> tuple[float, int]:
+        """Seconds of one run, and the steps, calls or updates that it does."""
+        return self._ask("run", column)
+
+    def peak_memory(self, workload: Any, column: str) -> float:
+        """MB of this process at its peak, after a run of this column."""
+        return self._ask("peak_memory", workload, column)
+
+    def stop(self) -> None:
+        self._pipe.send(("stop",))
+        self._process.join()
+
+    def _ask(self, what, *arguments):
+        self._pipe.send((what, *arguments))
+        kind, answer = self._pipe.recv()
+        if kind == "error":
+            raise RuntimeError(f"{self.library}: {answer}")
+        return answer
+
+
+def _serve(library, pipe):
+    columns = {}
+
+    def prepare(workload):
+        columns.clear()
+        module = library_module(library)
+        with module.double():
+            exact = module.columns(workload._replace(dtype="float64"))
+            checks = {name: build().check() for name, build in exact.items()}
+        for name, build in module.columns(workload).items():
+            columns[name] = build()
+            columns[name].run()
+        return checks
+
+    def run(name):
+        column = columns[name]
+        start = time.perf_counter()
+        column.run()
+        return time.perf_counter() - start, column.count
+
+    def peak_memory(workload, name):
+        library_module(library).columns(workload)[name]().run()
+        return peak()
+
+    requests = {"prepare": prepare, "run": run, "peak_memory": peak_memory}
+    while True:
+        what, *arguments = pipe.recv()
+        if what == "stop":
+            return
+        try:
+            pipe.send(("done", requests[what](*arguments)))
+        except Exception:
+            pipe.send(("error", traceback.format_exc()))

@@ -1,0 +1,74 @@
+"""What can be measured: descriptions without a library in them. Those of the suite are in the folder `workloads`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.network import Network, Shape, output_shape
+
+#: Batches that a library steps through, again and again.
+BATCHES = 32
+#: Steps on the first batch, or values, that are compared between columns.
+CHECKED = 5
+
+
+class Training(NamedTuple):
+    """Steps of a classifier by softmax cross-entropy; the time of one."""
+
+    title: str
+    network: Network
+    shape: Shape  #: of one example
+    batch: int
+    optimizer: str  #: "adam" (rate 1e-3), "sgd" (0.01) or "momentum" (0.01, 0.9)
+    steps: int  #: timed together
+    dtype: str = "float32"
+
+
+class Inference(NamedTuple):
+    """A prediction of a network that is not trained, from an array on the device to one on the device."""
+
+    title: str
+    network: Network
+    shape: Shape
+    batch: int
+    calls: int  #: timed together
+    dtype: str = "float32"
+
+
+class Update(NamedTuple):
+    """Adam's update alone, under `jit` and called from Python, of parameters and gradients of these shapes."""
+
+    title: str
+    shapes: tuple[Shape, ...]
+    updates: int  #: timed together
+    dtype: str = "float32"
+
+
+def batches(workload: Training) -> tuple[np.ndarray, np.ndarray]:
+    """Random examples and labels: (BATCHES · batch, *shape) and (BATCHES · batch,) int32."""
+    random = np.random.default_rng(1)
+    rows = BATCHES * workload.batch
+    (classes,) = output_shape(workload.network, workload.shape)
+    x = random.normal(size=(rows, *workload.shape)).astype(workload.dtype)
+    return x, random.integers(0, classes, rows).astype(np.int32)
+
+
+def leaves(workload: Update) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Parameters and gradients."""
+    random = np.random.default_rng(2)
+
+    def draw(shape):
+        return (random.standard_normal(shape, np.float32) / 100).astype(workload.dtype)
+
+    return [(draw(shape), draw(shape)) for shape in workload.shapes]
+
+
+class Column(NamedTuple):
+    """One way in which a library does a workload, built and warm."""
+
+    #: What must be equal in all columns: losses of the first steps on the first batch, say. Called where the dtype is
+    #: float64, since in float32 a ReLU whose input is 0 but for rounding may be open in one library, shut in another.
+    check: Callable[[], list[float]]
+    run: Callable[[], None]  #: does all of it once, and waits for the end
+    count: int  #: steps, calls or updates in one run

@@ -1,0 +1,1 @@
+"""The suite: a workload a file, each `WORKLOAD`, or several as `WORKLOADS`."""

@@ -1,0 +1,146 @@
+"""The clock itself: its networks, its arithmetic, its check that mathematics are equal, and its tables."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import funcnet as fn
+from benchmarks import compare, report, roofline
+from benchmarks.command import SUITE, Options, workloads
+from benchmarks.compare import Times
+from benchmarks.libraries import with_funcnet
+from benchmarks.machine import Machine
+from benchmarks.network import Conv, Dense, Flatten, MaxPool, Relu, Residual, output_shape, parameters, uses
+from benchmarks.worker import Worker
+from benchmarks.workload import Inference, Training, Update, batches, leaves
+from benchmarks.workloads import mlp_64, resnet_20
+
+TINY = Training("tiny", (Dense(4), Relu(), Dense(3)), (5,), batch=2, optimizer="adam", steps=2)
+
+
+def test_a_network_says_its_shapes_and_the_order_of_its_parameters():
+    network = (Conv(4, 3, 2), Residual((Conv(4, 3, bias=False),), (Conv(4, 1),)), MaxPool(2), Flatten(), Dense(3))
+    assert [use.after for use in uses(network, (9, 9, 1))] == [
+        (5, 5, 4), (5, 5, 4), (5, 5, 4), (5, 5, 4), (2, 2, 4), (16,), (3,),
+    ]  # fmt: skip
+    assert output_shape(network, (9, 9, 1)) == (3,)
+    shapes = [{name: a.shape for name, a in own.items()} for own in parameters(network, (9, 9, 1), "float32")]
+    assert shapes == [
+        {"bias": (4,), "kernel": (3, 3, 1, 4)}, {"kernel": (3, 3, 4, 4)}, {"bias": (4,), "kernel": (1, 1, 4, 4)},
+        {"bias": (3,), "kernel": (16, 3)},
+    ]  # fmt: skip
+
+
+def test_the_residual_network_is_that_of_the_models():
+    workload = resnet_20.WORKLOAD
+    images = jax.ShapeDtypeStruct((1, *workload.shape), np.float32)
+    ours, _ = jax.eval_shape(fn.models.resnet().init, jax.random.key(0), images)
+    built, _ = jax.eval_shape(with_funcnet.build(workload.network).init, jax.random.key(0), images)
+    assert [leaf.shape for leaf in jax.tree.leaves(built)] == [leaf.shape for leaf in jax.tree.leaves(ours)]
+
+
+def test_the_limit_is_arithmetic_and_traffic():
+    limit = roofline.limit(mlp_64.WORKLOAD, Machine(flops=1e9, bandwidths={4: 1e12}))
+    first, last = 2 * 32 * 64 * 64, 2 * 32 * 64 * 10
+    assert limit.parameters == 64 * 64 + 64 + 64 * 10 + 10
+    assert limit.flops == 2 * first + 3 * last  # the first layer's input has no gradient
+    numbers = 2 * (64 * 64 + 32 * 128) + 3 * (64 * 10 + 32 * 74) + 7 * limit.parameters
+    assert limit.moved == 4 * numbers
+    assert limit.seconds == pytest.approx(limit.flops / 1e9 + 28 * limit.parameters / 1e12)
+    # Where memory is slow, it is the limit.
+    slow = roofline.limit(mlp_64.WORKLOAD, Machine(flops=1e15, bandwidths={4: 1e9}))
+    assert slow.seconds == pytest.approx(limit.moved / 1e9)
+
+
+def test_bandwidth_is_that_of_the_working_set():
+    machine = Machine(1.0, {4: 3.0, 64: 2.0})
+    assert [machine.bandwidth(size) for size in (1e6, 5e6, 1e9)] == [3.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("name", [name for name in SUITE if name not in {"inference", "update"}])
+def test_every_training_has_a_class_for_each_output(name):
+    (workload,) = workloads(Options(only=(name,)))
+    x, target = batches(workload._replace(batch=2))
+    assert x.shape[1:] == workload.shape
+    assert target.max() < output_shape(workload.network, workload.shape)[0] == 10
+    assert with_funcnet.OPTIMIZERS.keys() >= {workload.optimizer}
+
+
+def test_a_smoke_is_short():
+    short = workloads(Options(size="smoke", only=SUITE))
+    assert max(workload.batch for workload in short if isinstance(workload, Training)) == 8
+    assert {workload.calls for workload in short if isinstance(workload, Inference)} == {2}
+    assert max(sum(p.size for p, _ in leaves(workload)) for workload in short if isinstance(workload, Update)) < 1e6
+
+
+def test_all_ways_of_funcnet_do_the_same_and_count_their_steps():
+    worker = Worker("funcnet")
+    checks = worker.prepare(TINY)
+    assert list(checks) == ["fit, backprop", "fit, autodiff", "step, backprop", "step, autodiff"]
+    for check in checks.values():
+        np.testing.assert_allclose(check, checks["fit, backprop"], rtol=1e-9)
+    assert checks["fit, backprop"] == sorted(checks["fit, backprop"], reverse=True)  # it learns
+    seconds, count = worker.run("fit, backprop")
+    assert (count, seconds > 0) == (2, True)
+    assert 20 < worker.peak_memory(TINY, "step, autodiff") < 20_000
+    with pytest.raises(RuntimeError, match=r"funcnet: Traceback [\s\S]*KeyError: 'no such way'"):
+        worker.run("no such way")
+    worker.stop()
+
+
+class Fake:
+    """A library whose numbers are given."""
+
+    def __init__(self, library, losses):
+        self.library, self.losses, self.runs = library, losses, 0
+
+    def prepare(self, workload):
+        return {"way": self.losses}
+
+    def run(self, column):
+        self.runs += 1
+        return 4.0 * self.runs, 2
+
+
+def test_different_mathematics_are_refused():
+    with pytest.raises(AssertionError, match=r"tiny: expected the same numbers of theirs \(way\) as of ours \(way\)"):
+        compare.compare(TINY, [Fake("ours", [1.0, 0.5]), Fake("theirs", [1.0, 0.501])], rounds=1)
+
+
+def test_medians_are_of_a_step_and_a_slow_way_has_fewer_rounds(monkeypatch):
+    monkeypatch.setattr(compare, "PAUSE", 0)
+    fake = Fake("ours", [1.0])
+    (times,) = compare.compare(TINY, [fake], rounds=7)
+    assert fake.runs == 2  # 4 and 8 seconds: then the budget of 5 is spent
+    assert times == Times("ours", "way", 3.0, 2.5, 3.5)
+
+
+def made_up():
+    way = partial(Times, low=0.0, high=1.0)
+    return [
+        way("funcnet", "fit, backprop", 1e-3), way("funcnet", "fit, autodiff", 2e-3), way("stax", "jit", 4e-3),
+        way("stax", report.BY_HAND, 0.5e-3), way("flax", "nnx.jit", 8e-3),
+    ]  # fmt: skip
+
+
+def test_ratios_leave_out_what_is_scanned_by_hand():
+    rows = report.summary([(TINY, made_up()), (TINY, made_up())]).splitlines()
+    assert rows[2] == "| tiny | stax, jit | 4.00 | 8.00 | 0.50 | 2.00 |"
+    assert rows[4] == "| geometric mean |  | **4.00** | **8.00** | **0.50** | **2.00** |"
+    alone = report.summary([(TINY, made_up()[:2])]).splitlines()[2]
+    assert alone == "| tiny | none installed | nan | nan | nan | 2.00 |"
+
+
+def test_a_figure_is_drawn(tmp_path):
+    report.figure([(TINY, made_up())], tmp_path / "ratios.png")
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(2.0, "2.00 s"), (0.01234, "12.3 ms"), (5e-6, "5.00 µs"), (250e-6, "250 µs"), (5e-9, "0.00500 µs")],
+)
+def test_durations(seconds, words):
+    assert report.duration(seconds) == words
