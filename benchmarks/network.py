@@ -66,24 +66,26 @@ class Use(NamedTuple):
     after: Shape
 
 
-def uses(network: Network, shape: Shape) -> Iterator[Use]:
-    """Every layer in the order of the parameters: the body of a residual block, then its shortcut, then the block."""
+def chain(network: Network, shape: Shape) -> Iterator[Use]:
+    """The layers one after the other, a residual block as one of them."""
     for layer in network:
-        if isinstance(layer, Residual):
-            yield from uses(layer.body, shape)
-            yield from uses(layer.shortcut, shape)
-            after = output_shape(layer.body, shape)
-        else:
-            after = _after(layer, shape)
+        after = output_shape(layer.body, shape) if isinstance(layer, Residual) else _after(layer, shape)
         yield Use(layer, shape, after)
         shape = after
 
 
+def uses(network: Network, shape: Shape) -> Iterator[Use]:
+    """All layers in the order of the parameters: the body of a residual block, then its shortcut, then the block."""
+    for use in chain(network, shape):
+        if isinstance(use.layer, Residual):
+            yield from uses(use.layer.body, use.before)
+            yield from uses(use.layer.shortcut, use.before)
+        yield use
+
+
 def output_shape(network: Network, shape: Shape) -> Shape:
     """The shape of one example behind the network."""
-    for use in uses(network, shape):
-        last = use
-    return last.after
+    return [use.after for use in chain(network, shape)][-1]
 
 
 def parameters(network: Network, shape: Shape, dtype: str, seed: int = 0) -> list[dict[str, np.ndarray]]:

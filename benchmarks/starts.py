@@ -52,7 +52,7 @@ def main_job() -> tuple[float, str]:
     """Seconds of `funcnet train` from the start of its process to its end, and the accuracy that it prints."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, "-c", "from funcnet.cli import main; main()", "train"]
+        command = [sys.executable, "-m", "funcnet.cli", "train"]
         done = subprocess.run(
             command, check=True, cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
         )

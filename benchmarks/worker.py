@@ -67,7 +67,10 @@ class Worker:
 
     def _ask(self, what, *arguments):
         self._pipe.send((what, *arguments))
-        kind, answer = self._pipe.recv()
+        try:
+            kind, answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError(f"{self.library}: its process ended, for want of memory perhaps") from None
         if kind == "error":
             raise RuntimeError(f"{self.library}: {answer}")
         return answer

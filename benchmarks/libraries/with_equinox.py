@@ -6,16 +6,14 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 
 from benchmarks import network as n
 from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping
-from benchmarks.network import parameters, uses
+from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
+from benchmarks.network import chain, parameters
 from benchmarks.workload import Inference, Training
 
 __all__ = ["columns", "double"]
-
-OPTIMIZERS = {"adam": optax.adam(1e-3), "sgd": optax.sgd(0.01), "momentum": optax.sgd(0.01, momentum=0.9)}
 
 
 def columns(workload):
@@ -42,15 +40,10 @@ class Residual(eqx.nn.StatefulLayer):
 
 
 def build(network, shape, given):
-    layers = []
-    for layer in network:
-        *_, last = uses((layer,), shape)
-        layers.append(_layer(layer, shape, last.after, given))
-        shape = last.after
-    return eqx.nn.Sequential(layers)
+    return eqx.nn.Sequential([_layer(use.layer, use.before, given) for use in chain(network, shape)])
 
 
-def _layer(layer, before, after, given):
+def _layer(layer, before, given):
     key = jax.random.key(0)
     match layer:
         case n.Dense(features):
@@ -107,7 +100,7 @@ def pure_step(workload):
             scores, state = jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(
                 channels_first(x), state
             )
-            return optax.softmax_cross_entropy_with_integer_labels(scores, target).mean(), state
+            return mean_loss(scores, target), state
 
         (value, state), grads = jax.value_and_grad(loss, has_aux=True)(params, state)
         updates, slots = optimizer.update(grads, slots, params)

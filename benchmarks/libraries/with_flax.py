@@ -10,12 +10,11 @@ from flax import nnx
 
 from benchmarks import network as n
 from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping
-from benchmarks.network import parameters, uses
+from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
+from benchmarks.network import chain, parameters
 from benchmarks.workload import Inference, Training
 
 __all__ = ["columns", "double"]
-
-OPTIMIZERS = {"adam": optax.adam(1e-3), "sgd": optax.sgd(0.01), "momentum": optax.sgd(0.01, momentum=0.9)}
 
 
 def columns(workload):
@@ -41,14 +40,7 @@ class Residual(nnx.Module):
 
 
 def build(network, shape, given):
-    return nnx.Sequential(*(_layer(layer, before, given) for layer, before in _top(network, shape)))
-
-
-def _top(network, shape):
-    for layer in network:
-        yield layer, shape
-        *_, last = uses((layer,), shape)
-        shape = last.after
+    return nnx.Sequential(*(_layer(use.layer, use.before, given) for use in chain(network, shape)))
 
 
 def _layer(layer, before, given):
@@ -91,10 +83,6 @@ def loaded(workload):
     return build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
 
 
-def mean_loss(model, x, target):
-    return optax.softmax_cross_entropy_with_integer_labels(model(x), target).mean()
-
-
 def by_nnx(workload, cached):
     def start():
         model = loaded(workload)
@@ -102,7 +90,7 @@ def by_nnx(workload, cached):
 
         @nnx.jit
         def step(model, optimizer, x, target):
-            loss, grads = nnx.value_and_grad(mean_loss)(model, x, target)
+            loss, grads = nnx.value_and_grad(lambda model: mean_loss(model(x), target))(model)
             optimizer.update(model, grads)
             return loss
 
@@ -126,7 +114,7 @@ def pure_step(workload):
 
         def loss(params):
             model = nnx.merge(graph, params, rest, copy=True)  # its statistics change in this trace
-            value = mean_loss(model, x, target)
+            value = mean_loss(model(x), target)
             return value, nnx.split(model, nnx.Param, ...)[2]
 
         (value, rest), grads = jax.value_and_grad(loss, has_aux=True)(params)

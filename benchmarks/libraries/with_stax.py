@@ -9,12 +9,11 @@ from jax.example_libraries import stax
 
 from benchmarks import network as n
 from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping, updating
+from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
 from benchmarks.network import parameters
 from benchmarks.workload import Inference, Training, Update, leaves
 
 __all__ = ["columns", "double"]
-
-OPTIMIZERS = {"adam": optax.adam(1e-3), "sgd": optax.sgd(0.01), "momentum": optax.sgd(0.01, momentum=0.9)}
 
 
 def columns(workload):
@@ -89,7 +88,7 @@ def pure_step(workload):
         params, state = carry
 
         def loss(params):
-            return optax.softmax_cross_entropy_with_integer_labels(apply(params, x), target).mean()
+            return mean_loss(apply(params, x), target)
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(grads, state, params)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import network as n
-from benchmarks.network import parameters, uses
+from benchmarks.network import chain, parameters
 from benchmarks.workload import BATCHES, CHECKED, Column, Inference, Training, Update, batches, leaves
 
 __all__ = ["columns", "double"]
@@ -50,12 +50,7 @@ class Flatten(nn.Module):
 
 
 def build(network, shape, given):
-    layers = []
-    for layer in network:
-        layers.append(_layer(layer, shape, given))
-        *_, last = uses((layer,), shape)
-        shape = last.after
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(_layer(use.layer, use.before, given) for use in chain(network, shape)))
 
 
 def _layer(layer, before, given):
