@@ -32,7 +32,7 @@ def write_mnist(folder, packed=False, images=IMAGES, labels=LABELS):
     for filename, array in zip(MNIST_FILES, (images, labels, IMAGES[:3], LABELS[:3]), strict=True):
         content = idx_bytes(array)
         path = folder / (filename + ".gz" * packed)
-        path.write_bytes(gzip.compress(content) if packed else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     return folder
 
 
@@ -77,7 +77,7 @@ def write_cifar(folder, files, way, archive):
     """Unpacked right here, or in the folder that the archive has, or as the archive."""
     inside = {"cifar-10-binary.tar.gz": "cifar-10-batches-bin", "cifar-100-binary.tar.gz": "cifar-100-binary"}[archive]
     if way == "archive":
-        (folder / archive).write_bytes(gzip.compress(tar_bytes(files, inside), 1))
+        (folder / archive).write_bytes(gzip.compress(tar_bytes(files, inside), 1, mtime=0))
         return
     place = folder / inside if way == "subfolder" else folder
     place.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def member(name, kind=tarfile.REGTYPE, linkname=""):
 
 
 def archive_of(folder, content, packed=True):
-    (folder / "cifar-100-binary.tar.gz").write_bytes(gzip.compress(content, 1) if packed else content)
+    (folder / "cifar-100-binary.tar.gz").write_bytes(gzip.compress(content, 1, mtime=0) if packed else content)
     return folder
 
 

@@ -70,7 +70,7 @@ def test_mnist_fetches_only_what_is_missing(tmp_path, monkeypatch, web):
 
 def test_cifar_fetches_its_archive(tmp_path, monkeypatch, web):
     pages, opened = web
-    content = gzip.compress(TAR)
+    content = gzip.compress(TAR, mtime=0)
     source = source_of(content, "cifar-100-binary.tar.gz")
     monkeypatch.setattr(cifar, "CIFAR100", cifar.CIFAR100._replace(archive=source))
     pages[source.url] = io.BytesIO(content)
