@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.worker import Worker
 
 #: By this share losses of the first steps may differ, in float64.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-9
 #: Seconds of all runs of a column, after which it has no more.
 BUDGET = 5
 #: Threads of the last run that still wait for work must not slow the next one.

@@ -60,9 +60,7 @@ def summary(results: Sequence[tuple[Training, Sequence[Times]]]) -> str:
         best = min(peers(times), key=lambda t: t.median, default=None)
         flax = min((t.median for t in peers(times, ["flax"])), default=math.nan)
         by_hand = min((t.median for t in times if t.column == BY_HAND), default=math.nan)
-        numbers = [
-            best.median if best else math.nan, flax, by_hand, of[OURS, "fit, autodiff"],
-        ]  # fmt: skip
+        numbers = [best.median if best else math.nan, flax, by_hand, of[OURS, "fit, autodiff"]]
         ratios.append([number / ours for number in numbers])
         name = f"{best.library}, {best.column}" if best else "none installed"
         rows.append([workload.title, name, *(f"{ratio:.2f}" for ratio in ratios[-1])])

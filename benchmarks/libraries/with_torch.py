@@ -79,8 +79,10 @@ def _layer(layer, before, given):
 
 
 def _with(module, weight, bias):
+    weight = torch.tensor(np.ascontiguousarray(weight))
+    module.to(weight.dtype)  # before the copy, which would round float64 to the module's float32
     with torch.no_grad():
-        module.weight.copy_(torch.tensor(np.ascontiguousarray(weight)))
+        module.weight.copy_(weight)
         if bias is not None:
             module.bias.copy_(torch.tensor(bias))
     return module
@@ -88,7 +90,7 @@ def _with(module, weight, bias):
 
 def loaded(workload):
     model = build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
-    return model.to(getattr(torch, workload.dtype), memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)
 
 
 def tensor(x):
