@@ -17,6 +17,7 @@ import funcnet.gradients
 import funcnet.layers
 import funcnet.losses
 import funcnet.optimizers
+import funcnet.parallel
 import funcnet.training  # noqa: F401
 
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import funcnet as fn
-from funcnet.cli import jobs, options
+from funcnet.cli import networks, options
 
 SEEDS = range(10)
 
@@ -21,17 +21,18 @@ SEEDS = range(10)
 def run(seed, engine, model="cnn", dtype=np.float32, report_steps=None):
     """`(losses, held-out accuracy)` of the main job."""
     chosen = options.Train(seed=seed, engine=engine, model=model)
-    x, target = jobs.load_data(chosen.data)
+    x, target = networks.load_data(chosen.data)
     rows, held_out = fn.data.split(x.astype(dtype), target, fractions=(0.8, 0.2), seed=seed)
     steps = chosen.epochs * fn.data.steps_per_epoch(len(rows[0]), chosen.batch_size)
     reports = fn.training.fit(
-        jobs.build_model(chosen, x.shape[1:], 10), jobs.LOSS, jobs.build_optimizer(chosen, steps), rows, engine=engine,
+        networks.build_model(chosen, x.shape[1:], 10), networks.LOSS, networks.build_optimizer(chosen, steps), rows,
+        engine=engine,
         epochs=chosen.epochs, batch_size=chosen.batch_size, key=seed, report_steps=report_steps, copy_state=False,
     )  # fmt: skip
     reports = list(reports)
     state = reports[-1].state
     result = fn.training.evaluate(
-        jobs.build_model(chosen, x.shape[1:], 10), jobs.LOSS, state.optimizer.params, state.model, held_out,
+        networks.build_model(chosen, x.shape[1:], 10), networks.LOSS, state.optimizer.params, state.model, held_out,
         metrics={"accuracy": fn.metrics.accuracy()},
     )  # fmt: skip
     return np.array([float(report.metrics["loss"]) for report in reports]), float(result["accuracy"])

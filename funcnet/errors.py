@@ -2,9 +2,9 @@
 and how to mend it. All are `ValueError` unless their docstring names another base."""
 
 __all__ = [
-    "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DivergenceError", "DtypeError", "FormatError",
-    "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "MissingExtraError", "MissingKeyError",
-    "ShapeError", "StructureError",
+    "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
+    "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError",
+    "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "ShapeError", "StructureError",
 ]  # fmt: skip
 
 
@@ -49,7 +49,11 @@ class ChecksumError(DataError):
 
 
 class CheckpointError(FuncnetError, ValueError):
-    """Saved weights that cannot be read, or do not fit the model."""
+    """Saved weights or a checkpoint that cannot be written or read, or do not fit the model."""
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over."""
 
 
 class GradientError(FuncnetError, AssertionError):
@@ -66,3 +70,7 @@ class DivergenceError(FuncnetError, ArithmeticError):
 
 class MissingExtraError(FuncnetError, ImportError):
     """A package of one of funcnet's extras is not installed. An `ImportError`."""
+
+
+class OutOfMemoryError(FuncnetError, MemoryError):
+    """A program that needs more memory than the device has, found before it runs. A `MemoryError`."""

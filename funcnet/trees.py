@@ -5,13 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 from funcnet.errors import StructureError
 from funcnet.types import Array
 
 __all__ = [
-    "check_same_structure", "flatten_with_paths", "global_norm", "map_with_paths", "path_string", "total_bytes",
-    "total_size", "zeros_like",
+    "check_same_structure", "flatten_with_paths", "global_norm", "map_with_paths", "on_host", "path_string",
+    "total_bytes", "total_size", "zeros_like",
 ]  # fmt: skip
 
 
@@ -36,6 +38,17 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'kernel': 'kernel'}
     """
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_string(path), *leaves), tree, *rest)
+
+
+def on_host(tree: Any) -> Any:
+    """The arrays as NumPy's. Where parts lie with other processes, all processes must call this together."""
+
+    def whole(leaf):
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(whole, tree)
 
 
 def zeros_like(tree: Any) -> Any:

@@ -34,7 +34,8 @@ import jax
 
 __all__ = [
     "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Key", "Layer",
-    "LossFn", "Optimizer", "OptimizerState", "Params", "Report", "Residuals", "Schedule", "State", "TrainState",
+    "Layout", "LossFn", "Optimizer", "OptimizerState", "Params", "Report", "Residuals", "Schedule", "State",
+    "TrainState",
 ]  # fmt: skip
 
 Array: TypeAlias = jax.Array
@@ -127,10 +128,13 @@ class GradientFn(Protocol):
 
 
 class OptimizerState(Protocol):
-    """What every optimizer's state shows; its other slots have names of their own."""
+    """What every optimizer's state shows; its other slots have names of their own.
+
+    A training loop takes `step` for the number of batches so far: their order and all randomness are functions of it.
+    """
 
     @property
-    def step(self) -> Array: ...  # (), int32: updates already done
+    def step(self) -> Array: ...  # (), int32: calls of `update` so far, also those that only gathered or skipped
 
     @property
     def params(self) -> Params: ...  # the parameters now
@@ -154,6 +158,20 @@ class TrainState(NamedTuple):
     key: Key  #: the root of all randomness; step t draws from `fold_in(key, t)`
 
 
+class Layout(NamedTuple):
+    """How a run lies on several devices: pure functions, made by `parallel.layout`, that work within `jit` and outside.
+
+    Within `jit` placing an array is a constraint on the compiled program, outside it moves the array.
+    """
+
+    init_state: Callable[[Callable[[Key], Any], Key], Any]  #: (init, key) -> init(key), made where it will lie
+    place_state: Callable[[Any], Any]  #: a train state, or params, each leaf as the rules say
+    place_data: Callable[[Any], Any]  #: a data set, whole on every device, for batches to gather their rows from
+    place_batch: Callable[[Any], Any]  #: a global batch, its rows dealt out to the devices
+    gradient: Callable[[GradientFn], GradientFn]  #: an engine's gradient, computed over the mesh
+    check_rows: Callable[[str, str, int], None]  #: (name, what, rows), raises unless so many can be dealt out evenly
+
+
 class Report(NamedTuple):
     """What `training.fit` yields."""
 
@@ -161,3 +179,4 @@ class Report(NamedTuple):
     step: int  #: updates done
     metrics: dict[str, Any]  #: scalars and arrays by name: "loss", "accuracy", "validation_loss" …
     state: TrainState  #: stays valid after the next report
+    cursor: Any = None  #: where an iterator of batches stood, for `fit(cursor=…)`; arrays need none

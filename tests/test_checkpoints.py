@@ -1,10 +1,13 @@
-"""Weights on disk: what goes in comes out, and no damaged file gets through."""
+"""Whole runs on disk: written whole or not at all, damage seen and named, the newest good one restored."""
 
-import hashlib
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,278 +16,419 @@ import pytest
 import safetensors.numpy
 
 import funcnet as fn
-from funcnet import checkpoints
-from funcnet.checkpoints import load_weights, save_weights
-from funcnet.errors import CheckpointError, ConfigError, DtypeError, MissingExtraError, StructureError
+from funcnet.checkpoints import folder as folders
+from funcnet.checkpoints import manifest as manifests
+from funcnet.checkpoints import restore, save, saving, steps, verify
+from funcnet.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    ConfigError,
+    DtypeError,
+    MissingExtraError,
+    StructureError,
+)  # fmt: skip
 
-PARAMS = (
-    {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.array([1.0, -0.0, jnp.inf])},
-    (),
-    {"scale": jnp.ones((), jnp.bfloat16), "empty": jnp.zeros((0, 4)), "mask": jnp.array([True, False])},
-)
-STATE = ((), {"mean": jnp.array([0.5, jnp.nan]), "count": jnp.array(7, jnp.int32)})
-METADATA = {"model": "mlp((2, 3))", "epoch": 3, "loss": 0.25, "labels": ["ä", None, True]}
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
+STATE = {
+    "optimizer": fn.optimizers.adam(0.1).init(({"kernel": jnp.arange(6.0).reshape(2, 3)}, ())),
+    "model": ({"mean": jnp.array([0.5, -0.0, jnp.nan])}, ()),
+    "key": jax.random.key(7),
+    "others": {"scale": jnp.ones((), jnp.bfloat16), "empty": jnp.zeros((0, 4)), "mask": jnp.array([True, False])},
+}
+REPORT = fn.Report(3, 120, {"loss": jnp.array(0.25), "confusion": jnp.eye(2)}, STATE, {"epoch": 2, "position": 5})
 
 
 def same_leaves(got, want):
-    """Same trees, dtypes, shapes and bits (so that NaN and −0 count)."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert isinstance(a, jax.Array)
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def report(step, value=0.0, **metrics):
+    return fn.Report(step, step, metrics, {"a": jnp.full(3, value)})
+
+
+LIKE = {"a": jnp.zeros(3)}
+
+
 @pytest.mark.parametrize("kind", ["arrays", "structs"])
-def test_trees_come_back_bit_by_bit(path, kind):
-    save_weights(path, PARAMS, STATE, METADATA)
-    like = (PARAMS, STATE) if kind == "arrays" else jax.eval_shape(lambda: (PARAMS, STATE))
-    params, state, metadata = load_weights(path, like)
-    same_leaves((params, state), (PARAMS, STATE))
-    assert metadata == METADATA
+def test_a_report_comes_back_bit_by_bit(tmp_path, kind):
+    path = save(tmp_path / "new" / "folder", REPORT, metadata={"options": ["ä", None]})
+    like = STATE if kind == "arrays" else jax.eval_shape(lambda: STATE)
+    got, metadata = restore(path.parent, like)
+    same_leaves(got.state, STATE)
+    assert metadata == {"options": ["ä", None]}
+    assert got._replace(state=None) == fn.Report(
+        3, 120, {"loss": 0.25, "confusion": [[1, 0], [0, 1]]}, None, {"epoch": 2, "position": 5}
+    )
 
 
-def test_without_like_leaves_come_by_path(path):
-    save_weights(str(path), PARAMS, STATE)
-    params, state, metadata = load_weights(str(path))
-    assert sorted(params) == ["0/bias", "0/kernel", "2/empty", "2/mask", "2/scale"]
-    assert sorted(state) == ["1/count", "1/mean"]
-    np.testing.assert_array_equal(params["0/kernel"], [[0, 1, 2], [3, 4, 5]])
-    assert state["1/count"].dtype == np.int32
-    assert metadata is None
+def test_keys_of_another_implementation(tmp_path):
+    state = {"key": jax.random.key(3, impl="rbg")}
+    save(tmp_path, fn.Report(1, 1, {}, state))
+    same_leaves(restore(tmp_path, state)[0].state, state)
+    with pytest.raises(CheckpointError, match=r"do not fit .*: key has shape \(4,\), expected \(2,\)"):
+        restore(tmp_path, {"key": jax.random.key(3)})
 
 
-def test_a_single_array_is_a_tree_too(path):
-    save_weights(path, jnp.arange(3))
-    np.testing.assert_array_equal(load_weights(path)[0][""], [0, 1, 2])
-    same_leaves(load_weights(path, (jnp.zeros(3, jnp.int32), ()))[0], jnp.arange(3))
+def test_leaves_are_restored_where_they_belong(tmp_path):
+    save(tmp_path, report(1, 2.0))
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    there = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    for like in (jax.device_put(LIKE, there), {"a": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=there)}):
+        assert restore(tmp_path, like)[0].state["a"].sharding == there
+    assert not restore(tmp_path, LIKE)[0].state["a"].committed
 
 
-def test_other_tools_read_the_file(path):
-    save_weights(path, PARAMS[:1])
-    with safetensors.safe_open(path, framework="np") as file:
-        assert sorted(file.keys()) == ["params/0/bias", "params/0/kernel"]
-        assert list(file.metadata()) == ["funcnet"]
-        np.testing.assert_array_equal(file.get_tensor("params/0/kernel"), PARAMS[0]["kernel"])
-
-
-def test_numpy_arrays_in_any_memory_order(path):
-    transposed = np.arange(6.0, dtype=np.float32).reshape(2, 3).T
-    save_weights(path, {"kernel": transposed})
-    np.testing.assert_array_equal(load_weights(path)[0]["kernel"], transposed)
-
-
-def test_float64(path, x64):
-    params = {"kernel": jnp.array([1 / 3, np.pi], jnp.float64)}
-    save_weights(path, params)
-    same_leaves(load_weights(path, (params, ()))[0], params)
-
-
-def test_a_model_predicts_the_same_after_the_round_trip(path):
-    model = fn.layers.serial(fn.layers.dense(4), fn.layers.relu(), fn.layers.dense(2))
-    x = jnp.linspace(-1, 1, 15).reshape(5, 3)
-    params, state = model.init(jax.random.key(0), x)
-    save_weights(path, params, state)
-    params_again, state_again, _ = load_weights(path, jax.eval_shape(model.init, jax.random.key(1), x))
-    np.testing.assert_array_equal(model.apply(params_again, state_again, x)[0], model.apply(params, state, x)[0])
-
-
-LIKE = ({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}, {"mean": jnp.zeros(3)})
-
-
-@pytest.mark.parametrize(
-    "params, state, problem",
-    [
-        ({"kernel": jnp.zeros((2, 3))}, LIKE[1], "params/bias is missing"),
-        ({**LIKE[0], "scale": jnp.zeros(3)}, LIKE[1], "params/scale is unexpected"),
-        ({**LIKE[0], "kernel": jnp.zeros((3, 2))}, LIKE[1], r"params/kernel has shape \(3, 2\), expected \(2, 3\)"),
-        (LIKE[0], (), "state/mean is missing"),
-        ({**LIKE[0], "bias": jnp.zeros(3, jnp.int32)}, LIKE[1], "params/bias has dtype int32, expected float32"),
-        ({"kernel": LIKE[0]["kernel"], "Bias": jnp.zeros(3)}, LIKE[1], "bias is missing; params/Bias is unexpected"),
-    ],
-)
-def test_weights_of_another_model(path, params, state, problem):
-    save_weights(path, params, state)
-    with pytest.raises(
-        CheckpointError, match=rf"load_weights\('.*model.safetensors'\).*do not fit the model: .*{problem}"
-    ):
-        load_weights(path, LIKE)
-
-
-def test_float64_weights_are_not_narrowed_in_silence(path):
-    params = {"kernel": np.array([1 / 3])}
-    save_weights(path, params)
-    with pytest.raises(CheckpointError, match=r"params/kernel has dtype float64, which needs jax.enable_x64\(True\)"):
-        load_weights(path, (params, ()))
+def test_the_recorded_form(tmp_path):
+    path = save(tmp_path, report(120, 1.0, loss=0.5))
+    assert path == tmp_path / "00000120"
+    record = json.loads((path / "manifest.json").read_text())
+    assert list(record) == [
+        "sha256", "format", "step", "epoch", "metrics", "cursor", "metadata", "environment", "files", "leaves",
+    ]  # fmt: skip
+    data = (path / "state.safetensors").read_bytes()
+    file, leaf = record["files"]["state.safetensors"], record["leaves"]["a"]
+    head = 8 + int.from_bytes(data[:8], "little")
+    assert file == {"bytes": len(data), "header_bytes": head, "header_sha256": manifests.sha256(data[:head])}
+    assert leaf == {
+        "shape": [3], "dtype": "float32", "start": head, "bytes": 12,
+        "sha256": manifests.sha256(np.ones(3, "<f4").tobytes()), "key": None,
+    }  # fmt: skip
+    # Another tool reads the tensors.
+    np.testing.assert_array_equal(safetensors.numpy.load(data)["a"], [1, 1, 1])
 
 
 # Damage
 
 
-def flip_bit(rng, data):
+def damaged(rng, data, kind):
     at = rng.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+    if kind == "flip":
+        return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+    return data[:at]
 
 
-def truncate(rng, data):
-    return data[: rng.randrange(len(data))]
+@pytest.mark.parametrize("kind", ["flip", "cut"])
+@pytest.mark.parametrize("file", ["state.safetensors", "manifest.json"])
+def test_every_damage_is_seen_and_its_place_named(tmp_path, file, kind):
+    path = save(tmp_path, REPORT)
+    record = json.loads((path / "manifest.json").read_text())
+    data, rng = (path / file).read_bytes(), random.Random(file + kind)
+    for _ in range(300):
+        changed = damaged(rng, data, kind)
+        (path / file).write_bytes(changed)
+        problem = folders.problem_of(path)
+        assert problem is not None
+        assert problem.startswith(file)
+        if file == "state.safetensors" and kind == "flip":
+            place = next(at for at, (a, b) in enumerate(zip(data, changed, strict=True)) if a != b)
+            names = [n for n, at in record["leaves"].items() if at["start"] <= place < at["start"] + at["bytes"]]
+            assert (f"tensor {names[0]} does not" if names else "its header does not") in problem
+        if file == "state.safetensors" and kind == "cut":
+            assert f"has {len(changed)} bytes, expected {len(data)}; tensor " in problem
 
 
-def delete(rng, data):
-    at = rng.randrange(len(data))
-    return data[:at] + data[at + rng.randint(1, 40) :]
-
-
-def insert(rng, data):
-    at = rng.randrange(len(data) + 1)
-    return data[:at] + rng.randbytes(rng.randint(1, 40)) + data[at:]
-
-
-def overwrite(rng, data):
-    at, n = rng.randrange(len(data)), rng.randint(1, 40)
-    return (data[:at] + rng.randbytes(n) + data[at + n :])[: len(data)]
-
-
-def swap_halves(rng, data):
-    at = rng.randrange(1, len(data))
-    return data[at:] + data[:at]
-
-
-@pytest.mark.parametrize("mutate", [flip_bit, truncate, delete, insert, overwrite, swap_halves])
-def test_no_damaged_file_gets_through(path, mutate):
-    save_weights(path, PARAMS, STATE, METADATA)
-    data = path.read_bytes()
-    rng = random.Random(mutate.__name__)
-    for _ in range(100):
-        mutated = mutate(rng, data)
-        assert mutated != data
-        path.write_bytes(mutated)
-        with pytest.raises(CheckpointError, match=r"load_weights\('.*model.safetensors'\): .*(damaged|version)"):
-            load_weights(path)
-
-
-def test_every_bit_of_a_small_file_counts(path):
-    save_weights(path, {"a": jnp.ones(1)})
-    data = path.read_bytes()
+def test_every_bit_of_a_manifest_counts(tmp_path):
+    path = save(tmp_path, report(1))
+    data = (path / "manifest.json").read_bytes()
     for bit in range(8 * len(data)):
-        path.write_bytes(data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :])
-        with pytest.raises(CheckpointError, match=r"load_weights\('.*model.safetensors'\): .*(damaged|version)"):
-            load_weights(path)
+        changed = data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+        with pytest.raises(CheckpointError, match=r"^manifest.json is damaged"):
+            manifests.parse("manifest.json", changed)
 
 
-def record(**changes):
-    """A well-formed file of one tensor, with changes to what save_weights records about it."""
-    tensors = {"params/a": np.ones(2, np.float32)}
-    good = {"version": 1, "sha256": checkpoints._digest(tensors, "null"), "metadata": None}
-    return safetensors.numpy.save(tensors, {"funcnet": json.dumps(good | changes)})
-
-
-def test_the_recorded_form(path):
-    path.write_bytes(record())
-    np.testing.assert_array_equal(load_weights(path)[0]["a"], [1, 1])
-    head = '["null", ["params/a", "float32", [2]]]'
-    digest = hashlib.sha256(head.encode() + np.ones(2, "<f4").tobytes()).hexdigest()
-    assert digest == checkpoints._digest({"params/a": np.ones(2, np.float32)}, "null")
+def resealed(path, change):
+    """A manifest whose hash is right and whose content is not."""
+    content = json.loads((path / "manifest.json").read_text())
+    del content["sha256"]
+    change(content)
+    (path / "manifest.json").write_bytes(manifests._seal(content))
 
 
 @pytest.mark.parametrize(
-    "data, problem",
+    "change, problem",
     [
-        (b"", "another origin"),
-        (b"{}", "another origin"),
-        (b"not safetensors at all", "another origin"),
-        (bytes(200), "another origin"),
-        (b"\xff" * 8, "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"format": "pt"}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "["}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[" * 100_000}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[1, 2]"}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2, np.complex64)}), "another origin"),
-        (record(sha256="0" * 64), "does not have the SHA-256"),
-        (record(sha256=None), "does not have the SHA-256"),
-        (record(metadata={"epoch": 1}), "does not have the SHA-256"),
-        (record(version=2), "expected format version 1, got 2; update funcnet"),
+        (lambda c: c.update(format=2), "has format version 2, expected 1; update funcnet"),
+        (lambda c: c.pop("step"), "lacks something"),
+        (lambda c: c.update(step=-1), "no non-negative integer"),
+        (lambda c: c.update(metrics=[1]), "metrics are no names"),
+        (lambda c: c.update(leaves=[]), "lacks something"),
+        (lambda c: c.update(more=1), "lacks something"),
+        (lambda c: c.update(files={}), r"lists the files \[\], expected state.safetensors"),
+        (lambda c: c["files"].update(other={"bytes": 0, "header_bytes": 0, "header_sha256": ""}), "lists the files"),
+        (lambda c: c["leaves"].clear(), "do not fill state.safetensors"),
+        (lambda c: c["leaves"]["a"].update(shape=[4]), "the place of tensor a .* does not fit"),
+        (lambda c: c["leaves"]["a"].update(shape=3), "lacks something"),
+        (lambda c: c["leaves"]["a"].update(dtype="object"), "the place of tensor a .* does not fit"),
+        (lambda c: c["leaves"]["a"].update(start=0), "the place of tensor a .* does not fit"),
+        (lambda c: c["leaves"].update(b=c["leaves"]["a"]), "the place of tensor b .* does not fit"),
+        (lambda c: c["leaves"]["a"].update(sha256=None), "tensor a does not have the SHA-256"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_was_made_up(tmp_path, change, problem):
+    path = save(tmp_path, report(1))
+    resealed(path, change)
+    with pytest.raises(CheckpointError, match=rf"not damaged, got 00000001: .*{problem}"):
+        restore(tmp_path, LIKE)
+
+
+def test_a_key_that_is_none(tmp_path):
+    path = save(tmp_path, report(1))
+    resealed(path, lambda c: c["leaves"]["a"].update(key="no such"))
+    with pytest.raises(CheckpointError, match="a is no PRNG key of implementation 'no such'"):
+        restore(tmp_path, LIKE)
+
+
+def test_the_newest_good_one_is_restored(tmp_path):
+    paths = [save(tmp_path, report(step, float(step))) for step in (1, 2, 3, 4)]
+    (paths[3] / "manifest.json").unlink()
+    (paths[2] / "state.safetensors").write_bytes(b"")
+    with pytest.warns(CheckpointWarning, match="going back to an older one") as warned:
+        got, _ = restore(tmp_path, LIKE)
+    assert (got.step, got.state["a"][0]) == (2, 2)
+    assert [str(warning.message).split(": ")[1] for warning in warned] == ["00000004", "00000003"]
+    assert "state.safetensors has 0 bytes" in str(warned[1].message)
+    assert steps(tmp_path) == [1, 2, 3, 4]  # nothing damaged is deleted
+    assert [verdict.problem is None for verdict in verify(tmp_path)] == [True, True, False, False]
+    assert [verdict.manifest is None for verdict in verify(tmp_path)] == [False, False, False, True]
+
+
+def test_none_is_good(tmp_path):
+    for step in (1, 2):
+        (save(tmp_path, report(step)) / "state.safetensors").unlink()
+    with (
+        pytest.warns(CheckpointWarning, match="00000002"),
+        pytest.raises(CheckpointError, match=r"not damaged, got 00000002: .*No such file.*; 00000001: .*No such file"),
+    ):
+        restore(tmp_path, LIKE)
+    with pytest.raises(CheckpointError, match=r"not damaged, got 00000001: "):
+        restore(tmp_path, LIKE, step=1)
+
+
+def test_no_checkpoint_there(tmp_path):
+    with pytest.raises(CheckpointError, match="expected a checkpoint in the folder, got none"):
+        restore(tmp_path / "missing", LIKE)
+    save(tmp_path, report(3))
+    with pytest.raises(CheckpointError, match="expected a checkpoint of step 2 in the folder, got those of steps 3"):
+        restore(tmp_path, LIKE, step=2)
+
+
+@pytest.mark.parametrize(
+    "like, problem",
+    [
+        ({}, "a is unexpected"),
+        ({"a": jnp.zeros(3), "b": jnp.zeros(1)}, "b is missing"),
+        ({"a": jnp.zeros(4)}, r"a has shape \(3,\), expected \(4,\)"),
+        ({"a": jnp.zeros(3, jnp.int32)}, "a has dtype float32, expected int32"),
     ],
 )
-def test_files_of_another_origin(path, data, problem):
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"load_weights\('.*model.safetensors'\): .*{problem}"):
-        load_weights(path)
-
-
-def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(CheckpointError, match=r"load_weights\('.*missing'\): the file cannot be read.*No such file"):
-        load_weights(tmp_path / "missing")
-    with pytest.raises(CheckpointError, match="the file cannot be read.*Is a directory"):
-        load_weights(tmp_path)
+def test_a_state_of_another_model(tmp_path, like, problem):
+    save(tmp_path, report(5))
+    with pytest.raises(CheckpointError, match=rf"the leaves of step 5 do not fit the expected state: {problem}"):
+        restore(tmp_path, like)
 
 
 # Writing
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(path, monkeypatch):
-    save_weights(path, {"a": jnp.ones(1)})
+@pytest.mark.parametrize("call", ["save_file", "sync_file", "write_new", "rename", "sync_folder"])
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch, call):
+    save(tmp_path, report(1))
+    error = safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
+    def full(*args):
+        raise error if call == "save_file" else OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"save_weights\('.*'\): the file cannot be written: .*No space left"):
-        save_weights(path, {"a": jnp.zeros(1)})
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    np.testing.assert_array_equal(load_weights(path)[0]["a"], [1])
+    place = {"save_file": safetensors.numpy, "rename": os}.get(call, folders)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, call, full)
+        with pytest.raises(CheckpointError, match=r"checkpoints.save\('.*'\): .* step 2 cannot be written: .*No space"):
+            save(tmp_path, report(2))
+    assert os.listdir(tmp_path) == ["00000001"]
+    assert verify(tmp_path)[0].problem is None
 
 
-def test_the_file_is_replaced_only_once_its_bytes_are_on_disk(path, monkeypatch):
+def test_names_appear_after_their_bytes(tmp_path, monkeypatch):
     events = []
-    for name in ("fsync", "replace"):
-        function = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *args, name=name, function=function: (events.append(name), function(*args))
-        )
-    save_weights(path, {"a": jnp.ones(1)})
-    assert events == ["fsync", "replace", "fsync"]  # file, rename, folder
+    for place, name in ((folders, "sync_file"), (folders, "write_new"), (folders, "sync_folder"), (os, "rename")):
+        function = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *a, n=name, f=function: (events.append(n), f(*a))[1])
+    save(tmp_path, report(1))
+    assert events == ["sync_file", "write_new", "sync_folder", "rename", "sync_folder"]
 
 
-def test_a_missing_folder(tmp_path):
-    with pytest.raises(CheckpointError, match="the file cannot be written.*No such file or directory"):
-        save_weights(tmp_path / "nowhere" / "model", {"a": jnp.ones(1)})
+def test_a_step_is_written_once(tmp_path):
+    path = save(tmp_path, report(1))
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 1 there, got 00000001; go on from it"):
+        save(tmp_path, report(1))
+    (path / "state.safetensors").write_bytes(b"")
+    save(tmp_path, report(1))  # the damaged one is set aside
+    assert verify(tmp_path)[0].problem is None
+    assert len(list(tmp_path.glob("00000001.damaged-*"))) == 1
 
 
 @pytest.mark.parametrize(
-    "params, error, message",
+    "what, error, message",
     [
-        ({"a": jax.random.key(0)}, DtypeError, r"expected params/a to be an array.*key<fry>.*jax.random.key_data"),
-        ({"a": 1.0}, DtypeError, "expected params/a to be an array of plain numbers, got 1.0;"),
-        ({"a": np.ones(1, np.complex64)}, DtypeError, "params/a .* got an array of dtype complex64"),
-        ({"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}, StructureError, "several for params/a/b; rename"),
+        (fn.Report(1, 1, {}, {"a": 1.0}), DtypeError, "expected a to be an array of plain numbers, got 1.0"),
+        (fn.Report(1, -1, {}, LIKE), ConfigError, "expected report.step to be"),
+        (fn.Report(1, 1, {}, LIKE, {1, 2}), ConfigError, "expected cursor that JSON can hold"),
+        ({"a": 1}, StructureError, "expected a Report, as fit yields them, got a dict"),
     ],
 )
-def test_leaves_that_cannot_be_saved(path, params, error, message):
-    with pytest.raises(error, match=rf"save_weights\('.*model.safetensors'\): .*{message}"):
-        save_weights(path, params)
+def test_reports_that_cannot_be_saved(tmp_path, what, error, message):
+    with pytest.raises(error, match=rf"checkpoints.save\('.*'\): {message}"):
+        save(tmp_path, what)
+    assert steps(tmp_path) == []
 
 
-def test_metadata_that_is_no_json(path):
-    with pytest.raises(ConfigError, match="expected metadata that JSON can hold.*Object of type set"):
-        save_weights(path, (), metadata={"classes": {1, 2}})
-
-
-def test_like_must_be_a_pair(path):
-    with pytest.raises(StructureError, match=r"expected like to be the pair \(params, state\), got a dict"):
-        load_weights(path, PARAMS[0])
-
-
-def test_without_the_extra(path, monkeypatch):
-    save_weights(path, ())
+def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    for call in (lambda: save_weights(path, ()), lambda: load_weights(path)):
+    for call in (lambda: save(tmp_path, report(1)), lambda: saving(iter([]), tmp_path)):
         with pytest.raises(MissingExtraError, match=r"safetensors.*pip install 'funcnet\[checkpoint\]'"):
             call()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="the folder cannot be written: .*Not a directory"):
+        saving(iter([]), tmp_path / "file" / "folder")
+    with pytest.raises(CheckpointError, match="it cannot be read: .*Not a directory"):
+        steps(tmp_path / "file")
+
+
+KILLED = """
+import sys, jax.numpy as jnp, funcnet as fn
+folder, first = sys.argv[1], int(sys.argv[2])
+state = {"a": jnp.arange(200_000.0)}
+print("ready", flush=True)
+for step in range(first, 10**8):
+    fn.checkpoints.save(folder, fn.Report(1, step, {}, state))
+"""
+
+
+def test_a_kill_leaves_whole_checkpoints_only(tmp_path):
+    """More of them, at more instants, in benchmarks/soak_checkpoints.py."""
+    rng, first = random.Random(0), 0
+    for _ in range(2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path), str(first)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.05 + 0.1 * rng.random())
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert all(verdict.problem is None for verdict in verify(tmp_path))
+        assert len(steps(tmp_path)) > first
+        first = len(steps(tmp_path))
+        assert steps(tmp_path) == list(range(first))
+    saving(iter([]), tmp_path)  # the next start takes away what was half written
+    assert sorted(os.listdir(tmp_path)) == [f"{step:08d}" for step in range(first)]
+
+
+# saving
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    losses = [3.0, 1.0, 2.0, np.nan, 2.5, 0.5, 4.0, 5.0]
+    reports = iter(report(step, loss=1.0, validation_loss=loss) for step, loss in enumerate(losses))
+    seen = [
+        (got.step, steps(tmp_path)) for got in saving(reports, tmp_path, keep=2, monitor="validation_loss")
+    ]  # fmt: skip
+    assert [step for step, _ in seen] == list(range(8))
+    assert steps(tmp_path) == [5, 6, 7]
+    assert all(len(there) <= 4 for _, there in seen)
+
+
+def test_the_best_is_the_largest(tmp_path):
+    reports = iter(report(step, accuracy=value) for step, value in enumerate([0.1, 0.9, 0.2, 0.3]))
+    assert len(list(saving(reports, tmp_path, keep=1, monitor="accuracy", mode="max"))) == 4
+    assert steps(tmp_path) == [1, 3]
+
+
+def test_damaged_checkpoints_are_never_pruned(tmp_path):
+    for got in saving(iter([report(step) for step in range(5)]), tmp_path, keep=1):
+        if got.step == 1:
+            while steps(tmp_path) != [1]:
+                time.sleep(0.01)
+            (tmp_path / "00000001" / "state.safetensors").write_bytes(b"")
+    assert steps(tmp_path) == [1, 4]
+
+
+def test_each_third_and_the_last_are_saved(tmp_path):
+    list(saving(iter([report(step) for step in range(1, 9)]), tmp_path, every=3, keep=9))
+    assert steps(tmp_path) == [3, 6, 8]
+
+
+def test_whoever_stops_reading_has_the_last_report_on_disk(tmp_path):
+    reports = saving((report(step) for step in range(9)), tmp_path, every=5)
+    for got in reports:
+        if got.step == 3:
+            reports.close()
+    assert steps(tmp_path) == [3]
+
+
+def test_a_run_that_diverges_leaves_its_last_finite_report(tmp_path):
+    def diverging():
+        yield report(1, loss=1.0)
+        yield report(2, loss=0.5)
+        yield report(3, loss=np.nan)
+        raise fn.errors.DivergenceError("the loss is nan")
+
+    with pytest.raises(fn.errors.DivergenceError, match="the loss is nan"):
+        list(saving(diverging(), tmp_path, every=2))
+    assert steps(tmp_path) == [2]
+
+
+def test_a_failed_save_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    seen = []
+    with pytest.raises(CheckpointError, match=r"checkpoints.saving\('.*'\): .*No space left"):
+        seen += [got.step for got in saving(iter([report(step) for step in range(9)]), tmp_path)]
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_saved_state_is_that_of_the_report(tmp_path):
+    """A step that runs while the checkpoint is written, and takes over its buffers, changes nothing in it."""
+    donate = jax.jit(lambda state: {"a": state["a"] + 1}, donate_argnums=0)
+
+    def reports():
+        state = {"a": jnp.zeros(1_000_000)}
+        for step in range(1, 6):
+            state = donate(state)
+            yield fn.Report(step, step, {}, state)
+
+    list(saving(reports(), tmp_path, keep=5))
+    for step in range(1, 6):
+        got, _ = restore(tmp_path, {"a": jnp.zeros(1_000_000)}, step=step)
+        assert float(got.state["a"].min()) == float(got.state["a"].max()) == step
+
+
+def test_a_folder_with_later_steps_is_another_runs(tmp_path):
+    save(tmp_path, report(10))
+    with pytest.raises(
+        CheckpointError, match="expected no checkpoint of step 5 or later .*, got step 10; go on from it"
+    ):
+        list(saving(iter([report(5)]), tmp_path))
+    (Path(tmp_path) / "00000010" / "state.safetensors").unlink()
+    list(saving(iter([report(5)]), tmp_path))  # a run that fell back behind a damaged one
+    assert steps(tmp_path) == [5, 10]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"every": 0}, "expected every to be a"),
+        ({"keep": 0}, "expected keep to be a"),
+        ({"mode": "best"}, 'expected mode to be "min" or "max"'),
+        ({"monitor": "losss"}, r"expected monitor to be one of \['loss'\], got 'losss'"),
+        ({"monitor": "confusion"}, r"expected monitor to be one of \['loss'\], got 'confusion'"),
+    ],
+)
+def test_impossible_arguments(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=rf"checkpoints.saving\('.*'\): {message}"):
+        list(saving(iter([report(1, loss=1.0, confusion=jnp.eye(2))]), tmp_path, **arguments))

@@ -15,7 +15,7 @@ import pytest
 from image_files import idx_bytes
 
 from funcnet import checkpoints, data
-from funcnet.cli import jobs, main, options
+from funcnet.cli import main, networks, options
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -117,6 +117,24 @@ def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
     assert name in err
 
 
+def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):
+    rows, _ = data.digits()
+    np.save(tmp_path / "rows.npy", rows[:20])
+    file = tmp_path / "digits.stablehlo"
+    code, printed, _ = output_of(capsys, "export", run[0], "--output", file, "--platforms", "cpu", "tpu")
+    assert (code, printed) == (0, f"{file.stat().st_size:,} bytes for cpu, tpu -> {file}\n")
+    by_run = output_of(capsys, "predict", run[0], tmp_path / "rows.npy")
+    assert output_of(capsys, "predict", file, tmp_path / "rows.npy") == by_run
+    np.save(tmp_path / "rows.npy", rows[:20, :5])
+    code, _, error = output_of(capsys, "predict", file, tmp_path / "rows.npy")
+    assert (code, "expected x of shape (batch, 64), got (20, 5)" in error) == (2, True)
+    code, _, error = output_of(capsys, "export", run[0], "--output", tmp_path / "no" / "folder")
+    assert (code, error) == (
+        2,
+        f"funcnet: {tmp_path}/no/folder: the file cannot be written: No such file or directory.\n",
+    )
+
+
 def test_both_engines_write_the_same_losses(tmp_path, capsys):
     losses = []
     for engine in ("autodiff", "backprop"):
@@ -175,7 +193,7 @@ def test_summary_counts(capsys):
 
 @pytest.mark.parametrize("shape, image", [((6, 5, 2), (6, 5, 2)), ((6, 5), (6, 5, 1)), ((36,), (6, 6, 1))])
 def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
-    model = jobs.build_model(options.Train(features=(3,)), shape, 4)
+    model = networks.build_model(options.Train(features=(3,)), shape, 4)
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     assert (model.sublayers[0].name == f"reshape({image})") == (shape != image)
@@ -184,7 +202,7 @@ def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
 
 
 def test_images_are_rows_to_an_mlp():
-    model = jobs.build_model(options.Train(model="linear"), (2, 3, 1), 4)
+    model = networks.build_model(options.Train(model="linear"), (2, 3, 1), 4)
     assert model.name == "serial(reshape((6,)), dense(4))"
 
 
@@ -280,7 +298,7 @@ def test_strings_survive_the_file(tmp_path):
         (["train", "--dropout", "1.5"], 2, "expected dropout to be a finite number in [0, 1), got 1.5"),
         (["train", "--hidden", "0"], 2, "positive integer"),
         (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,
-         "the loss is"),
+         "gradients in a row were not finite"),
         (["train", "--data", "mnist", "--folder", "nowhere"], 4, "nowhere"),
         (["evaluate", "nowhere"], 5, "nowhere: expected a folder that funcnet train wrote"),
     ],

@@ -63,6 +63,8 @@ HOUSE = {
     "checking": BASE | {"layers", "gradients"},
     "training": BASE | {"schedules", "metrics", "data", "optimizers", "gradients"},
     "checkpoints": BASE,
+    "deployment": BASE,
+    "parallel": BASE,
     "plotting": BASE,
     "summaries": BASE,
     "cli": None,  # anything

@@ -11,7 +11,19 @@ from numerics import quick_jit
 
 from funcnet import optimizers
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
-from funcnet.optimizers import adagrad, adam, adamw, clipped, decayed, frozen, rmsprop, sgd
+from funcnet.optimizers import (
+    accumulated,
+    adagrad,
+    adam,
+    adamw,
+    averaged,
+    clipped,
+    decayed,
+    frozen,
+    guarded,
+    rmsprop,
+    sgd,
+)
 from funcnet.schedules import exponential_decay
 
 pytestmark = pytest.mark.usefixtures("compiled_as_usual")
@@ -58,6 +70,12 @@ def numpy_adam(gradient, p, rate, b1=0.9, b2=0.999, epsilon=1e-8, decay=0.0):
         m_hat, v_hat = m / (1 - b1 ** (t + 1)), v / (1 - b2 ** (t + 1))
         p = p - rate(t) * (m_hat / (np.sqrt(v_hat) + epsilon) + decay * p)
     return p
+
+
+def numpy_accumulated(reference, gradient, p, rate, k, *options):
+    """The reference with the mean of k gradients, for as many updates as there are; then its rate is 0."""
+    mean = lambda t, p: sum(gradient((k * t + i) % STEPS, p) for i in range(k)) / k  # noqa: E731
+    return reference(mean, p, lambda t: rate(t) if t < STEPS // k else 0.0, *options)
 
 
 # The problem: two leaves, whose flat order is bias, kernel; a quadratic, a sine and noise.
@@ -166,20 +184,39 @@ CASES = {
         frozen(clipped(decayed(adagrad(0.1), 0.1), norm=2.0), is_bias),
         lambda g, p: numpy_adagrad(lambda t, p: ~BIAS * norm_clipped(g(t, p), ~BIAS) + 0.1 * ~BIAS * p, p, at(0.1)),
     ),
+    "accumulated": (accumulated(adam(0.05), 2), lambda g, p: numpy_accumulated(numpy_adam, g, p, at(0.05), 2)),
+    "accumulated schedule": (
+        accumulated(sgd(decaying, momentum=0.5), 3),
+        lambda g, p: numpy_accumulated(numpy_sgd, g, p, lambda t: 0.1 * 0.5 ** (t / 20), 3, 0.5),
+    ),
+    "guarded": (guarded(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),
+    "averaged": (averaged(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),
+    "guarded(accumulated(clipped(averaged)))": (
+        guarded(accumulated(clipped(averaged(sgd(0.1)), norm=2.0), 2)),
+        lambda g, p: numpy_sgd(  # as numpy_accumulated, with the mean clipped
+            lambda t, p: norm_clipped((g(2 * t % STEPS, p) + g((2 * t + 1) % STEPS, p)) / 2),
+            p,
+            lambda t: 0.1 if t < STEPS // 2 else 0.0,
+        ),
+    ),
 }
 
 by_case = pytest.mark.parametrize("optimizer", [optimizer for optimizer, _ in CASES.values()], ids=CASES.keys())
 
 
 def test_every_optimizer_has_a_case():
-    constructors = {name for name in optimizers.__all__ if not name.endswith("State")}
+    constructors = {name for name in optimizers.__all__ if not name.endswith("State")} - {"guards"}
     assert {name.replace("(", " ").split()[0] for name in CASES} == constructors
 
 
 def test_every_state_begins_with_step_and_params():
+    """And those of wrappers with the state of what they wrap, from which they take the params."""
     for name in optimizers.__all__:
-        if name.endswith("State") and name != "FrozenState":
-            assert getattr(optimizers, name)._fields[:2] == ("step", "params")
+        if name.endswith("State"):
+            state = getattr(optimizers, name)
+            assert state._fields[0] == "inner" or state._fields[:2] == ("step", "params")
+            assert hasattr(state, "step")
+            assert hasattr(state, "params")
 
 
 @pytest.mark.parametrize("name", CASES)

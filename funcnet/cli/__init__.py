@@ -1,34 +1,68 @@
-"""The command `funcnet`: train, evaluate, predict, summary, check."""
+"""The command `funcnet`: train, evaluate, predict, export, summary, check, checkpoints, launch."""
 
+import dataclasses
+import os
 import sys
+import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from funcnet import errors
 
-__all__ = ["main"]
+__all__ = ["PEER_LOST", "main"]
 
 DESCRIPTION = "Train neural networks on JAX, with gradients by autodiff or derived by hand."
 
 # What a shell sees; 1 is a check that failed, as Python's own failures are, and 2 is a wrong command line, by custom.
 EXIT_CODES = {errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4, errors.CheckpointError: 5}
+PEER_LOST = 75  # another process of the run failed: try again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights.
+    0 done, or stopped with a checkpoint; 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights or
+    checkpoints, 75 another process of the run was lost.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
     except errors.FuncnetError as error:
         print(f"funcnet: {error}", file=sys.stderr)
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 2)
+        return _leave(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 2))
     except KeyboardInterrupt:
         print("funcnet: stopped.", file=sys.stderr)
-        return 130
+        return _leave(130)
+    except Exception as error:
+        if not _is_one_of_several():
+            raise
+        if _is_of_another(error):
+            print(f"funcnet: another process of the run was lost: {str(error).splitlines()[0]}", file=sys.stderr)
+            return _leave(PEER_LOST)
+        traceback.print_exc()
+        return _leave(1)
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _is_of_another(error: Exception) -> bool:
+    """Whether an error is only the echo of one in another process."""
+    import jax
+
+    marks = ("Gloo", "NCCL", "heartbeat", "oordination service", "onnection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(mark in str(error) for mark in marks)
+
+
+def _leave(code: int) -> int:
+    """The exit code; as one of several processes end here, because the others would be waited for in vain."""
+    if _is_one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(arguments):
@@ -41,20 +75,60 @@ def _run(arguments):
             f"the command line needs the package {error.name}; pip install 'funcnet[cli]'."
         ) from error
 
+    if arguments[:1] == ["launch"] and "--" in arguments:
+        place = arguments.index("--")
+        command = tyro.cli(options.Launch, args=arguments[1:place], prog="funcnet launch")
+        from funcnet.cli import launch
+
+        return launch.launch(command, arguments[place + 1 :], _train_options(arguments[place + 1 :]))
     command = tyro.cli(options.Command, args=arguments or ["--help"], prog="funcnet", description=DESCRIPTION)
-    if isinstance(command, options.Train) and command.config is not None:
-        command = _with_config(command, arguments)
+    if isinstance(command, options.Launch):
+        raise errors.ConfigError("funcnet launch: expected -- and a command, such as funcnet launch -n 2 -- train.")
+    if isinstance(command, options.Train):
+        command = _train_options(arguments)
     from funcnet.cli import jobs  # only now: it imports jax
 
     return jobs.run(command)
 
 
-def _with_config(command, arguments):
+def _train_options(arguments):
+    """The options of a `train`, with those of its file or of the run that it takes up."""
+    import tyro
+
+    from funcnet.cli import options
+
+    if arguments[:1] != ["train"]:
+        raise errors.ConfigError(f"funcnet launch: expected train behind --, got {' '.join(arguments) or 'nothing'}.")
+    command = tyro.cli(options.Train, args=arguments[1:], prog="funcnet train")
+    if command.resume is not None:
+        return _resumed(command, arguments[1:])
+    return command if command.config is None else _with_defaults(command.config, arguments[1:])
+
+
+def _with_defaults(file, arguments):
     """The options again, with the file's values as defaults, so that the command line wins."""
     import tyro
 
     from funcnet.cli import options
 
-    default = replace(options.Train(), **options.read_config(Path(command.config)))
-    place = arguments.index("train")
-    return tyro.cli(options.Train, args=arguments[place + 1 :], prog="funcnet train", default=default)
+    default = dataclasses.replace(options.Train(), **options.read_config(Path(file)))
+    return tyro.cli(options.Train, args=arguments, prog="funcnet train", default=default)
+
+
+def _resumed(command, arguments):
+    """The options of the run that is taken up: its own, but for what may differ."""
+    from funcnet.cli import options
+
+    file = command.resume / "config.toml"
+    if not file.exists():
+        raise errors.CheckpointError(f"{command.resume}: expected a folder that funcnet train wrote, with {file.name}.")
+    own, given = dataclasses.replace(options.Train(), **options.read_config(file)), _with_defaults(file, arguments)
+    for field in dataclasses.fields(own):
+        before, now = getattr(own, field.name), getattr(given, field.name)
+        if before != now and field.name not in (*options.NOT_KEPT, *options.MAY_CHANGE):
+            option = "--" + field.name.replace("_", "-")
+            raise errors.ConfigError(
+                f"funcnet train --resume: expected {option} to be that of the run, {before}, got {now}; start "
+                "a new run."
+            )
+    return given

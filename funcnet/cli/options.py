@@ -15,11 +15,25 @@ import tyro
 
 from funcnet.errors import ConfigError
 
-__all__ = ["Check", "Evaluate", "Predict", "Summary", "Train", "read_config", "write_config"]
+__all__ = [
+    "Check",
+    "Checkpoints",
+    "Evaluate",
+    "Export",
+    "Launch",
+    "Predict",
+    "Summary",
+    "Train",
+    "read_config",
+    "write_config",
+]
 
 Activation = Literal[
     "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
 ]
+# What belongs to one call and not to the run, and so is not kept; and what may be another when a run is taken up.
+NOT_KEPT = ("config", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id")
+MAY_CHANGE = ("epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume")
 Positional = tyro.conf.Positional
 
 
@@ -49,8 +63,9 @@ class _Network:
 
 @dataclass(frozen=True)
 class Train(_Network):
-    """Train a network and save its weights, metrics and plots.
+    """Train a network and save its weights, metrics and plots, and checkpoints on the way.
 
+    Ctrl-C or SIGTERM ends the run with a checkpoint; --resume goes on from it, or from the last one after a crash.
     Example: funcnet train --engine backprop --optimizer adam --epochs 20
     """
 
@@ -75,6 +90,24 @@ class Train(_Network):
     """Seed of the split, the parameters' start, the order of the rows and dropout."""
     patience: int | None = None
     """Stop early after this many epochs without improvement on a tenth of the training rows, and keep the best."""
+    keep_checkpoints: int = 2
+    """Checkpoints to keep, of which one is written each epoch; with --patience the best is kept besides."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its own options, from its last good checkpoint; --epochs may grow."""
+    watchdog: float | None = None
+    """Seconds without progress after which the process ends itself, with the stacks of its threads."""
+    devices: int | None = None
+    """CPU devices of each process, among which the rows of a batch are dealt out. All GPUs and TPUs take part."""
+    sharding: Literal["replicate", "fsdp"] = "replicate"
+    """Where the parameters lie on several devices: replicate, whole on each; fsdp, split over all."""
+    coordinator: str | None = None
+    """host:port of process 0, where a run has several processes; SLURM, Open MPI and Kubernetes need no telling."""
+    num_processes: int | None = None
+    """How many processes the run has."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    debug_nans: bool = False
+    """Stop at the operation that makes the first NaN, at the price of speed."""
     config: Path | None = None
     """A TOML file with values for these options; options on the command line win."""
     output: Path | None = None
@@ -93,6 +126,21 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a trained model as one file that runs wherever jax does, without funcnet.
+
+    Example: funcnet export runs/001 --output digits.stablehlo
+    """
+
+    run: Positional[Path]
+    """The folder that train wrote."""
+    output: Path | None = None
+    """The file; by default model.stablehlo in that folder."""
+    platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
+    """Where the file shall run."""
+
+
+@dataclass(frozen=True)
 class Predict:
     """Classes and probabilities for new rows.
 
@@ -100,7 +148,7 @@ class Predict:
     """
 
     run: Positional[Path]
-    """The folder that train wrote."""
+    """The folder that train wrote, or a file that export wrote."""
     rows: Positional[Path]
     """A .npy or .csv file of shape (rows, features), scaled as the training data was (digits: 0 to 1)."""
     output: Path | None = None
@@ -144,12 +192,42 @@ class Check:
     """Input of a Layer or loss that came alone, such as 8,4, the batch first."""
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """Read the checkpoints of a run to their last byte and list them. The exit status is 5 if one is damaged.
+
+    Example: funcnet checkpoints runs/001
+    """
+
+    folder: Positional[Path]
+    """The folder that train wrote, or one that checkpoints.saving wrote."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Train with several processes on this machine, started anew from the last checkpoint when one fails.
+
+    What stands behind -- is a funcnet train with its options.
+    Example: funcnet launch --processes 2 -- train --epochs 20
+    """
+
+    processes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
+    """How many processes."""
+    max_restarts: int = 3
+    """How often to start anew."""
+    shrink: bool = False
+    """Go on with the processes that remain, instead of as many as before."""
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Checkpoints, tyro.conf.subcommand("checkpoints")]
 )
 
 
@@ -204,7 +282,7 @@ def write_config(options: Train, path: Path) -> None:
     lines = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value is None or field.name in ("config", "output"):
+        if value is None or field.name in NOT_KEPT:
             continue
         lines.append(f"{field.name} = {_toml(value)}\n")
     path.write_text("".join(lines), encoding="utf-8")

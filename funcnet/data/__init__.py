@@ -9,10 +9,11 @@ from funcnet.data.checks import check_data
 from funcnet.data.cifar import cifar10, cifar100
 from funcnet.data.digits import digits
 from funcnet.data.idx import fashion_mnist, mnist, read_idx
+from funcnet.data.prefetch import prefetch
 from funcnet.data.splits import split
 
 __all__ = [
     "Batches", "batch_rows", "channel_statistics", "check_data", "cifar10", "cifar100", "cutout", "digits",
-    "epoch_order", "fashion_mnist", "mixup", "mnist", "random_crop", "random_flip", "random_shift", "read_idx",
-    "split", "standardize", "steps_per_epoch",
+    "epoch_order", "fashion_mnist", "mixup", "mnist", "prefetch", "random_crop", "random_flip", "random_shift",
+    "read_idx", "split", "standardize", "steps_per_epoch",
 ]  # fmt: skip

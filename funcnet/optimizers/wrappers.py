@@ -1,7 +1,8 @@
-"""Optimizers made of optimizers. Each wrapper takes an `Optimizer` and returns one, so they nest in any order.
+"""Optimizers made of optimizers: those that change the gradient, or keep it from some parameters.
 
-The outermost wrapper sees the gradient first: `clipped(decayed(sgd(0.1), 1e-4), norm=1.0)` clips the gradient of the
-loss and then adds the decay, `decayed(clipped(sgd(0.1), norm=1.0), 1e-4)` clips the sum.
+Each wrapper takes an `Optimizer` and returns one, so they nest in any order. The outermost sees
+the gradient first: `clipped(decayed(sgd(0.1), 1e-4), norm=1.0)` clips the gradient of the loss and then adds the decay,
+`decayed(clipped(sgd(0.1), norm=1.0), 1e-4)` clips the sum.
 """
 
 from collections.abc import Callable
@@ -114,7 +115,7 @@ class FrozenState(NamedTuple):
 
     @property
     def step(self) -> Array:
-        """(), int32, updates done."""
+        """(), int32, calls of `update` so far."""
         return self.inner.step
 
     @property

@@ -11,13 +11,15 @@ import numpy as np
 
 from funcnet.checks import check_choice, check_count, describe
 from funcnet.data import check_data
-from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, FuncnetError, ShapeError
+from funcnet.errors import ConfigError, DataError, DtypeError, FuncnetError, ShapeError
 from funcnet.metrics import Metric
+from funcnet.training.divergence import GuardAlarm, check_finite
 from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
-from funcnet.training.loop import ENGINES, Pace, compiled_chunk, copy
+from funcnet.training.interruption import Watchdog
+from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy
 from funcnet.training.step import as_key, create_state
-from funcnet.types import Array, Key, Layer, LossFn, Optimizer, Report, TrainState
+from funcnet.types import Array, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
 
@@ -33,6 +35,7 @@ def fit(
     batch_size: int | None = None,
     key: Any = 0,
     state: TrainState | None = None,
+    cursor: Any = None,
     validation: tuple[Any, Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     penalty: Any = None,
@@ -41,6 +44,9 @@ def fit(
     drop_last: bool = False,
     report_steps: int | None = None,
     copy_state: bool = True,
+    layout: Layout | None = None,
+    stop: Callable[[int], bool] | None = None,
+    watchdog: float | None = None,
 ) -> Iterator[Report]:
     """Train a model; a generator of one `Report` an epoch, or every `report_steps` steps.
 
@@ -60,6 +66,8 @@ def fit(
         key: a PRNG key or an integer seed: the parameters' start, the order of the data, augmentation, dropout. The
             order is a pure function of (key, epoch).
         state: a `TrainState` to go on from, exactly as if the run had never stopped.
+        cursor: `report.cursor`, where an iterable of batches goes on; it needs `get_state` and `set_state`, as
+            `data.Batches` and grain's iterators have them. Arrays need none: the step says where they go on.
         validation: (x, target) on which loss and metrics are computed for each report, as `validation_…`.
         metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report.
         penalty: `params -> scalar` added to the loss, `losses.l2_penalty` say.
@@ -73,10 +81,18 @@ def fit(
         report_steps: steps between reports; `None` for an epoch.
         copy_state: whether a yielded state stays valid for ever, at the price of one copy a report. With `False` it
             is valid until the next report is asked for.
+        layout: of `parallel.layout`: how the run lies on several devices. The numbers are those of one device, up to
+            rounding.
+        stop: `step -> bool`, asked after each chunk of steps; once it says yes, one last report ends the run, its
+            metrics those of the steps since the report before. `stop_on_signals` makes one.
+        watchdog: seconds without progress, compilation included, after which the process ends with the stacks of its
+            threads on stderr. Between a report and the next call it does not count.
 
     Raises:
         ConfigError, DataError, LabelError, ShapeError, DtypeError: before the first step.
-        DivergenceError: the loss of a report is not finite; raised when the next report is asked for.
+        OutOfMemoryError: before the first step, if the compiled program needs more memory than the device has.
+        DivergenceError: the loss of a report is not finite, raised when the next report is asked for; or
+            `optimizers.guarded` skipped too many steps in a row.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> x = jnp.linspace(-1, 1, 20)[:, None]
@@ -93,6 +109,7 @@ def fit(
         if count is not None:
             check_count("fit", what, count)
     named_metrics = tuple((metrics or {}).items())
+    layout = layout or ONE_DEVICE
     key = as_key("fit", key)
 
     def checked(pair: Any) -> tuple[Any, Any]:
@@ -101,22 +118,28 @@ def fit(
         return check_data(*pair, integers=_takes(model, pair[0]))
 
     if isinstance(data, tuple):
+        if cursor is not None:
+            raise ConfigError("fit: expected no cursor with arrays, whose order follows from the step in state.")
         rows = checked(data)
         feed: Any = ArrayFeed(
-            rows, batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps
-        )
+            rows, batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps,
+            layout=layout,
+        )  # fmt: skip
     elif batch_size is None:
-        feed = IteratorFeed(data, checked, epochs, report_steps=report_steps)
+        feed = IteratorFeed(data, checked, epochs, report_steps=report_steps, cursor=cursor)
     else:
         raise ConfigError(f"fit: expected batch_size to be None with an iterable of batches, got {batch_size}.")
     _check_mask_support(loss, feed.masked)
+    layout.check_rows("fit", "batch_size", feed.batch_size)
 
+    started: Any = state
     if state is None:
-        state = create_state(model, optimizer, key, feed.x[: feed.batch_size])
-    feed.check_unfinished(int(state.optimizer.step))
-    state = copy(state)  # the loop donates its state, and the caller's arrays must survive
+        example = jax.ShapeDtypeStruct((feed.batch_size, *feed.x.shape[1:]), feed.x.dtype)
+        started = layout.init_state(lambda key: create_state(model, optimizer, key, example), key)
+    feed.check_unfinished(int(started.optimizer.step))
+    started = copy(layout.place_state(started))  # the loop donates its state, and the caller's arrays must survive
 
-    params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), state)
+    params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), started)
 
     def check(x: Any, target: Any) -> None:
         check_target(model, loss, params, model_state, x, target)
@@ -128,7 +151,7 @@ def fit(
     if validation is not None:
         held_out = checked(validation)
         check(*held_out)
-        held_out = jax.device_put(held_out)
+        held_out = layout.place_data(held_out)
 
     def evaluate(state: TrainState) -> dict[str, Array]:
         if held_out is None:
@@ -136,32 +159,49 @@ def fit(
         result = run_evaluation(model, loss, state.optimizer.params, state.model, held_out, 1024, named_metrics)
         return {f"validation_{name}": value for name, value in result.items()}
 
-    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics, augment)
-    return _reports(run, feed, check, state, named_metrics, evaluate, copy_state)
+    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics, augment, layout)
+
+    def tally() -> Any:
+        return layout.place_data(new_tally(named_metrics))
+
+    return _reports(run, feed, check, started, named_metrics, tally, evaluate, copy_state, stop, Watchdog(watchdog))
 
 
-def _reports(run, feed, check, state, metrics, evaluate, copy_state):
+def _reports(run, feed, check, state, metrics, new_tally, evaluate, copy_state, stop, watchdog):
     """The generator behind `fit`."""
-    pace = Pace(feed.most_steps)
+    pace, alarm = Pace(feed.most_steps), GuardAlarm(state.optimizer, feed.rows_of)
     step = int(state.optimizer.step)
-    tally = new_tally(metrics)
-    report = None
+    tally = new_tally()
+    report, rows = None, 0
     finalizing = sys.is_finalizing  # bound here: where the interpreter ends, the names of this module end before
     try:
+        watchdog.progress()
         for chunk in feed.chunks(step, pace, check):
             state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.steps)
-            pace.started(token, chunk.steps)
+            for ended in pace.started(token, chunk.steps):
+                alarm(*ended)
+            watchdog.progress()
             step += chunk.steps
-            if chunk.reports:
-                _check_finite(report)
-                results = tally_result(tally, metrics) | evaluate(state)
-                tally = new_tally(metrics)
-                report = Report(chunk.epoch, step, results, copy(state) if copy_state else state)
+            stopping = stop is not None and stop(step)
+            if jax.process_count() > 1:
+                stopping = pace.agree(stopping)
+            if chunk.reports or stopping:
+                check_finite(report, rows)
+                results, rows = tally_result(tally, metrics) | evaluate(state), tally["rows"]
+                tally = new_tally()
+                report = Report(chunk.epoch, step, results, copy(state) if copy_state else state, chunk.cursor)
+                watchdog.pause()
                 yield report
+                watchdog.progress()
                 pace.resumed()
-        _check_finite(report)
+            if stopping:
+                break
+        for ended in pace.finish():
+            alarm(*ended)
+        check_finite(report, rows)
     finally:
         if not finalizing():
+            watchdog.pause()
             pace.finish()
 
 
@@ -172,14 +212,6 @@ def _takes(model, x):
     except (FuncnetError, TypeError, ValueError):
         return False
     return True
-
-
-def _check_finite(report):
-    if report is not None and not np.isfinite(float(report.metrics["loss"])):
-        raise DivergenceError(
-            f"fit: the loss is {float(report.metrics['loss'])} at step {report.step} (epoch {report.epoch}); "
-            "try a smaller learning rate, optimizers.clipped, or a loss on logits."
-        )
 
 
 def _check_augment(augment, key, feed):

@@ -17,16 +17,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from funcnet import gradients
+from funcnet.training.divergence import guard_counts
 from funcnet.training.evaluation import tally_batch
-from funcnet.training.step import advance
-from funcnet.types import GradientFn, Key
+from funcnet.training.memory import check_memory
+from funcnet.training.step import advance, unless
+from funcnet.types import GradientFn, Key, Layout
 
-__all__ = ["Chunk", "Pace", "augmented", "compiled_chunk", "copy", "reorders"]
+__all__ = ["ONE_DEVICE", "Chunk", "Pace", "augmented", "compiled_chunk", "copy", "reorders"]
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
+
+
+# The layout of a run on one device, or on whichever the state lies.
+ONE_DEVICE = Layout(
+    init_state=lambda init, key: init(key),
+    place_state=lambda state: state,
+    place_data=jax.device_put,
+    place_batch=lambda batch: batch,
+    gradient=lambda gradient: gradient,
+    check_rows=lambda name, what, rows: None,
+)
 
 
 class Chunk(NamedTuple):
@@ -39,20 +54,25 @@ class Chunk(NamedTuple):
     steps: int  #: steps to do
     epoch: int  #: epochs finished afterwards, a started one counting
     reports: bool  #: whether a report is due afterwards
+    cursor: Any  #: where an iterator of batches stands afterwards
 
 
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics
-def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
+def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, layout):
     """`(state, tally, chunk) -> (state, tally, token)`; state and tally are donated, `token` tells when it is done."""
-    gradient = ENGINES[engine](model, loss, penalty=penalty)
+    gradient = layout.gradient(ENGINES[engine](model, loss, penalty=penalty))
     if augment is not None:
         gradient = augmented(gradient, augment)
 
     def step(state, tally, x, target, rows, where, i):
         mask = None if where is None else where[i]
         batch = (x[rows[i]], target[rows[i]])
-        state, computed = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
-        return state, tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
+        state, computed, left_out = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
+        counted = tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
+        return layout.place_state(state), unless(left_out, counted, tally)
+
+    def token(state):
+        return jnp.copy(state.optimizer.step), guard_counts(state.optimizer)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def loop(state, tally, x, target, rows, where, steps):
@@ -61,27 +81,29 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment):
             return step(state, tally, x, target, rows, where, i)
 
         state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
-        return state, tally, jnp.copy(state.optimizer.step)
+        return state, tally, token(state)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def single(state, tally, x, target, rows, where, i):
         state, tally = step(state, tally, x, target, rows, where, i)
-        return state, tally, jnp.copy(state.optimizer.step)
+        return state, tally, token(state)
 
     together: list[bool] = []  # known from the first chunk on
 
     def run(state, tally, x, target, rows, where, steps):
         data = (x, target, rows, where)
         if not together:
-            program = loop.trace(state, tally, *data, steps).jaxpr.jaxpr
-            on_cpu = any(device.platform == "cpu" for device in state.optimizer.step.devices())
-            together.append(not (on_cpu and reorders(program)))
+            traced = loop.trace(state, tally, *data, steps)
+            device = state.optimizer.step.addressable_shards[0].device
+            together.append(not (device.platform == "cpu" and reorders(traced.jaxpr.jaxpr)))
+            program = traced if together[0] else single.trace(state, tally, *data, 0)
+            check_memory(program.lower().compile(), device, rows.shape[1])  # which the call below takes from the cache
         if together[0]:
             return loop(state, tally, *data, steps)
-        token = None
+        done = None
         for i in range(steps):
-            state, tally, token = single(state, tally, *data, i)
-        return state, tally, token
+            state, tally, done = single(state, tally, *data, i)
+        return state, tally, done
 
     return run
 
@@ -118,8 +140,8 @@ def _equations(program: Jaxpr) -> Iterator[JaxprEqn]:
             chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
             parameters["branches"] = parameters["branches"][chosen]
         for inner in jax.tree.leaves(list(parameters.values())):
-            if isinstance(inner, ClosedJaxpr):
-                yield from _equations(inner.jaxpr)
+            if isinstance(inner, Jaxpr | ClosedJaxpr):
+                yield from _equations(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
 
 
 @jax.jit
@@ -141,26 +163,37 @@ class Pace:
         self._in_flight: deque[tuple[Any, int]] = deque()
         self._last = time.perf_counter()
 
-    def started(self, token: Any, steps: int) -> None:
-        """A chunk was dispatched; wait until at most one more is in flight, and learn from the one that ended."""
+    def started(self, token: Any, steps: int) -> list[Any]:
+        """A chunk was dispatched; wait until at most one more is in flight. Returns the tokens of those that ended."""
         self._in_flight.append((token, steps))
-        while len(self._in_flight) > 2:
-            self._await_one()
+        return self._await(2)
 
-    def finish(self) -> None:
+    def finish(self) -> list[Any]:
         """Wait for everything in flight."""
-        while self._in_flight:
-            self._await_one()
+        return self._await(0)
+
+    def agree(self, stopping: bool) -> bool:
+        """Let all processes go on with chunks of one length, and stop if one of them is to.
+
+        Nothing else is in flight meanwhile: what runs on several processes must run in one order on all.
+        """
+        self.finish()
+        told = multihost_utils.process_allgather(np.array([self.limit, stopping], np.int32))
+        self.limit = int(told[:, 0].min())
+        return bool(told[:, 1].any())
 
     def resumed(self) -> None:
         """Time goes on after a pause that the caller made."""
         self._last = time.perf_counter()
 
-    def _await_one(self) -> None:
-        token, steps = self._in_flight.popleft()
-        jax.block_until_ready(token)
-        now = time.perf_counter()
-        took, self._last = now - self._last, now
-        # Grow by eight at the most: the first durations contain compilation and tell little.
-        wanted = self.seconds / max(took, 1e-9) * steps
-        self.limit = int(max(1, min(wanted, 8 * self.limit, self.most_steps)))
+    def _await(self, most: int) -> list[Any]:
+        ended = []
+        while len(self._in_flight) > most:
+            token, steps = self._in_flight.popleft()
+            ended.append(jax.block_until_ready(token))
+            now = time.perf_counter()
+            took, self._last = now - self._last, now
+            # Grow by eight at the most: the first durations contain compilation and tell little.
+            wanted = self.seconds / max(took, 1e-9) * steps
+            self.limit = int(max(1, min(wanted, 8 * self.limit, self.most_steps)))
+        return ended

@@ -5,11 +5,13 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from funcnet.checks import check_key, is_count
+from funcnet.training.divergence import skipped
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, Optimizer, TrainState
 
-__all__ = ["advance", "as_key", "create_state", "train_step"]
+__all__ = ["advance", "as_key", "create_state", "train_step", "unless"]
 
 
 def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainState:
@@ -48,11 +50,27 @@ def as_key(name: str, key: Any) -> Key:
     return key
 
 
-def advance(gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch) -> tuple[TrainState, Gradient]:
-    """One step, and the gradient that made it. Step t draws its randomness from `fold_in(state.key, t)`."""
+def advance(
+    gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch
+) -> tuple[TrainState, Gradient, Array | None]:
+    """One step, the gradient that made it, and whether `optimizers.guarded` left it out (`None` without one).
+
+    Step t draws its randomness from `fold_in(state.key, t)`. A step that is left out leaves the layers' state too:
+    a NaN would spoil their running statistics as it would the parameters.
+    """
     key = jax.random.fold_in(state.key, state.optimizer.step)
     computed = gradient(state.optimizer.params, state.model, batch, key)
-    return TrainState(optimizer.update(state.optimizer, computed.grads), computed.state, state.key), computed
+    updated = optimizer.update(state.optimizer, computed.grads)
+    left_out = skipped(state.optimizer, updated)
+    model = unless(left_out, computed.state, state.model)
+    return TrainState(updated, model, state.key), computed, left_out
+
+
+def unless(left_out: Array | None, new: Any, old: Any) -> Any:
+    """`old` where a step is left out, else `new`."""
+    if left_out is None:
+        return new
+    return jax.tree.map(lambda new, old: jnp.where(left_out, old, new), new, old)
 
 
 def train_step(
@@ -78,7 +96,7 @@ def train_step(
     """
 
     def step(state, batch):
-        state, computed = advance(gradient, optimizer, state, batch)
+        state, computed, _ = advance(gradient, optimizer, state, batch)
         return state, {"loss": computed.loss}
 
     return step

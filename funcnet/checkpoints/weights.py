@@ -8,25 +8,20 @@ tensors, because safetensors itself does not notice a flipped bit.
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checkpoints.files import write_whole
+from funcnet.checkpoints.tensors import as_tensors, from_bytes, restore_tree, safetensors_module
 from funcnet.checks import describe
-from funcnet.errors import CheckpointError, ConfigError, DtypeError, MissingExtraError, StructureError
-from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths
+from funcnet.errors import CheckpointError, ConfigError, StructureError
 from funcnet.types import Params, State
 
 __all__ = ["load_weights", "save_weights"]
 
 _VERSION = 1
-_DTYPES = {
-    "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
-    "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
-}  # fmt: skip
 
 
 def save_weights(
@@ -57,15 +52,15 @@ def save_weights(
            [1., 1., 1.]], dtype=float32)}, ()), (), {'epoch': 3})
     """
     name = f"save_weights({os.fspath(path)!r})"
-    safetensors = _safetensors(name)
-    tensors = _host_arrays(name, {"params": params, "state": state})
+    safetensors = safetensors_module(name)
+    tensors = as_tensors(name, {"params": params, "state": state})
     try:
         text = json.dumps(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: expected metadata that JSON can hold, got an error: {error}.") from error
     record = {"version": _VERSION, "sha256": _digest(tensors, text), "metadata": json.loads(text)}
     try:
-        _write_whole(Path(path), safetensors.numpy.save(tensors, {"funcnet": json.dumps(record)}))
+        write_whole(Path(path), safetensors.numpy.save(tensors, {"funcnet": json.dumps(record)}))
     except OSError as error:
         raise CheckpointError(f"{name}: the file cannot be written: {error}.") from error
 
@@ -101,36 +96,10 @@ def load_weights(
     tensors, metadata = _read(name, Path(path))
     if like is None:
         return _part(tensors, "params"), _part(tensors, "state"), metadata
-    restored = _restore(name, {"params": like[0], "state": like[1]}, tensors)
+    restored = restore_tree(
+        name, "the model", {"params": like[0], "state": like[1]}, "the weights in the file", tensors, keys={}
+    )
     return restored["params"], restored["state"], metadata
-
-
-def _safetensors(name: str) -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: expected the package safetensors, which is not installed; pip install 'funcnet[checkpoint]'."
-        ) from error
-    return safetensors
-
-
-def _host_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
-    """The leaves as NumPy arrays by path."""
-    leaves = flatten_with_paths(tree)
-    tensors = {}
-    for path, leaf in leaves:
-        if str(getattr(leaf, "dtype", None)) not in _DTYPES.values():
-            raise DtypeError(
-                f"{name}: expected {path} to be an array of plain numbers, got {describe(leaf)}; convert it, "
-                "a typed PRNG key with jax.random.key_data."
-            )
-        # safetensors writes the buffer as it lies in memory: it must lie in C order.
-        tensors[path] = np.asarray(leaf, order="C")
-    if len(tensors) < len(leaves):
-        twice = sorted({path for path, _ in leaves if [other for other, _ in leaves].count(path) > 1})
-        raise StructureError(f"{name}: expected one leaf a path, got several for {', '.join(twice)}; rename the keys.")
-    return tensors
 
 
 def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
@@ -142,33 +111,14 @@ def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
     return digest.hexdigest()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename over it: whenever a crash comes, the old file is there or the new one."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    safetensors = _safetensors(name)
+    safetensors = safetensors_module(name)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{name}: the file cannot be read: {error}.") from error
     try:
-        tensors = {tensor: _array(view) for tensor, view in safetensors.deserialize(data)}
+        tensors = from_bytes(safetensors, data)
         # deserialize leaves out the metadata; it has checked the header by now.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         record = json.loads(header["__metadata__"]["funcnet"])
@@ -184,31 +134,7 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
     return tensors, record["metadata"]
 
 
-def _array(view: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(view["data"], jnp.dtype(_DTYPES[view["dtype"]])).reshape(view["shape"])
-
-
 def _part(tensors: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     """The tensors below `part`, with paths from there on."""
     split = {path: path.partition("/") for path in sorted(tensors)}
     return {rest: tensors[path] for path, (head, _, rest) in split.items() if head == part}
-
-
-def _restore(name: str, like: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """The tensors as jax arrays in the tree of `like`."""
-    wanted = dict(flatten_with_paths(like))
-    try:
-        check_same_structure(name, "the model", wanted, "the weights in the file", tensors)
-    except StructureError as error:
-        raise CheckpointError(str(error)) from None
-    restored = map_with_paths(lambda path, _: jnp.asarray(tensors[path]), like)
-    problems = []
-    for path, leaf in flatten_with_paths(restored):
-        stored, expected = tensors[path].dtype, wanted[path].dtype
-        if stored != expected:
-            problems.append(f"{path} has dtype {stored}, expected {expected}")
-        elif stored != leaf.dtype:  # jnp.asarray narrows in silence
-            problems.append(f"{path} has dtype {stored}, which needs jax.enable_x64(True)")
-    if problems:
-        raise CheckpointError(f"{name}: the weights in the file do not fit the model: {'; '.join(problems)}.")
-    return restored

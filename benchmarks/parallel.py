@@ -1,0 +1,92 @@
+"""A data-parallel step through one flat buffer against automatic sharding on two CPU devices, and against plain `jit`
+on one.
+
+    python -m benchmarks.parallel [--rounds 15]
+
+Steps run in compiled loops, as those of `fit` do, so that what is timed is the devices and not Python. All columns run
+in one process, interleaved.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+STEPS = 200
+NETWORKS = {"64-64-10": (64, 10), "64-256-128-10": (256, 128, 10)}
+BATCH = 128
+
+
+def columns(features: tuple[int, ...]) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
+    """Name -> compiled loop, first state, batch."""
+    import funcnet as fn  # after the number of devices is set
+
+    model, optimizer = fn.models.mlp(features), fn.optimizers.adam(1e-3)
+    random = np.random.default_rng(0)
+    batch = random.normal(size=(BATCH, 64)).astype(np.float32), random.integers(0, 10, BATCH).astype(np.int32)
+    gradient = fn.gradients.backprop(model, fn.losses.softmax_cross_entropy)
+    one, two = fn.parallel.mesh(devices=jax.devices()[:1]), fn.parallel.mesh(devices=jax.devices()[:2])
+    layouts = {
+        "one device, jit": None,
+        "one device, layout": fn.parallel.layout(one),
+        "two devices, flat": fn.parallel.layout(two),
+        "two devices, automatic": fn.parallel.layout(two, flat=False),
+    }
+
+    def column(layout):
+        state = fn.training.create_state(model, optimizer, 0, batch[0])
+        if layout is None:
+            return _loop(fn.training.train_step(gradient, optimizer)), state, jax.device_put(batch)
+        step = fn.training.train_step(layout.gradient(gradient), optimizer)
+        return _loop(step, layout.place_state), layout.place_state(state), layout.place_data(batch)
+
+    return {name: column(layout) for name, layout in layouts.items()}
+
+
+def _loop(step, place=None):
+    @jax.jit
+    def loop(state, batch):
+        def body(i, carry):
+            state, _ = carry
+            state, metrics = step(state, batch)
+            return (state if place is None else place(state)), metrics["loss"]
+
+        return jax.lax.fori_loop(0, STEPS, body, (state, step(state, batch)[1]["loss"]))
+
+    return loop
+
+
+def measure(features: tuple[int, ...], rounds: int) -> dict[str, float]:
+    """Name -> median seconds a step."""
+    ready = columns(features)
+    losses = {name: float(loop(state, batch)[1]) for name, (loop, state, batch) in ready.items()}
+    np.testing.assert_allclose(list(losses.values()), losses["one device, jit"], atol=1e-5)
+    seconds = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, (loop, state, batch) in ready.items():
+            start = time.perf_counter()
+            jax.block_until_ready(loop(state, batch))
+            seconds[name].append((time.perf_counter() - start) / STEPS)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    jax.config.update("jax_num_cpu_devices", 2)
+    for name, features in NETWORKS.items():
+        medians = measure(features, rounds)
+        print(f"{name}, batch {BATCH}")
+        for column, seconds in medians.items():
+            print(f"  {column:24}{seconds * 1e6:9.1f} µs a step")
+        print(f"  cost on one device {medians['one device, layout'] / medians['one device, jit'] - 1:+.1%}")
+        print(f"  flat against automatic {medians['two devices, automatic'] / medians['two devices, flat']:.2f}×")
+
+
+if __name__ == "__main__":
+    main()

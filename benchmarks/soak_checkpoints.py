@@ -1,0 +1,131 @@
+"""How checkpoints stand damage and kills, and what they cost: the figures of docs/reliability.md. Ten minutes.
+
+python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200]
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+import tyro
+
+import funcnet as fn
+from funcnet.checkpoints.folder import problem_of
+
+WRITER = """
+import sys, jax.numpy as jnp, funcnet as fn
+folder, first = sys.argv[1], int(sys.argv[2])
+state = {str(i): jnp.arange(200_000.0) for i in range(5)}
+print("ready", flush=True)
+for step in range(first, 10**8):
+    fn.checkpoints.save(folder, fn.Report(1, step, {}, state))
+    print(step, flush=True)
+"""
+
+
+def main(flips: int = 10_000, cuts: int = 1_000, kills: int = 200, seed: int = 0) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        damage(Path(folder) / "damage", flips, cuts, random.Random(seed))
+        killed(Path(folder) / "kills", kills, random.Random(seed))
+        cost(Path(folder) / "cost")
+
+
+def damage(folder: Path, flips: int, cuts: int, rng: random.Random) -> None:
+    model, optimizer = fn.models.mlp((32, 32, 10)), fn.optimizers.adam(1e-3)
+    state = fn.training.create_state(model, optimizer, 0, jnp.zeros((1, 64)))
+    path = fn.checkpoints.save(folder, fn.Report(1, 1, {"loss": 0.5}, state), metadata={"options": "none"})
+    leaves = json.loads((path / "manifest.json").read_text())["leaves"]
+    files = {file.name: file.read_bytes() for file in path.iterdir()}
+    seen = named = 0
+    for i in range(flips + cuts):
+        name = rng.choices(list(files), [len(data) for data in files.values()])[0]
+        data, at = files[name], rng.randrange(len(files[name]))
+        changed = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :] if i < flips else data[:at]
+        (path / name).write_bytes(changed)
+        problem = problem_of(path)
+        (path / name).write_bytes(data)
+        seen += problem is not None
+        hit = [leaf for leaf, place in leaves.items() if place["start"] <= at < place["start"] + place["bytes"]]
+        in_tensor = name != "manifest.json" and hit
+        expected = f"tensor {hit[0]} " if in_tensor and i < flips else "tensor" if in_tensor else name
+        named += problem is not None and name in problem and expected in problem
+    assert problem_of(path) is None
+    print(f"{flips} flipped bits and {cuts} truncations: {seen} seen, {named} with the right file and tensor named")
+
+
+def killed(folder: Path, kills: int, rng: random.Random) -> None:
+    first = half_written = 0
+    for _ in range(kills):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder), str(first)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.1 * rng.random())
+        child.send_signal(signal.SIGKILL)
+        written = child.communicate()[0].split()
+        found = fn.checkpoints.steps(folder)
+        assert found == list(range(len(found))), found
+        assert not written or int(written[-1]) <= found[-1], "a checkpoint that was reported written is lost"
+        assert all(problem_of(folder / f"{step:08d}") is None for step in found[first:])
+        half_written += len(list(folder.glob("*.tmp-*")))
+        fn.checkpoints.saving(iter([]), folder)
+        assert len(os.listdir(folder)) == len(found)
+        first = len(found)
+        if first > 500:  # begin anew: the disk is small
+            shutil.rmtree(folder)
+            first = 0
+    print(f"{kills} kills: nothing lost; {half_written} left something half written, which the next start took away")
+
+
+def cost(folder: Path) -> None:
+    for leaves, side in ((10, 100), (10, 1600), (20, 2500)):
+        state = {str(i): jnp.asarray(np.random.default_rng(i).random((side, side), np.float32)) for i in range(leaves)}
+        times: dict[str, list[float]] = {"plain": [], "synced": [], "save": [], "restore": []}
+        for step in range(9):
+            folder.mkdir(parents=True)
+            times["plain"].append(timed(lambda state=state: plain(state, folder / "plain")))
+            times["synced"].append(timed(lambda state=state: synced(state, folder / "synced")))
+            report = fn.Report(1, step, {}, state)
+            times["save"].append(timed(lambda report=report: fn.checkpoints.save(folder / "own", report)))
+            times["restore"].append(timed(lambda state=state: fn.checkpoints.restore(folder / "own", state)))
+            shutil.rmtree(folder)
+        median = {name: statistics.median(values[2:]) for name, values in times.items()}
+        size = leaves * side * side * 4 / 2**20
+        print(
+            f"{size:6.1f} MiB: save {1e3 * median['save']:.1f} ms, {median['save'] / median['plain']:.2f} x plain "
+            f"safetensors ({median['save'] / median['synced']:.2f} x with fsync), {size / median['save']:.0f} MiB/s; "
+            f"restore {1e3 * median['restore']:.1f} ms"
+        )
+
+
+def timed(call) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def plain(state, path: Path) -> None:
+    safetensors.numpy.save_file({name: np.asarray(leaf) for name, leaf in state.items()}, path)
+
+
+def synced(state, path: Path) -> None:
+    plain(state, path)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

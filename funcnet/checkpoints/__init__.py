@@ -1,0 +1,8 @@
+"""Weights and whole runs on disk: written whole or not at all, hashed, restored by path."""
+
+from funcnet.checkpoints.folder import Verdict, steps, verify
+from funcnet.checkpoints.run import restore, save
+from funcnet.checkpoints.saving import saving
+from funcnet.checkpoints.weights import load_weights, save_weights
+
+__all__ = ["Verdict", "load_weights", "restore", "save", "save_weights", "saving", "steps", "verify"]

@@ -1,0 +1,205 @@
+"""Checkpoints in a folder: `00000120/` holds step 120, and is there as a whole or not at all.
+
+A checkpoint is written under a temporary name, each file down to the disk, the manifest last; then the folder gets its
+name, in one rename, and that goes down to the disk too. Whoever reads looks at names of digits only.
+"""
+
+import json
+import math
+import mmap
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
+from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
+from funcnet.checkpoints.tensors import DTYPES, safetensors_module
+from funcnet.errors import CheckpointError
+
+__all__ = [
+    "Verdict", "clear", "commit", "discard", "path_of", "problem_of", "read", "read_manifest", "steps", "verify",
+]  # fmt: skip
+
+MANIFEST, TENSORS = "manifest.json", "state.safetensors"
+
+
+class Verdict(NamedTuple):
+    """What `verify` found."""
+
+    step: int
+    path: Path
+    problem: str | None  #: `None` for a checkpoint without one
+    manifest: Manifest | None  #: where it can be read
+
+
+def steps(folder: str | os.PathLike[str]) -> list[int]:
+    """The steps whose checkpoints lie in a folder, in order; `[]` if there is no such folder.
+
+    >>> import funcnet as fn
+    >>> fn.checkpoints.steps("no/such/folder")
+    []
+    """
+    folder = Path(folder)
+    try:
+        names = [path.name for path in folder.iterdir() if path.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"checkpoints.steps({os.fspath(folder)!r}): it cannot be read: {error}.") from error
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
+
+
+def verify(folder: str | os.PathLike[str]) -> list[Verdict]:
+    """Read every checkpoint in a folder to its last byte, and say what is wrong with each.
+
+    >>> import tempfile, jax.numpy as jnp, funcnet as fn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = fn.checkpoints.save(folder, fn.Report(1, 20, {"loss": 0.5}, {"kernel": jnp.ones(3)}))
+    ...     with open(path / "state.safetensors", "r+b") as file:
+    ...         _ = file.seek(-1, 2), file.write(b"x")
+    ...     [(verdict.step, verdict.problem) for verdict in fn.checkpoints.verify(folder)]
+    [(20, 'state.safetensors: tensor kernel does not have the SHA-256 recorded in the manifest')]
+    """
+    verdicts = []
+    for step in steps(folder):
+        path = path_of(Path(folder), step)
+        try:
+            manifest = read_manifest(path)
+        except CheckpointError as error:
+            verdicts.append(Verdict(step, path, str(error), None))
+        else:
+            verdicts.append(Verdict(step, path, problem_of(path), manifest))
+    return verdicts
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}"
+
+
+def clear(folder: Path) -> None:
+    """Make the folder if need be, and take away what a killed process left half written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.tmp-*"):
+        shutil.rmtree(path)
+
+
+def commit(name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str]) -> Path:
+    """Write a checkpoint; `manifest` lacks what only the bytes tell."""
+    safetensors = safetensors_module(name)
+    path = path_of(folder, manifest.step)
+    temporary = beside(path, "tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        with ThreadPoolExecutor(2) as threads:  # hashing waits for no disk, and the disk for no hashing
+            digests = threads.map(_sha256_of, tensors.values())
+            safetensors.numpy.save_file(tensors, temporary / TENSORS)
+            sync_file(temporary / TENSORS)
+        file, starts = _layout(temporary / TENSORS)
+        leaves = {
+            leaf: Leaf(tensor.shape, str(tensor.dtype), starts[leaf], tensor.nbytes, digest, keys.get(leaf))
+            for (leaf, tensor), digest in zip(tensors.items(), digests, strict=True)
+        }
+        write_new(temporary / MANIFEST, render(name, manifest._replace(files={TENSORS: file}, leaves=leaves)))
+        sync_folder(temporary)
+        os.rename(temporary, path)
+        sync_folder(folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{name}: the checkpoint of step {manifest.step} cannot be written: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def _sha256_of(tensor: np.ndarray) -> str:
+    return sha256(tensor.reshape(-1).view(np.uint8))
+
+
+def _layout(path: Path) -> tuple[File, dict[str, int]]:
+    """The header of a file that safetensors wrote, and where each tensor begins."""
+    with open(path, "rb") as file:
+        size = file.read(8)
+        header = file.read(int.from_bytes(size, "little"))
+    end = len(size) + len(header)
+    starts = {leaf: end + entry["data_offsets"][0] for leaf, entry in json.loads(header).items()}
+    return File(path.stat().st_size, end, sha256(size + header)), starts
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint. Errors say what is wrong with it, and leave the checkpoint's name to the caller."""
+    try:
+        data = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{MANIFEST} cannot be read: {error}") from error
+    return parse(MANIFEST, data)
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint, its bytes and hashes compared; `None` if nothing is."""
+    try:
+        read(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """A checkpoint, after everything in it was compared with its hash. The tensors' memory is the file's."""
+    manifest = read_manifest(path)
+    if set(manifest.files) != {TENSORS}:
+        raise CheckpointError(f"{MANIFEST} lists the files {sorted(manifest.files)}, expected {TENSORS} alone")
+    recorded = manifest.files[TENSORS]
+    try:
+        with open(path / TENSORS, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            _check_size(size, recorded, manifest.leaves)
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise CheckpointError(f"{TENSORS} cannot be read: {error}") from error
+    parts = {"its header": (0, recorded.header_bytes, recorded.header_sha256)}
+    parts |= {f"tensor {leaf}": (at.start, at.start + at.bytes, at.sha256) for leaf, at in manifest.leaves.items()}
+    with ThreadPoolExecutor(2) as threads:
+        digests = threads.map(lambda part: sha256(content[part[0] : part[1]]), parts.values())
+        bad = [what for (what, part), digest in zip(parts.items(), digests, strict=True) if digest != part[2]]
+    if bad:
+        more = f", nor do {len(bad) - 1} more" if bad[1:] else ""
+        raise CheckpointError(f"{TENSORS}: {bad[0]} does not have the SHA-256 recorded in the manifest{more}")
+    return manifest, {leaf: _tensor(content, at) for leaf, at in manifest.leaves.items()}
+
+
+def _check_size(size: int, recorded: File, leaves: dict[str, Leaf]) -> None:
+    """The file has its size, and the hashed parts cover it without a gap."""
+    if size != recorded.bytes:
+        cut = [leaf for leaf, at in leaves.items() if at.start + at.bytes > size]
+        lost = f"; tensor {cut[0]} is cut off" + (f", and {len(cut) - 1} more" if cut[1:] else "") if cut else ""
+        raise CheckpointError(f"{TENSORS} has {size} bytes, expected {recorded.bytes}{lost}")
+    end = recorded.header_bytes
+    for leaf, at in sorted(leaves.items(), key=lambda item: (item[1].start, item[1].bytes)):
+        if at.start != end or at.dtype not in DTYPES.values() or not _fills(at):
+            raise CheckpointError(
+                f"{MANIFEST}: the place of tensor {leaf} in {TENSORS} does not fit its shape or the others"
+            )
+        end += at.bytes
+    if end != size or size == 0:
+        raise CheckpointError(f"{MANIFEST}: the tensors do not fill {TENSORS}")
+
+
+def _fills(leaf: Leaf) -> bool:
+    return math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize == leaf.bytes
+
+
+def _tensor(content: memoryview, at: Leaf) -> np.ndarray:
+    return np.frombuffer(content[at.start : at.start + at.bytes], jnp.dtype(at.dtype)).reshape(at.shape)
+
+
+def discard(path: Path) -> None:
+    """Delete a checkpoint, so that no part of it is ever taken for one."""
+    temporary = beside(path, "tmp")
+    os.rename(path, temporary)
+    shutil.rmtree(temporary)

@@ -1,0 +1,131 @@
+"""The manifest of a checkpoint: what it holds, and the hash of every byte of it.
+
+The text is JSON of one form only. Its own SHA-256 is its first entry, and the text must be, byte for byte, what
+`render` makes of its content: so no bit of it can change unnoticed, not even in white space.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxlib.version import __version__ as jaxlib_version
+
+from funcnet.errors import CheckpointError, ConfigError
+
+__all__ = ["VERSION", "File", "Leaf", "Manifest", "environment", "parse", "render", "sha256"]
+
+VERSION = 1
+
+
+class File(NamedTuple):
+    """The file of tensors: a header, and the tensors one after the other.
+
+    Header and tensors have a hash each, which cover every byte once; one of the whole would cost as much time again.
+    """
+
+    bytes: int
+    header_bytes: int
+    header_sha256: str
+
+
+class Leaf(NamedTuple):
+    """One tensor of the file."""
+
+    shape: tuple[int, ...]
+    dtype: str  #: NumPy's name
+    start: int  #: where its bytes begin in the file
+    bytes: int
+    sha256: str
+    key: str | None  #: for a PRNG key its implementation, `"threefry2x32"`
+
+
+class Manifest(NamedTuple):
+    """All that is known of a checkpoint besides its tensors."""
+
+    step: int
+    epoch: int
+    metrics: dict[str, Any]
+    cursor: Any  #: where an iterator of batches stood
+    metadata: Any  #: the caller's own
+    environment: dict[str, Any]
+    files: dict[str, File]
+    leaves: dict[str, Leaf]
+
+
+def sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on besides the code: versions, the kind of the device, flags of the compiler."""
+    return {
+        "funcnet": version("funcnet"),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib_version,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def render(name: str, manifest: Manifest) -> bytes:
+    """The text of a manifest.
+
+    Raises:
+        ConfigError: the metrics, the cursor or the metadata are no JSON.
+    """
+    content = manifest._asdict()
+    for part in ("files", "leaves"):
+        content[part] = {key: entry._asdict() for key, entry in content[part].items()}
+    for part in ("metrics", "cursor", "metadata"):
+        try:
+            json.dumps(content[part])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{name}: expected {part} that JSON can hold, got an error: {error}.") from error
+    return _seal({"format": VERSION, **content})
+
+
+def _seal(content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, indent=1)
+    return json.dumps({"sha256": sha256(text.encode()), **content}, indent=1).encode()
+
+
+def parse(name: str, data: bytes) -> Manifest:
+    """The manifest of a text.
+
+    Raises:
+        CheckpointError: the text is damaged, or of another version.
+    """
+    try:
+        content = json.loads(data)
+        sealed = _seal({key: value for key, value in content.items() if key != "sha256"})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{name} is damaged or no manifest: {error!r}") from error
+    if sealed != data:
+        raise CheckpointError(f"{name} is damaged: its content does not have the SHA-256 recorded in it")
+    form = content.pop("format", None)
+    if form != VERSION:
+        raise CheckpointError(f"{name} has format version {form!r}, expected {VERSION}; update funcnet")
+    del content["sha256"]
+    try:
+        files = {file: File(**entry) for file, entry in content.pop("files").items()}
+        leaves = {path: Leaf(**entry) for path, entry in content.pop("leaves").items()}
+        leaves = {path: leaf._replace(shape=tuple(leaf.shape)) for path, leaf in leaves.items()}
+        numbers = [content["step"], content["epoch"]]
+        numbers += [number for file in files.values() for number in (file.bytes, file.header_bytes)]
+        numbers += [number for leaf in leaves.values() for number in (leaf.start, leaf.bytes, *leaf.shape)]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a size or a count is no non-negative integer")
+        if not isinstance(content["metrics"], dict):
+            raise ValueError("metrics are no names with values")
+        return Manifest(**content, files=files, leaves=leaves)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{name} lacks something, or holds something of a wrong kind: {error!r}") from error

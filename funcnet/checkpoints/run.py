@@ -1,0 +1,133 @@
+"""A whole run on disk: `save` what `fit` reports, `restore` what it takes to go on."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet.checkpoints.files import beside
+from funcnet.checkpoints.folder import commit, path_of, problem_of, read, steps
+from funcnet.checkpoints.manifest import Manifest, environment
+from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
+from funcnet.checks import check_count, describe
+from funcnet.errors import CheckpointError, CheckpointWarning, StructureError
+from funcnet.types import Report
+
+__all__ = ["Snapshot", "restore", "save", "take", "write"]
+
+
+def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None) -> Path:
+    """Write a report as a checkpoint: its state with the optimizer's slots, the layers' state and the key; its step,
+    epoch and metrics; and where an iterator of batches stood.
+
+    The checkpoint is the folder `folder/00000120` for step 120, with the tensors in `state.safetensors` and a manifest
+    that holds the SHA-256 of the file and of each tensor. It is on the disk, whole, when the call returns; after a
+    crash, whenever it comes, it is there as a whole or not at all.
+
+    Args:
+        folder: where the checkpoints of the run lie; it is made if need be.
+        report: what `fit` yields, or `Report(epoch, step, metrics, state)` of your own.
+        metadata: anything that JSON can hold, such as the options of the run.
+
+    Returns: the path of the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be written, or the folder holds one of that step already.
+        ConfigError: the metadata, a metric or the cursor is no JSON.
+        DtypeError, StructureError: a leaf of the state is no array, or two have one path.
+        MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
+
+    >>> import tempfile, jax, jax.numpy as jnp, funcnet as fn
+    >>> state = {"kernel": jnp.ones(2), "key": jax.random.key(0)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = fn.checkpoints.save(folder, fn.Report(3, 120, {"loss": jnp.array(0.5)}, state))
+    ...     path.name, sorted(file.name for file in path.iterdir())
+    ('00000120', ['manifest.json', 'state.safetensors'])
+    """
+    name = f"checkpoints.save({os.fspath(folder)!r})"
+    return write(name, Path(folder), take(name, report, metadata))
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint on the host, which no later step can change."""
+
+    manifest: Manifest  #: without what only the bytes tell
+    tensors: dict[str, np.ndarray]
+    keys: dict[str, str]  #: which tensors are PRNG keys, and of which implementation
+
+
+def take(name: str, report: Report, metadata: Any) -> Snapshot:
+    """Copy a report to the host."""
+    if not isinstance(report, Report):
+        raise StructureError(f"{name}: expected a Report, as fit yields them, got {describe(report)}.")
+    step = check_count(name, "report.step", report.step, 0)
+    epoch = check_count(name, "report.epoch", report.epoch, 0)
+    state, keys = split_keys(report.state)
+    metrics = {metric: np.asarray(value).tolist() for metric, value in report.metrics.items()}
+    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {})
+    return Snapshot(manifest, as_tensors(name, state), keys)
+
+
+def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
+    """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted; a good one is an error."""
+    safetensors_module(name)
+    path = path_of(folder, snapshot.manifest.step)
+    if path.exists():
+        if problem_of(path) is None:
+            raise CheckpointError(
+                f"{name}: expected no checkpoint of step {snapshot.manifest.step} there, got {path.name}; go on from "
+                "it with checkpoints.restore, or choose another folder."
+            )
+        os.rename(path, beside(path, "damaged"))
+    return commit(name, folder, *snapshot)
+
+
+def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> tuple[Report, Any]:
+    """The newest good checkpoint in a folder, as the report that was saved, and its metadata.
+
+    `fit(..., state=report.state, cursor=report.cursor)` goes on from it. All bytes are compared with their hashes
+    before they are read. A damaged checkpoint is left where it is, with a `CheckpointWarning` that says what is wrong,
+    and the next older one is taken.
+
+    Args:
+        folder: where `save` or `saving` wrote.
+        like: the state to restore, of arrays or `jax.ShapeDtypeStruct`s: that of `training.create_state`. Leaves that
+            are bound to devices are restored there, however many devices wrote them.
+        step: which one to take; by default the newest good one.
+
+    Raises:
+        CheckpointError: there is none, or none that is good (each is listed with its reason), or its leaves are not
+            those of `like`: missing, unexpected and mis-shaped ones are listed.
+
+    >>> import tempfile, jax.numpy as jnp, funcnet as fn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for step in (10, 20):
+    ...         _ = fn.checkpoints.save(folder, fn.Report(1, step, {}, {"kernel": jnp.full(2, step)}), metadata="mine")
+    ...     report, metadata = fn.checkpoints.restore(folder, like={"kernel": jnp.zeros(2, int)})
+    >>> report.step, report.state, metadata
+    (20, {'kernel': Array([20, 20], dtype=int32)}, 'mine')
+    """
+    name = f"checkpoints.restore({os.fspath(folder)!r})"
+    found = steps(folder)
+    wanted = found[::-1] if step is None else [check_count(name, "step", step, 0)]
+    if not found or not set(wanted) <= set(found):
+        there = f"those of steps {', '.join(map(str, found))}" if found else "none"
+        which = "a checkpoint" if step is None else f"a checkpoint of step {step}"
+        raise CheckpointError(f"{name}: expected {which} in the folder, got {there}.")
+    problems = []
+    for candidate in wanted:
+        path = path_of(Path(folder), candidate)
+        try:
+            manifest, tensors = read(path)
+        except CheckpointError as error:
+            problems.append(f"{path.name}: {error}")
+            if candidate != wanted[-1]:
+                warnings.warn(f"{name}: {problems[-1]}; going back to an older one.", CheckpointWarning, stacklevel=2)
+            continue
+        keys = {leaf: at.key for leaf, at in manifest.leaves.items() if at.key is not None}
+        state = restore_tree(name, "the expected state", like, f"the leaves of step {candidate}", tensors, keys)
+        report = Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor)
+        return report, manifest.metadata
+    raise CheckpointError(f"{name}: expected a checkpoint that is not damaged, got {'; '.join(problems)}.")

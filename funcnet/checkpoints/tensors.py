@@ -1,0 +1,114 @@
+"""Trees of arrays as named tensors on the host, and back into a tree where each array belongs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.checks import describe
+from funcnet.errors import CheckpointError, DtypeError, MissingExtraError, StructureError
+from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host
+
+__all__ = ["DTYPES", "as_tensors", "from_bytes", "restore_tree", "safetensors_module", "split_keys"]
+
+DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
+    "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+
+
+def safetensors_module(name: str) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: expected the package safetensors, which is not installed; pip install 'funcnet[checkpoint]'."
+        ) from error
+    return safetensors
+
+
+def split_keys(tree: Any) -> tuple[Any, dict[str, str]]:
+    """The tree with its typed PRNG keys as plain numbers, and the implementation of each by path."""
+    keys = {path: str(jax.random.key_impl(leaf)) for path, leaf in flatten_with_paths(tree) if _is_key(leaf)}
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree), keys
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def as_tensors(name: str, tree: Any) -> dict[str, np.ndarray]:
+    """The leaves by path, as NumPy arrays that nothing else will write to.
+
+    Raises:
+        DtypeError: a leaf is no array of plain numbers.
+        StructureError: two leaves have one path.
+    """
+    leaves = flatten_with_paths(tree)
+    tensors = {}
+    for path, leaf in leaves:
+        if str(getattr(leaf, "dtype", None)) not in DTYPES.values():
+            raise DtypeError(
+                f"{name}: expected {path} to be an array of plain numbers, got {describe(leaf)}; convert it, "
+                "a typed PRNG key with jax.random.key_data."
+            )
+        # The memory of a jax array, which a step that it is donated to does not reuse while this looks at it; a copy of
+        # NumPy's, which its owner may change. safetensors writes it as it lies there: it must lie in C order.
+        tensors[path] = (
+            np.asarray(on_host(leaf), order="C") if isinstance(leaf, jax.Array) else np.array(leaf, order="C")
+        )
+    if len(tensors) < len(leaves):
+        twice = sorted({path for path, _ in leaves if [other for other, _ in leaves].count(path) > 1})
+        raise StructureError(f"{name}: expected one leaf a path, got several for {', '.join(twice)}; rename the keys.")
+    return tensors
+
+
+def from_bytes(safetensors: Any, data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file; whatever is wrong with it is a SafetensorError, ValueError or KeyError."""
+    return {
+        name: np.frombuffer(view["data"], jnp.dtype(DTYPES[view["dtype"]])).reshape(view["shape"])
+        for name, view in safetensors.deserialize(data)
+    }
+
+
+def restore_tree(
+    name: str, wanted_name: str, like: Any, stored_name: str, tensors: dict[str, np.ndarray], keys: dict[str, str]
+) -> Any:
+    """The tensors in the tree of `like`, each where the leaf of `like` lies if that is bound to devices.
+
+    Raises:
+        CheckpointError: the leaves are not those of `like`; all that differ are listed.
+    """
+    plain = jax.tree.map(lambda leaf: jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf, like)
+    try:
+        check_same_structure(name, wanted_name, dict(flatten_with_paths(plain)), stored_name, tensors)
+    except StructureError as error:
+        raise CheckpointError(str(error)) from None
+    restored = map_with_paths(lambda path, _: _array(name, path, tensors[path], keys.get(path)), like)
+    problems = []
+    for (path, leaf), array in zip(flatten_with_paths(like), jax.tree.leaves(restored), strict=True):
+        stored = array.dtype if path in keys else tensors[path].dtype
+        if stored != leaf.dtype:
+            problems.append(f"{path} has dtype {stored}, expected {leaf.dtype}")
+        elif stored != array.dtype:  # jnp.asarray narrows in silence
+            problems.append(f"{path} has dtype {stored}, which needs jax.enable_x64(True)")
+    if problems:
+        raise CheckpointError(f"{name}: {stored_name} do not fit {wanted_name}: {'; '.join(problems)}.")
+    return jax.tree.map(_placed, restored, like)
+
+
+def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None) -> jax.Array:
+    array = jnp.array(tensor)  # a copy: the tensor's memory may be the file's
+    if implementation is None:
+        return array
+    try:
+        return jax.random.wrap_key_data(array, impl=implementation)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name}: {path} is no PRNG key of implementation {implementation!r}: {error}") from error
+
+
+def _placed(array: jax.Array, leaf: Any) -> jax.Array:
+    # An array that was never put on a device in particular stays free to follow others.
+    sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
+    return array if sharding is None else jax.device_put(array, sharding)

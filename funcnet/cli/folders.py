@@ -1,0 +1,147 @@
+"""The folder of a run: its options, checkpoints, metrics, weights and plots."""
+
+import csv
+import hashlib
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import checkpoints
+from funcnet.cli import options
+from funcnet.cli.networks import build_model
+from funcnet.errors import CheckpointError, ConfigError, DataError
+from funcnet.types import Report, Schedule, TrainState
+
+__all__ = [
+    "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "fingerprint", "is_first",
+    "load_run", "new_folder", "restore_run",
+]  # fmt: skip
+
+CHECKPOINTS, CONFIG, HISTORY = "checkpoints", "config.toml", "metrics.csv"
+WEIGHTS, CURVES, CONFUSION = "weights.safetensors", "curves.png", "confusion.png"
+
+
+def new_folder(chosen: options.Train) -> Path:
+    """The folder that the options name, or the next free one; nothing in it is overwritten."""
+    if not is_first():  # process 0 looks and makes it
+        return chosen.output or _needs_output()
+    if chosen.output is not None:
+        folder = chosen.output
+        if (folder / WEIGHTS).exists():
+            raise ConfigError(f"{folder} already holds {WEIGHTS}; choose another --output, nothing is overwritten.")
+        if checkpoints.steps(folder / CHECKPOINTS):
+            raise ConfigError(
+                f"{folder} holds a run that was stopped; go on with funcnet train --resume {folder}, or choose another "
+                "--output."
+            )
+    else:
+        if jax.process_count() > 1:
+            _needs_output()
+        taken = [int(p.name) for p in Path("runs").glob("[0-9][0-9][0-9]") if p.name.isdigit()]
+        folder = Path("runs") / f"{max(taken, default=0) + 1:03d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the folder for the results cannot be made: {error.strerror}.") from error
+    return folder
+
+
+def _needs_output():
+    raise ConfigError("funcnet train: expected --output where a run has several processes, which all must know it.")
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which alone writes."""
+    return jax.process_index() == 0
+
+
+def fingerprint(x: np.ndarray, target: np.ndarray) -> str:
+    """The SHA-256 of the training data: a run goes on with the data that it began with."""
+    digest = hashlib.sha256()
+    for array in (x, target):
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
+    """The last good checkpoint of a run; `None` if it was stopped before its first."""
+    if not checkpoints.steps(folder / CHECKPOINTS):
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report, metadata = checkpoints.restore(folder / CHECKPOINTS, like)
+    for warning in caught:
+        print(f"funcnet: {warning.message}", file=sys.stderr)
+    if metadata["data_sha256"] != data_sha256:
+        raise DataError(f"{folder}: expected the training data that the run began with, got other ones.")
+    return report
+
+
+class History:
+    """One row of scalars an epoch, in metrics.csv as soon as it is known."""
+
+    def __init__(self, path: Path, schedule: Schedule):
+        self.path, self.schedule = path, schedule
+        self.rows: list[dict[str, Any]] = []
+
+    def read(self, step: int) -> None:
+        """Take up the rows up to a step; later ones come again."""
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            self.rows = [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.path}: expected the metrics of a run, a row an epoch: {error!r}.") from error
+        self.rows = [row for row in self.rows if row["step"] <= step]
+
+    def reports(self) -> list[Report]:
+        """The rows as reports without a state."""
+        extra, nothing = {"epoch", "step", "learning_rate"}, cast(TrainState, None)
+        return [
+            Report(row["epoch"], row["step"], {k: v for k, v in row.items() if k not in extra}, state=nothing)
+            for row in self.rows
+        ]
+
+    def recorded(self, reports: Iterable[Report], epoch_steps: int) -> Iterator[Report]:
+        """The reports, each end of an epoch written down. A run that is stopped within one repeats it from there."""
+        for report in reports:
+            if report.step % epoch_steps == 0:
+                scalars = {name: float(value) for name, value in report.metrics.items()}
+                rate = float(self.schedule(jnp.int32(report.step)))
+                self.rows.append({"epoch": report.epoch, "step": report.step, **scalars, "learning_rate": rate})
+                if is_first():
+                    self._write()
+            yield report
+
+    def _write(self) -> None:
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def load_run(folder: Path) -> Any:
+    """`(options, model, params, state, shape, classes)` of a folder that `train` wrote."""
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
+    if not (folder / WEIGHTS).exists() and checkpoints.steps(folder / CHECKPOINTS):
+        raise CheckpointError(f"{folder}: the run was stopped; finish it with funcnet train --resume {folder}.")
+    trained = options.Train(**options.read_config(folder / CONFIG))
+    *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
+    if not metadata or not {"classes", "shape"} <= set(metadata):
+        raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
+    shape, classes = tuple(metadata["shape"]), metadata["classes"]
+    model = build_model(trained, shape, classes)
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    like = jax.eval_shape(lambda key: model.init(key, example), jax.random.key(0))
+    params, state, _ = checkpoints.load_weights(folder / WEIGHTS, like=like)
+    return trained, model, params, state, shape, classes

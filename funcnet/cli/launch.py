@@ -1,0 +1,153 @@
+"""`funcnet launch -n 2 -- train …`: several processes on this machine as one run, started anew when one fails."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from funcnet.checkpoints import steps
+from funcnet.cli import PEER_LOST, options
+from funcnet.cli.folders import CHECKPOINTS, new_folder
+from funcnet.errors import ConfigError
+
+__all__ = ["launch"]
+
+NO_USE = (2, 3, 4)  # a wrong command line, a training that diverged, bad data: a new start would end as this one
+WAIT = 2.0  # seconds in which the process that failed first may still be found, and others may end by themselves
+
+
+def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Train) -> int:
+    """Run `funcnet train` as several processes; the exit status is that of the one that failed first."""
+    if chosen.processes < 1 or chosen.max_restarts < 0:
+        raise ConfigError(
+            "funcnet launch: expected --processes of 1 or more and --max-restarts of 0 or more, got "
+            f"{chosen.processes} and {chosen.max_restarts}."
+        )
+    folder = train.resume or new_folder(train)
+    if train.resume is None and train.output is None:
+        arguments = [*arguments, "--output", str(folder)]
+    count = chosen.processes
+    for restart in range(chosen.max_restarts + 1):
+        ended = _run(count, arguments)
+        if ended.status == 0 or ended.asked or ended.status in NO_USE or restart == chosen.max_restarts:
+            return ended.status
+        if chosen.shrink and count > 1:
+            count = max(n for n in range(1, count) if train.batch_size % n == 0)
+        if steps(folder / CHECKPOINTS):
+            arguments = ["train", *_options_of_call(train), "--resume", str(folder)]
+        print(
+            f"funcnet launch: process {ended.first} failed; starting {count} anew from the last checkpoint", flush=True
+        )
+    raise AssertionError("the loop returns")
+
+
+def _options_of_call(train: options.Train) -> list[str]:
+    """The options that belong to a call; the others are in the folder of the run."""
+    default, given = options.Train(), []
+    for name in options.MAY_CHANGE:
+        value = getattr(train, name)
+        if value != getattr(default, name) and name != "resume":
+            option = "--" + name.replace("_", "-")
+            given += [option] if value is True else [option, str(value)]
+    return given
+
+
+class _End(NamedTuple):
+    first: int  #: the process that failed first
+    status: int  #: its exit status; 0 if none failed
+    asked: bool  #: whether a signal asked this process to end
+
+
+def _run(count: int, arguments: Sequence[str]) -> _End:
+    """Run the processes to their end; the first failure ends the others."""
+    address = f"127.0.0.1:{_free_port()}"
+    # A proxy between processes of one machine would only hang them.
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    children = [_start(i, count, address, arguments, environment) for i in range(count)]
+    tails = [deque[str](maxlen=200) for _ in children]
+    readers = [threading.Thread(target=_forward, args=(i, children[i], tails[i])) for i in range(count)]
+    for reader in readers:
+        reader.start()
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        first = _await_failure(children)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _end(children)
+        for reader in readers:
+            reader.join()
+    if first is None:
+        return _End(0, 0, bool(asked))
+    status = children[first].returncode
+    said = "".join(tails[first]) if first != 0 else ""
+    print(f"funcnet launch: process {first} ended with status {status}\n{said}", end="", file=sys.stderr, flush=True)
+    return _End(first, 128 - status if status < 0 else status, bool(asked))
+
+
+def _start(i: int, count: int, address: str, arguments: Sequence[str], environment: dict[str, str]) -> Any:
+    place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "funcnet.cli", *arguments, *place],
+        stdout=None if i == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True,
+        errors="replace",
+    )  # fmt: skip
+
+
+def _forward(i: int, child: Any, tail: deque[str]) -> None:
+    """Keep what a process writes to stderr; that of process 0, which speaks for all, is seen at once."""
+    with child.stderr as lines:
+        for line in lines:
+            tail.append(line)
+            if i == 0:
+                sys.stderr.write(line)
+                sys.stderr.flush()
+
+
+def _await_failure(children: Sequence[Any]) -> int | None:
+    """The process that failed first, once one has; `None` when all have ended well.
+
+    A process whose peer is lost fails too, and may be seen to end before it.
+    """
+    lost, since = None, 0.0
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [i for i, code in enumerate(codes) if code not in (None, 0, PEER_LOST, -signal.SIGABRT)]
+        if failed:
+            return failed[0]
+        fallen = [i for i, code in enumerate(codes) if code not in (None, 0)]
+        if fallen and lost is None:
+            lost, since = fallen[0], time.monotonic()
+        if lost is not None and time.monotonic() - since > WAIT:
+            return lost
+        if None not in codes:
+            return lost
+        time.sleep(0.02)
+
+
+def _end(children: Sequence[Any]) -> None:
+    """End what still runs: it waits for a process that is gone. A checkpoint that it writes is whole or not there."""
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+    for child in children:
+        child.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,122 @@
+"""Options become values: data, networks, schedules, optimizers."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from funcnet import data, layers, losses, models, optimizers, schedules
+from funcnet.checks import positive
+from funcnet.cli import options
+from funcnet.errors import ConfigError, DataError
+from funcnet.types import Layer, Optimizer, Schedule
+
+__all__ = ["LOSS", "build_model", "build_optimizer", "build_schedule", "classes_of", "load_data", "split_rows"]
+
+LOSS = losses.softmax_cross_entropy
+IMAGE_SETS = {
+    "mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10, "cifar100": data.cifar100,
+}  # fmt: skip
+
+
+def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """`(x, target)` of `"digits"`, or of an .npz file with the arrays x and target."""
+    if name == "digits":
+        return data.digits()
+    try:
+        with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # of a damaged file NumPy, zipfile and zlib raise a dozen kinds
+        raise DataError(f'{name}: expected "digits" or a readable .npz file: {error}') from error
+    if not {"x", "target"} <= set(arrays):
+        raise DataError(f"{name}: expected the arrays x and target, got {sorted(arrays)}.")
+    return arrays["x"], arrays["target"]
+
+
+def build_model(chosen: Any, shape: tuple[int, ...], classes: int) -> Layer:
+    """The network that the options describe, for examples of this shape, with `classes` outputs."""
+    if chosen.model == "cnn":
+        return _in_shape(shape, _image_shape(chosen.data, shape), _cnn(chosen, classes))
+    return _in_shape(shape, (math.prod(shape),), _dense_model(chosen, classes))
+
+
+def _cnn(chosen, classes):
+    blocks = tuple((features, features) for features in chosen.features)
+    return models.vgg(classes, blocks=blocks, hidden=chosen.hidden, dropout=chosen.dropout)
+
+
+def _dense_model(chosen, classes):
+    if chosen.model == "linear":
+        return models.linear(classes)
+    activation = layers.sigmoid if chosen.model == "sigmoid" else getattr(layers, chosen.activation)
+    return models.mlp((*chosen.hidden, classes), activation=activation, dropout=chosen.dropout)
+
+
+def _in_shape(shape, wanted, model):
+    """The model, behind a layer that brings examples into the shape that it takes, where they have another."""
+    if shape == wanted:
+        return model
+    return layers.serial(layers.reshape(wanted), *(model.sublayers or (model,)))
+
+
+def _image_shape(name, shape):
+    """(height, width, channels); a row of features is read as a square image of one channel."""
+    if len(shape) == 3:
+        return shape
+    if len(shape) == 2:
+        return (*shape, 1)
+    side = math.isqrt(math.prod(shape))
+    if len(shape) == 1 and shape == (side * side,):
+        return (side, side, 1)
+    raise ConfigError(
+        f"--model cnn: expected {name} to hold images (height, width, channels), or rows that are square images, got "
+        f"examples of shape {shape}; use --model mlp."
+    )
+
+
+def build_schedule(chosen: options.Train, steps: int) -> Schedule:
+    """The learning rate that the options describe, for a run of `steps` steps."""
+    rate = positive("--learning-rate", "learning_rate", chosen.learning_rate)
+    warm = max(1, steps // 20)
+    return {
+        "constant": lambda: schedules.constant(rate),
+        "step": lambda: schedules.step_decay(rate, max(1, steps // 3)),
+        "exponential": lambda: schedules.exponential_decay(rate, steps, 0.01),
+        "cosine": lambda: schedules.cosine_decay(rate, steps),
+        "warmup_cosine": lambda: schedules.warmup(schedules.cosine_decay(rate, max(1, steps - warm)), warm),
+    }[chosen.schedule]()
+
+
+def build_optimizer(chosen: options.Train, steps: int) -> Optimizer:
+    """The optimizer that the options describe, for a run of `steps` steps. Only kernels decay."""
+    rate, decay = build_schedule(chosen, steps), chosen.weight_decay
+
+    def is_kernel(path):
+        return path.endswith("kernel")
+
+    optimizer = {
+        "sgd": lambda: optimizers.sgd(rate),
+        "momentum": lambda: optimizers.sgd(rate, momentum=0.9),
+        "nesterov": lambda: optimizers.sgd(rate, momentum=0.9, nesterov=True),
+        "adagrad": lambda: optimizers.adagrad(rate),
+        "rmsprop": lambda: optimizers.rmsprop(rate),
+        "adam": lambda: optimizers.adam(rate),
+        "adamw": lambda: optimizers.adamw(rate, weight_decay=decay, mask=is_kernel),
+    }[chosen.optimizer]()
+    if decay and chosen.optimizer != "adamw":
+        optimizer = optimizers.decayed(optimizer, decay, mask=is_kernel)
+    return optimizer if chosen.clip_norm is None else optimizers.clipped(optimizer, norm=chosen.clip_norm)
+
+
+def split_rows(chosen: Any, seed: int) -> Any:
+    """(training rows, held-out rows): the set's own test images, or a fifth by the seed."""
+    if chosen.data in IMAGE_SETS:
+        return IMAGE_SETS[chosen.data](chosen.folder, download=chosen.download)
+    return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=seed)
+
+
+def classes_of(target: Any) -> int:
+    """The number of classes, from 0 to the largest label."""
+    if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer):
+        raise DataError(f"expected target to hold one class number a row, got {target.dtype} of shape {target.shape}.")
+    return int(target.max()) + 1

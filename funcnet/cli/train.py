@@ -1,0 +1,194 @@
+"""`funcnet train`: from options, or from a run that was stopped, to weights, metrics and plots in one folder."""
+
+import contextlib
+import importlib.util
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from funcnet import checkpoints, data, metrics, optimizers, parallel, plotting, training, trees
+from funcnet.cli import options
+from funcnet.cli.folders import (
+    CHECKPOINTS,
+    CONFIG,
+    CONFUSION,
+    CURVES,
+    HISTORY,
+    WEIGHTS,
+    History,
+    fingerprint,
+    is_first,
+    new_folder,
+    restore_run,
+)  # fmt: skip
+from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
+from funcnet.cli.tables import new_table
+from funcnet.errors import ConfigError, MissingExtraError
+from funcnet.types import Report
+
+__all__ = ["final_results", "train"]
+
+
+def train(chosen: options.Train) -> int:
+    """Train, and write weights, options, metrics and plots into one folder."""
+    _check_packages()
+    if chosen.debug_nans:
+        jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it does nothing
+    parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
+    if jax.process_index() == 0:
+        return _train(chosen)
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
+        return _train(chosen)  # in step with process 0, which alone speaks and writes
+
+
+def _train(chosen):
+    training_rows, held_out = split_rows(chosen, chosen.seed)
+    watched = held_out
+    if chosen.patience is not None:
+        training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
+    classes = classes_of(training_rows[1])
+    shape = training_rows[0].shape[1:]
+    model = build_model(chosen, shape, classes)
+    batch_size = min(chosen.batch_size, len(training_rows[0]))
+    epoch_steps = data.steps_per_epoch(len(training_rows[0]), batch_size)
+    steps = chosen.epochs * epoch_steps
+    optimizer = optimizers.guarded(build_optimizer(chosen, steps))
+    facts = {"classes": classes, "shape": shape, "data_sha256": fingerprint(*training_rows)}
+    folder = new_folder(chosen) if chosen.resume is None else chosen.resume
+    history = History(folder / HISTORY, build_schedule(chosen, steps))
+    like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, training_rows[0]))
+    start = None if chosen.resume is None else restore_run(folder, like, facts["data_sha256"])
+    past = _past(folder, history, start, steps)
+    if is_first():
+        options.write_config(chosen, folder / CONFIG)
+    started = time.perf_counter()
+    last = None
+    with training.stop_on_signals() as stop:
+        reports: Iterator[Report] = iter(())
+        if start is None or start.step < steps:
+            reports = training.fit(
+                model, LOSS, optimizer, training_rows, engine=chosen.engine, epochs=chosen.epochs,
+                batch_size=batch_size, key=chosen.seed, state=None if start is None else start.state,
+                validation=watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
+                watchdog=chosen.watchdog,
+            )  # fmt: skip
+            reports = checkpoints.saving(
+                reports, folder / CHECKPOINTS, keep=chosen.keep_checkpoints, metadata=facts,
+                monitor=None if chosen.patience is None else "validation_loss",
+            )  # fmt: skip
+        reports = _after(past, history.recorded(reports, epoch_steps))
+        if chosen.patience is not None:
+            reports = training.early_stopping(reports, patience=chosen.patience)
+        for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
+            if stop.signal is not None and last.step < steps:
+                print(f"stopped by {stop.signal.name} at step {last.step}, epoch {last.epoch}; go on with")
+                print(f"funcnet train --resume {folder}")
+                return 0
+    assert last is not None  # fit yields at least one report, or raises
+    final = last.state
+    if final is None:  # the best report was one before the run was taken up
+        final = checkpoints.restore(folder / CHECKPOINTS, like, step=last.step)[0].state
+    params, state = trees.on_host((final.optimizer.params, final.model))
+    if not is_first():
+        return 0
+    results = final_results(model, params, state, held_out, classes)
+    _save(folder, params, state, history.rows, results, facts)
+    seconds = time.perf_counter() - started
+    _show_results(chosen, model, params, state, last.step, seconds, training_rows, held_out, results)
+    print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
+    print(f"weights  {folder / WEIGHTS}")
+    print(f"metrics  {folder / HISTORY}")
+    return 0
+
+
+def _layout(chosen):
+    """How the run lies on the devices of all processes; `None` on one."""
+    if jax.device_count() == 1:
+        return None
+    partition = parallel.replicate() if chosen.sharding == "replicate" else parallel.fsdp(min_bytes=2**16)
+    return parallel.layout(parallel.mesh(), [(".*", partition)])
+
+
+def _check_packages():
+    """What saving needs is looked for before training, so that no run is lost."""
+    for package in ("matplotlib", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
+
+
+def _past(folder: Path, history: History, start: Report | None, steps: int) -> list[Report]:
+    """The epochs that a run has behind it; the last one with its state."""
+    if start is None:
+        return []
+    if start.step >= steps and (folder / WEIGHTS).exists():
+        raise ConfigError(f"{folder}: expected a run that was stopped, got one that is finished; give more --epochs.")
+    history.read(start.step)
+    past = history.reports()
+    if past and past[-1].step == start.step:
+        past[-1] = start
+    print(f"going on from step {start.step}, epoch {start.epoch}")
+    return past
+
+
+def _after(past: Iterable[Report], reports: Iterable[Report]) -> Iterator[Report]:
+    yield from past
+    yield from reports
+
+
+def _with_progress(reports: Iterable[Report], epochs: int, known: int) -> Iterator[Report]:
+    """The reports, while a bar (on a terminal) or a line every tenth of the run (elsewhere) shows them.
+
+    Of those up to the step `known` an earlier call has told.
+    """
+    console = Console()
+    if not console.is_terminal:
+        for report in reports:
+            if report.step > known and (report.epoch % max(1, epochs // 10) == 0 or report.epoch == epochs):
+                print(_line(report, epochs), flush=True)
+            yield report
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"epoch 0/{epochs}", total=epochs)
+        for report in reports:
+            loss, accuracy = (float(report.metrics[name]) for name in ("loss", "validation_accuracy"))
+            description = f"epoch {report.epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}"
+            progress.update(task, completed=report.epoch, description=description)
+            yield report
+
+
+def _line(report, epochs):
+    m = report.metrics
+    return (
+        f"epoch {report.epoch}/{epochs}  loss {float(m['loss']):.4f}  accuracy {float(m['accuracy']):.2%}  "
+        f"validation loss {float(m['validation_loss']):.4f}  accuracy {float(m['validation_accuracy']):.2%}"
+    )
+
+
+def final_results(model: Any, params: Any, state: Any, held_out: Any, classes: int) -> dict[str, Any]:
+    """Loss, accuracy and confusion matrix on the rows that training held out."""
+    chosen = {"accuracy": metrics.accuracy(), "confusion": metrics.confusion_matrix(classes)}
+    return training.evaluate(model, LOSS, params, state, held_out, metrics=chosen)
+
+
+def _save(folder, params, state, history, results, facts):
+    scalars = {name: float(results[name]) for name in ("loss", "accuracy")}
+    checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": scalars})
+    plotting.learning_curves(history, folder / CURVES)
+    plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
+
+
+def _show_results(chosen, model, params, state, steps, seconds, training_rows, held_out, results):
+    table = new_table(f"{chosen.data}, engine {chosen.engine}, {chosen.optimizer}", "", "rows", "loss", "accuracy")
+    on_training = training.evaluate(model, LOSS, params, state, training_rows, metrics={"accuracy": metrics.accuracy()})
+    for name, rows, result in (("training", training_rows, on_training), ("held out", held_out, results)):
+        table.add_row(name, str(len(rows[0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
+    Console().print(table)
+    print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")

@@ -1,0 +1,110 @@
+"""Batches read ahead in a thread, while the ones before are trained on."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from funcnet.checks import check_count, describe
+from funcnet.data.passes import Pass
+from funcnet.errors import DataError
+
+__all__ = ["prefetch"]
+
+
+def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
+    """The same batches, of which a thread holds up to `size` ready.
+
+    Worth its thread where reading takes long and waits, for a disk say. A pass has its thread, which ends with it. An
+    error of `batches` is raised where its batch is due.
+
+    Args:
+        batches: an iterable; each `iter` of it is a pass. Where it, or its iterator, has `get_state` and `set_state`,
+            the iterator of the result has them too: the state after the batch that was handed out last, not after
+            those that were read ahead.
+        size: batches to hold ready, 1 or more.
+
+    Raises:
+        ConfigError: `size` is no positive integer.
+        DataError: `batches` is no iterable.
+
+    >>> import funcnet as fn
+    >>> list(fn.data.prefetch(range(5)))
+    [0, 1, 2, 3, 4]
+    """
+    size = check_count("prefetch", "size", size)
+    if not isinstance(batches, Iterable):
+        raise DataError(f"prefetch: expected batches to be an iterable, got {describe(batches)}.")
+    return _Prefetched(batches, size)
+
+
+class _Prefetched:
+    def __init__(self, batches: Iterable[Any], size: int):
+        self._batches, self._size = batches, size
+
+    def __iter__(self) -> Iterator[Any]:
+        reading = Pass("prefetch", self._batches)
+        return (_PositionedReader if reading.has_position else _Reader)(self._batches, self._size, reading)
+
+
+class _Reader:
+    """One pass. The thread starts with the first batch, and holds nothing of this object, so that it ends with it."""
+
+    def __init__(self, batches: Iterable[Any], size: int, reading: Pass):
+        self._batches, self._reading = batches, reading
+        self._ready: queue.Queue[Any] = queue.Queue(size)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._position = reading.position()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._stop.is_set():
+            raise StopIteration
+        if self._thread is None:
+            arguments = (self._reading, self._ready, self._stop)
+            self._thread = threading.Thread(target=_read, args=arguments, name="prefetch", daemon=True)
+            self._thread.start()
+        batch, position, error = self._ready.get()
+        if error is not None:
+            self.close()
+            raise error
+        self._position = position
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __del__(self) -> None:
+        self._stop.set()
+
+
+class _PositionedReader(_Reader):
+    def get_state(self) -> Any:
+        return self._position
+
+    def set_state(self, position: Any) -> None:
+        self.close()
+        self.__init__(self._batches, self._ready.maxsize, Pass("prefetch", self._batches, position))
+
+
+def _read(reading: Pass, ready: queue.Queue[Any], stop: threading.Event) -> None:
+    """Fill `ready` with `(batch, position after it, None)`, and with the error that ended it."""
+    ended: BaseException | None = None
+    while ended is None and not stop.is_set():
+        try:
+            item = next(reading.iterator), reading.position(), None
+        except BaseException as error:  # every kind belongs to the reader; this thread has no one to tell
+            ended = error
+            item = None, None, error
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                break
+            except queue.Full:
+                continue

@@ -1,0 +1,219 @@
+"""A trained model as one file that needs no funcnet.
+
+`export_model` writes what `model.apply` computes at evaluation, parameters included, as a StableHLO program in the
+format of `jax.export`. Any program that has jax runs it, for batches of any size:
+
+    import jax.export
+    y = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(x)
+
+The format itself does not notice damage: with a flipped bit in a parameter the program runs and gives wrong numbers.
+So behind what jax reads, where it does not look, the file ends with a SHA-256, which `load_exported` checks first.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from funcnet.checks import check_count, describe
+from funcnet.errors import (
+    ChecksumError,
+    ConfigError,
+    DtypeError,
+    FormatError,
+    MissingExtraError,
+    ShapeError,
+    StructureError,
+)
+from funcnet.trees import flatten_with_paths
+from funcnet.types import Layer, Params, State
+
+__all__ = ["export_model", "load_exported"]
+
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_MARK = b"funcnet export 1"  # then the SHA-256 of all that stands before it, the mark included
+_TRAILER = len(_MARK) + hashlib.sha256().digest_size
+
+
+def export_model(
+    model: Layer,
+    params: Params,
+    state: State,
+    x: Any,
+    *,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    batch_size: int | None = None,
+) -> bytes:
+    """The model at evaluation, x -> y, as the bytes of a file.
+
+    On the platform and the version of jax where it was made, its output is bit for bit that of `jax.jit(model.apply)`.
+    Another version reads it for at least half a year, by the promise of `jax.export`.
+
+    Args:
+        model, params, state: what to export; the numbers become constants of the program.
+        x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first.
+        platforms: where the file shall run, some of `"cpu"`, `"cuda"`, `"rocm"` and `"tpu"`, whatever this machine has.
+        batch_size: `None` for batches of any size, or the one size of all batches, for models that need to know it.
+
+    Raises:
+        ConfigError: an unknown platform, or a layer whose program depends on the size of the batch.
+        DtypeError: params or state that are no arrays, or only their shapes.
+        StructureError: an input or output in a tree that the file cannot hold, such as a class of your own.
+        MissingExtraError: without `pip install 'funcnet[export]'`.
+        Whatever the model raises for this `x`.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model = fn.layers.serial(fn.layers.dense(3), fn.layers.softmax())
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> file = fn.deployment.export_model(model, params, state, jnp.ones((1, 2)), platforms=["cpu"])
+    >>> jax.export.deserialize(bytearray(file)).call(jnp.ones((5, 2))).shape
+    (5, 3)
+    """
+    name = f"export_model({model})"
+    _check_flatbuffers(name)
+    platforms = _checked_platforms(name, platforms)
+    numbers = _host_arrays(name, params, state)
+
+    def evaluate(x):
+        # Behind the barrier XLA cannot compute with the constants at compile time, which may round differently.
+        params, state = jax.lax.optimization_barrier(numbers)
+        return model.apply(params, state, x, train=False)[0]
+
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), x)
+    jax.eval_shape(evaluate, x)  # errors that have nothing to do with exporting are raised here
+    write = export.export(jax.jit(evaluate), platforms=platforms)
+    if batch_size is not None:
+        exported = write(_with_batch(x, check_count(name, "batch_size", batch_size)))
+    else:
+        try:
+            exported = write(_with_batch(x, export.symbolic_shape("batch")[0]))
+        except Exception as error:  # whatever Python code of a layer makes of a number that is not known
+            raise ConfigError(
+                f"{name}: expected a model whose program is the same for all batch sizes, got an error where the size "
+                f"is unknown: {str(error).partition(chr(10))[0]}; give the one that you need as batch_size=…"
+            ) from error
+    try:
+        content = bytes(exported.serialize()) + _MARK
+    except (ValueError, NotImplementedError) as error:
+        raise StructureError(
+            f"{name}: expected input and output in tuples, lists or dictionaries of arrays, got an error: {error}."
+        ) from error
+    return content + hashlib.sha256(content).digest()
+
+
+def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
+    """Read a file of `export_model`: the function x -> y, compiled once for each batch size.
+
+    The file is checked against the SHA-256 in it. That finds damage; it does not say who made the file, so run only
+    files from those whom you trust with your machine.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FormatError: the file is missing or was not written by `export_model`, or this version of jax cannot read it.
+        ChecksumError: the file is damaged.
+        ConfigError: the file was not made for the platform of this process.
+        MissingExtraError: without `pip install 'funcnet[export]'`.
+        StructureError, ShapeError, DtypeError: when the function is called, for another `x` than that of the export.
+
+    >>> import pathlib, tempfile, jax.numpy as jnp, funcnet as fn
+    >>> file = fn.deployment.export_model(fn.layers.tanh(), (), (), jnp.ones((1, 2)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.stablehlo")
+    ...     _ = path.write_bytes(file)
+    ...     predict = fn.deployment.load_exported(path)
+    >>> predict(jnp.zeros((3, 2)))
+    Array([[0., 0.],
+           [0., 0.],
+           [0., 0.]], dtype=float32)
+    """
+    name = f"load_exported({os.fspath(path)!r})"
+    _check_flatbuffers(name)
+    data = _read(name, path)
+    try:
+        exported = export.deserialize(data)
+    except Exception as error:  # the file is whole, so it holds what another version of jax writes
+        raise FormatError(f"{name}: jax {jax.__version__} cannot read this file: {error!r}; export it anew.") from error
+    here = export.default_export_platform()
+    if here not in exported.platforms:
+        raise ConfigError(
+            f"{name}: expected a file for {here}, on which this process runs, got one for "
+            f"{', '.join(exported.platforms)}; export it with platforms={[*exported.platforms, here]}."
+        )
+    call = jax.jit(exported.call)
+    expected = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0][0]
+
+    def predict(x):
+        x = jax.tree.map(jax.numpy.asarray, x)
+        _check_input(name, expected, x)
+        return call(x)
+
+    return predict
+
+
+def _check_flatbuffers(name: str) -> None:
+    """What jax.export needs to write and to read."""
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: expected the package flatbuffers, which is not installed; pip install 'funcnet[export]'."
+        ) from error
+
+
+def _checked_platforms(name: str, platforms: Any) -> tuple[str, ...]:
+    chosen = () if isinstance(platforms, str) else tuple(platforms)
+    if not chosen or any(platform not in _PLATFORMS for platform in chosen) or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"{name}: expected platforms to be some of {', '.join(_PLATFORMS)}, in a tuple or list, got {platforms!r}."
+        )
+    return chosen
+
+
+def _host_arrays(name: str, params: Params, state: State) -> Any:
+    numbers = jax.device_get((params, state))
+    for part, tree in zip(("params", "state"), numbers, strict=True):
+        for path, leaf in flatten_with_paths(tree):
+            if not isinstance(leaf, np.ndarray | np.generic):
+                raise DtypeError(f"{name}: expected {part} of arrays with numbers, got {describe(leaf)} at {path!r}.")
+    return numbers
+
+
+def _with_batch(x: Any, batch: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x)
+
+
+def _read(name: str, path: str | os.PathLike[str]) -> bytearray:
+    """The whole file, checked; jax does not look at the trailer."""
+    try:
+        with open(path, "rb") as file:
+            data = bytearray(file.read())
+    except OSError as error:
+        raise FormatError(f"{name}: the file cannot be read: {error}.") from error
+    if data[-_TRAILER : -_TRAILER + len(_MARK)] != _MARK:
+        raise FormatError(f"{name}: expected a file of export_model, got one that is cut short or of another origin.")
+    if hashlib.sha256(memoryview(data)[: len(_MARK) - _TRAILER]).digest() != data[len(_MARK) - _TRAILER :]:
+        raise ChecksumError(f"{name}: the file is damaged: its content does not have the SHA-256 recorded in it.")
+    return data
+
+
+def _check_input(name: str, expected: Any, x: Any) -> None:
+    if jax.tree.structure(x) != jax.tree.structure(expected):
+        raise StructureError(
+            f"{name}: expected x to be the tree {jax.tree.structure(expected)}, got {jax.tree.structure(x)}."
+        )
+    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(x), strict=True):
+        fits = [not isinstance(n, int) or n == m for n, m in zip(want.shape, got.shape, strict=False)]
+        if got.ndim != want.ndim or not all(fits) or 0 in got.shape[:1]:
+            raise ShapeError(f"{name}: expected x of shape {_words(want.shape)}, got {got.shape}.")
+        if got.dtype != want.dtype:
+            raise DtypeError(f"{name}: expected x of dtype {want.dtype}, got {got.dtype}; convert it with .astype.")
+
+
+def _words(shape: Any) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

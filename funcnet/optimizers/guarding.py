@@ -1,0 +1,123 @@
+"""Steps without a finite gradient are left out: one NaN would otherwise spread to all parameters, for good."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_count, spell
+from funcnet.optimizers.checks import check_grads
+from funcnet.trees import flatten_with_paths
+from funcnet.types import Array, Optimizer, Params
+
+__all__ = ["GuardedState", "guarded", "guards"]
+
+
+class GuardedState(NamedTuple):
+    """The state of `guarded`. A step is called bad if a gradient in it is not finite."""
+
+    inner: Any  #: the state of the optimizer within, which counts the steps that were not bad
+    step: Array  #: (), int32, calls of `update` so far
+    skipped: Array  #: (), int32, bad steps so far
+    in_a_row: Array  #: (), int32, bad steps since the last good one; from `most` on it only grows
+    bad_step: Array  #: (), int32, `step` before the first bad update of the last row of them; −1 if there was none
+    bad_leaf: Array  #: (), int32, the first leaf of that step's gradients with a number that is not finite; −1
+    most: Array  #: (), int32, the argument of `guarded`
+
+    @property
+    def params(self) -> Params:
+        """The params, which a bad step leaves as they are."""
+        return self.inner.params
+
+    @property
+    def bad_path(self) -> str | None:
+        """The path of `bad_leaf`, such as `"2/kernel"`; `None` if there was no bad step. Not for use under `jit`."""
+        leaf = int(self.bad_leaf)
+        return None if leaf < 0 else flatten_with_paths(self.params)[leaf][0]
+
+
+def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
+    """Skip a step whose gradients are not all finite, and count it.
+
+    Such a step leaves the state of `optimizer` bit for bit as it is. The state says how many were skipped, how many in
+    a row, and where the first of the row began. A single bad batch so does no harm; a row of them shows that the
+    parameters themselves lead to infinity, and no later step will help: after `most` bad steps in a row all further
+    ones are skipped too. `training.fit` then ends the run with a `DivergenceError`. In a loop of your own, look at
+    `state.in_a_row`.
+
+    `step` counts calls of `update`, as a training loop counts batches; a schedule of `optimizer` counts the steps that
+    were not skipped. Wrappers outside change the gradient before it is looked at; those within see finite ones only.
+    Put `frozen` outside, whose frozen leaves else have a gradient computed for nothing but this look.
+
+    Args:
+        optimizer: what to wrap.
+        most: bad steps in a row that end a training, 1 or more.
+
+    Raises:
+        ConfigError: `most` is no positive integer.
+        StructureError, DtypeError: gradients that do not fit the params.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.guarded(fn.optimizers.sgd(1.0))
+    >>> state = optimizer.init({"bias": jnp.array([4.0]), "kernel": jnp.array([4.0])})
+    >>> state = optimizer.update(state, {"bias": jnp.array([1.0]), "kernel": jnp.array([jnp.nan])})
+    >>> state.params
+    {'bias': Array([4.], dtype=float32), 'kernel': Array([4.], dtype=float32)}
+    >>> int(state.step), int(state.skipped), state.bad_path
+    (1, 1, 'kernel')
+    """
+    name = spell(guarded, ..., most=most)
+    most = check_count(name, "most", most)
+
+    # The branches are made once: outside `jit`, new functions would be compiled in every call.
+    def take(state, grads):
+        inner, none = optimizer.update(state.inner, grads), jnp.zeros_like(state.in_a_row)
+        return GuardedState(inner, state.step + 1, state.skipped, none, state.bad_step, state.bad_leaf, state.most)
+
+    def skip(state, grads):
+        first = state.in_a_row == 0
+        bad_step = jnp.where(first, state.step, state.bad_step)
+        bad_leaf = jnp.where(first, _first_bad(grads), state.bad_leaf)
+        return GuardedState(
+            state.inner, state.step + 1, state.skipped + 1, state.in_a_row + 1, bad_step, bad_leaf, state.most
+        )
+
+    def init(params):
+        inner = optimizer.init(params)
+        zero, none = jnp.int32(0), jnp.int32(-1)
+        return GuardedState(inner, *map(jnp.array, (zero, zero, zero, none, none, jnp.int32(most))))
+
+    def update(state, grads):
+        check_grads(name, state, grads)
+        good = _all_finite(grads) & (state.in_a_row < state.most)
+        return jax.lax.cond(good, take, skip, state, grads)
+
+    return Optimizer(init, update)
+
+
+def guards(state: Any) -> list[GuardedState]:
+    """The states of all `guarded` in an optimizer's state, or in any tree, the outermost first.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> optimizer = fn.optimizers.accumulated(fn.optimizers.guarded(fn.optimizers.sgd(0.1)), 2)
+    >>> [int(guard.skipped) for guard in fn.optimizers.guards(optimizer.init({"kernel": jnp.ones(2)}))]
+    [0]
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, GuardedState))
+    outer = [leaf for leaf in leaves if isinstance(leaf, GuardedState)]
+    return [guard for one in outer for guard in (one, *guards(one.inner))]
+
+
+def _finite(g: Array) -> Array:
+    """Whether all numbers are finite. The sum of finite numbers may be infinite; that of their products with 0 is 0."""
+    return jnp.sum(g * 0) == 0
+
+
+def _all_finite(grads: Params) -> Array:
+    return jnp.all(jnp.array([_finite(g) for g in jax.tree.leaves(grads)], bool))
+
+
+def _first_bad(grads: Params) -> Array:
+    """The number of the first leaf that is not finite. The last entry stands in where there is no leaf at all."""
+    finite = [_finite(g) for g in jax.tree.leaves(grads)]
+    return jnp.argmin(jnp.array([*finite, False])).astype(jnp.int32)

@@ -1,0 +1,105 @@
+"""A layout: how a run lies on a mesh, and how its gradients are computed there."""
+
+from functools import lru_cache, partial
+
+import jax
+from jax.sharding import Mesh
+
+from funcnet.checks import describe
+from funcnet.errors import ConfigError
+from funcnet.parallel import placement
+from funcnet.parallel.flat import summed
+from funcnet.parallel.means import mean_over_rows
+from funcnet.parallel.mesh import axis_size
+from funcnet.parallel.rules import Rules, check_rules, replicate, specs
+from funcnet.types import Gradient, Layout
+
+__all__ = ["layout"]
+
+
+def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: bool | None = None) -> Layout:
+    """How training lies on a mesh: its batches dealt out by rows, its parameters as the rules say.
+
+    Whatever the layout, the numbers are those of one device, up to rounding. There are two ways to them:
+
+    - *automatic*: the program is that of one device, and the compiler cuts it along the placing of batch, parameters
+      and gradients. Batch norm sees the whole batch, and dropout draws for all its rows.
+    - *flat*: every device computes the gradient of its rows, and one sum of one buffer makes the whole. It is the
+      faster for small models, and takes parameters that are whole everywhere and a gradient that is the mean of those
+      of its rows: no state, no randomness, a loss that is a mean.
+
+    Args:
+        mesh: of `parallel.mesh`.
+        rules: where the parameters lie; by default `[(".*", replicate())]`.
+        data: the axis of the mesh over which the rows of a batch are dealt out.
+        flat: the way; by default flat wherever it is right, which `parallel.mean_over_rows` finds out. `True` takes
+            your word for it, `False` is always automatic.
+
+    Raises:
+        ConfigError: the mesh has no such axis, or something that is no rule. When parameters are placed: the rules do
+            not fit them, or split them and `flat=True`.
+        ShapeError: for a batch whose rows cannot be dealt out evenly.
+
+    References: the flat buffer is that of Sergeev, Del Balso, "Horovod: fast and easy distributed deep learning in
+    TensorFlow", 2018, section 4 (tensor fusion).
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model, optimizer = fn.layers.dense(1), fn.optimizers.sgd(0.1)
+    >>> layout = fn.parallel.layout(fn.parallel.mesh())
+    >>> gradient = layout.gradient(fn.gradients.backprop(model, fn.losses.mean_squared_error))
+    >>> step = fn.parallel.compile_step(fn.training.train_step(gradient, optimizer), layout)
+    >>> x = jnp.ones((8, 3))
+    >>> state = layout.init_state(lambda key: fn.training.create_state(model, optimizer, key, x), jax.random.key(0))
+    >>> state, metrics = step(state, (x, jnp.ones((8, 1))))
+    >>> int(state.optimizer.step)
+    1
+    """
+    if not isinstance(mesh, Mesh):
+        raise ConfigError(f"layout: expected mesh to be one of parallel.mesh(…), got {describe(mesh)}.")
+    axis_size("layout", mesh, data)
+    if flat not in (None, True, False):
+        raise ConfigError(f"layout: expected flat to be True, False or None, got {describe(flat)}.")
+    return _layout(mesh, check_rules([(".*", replicate())] if rules is None else rules), data, flat)
+
+
+@lru_cache(maxsize=64)  # equal layouts are one, so that what was compiled for one serves the other
+def _layout(mesh, rules, data, flat):
+    place_data = partial(placement.place_whole, mesh=mesh)
+    place_batch = partial(placement.place_rows, "layout", mesh=mesh, data=data)
+
+    @lru_cache(maxsize=64)  # a loop of one's own asks at every step
+    def shardings(structure, leaves):
+        shapes = [jax.ShapeDtypeStruct(*leaf) for leaf in leaves]
+        return placement.shardings(jax.tree.unflatten(structure, shapes), mesh, rules)
+
+    def place_state(state):
+        leaves, structure = jax.tree.flatten(state)
+        return placement.place(state, shardings(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)))
+
+    def automatic(one, params, state, batch, key):
+        computed = one(params, state, batch, key)
+        loss, new_state = place_data((computed.loss, computed.state))
+        return Gradient(loss, place_state(computed.grads), new_state, computed.prediction)
+
+    def is_flat(one, params, state, batch, key):
+        whole = not any(map(any, jax.tree.leaves(specs(params, mesh, rules))))
+        if flat and not whole:
+            raise ConfigError("layout(flat=True): expected rules that split no parameter; leave flat out.")
+        return whole and (mean_over_rows(one, params, state, batch, key) if flat is None else flat)
+
+    def gradient(one):
+        def over_mesh(params, state, batch, key=None, /):
+            batch = place_batch(batch)
+            if is_flat(one, params, state, batch, key):
+                return summed(one, mesh, data)(params, state, batch, key)
+            return automatic(one, params, state, batch, key)
+
+        return one if mesh.size == 1 else over_mesh
+
+    def init_state(init, key):
+        return placement.init_state(init, key, mesh, rules)
+
+    def check_rows(call, what, count):
+        placement.check_rows(call, what, count, mesh.shape[data], data)
+
+    return Layout(init_state, place_state, place_data, place_batch, gradient, check_rows)

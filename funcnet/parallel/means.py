@@ -1,0 +1,130 @@
+"""Whether the gradient of a batch is the mean of the gradients of its parts.
+
+Then devices may compute parts by themselves, and one sum over them makes the whole. It does not hold where rows meet:
+in the statistics of a batch norm, in dropout, whose draws depend on the shape of the batch, in a loss such as the root
+of a mean.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from funcnet.types import Batch, GradientFn, Key, Params, State
+
+__all__ = ["mean_over_rows"]
+
+ROWS = 6  #: of the batch that is tried
+CUTS = 3  #: ways in which it is cut into halves
+TOLERANCE = 1e-3  #: relative to a leaf's largest number; rows that meet make differences of the order of 1
+
+
+def mean_over_rows(gradient: GradientFn, params: Params, state: State, batch: Batch, key: Key | None = None, /) -> bool:
+    """Whether the gradient of every batch is the mean of its parts' gradients, weighted by their rows.
+
+    There must be no state, and the compiled program must not read the key. Whether the loss is a mean and the rows
+    keep to themselves is tried: with a few random rows and parameters of the given shapes, loss and gradient of the
+    whole have to be the weighted means of those of halves, cut in three ways, and the predictions have to be the same.
+    Functions that mix rows in some other way differ there, unless they differ for special numbers only.
+
+    That takes two small programs of the gradient, which are compiled and run on one device.
+
+    Args: of `gradient`; only shapes and dtypes are read, so tracers will do.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> model, batch = fn.layers.dense(1), (jnp.zeros((8, 3)), jnp.zeros((8, 1)))
+    >>> params = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}
+    >>> for loss in (fn.losses.mean_squared_error, fn.losses.root_mean_squared_error):
+    ...     fn.parallel.mean_over_rows(fn.gradients.autodiff(model, loss), params, (), batch)
+    True
+    False
+    """
+    if jax.tree.leaves(state):
+        return False
+    try:
+        return not _reads_key(gradient, params, state, batch, key) and _is_mean(gradient, params, state, batch, key)
+    except Exception:
+        # Random numbers, or so few rows, need not suit every function, and one that is not known to be a mean is none.
+        return False
+
+
+def _reads_key(gradient, params, state, batch, key):
+    """Whether anything that is computed depends on the key."""
+    if key is None:
+        return False
+    program = jax.make_jaxpr(gradient)(*_shapes((params, state, batch, key))).jaxpr
+    _, used = dce_jaxpr(program, [True] * len(program.outvars))
+    return used[-1]
+
+
+def _shapes(tree):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def _is_mean(gradient, params, state, batch, key):
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: _normal(random, leaf.shape, leaf.dtype), params)
+    batch = _some_rows(random, batch)
+
+    @jax.jit
+    def compiled(params, batch):
+        computed = gradient(params, state, batch, None if key is None else _some_key(key))
+        return (computed.loss, computed.grads), computed.prediction
+
+    def run(rows):
+        return jax.device_get(compiled(params, jax.tree.map(lambda leaf: leaf[rows], batch)))
+
+    def is_mean_of(halves):
+        parts, predictions = zip(*map(run, halves), strict=True)
+        weights = [_count(batch, half) for half in halves]
+        mean = jax.tree.map(lambda *leaves: np.average(leaves, 0, weights), *parts)
+        alike = jax.tree.map(lambda leaf: leaf[halves], prediction)
+        return _close(mean, whole) and _close(jax.tree.map(lambda *leaves: np.stack(leaves), *predictions), alike)
+
+    with jax.ensure_compile_time_eval():
+        whole, prediction = run(np.arange(ROWS))
+        return all(is_mean_of(random.permutation(ROWS).reshape(2, -1)) for _ in range(CUTS))
+
+
+def _some_rows(random, batch):
+    """Random rows like those of the batch: normal x; targets in [0, 1), as probabilities are; labels 0 and 1."""
+    x, *others = batch
+
+    def rows(draw):
+        return lambda leaf: draw(random, (ROWS, *leaf.shape[1:]), leaf.dtype)
+
+    return jax.tree.map(rows(_normal), x), *jax.tree.map(rows(_uniform), others)
+
+
+def _normal(random, shape, dtype):
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return random.integers(0, 2, shape).astype(dtype)
+    # As large as an initializer would make a kernel, so that nothing saturates.
+    return (random.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(_wide(dtype))
+
+
+def _uniform(random, shape, dtype):
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return random.integers(0, 2, shape).astype(dtype)
+    return random.random(shape).astype(_wide(dtype))
+
+
+def _wide(dtype):
+    return np.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def _some_key(key):
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.key(0, impl=jax.random.key_impl(key)) if typed else jnp.zeros(key.shape, key.dtype)
+
+
+def _count(batch, rows):
+    """How much of what the loss is a mean of lies in some rows."""
+    return batch[2][rows].sum() if len(batch) == 3 else len(rows)
+
+
+def _close(got, expected):
+    def close(got, expected):  # NaN is not close
+        return bool(np.all(np.abs(got - expected) <= TOLERANCE * np.max(np.abs(expected), initial=0)))
+
+    return all(jax.tree.leaves(jax.tree.map(close, got, expected)))

@@ -1,0 +1,180 @@
+"""Arrays on a mesh: the train state by its rules, batches by their rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from funcnet.errors import ShapeError
+from funcnet.parallel.mesh import axis_size
+from funcnet.parallel.rules import Rules, specs
+from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.types import Key, TrainState
+
+__all__ = ["check_rows", "global_batch", "init_state", "place", "place_rows", "place_whole", "shardings"]
+
+
+def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+    """A tree like `tree` of the sharding of each leaf.
+
+    Args:
+        tree: a `TrainState`, an optimizer's state, or parameters; of arrays or `jax.ShapeDtypeStruct`.
+        mesh: of `parallel.mesh`.
+        rules: for the parameters. An optimizer's slots follow their parameter: `optimizer/mu/2/kernel` lies as
+            `2/kernel` does, as its path ends with the parameter's and its shape is the same. All else, such as
+            counters, keys and the statistics of norms, is whole on every device.
+
+    Raises:
+        ConfigError: the rules do not fit the parameters or the mesh.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> mesh, rules = fn.parallel.mesh(), [(".*", fn.parallel.fsdp(min_bytes=0))]
+    >>> state = fn.optimizers.adam(0.1).init({"kernel": jnp.zeros((8, 4))})
+    >>> lies = fn.parallel.shardings(state, mesh, rules)
+    >>> lies.mu["kernel"].spec, lies.step.spec
+    (P('data',), P())
+    """
+    optimizer, prefix = (tree.optimizer, "optimizer/") if isinstance(tree, TrainState) else (tree, "")
+    params = getattr(optimizer, "params", optimizer)
+    by_path = dict(flatten_with_paths(specs(params, mesh, rules)))
+    shapes = {path: leaf.shape for path, leaf in flatten_with_paths(params)}
+
+    def sharding(path, leaf):
+        parts = path.split("/") if path.startswith(prefix) else []
+        suffixes = ("/".join(parts[i:]) for i in range(len(parts) + 1))
+        owner = next((suffix for suffix in suffixes if shapes.get(suffix) == leaf.shape), None)
+        return NamedSharding(mesh, PartitionSpec() if owner is None else by_path[owner])
+
+    return map_with_paths(sharding, tree)
+
+
+def init_state(init: Callable[[Key], Any], key: Key, mesh: Mesh, rules: Rules) -> Any:
+    """`init(key)`, made where it will lie: no device ever holds more than its part.
+
+    Args:
+        init: `key -> state`, a pure function; `lambda key: training.create_state(model, optimizer, key, x)`.
+        key: a PRNG key.
+        mesh, rules: as for `shardings`.
+
+    The state is bit for bit the one that a single device makes.
+
+    Raises: as `shardings`.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model, optimizer = fn.layers.dense(4), fn.optimizers.adam(0.1)
+    >>> x = jax.ShapeDtypeStruct((1, 8), jnp.float32)
+    >>> state = fn.parallel.init_state(
+    ...     lambda key: fn.training.create_state(model, optimizer, key, x), jax.random.key(0),
+    ...     fn.parallel.mesh(), [(".*", fn.parallel.fsdp(min_bytes=0))])
+    >>> state.optimizer.params["kernel"].sharding.spec
+    P('data',)
+    """
+    lies = shardings(jax.eval_shape(init, key), mesh, rules)
+    return jax.jit(init, out_shardings=lies)(key)
+
+
+def place(tree: Any, lies: Any) -> Any:
+    """Each leaf in its sharding: within `jit` a constraint, outside a move, which copies what does not lie so yet."""
+
+    def put(leaf, sharding):
+        if isinstance(leaf, Tracer):
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+        if getattr(leaf, "sharding", None) == sharding:
+            return leaf
+        if not sharding.is_fully_addressable and getattr(leaf, "is_fully_addressable", True):
+            return _spread(leaf, sharding)
+        # A shard that shared its buffer with the array it came from would take that along when a step donates it.
+        return jax.device_put(leaf, sharding, may_alias=False)
+
+    return jax.tree.map(put, tree, lies)
+
+
+def _spread(leaf, sharding):
+    """An array that every process has, over several of them: each puts its own parts onto its own devices."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+
+def place_whole(tree: Any, mesh: Mesh) -> Any:
+    """Every array whole on every device of the mesh; each process gives all of it."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(array):
+        if isinstance(array, jax.Array) or _is_local(mesh):
+            return place(array, everywhere)
+        return jax.make_array_from_process_local_data(everywhere, np.asarray(array))
+
+    return jax.tree.map(put, tree)
+
+
+def _is_local(mesh):
+    return all(device.process_index == jax.process_index() for device in mesh.devices.flat)
+
+
+def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
+    """Every array with its rows dealt out along the axis `data`."""
+    parts = axis_size(call, mesh, data)
+    for array in jax.tree.leaves(tree):
+        check_rows(call, "rows", _count(call, array), parts, data)
+    rows = NamedSharding(mesh, PartitionSpec(data))
+    return place(tree, jax.tree.map(lambda _: rows, tree))
+
+
+def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
+    """One batch over the whole mesh from the rows that each process has.
+
+    Each of P processes gives n rows, which its own devices hold: nothing is sent. They follow one another in the order
+    of the mesh, which is that of the processes.
+
+    Args:
+        local_rows: a tree of arrays (n, …) on the host, `(x, target)` say.
+        mesh: of `parallel.mesh`.
+        data: the axis over which the rows are dealt out.
+
+    Returns:
+        A tree of global arrays (P n, …).
+
+    Raises:
+        ShapeError: the arrays' rows differ, or cannot be dealt out evenly to the process's devices.
+
+    >>> import numpy as np, funcnet as fn
+    >>> x = fn.parallel.global_batch(np.ones((4, 3), np.float32), fn.parallel.mesh())
+    >>> x.shape, x.sharding.spec
+    ((4, 3), P('data',))
+    """
+    axis_size("global_batch", mesh, data)
+    here = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
+    parts = len(set(np.nonzero(here)[mesh.axis_names.index(data)]))
+    leaves = flatten_with_paths(local_rows)
+    for path, array in leaves:
+        check_rows("global_batch", "rows", _count("global_batch", array), parts, data)
+        if len(array) != len(leaves[0][1]):
+            raise ShapeError(
+                f"global_batch: expected as many rows everywhere, got {len(leaves[0][1])} at {leaves[0][0]} and "
+                f"{len(array)} at {path}."
+            )
+    rows = NamedSharding(mesh, PartitionSpec(data))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows, np.asarray(array)), local_rows)
+
+
+def _count(call, array):
+    if not np.ndim(array):
+        raise ShapeError(f"{call}: expected arrays with rows, got a scalar.")
+    return np.shape(array)[0]
+
+
+def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
+    """ShapeError unless so many rows can be dealt out evenly."""
+    if count % parts or not count:
+        below = count // parts * parts
+        nearest = f"{below} or {below + parts}" if below else f"{parts}"
+        raise ShapeError(
+            f'{call}: expected {what} to be a multiple of the {parts} devices along "{data}", got {count}; nearest: '
+            f"{nearest}."
+        )

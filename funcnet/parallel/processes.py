@@ -1,0 +1,96 @@
+"""Several processes as one run: how they find each other."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+
+from funcnet.checks import is_count
+from funcnet.errors import ConfigError
+
+__all__ = ["in_cluster", "start"]
+
+# Variables by which jax recognises a cluster, with the one that says how many processes there are, where it is said.
+_CLUSTERS = {
+    "SLURM_JOB_ID": "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX": None,
+}  # fmt: skip
+
+
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    devices: int | None = None,
+) -> None:
+    """Join the other processes of a run, before anything else is asked of jax.
+
+    One process alone has nothing to do, and nothing is done. In a job of SLURM, Open MPI or Kubernetes jax finds the
+    others by itself; elsewhere they are told of each other, as `funcnet launch` does.
+
+    The coordinator listens at its own address only, not at all that the machine has: whoever reaches it takes part in
+    the run, without a password. Keep it within a network that you trust.
+
+    Args:
+        coordinator: `"host:port"` of the process 0.
+        num_processes, process_id: how many there are, and which one this is, from 0.
+        devices: for CPUs, how many devices this process shall have.
+
+    Raises:
+        ConfigError: some of the three first arguments without the others, or impossible ones, or jax was used before.
+
+    >>> import funcnet as fn
+    >>> fn.parallel.start()
+    """
+    if devices is not None:
+        if not is_count(devices):
+            raise ConfigError(f"parallel.start: expected devices to be a positive integer, got {devices!r}.")
+        _update_devices(devices)
+    given = [coordinator is not None, num_processes is not None, process_id is not None]
+    if any(given) and not all(given):
+        raise ConfigError(
+            "parallel.start: expected coordinator, num_processes and process_id together, got "
+            f"{coordinator!r}, {num_processes!r}, {process_id!r}."
+        )
+    if coordinator is None:
+        if in_cluster(os.environ):
+            _initialize()
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"parallel.start: expected coordinator to be host:port, got {coordinator!r}.")
+    if not is_count(num_processes) or not is_count(process_id, 0) or int(process_id or 0) >= int(num_processes or 0):
+        raise ConfigError(
+            f"parallel.start: expected process_id from 0 to num_processes - 1, got {process_id!r} of {num_processes!r}."
+        )
+    if num_processes == 1:
+        return
+    _initialize(
+        coordinator_address=coordinator, num_processes=num_processes, process_id=process_id,
+        coordinator_bind_address=coordinator, cluster_detection_method="deactivate",
+    )  # fmt: skip
+
+
+def in_cluster(variables: Mapping[str, str]) -> bool:
+    """Whether the environment is that of a job of several processes."""
+    for mark, count in _CLUSTERS.items():
+        if mark in variables and (count is None or variables.get(count, "1") != "1"):
+            return True
+    return False
+
+
+def _update_devices(devices: int) -> None:
+    try:
+        jax.config.update("jax_num_cpu_devices", int(devices))
+    except RuntimeError as error:
+        raise ConfigError(f"parallel.start: expected to come before all else that uses jax: {error}.") from error
+
+
+def _initialize(**arguments) -> None:
+    try:
+        # Short times: a run that has lost a process ends, and is started anew from its last checkpoint.
+        jax.distributed.initialize(
+            initialization_timeout=60, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30, **arguments
+        )
+    except RuntimeError as error:
+        raise ConfigError(f"parallel.start: the processes do not come together: {error}.") from error

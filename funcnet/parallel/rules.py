@@ -1,0 +1,258 @@
+"""Rules: which parameter is split over which axes of the mesh.
+
+A rule is a pair (pattern, partition). The pattern is a regular expression that has to match the whole path of a leaf,
+such as `2/kernel`; the first rule that matches a leaf decides. The partition is
+
+- `replicate()`: the leaf is whole on every device,
+- `fsdp("data")`: split along its largest dimension that divides evenly, and whole if it is small,
+- a `jax.sharding.PartitionSpec`, which names an axis of the mesh, or `None`, for each dimension.
+
+Nothing falls through: a leaf without a rule, a rule without a leaf, and a dimension that does not divide are errors.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jax.sharding import PartitionSpec
+
+from funcnet.checks import check_count, describe
+from funcnet.errors import ConfigError
+from funcnet.parallel.mesh import axis_size
+from funcnet.trees import flatten_with_paths
+from funcnet.types import Layer, Params
+
+__all__ = ["FSDP", "Partition", "Rules", "check_rules", "fsdp", "replicate", "specs", "spell_spec", "tensor_parallel"]
+
+
+class FSDP(NamedTuple):
+    """What `fsdp` returns."""
+
+    axis: str
+    min_bytes: int
+    spec: PartitionSpec  #: dimensions that are split already
+
+
+Partition: TypeAlias = PartitionSpec | FSDP
+Rules: TypeAlias = Sequence[tuple[str, Partition]]
+
+
+def replicate() -> PartitionSpec:
+    """Whole on every device.
+
+    >>> import funcnet as fn
+    >>> rules = [(".*", fn.parallel.replicate())]  # data parallel
+    """
+    return PartitionSpec()
+
+
+def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | None = None) -> FSDP:
+    """Fully sharded: a leaf is split over `axis` along its largest dimension that divides evenly.
+
+    With the axis over which batches are dealt, no device holds more than its part of the parameters and of the
+    optimizer's slots; the compiler gathers a layer's parameters where it runs.
+
+    Args:
+        axis: of the mesh.
+        min_bytes: smaller leaves are whole on every device, as moving them costs more than keeping them.
+        spec: dimensions that are split over other axes already, `PartitionSpec(None, "model")` say; if no other
+            divides evenly, one of them is split further.
+
+    Raises:
+        ConfigError: an argument of the wrong kind.
+
+    References: Rajbhandari, Rasley, Ruwase, He, "ZeRO: Memory Optimizations Toward Training Trillion Parameter
+    Models", SC 2020.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> mesh = fn.parallel.mesh()
+    >>> params = {"kernel": jnp.zeros((8, 64)), "bias": jnp.zeros(64)}
+    >>> fn.parallel.specs(params, mesh, [(".*", fn.parallel.fsdp(min_bytes=1024))])
+    {'bias': P(), 'kernel': P(None, 'data')}
+    """
+    if not isinstance(axis, str):
+        raise ConfigError(f"fsdp: expected axis to be the name of an axis of the mesh, got {describe(axis)}.")
+    check_count("fsdp", "min_bytes", min_bytes, 0)
+    return FSDP(axis, int(min_bytes), spec or PartitionSpec())
+
+
+def tensor_parallel(
+    model: Layer, x: Any, mesh: Any, *, axis: str = "model", otherwise: Partition | None = None
+) -> list[tuple[str, Partition]]:
+    """Rules that split the features of a model over an axis of the mesh, one rule a leaf.
+
+    The kernels (…, in, out) take turns along the model. One is split by its outputs, so that each device computes a
+    part of the features; the next by its inputs, so that it takes this part as it lies and the sum over the devices
+    makes features that are whole again. Biases, norms and depthwise kernels lie as the features do. What does not
+    divide is not split. Wherever a model branches this is a guess at what is fast; what is computed is the same.
+
+    Args:
+        model: a layer.
+        x: an example batch or a `jax.ShapeDtypeStruct`.
+        mesh: of `mesh(data=…, model=…)`.
+        axis: of the mesh.
+        otherwise: the partition of what is not split, `replicate()` by default; `fsdp(…)` also splits, along another
+            dimension, what is.
+
+    Raises:
+        ConfigError: the mesh has no such axis.
+
+    References: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
+    Parallelism", 2019, section 3.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> mesh = fn.parallel.mesh(model=1)
+    >>> model, x = fn.models.mlp((8, 2)), jax.ShapeDtypeStruct((1, 4), jnp.float32)
+    >>> rules = dict(fn.parallel.tensor_parallel(model, x, mesh))
+    >>> rules["0/kernel"], rules["2/kernel"], rules["2/bias"]
+    (P(None, 'model'), P('model', None), P())
+    """
+    size = axis_size("tensor_parallel", mesh, axis)
+    otherwise = replicate() if otherwise is None else otherwise
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
+    rules, split = [], False  # whether the features lie split over the axis here
+    for _, layer in groupby(flatten_with_paths(params), key=lambda item: item[0].rpartition("/")[0]):
+        leaves = list(layer)
+        kernel = max((leaf.shape for _, leaf in leaves), key=len)
+        by_inputs, split = _turn(kernel, split, size)
+        for path, leaf in leaves:
+            spec = _feature_spec(leaf.shape, by_inputs, split, axis, size)
+            rules.append((re.escape(path), _over(otherwise, spec)))
+    return rules
+
+
+def _turn(kernel, split, size):
+    """Whether a layer's kernel is split by its inputs, and whether its outputs lie split."""
+    if len(kernel) < 2 or kernel[-2] == 1:  # each feature by itself
+        return False, split and kernel != () and kernel[-1] % size == 0
+    if split:
+        return kernel[-2] % size == 0, False
+    return False, kernel[-1] % size == 0
+
+
+def _feature_spec(shape, by_inputs, split, axis, size):
+    if by_inputs and len(shape) >= 2:
+        return PartitionSpec(*[None] * (len(shape) - 2), axis, None)
+    if split and shape and shape[-1] % size == 0:
+        return PartitionSpec(*[None] * (len(shape) - 1), axis)
+    return PartitionSpec()
+
+
+def _over(partition, spec):
+    """The partition of a leaf that is split by `spec`."""
+    if isinstance(partition, FSDP):
+        return FSDP(partition.axis, partition.min_bytes, spec)
+    return spec if any(spec) else partition
+
+
+def check_rules(rules: Any) -> tuple[tuple[str, Partition], ...]:
+    """The rules as a tuple; ConfigError for what is none."""
+    rules = tuple(rules)
+    for rule in rules:
+        if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
+            raise ConfigError(f'rules: expected pairs such as ("2/kernel", fsdp("data")), got {rule!r}.')
+        pattern, partition = rule
+        if not isinstance(partition, PartitionSpec | FSDP):
+            raise ConfigError(
+                f"rules: expected the partition of {pattern!r} to be replicate(), fsdp(…) or a PartitionSpec, got "
+                f"{describe(partition)}."
+            )
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"rules: expected a regular expression, got {pattern!r}: {error}.") from None
+    return tuple((pattern, partition) for pattern, partition in rules)
+
+
+def specs(params: Params, mesh: Any, rules: Rules) -> Any:
+    """A tree like `params` of the `PartitionSpec` that the rules give each leaf.
+
+    Raises:
+        ConfigError: a leaf that no rule matches, a rule that matches no leaf, or a leaf that cannot be split as its
+            rule says.
+    """
+    rules = check_rules(rules)
+    leaves = flatten_with_paths(params)
+    for pattern, _ in rules:
+        if leaves and not any(re.fullmatch(pattern, path) for path, _ in leaves):
+            raise ConfigError(
+                f"rules: expected {pattern!r} to match a leaf, got none of {_listed(path for path, _ in leaves)}; a "
+                "pattern has to match the whole path."
+            )
+    found = [_spec(path, leaf, mesh, rules) for path, leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
+def _listed(paths):
+    paths = list(paths)
+    return ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+
+
+def _spec(path, leaf, mesh, rules):
+    for pattern, partition in rules:
+        if re.fullmatch(pattern, path):
+            if isinstance(partition, FSDP):
+                partition = _fully_sharded(path, leaf, mesh, partition)
+            _check_divides(path, leaf.shape, mesh, partition)
+            return _shortest(partition)
+    raise ConfigError(
+        f"rules: expected a rule for {path or 'the parameter'}, {describe(leaf)}, got none that matches; end the rules "
+        'with (".*", replicate()).'
+    )
+
+
+def _fully_sharded(path, leaf, mesh, partition):
+    """The spec of a leaf with `partition.axis` along its largest dimension that divides evenly, a free one if any."""
+    axis = partition.axis
+    size = axis_size("fsdp", mesh, axis)
+    taken = [_axes(entry) for entry in (*partition.spec, *[None] * (leaf.ndim - len(partition.spec)))]
+    if leaf.ndim == 0 or leaf.size * leaf.dtype.itemsize < partition.min_bytes:
+        return partition.spec
+    parts = [size * math.prod(axis_size("fsdp", mesh, name) for name in names) for names in taken]
+    divide = [d for d in range(leaf.ndim) if leaf.shape[d] % parts[d] == 0]
+    if not divide:
+        raise ConfigError(
+            f'rules: expected {path} of shape {leaf.shape} to have a dimension that the {size} devices along "{axis}" '
+            f'divide, got none; give it a rule above, ("{path}", replicate()), or raise min_bytes.'
+        )
+    chosen = max(divide, key=lambda d: (not taken[d], leaf.shape[d]))
+    taken[chosen] += (axis,)
+    return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in taken))
+
+
+def _axes(entry):
+    """What stands at one dimension of a spec, `None`, an axis or several, as a tuple of axes."""
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+
+
+def _shortest(spec):
+    """The spec as jax gives it back, without `None` at its end: programs compiled for one serve the other."""
+    dimensions = list(spec)
+    while dimensions and dimensions[-1] is None:
+        dimensions.pop()
+    return PartitionSpec(*dimensions)
+
+
+def _check_divides(path, shape, mesh, spec):
+    if len(spec) > len(shape):
+        raise ConfigError(
+            f"rules: expected {path} of shape {shape} to be split along its {len(shape)} dimensions at most, got "
+            f"{spell_spec(spec)}."
+        )
+    for dimension, axes in enumerate(spec):
+        names = _axes(axes)
+        parts = math.prod(axis_size(f"rules: {path}", mesh, axis) for axis in names)
+        if shape[dimension] % parts:
+            raise ConfigError(
+                f"rules: expected dimension {dimension} of {path}, {shape}, to be a multiple of the {parts} devices "
+                f'along "{" and ".join(names)}", got {shape[dimension]}; give it a rule above, '
+                f'("{path}", replicate()), or choose another size.'
+            )
+
+
+def spell_spec(spec: PartitionSpec) -> str:
+    """`P(None, 'data')`, the same in all versions of jax."""
+    return f"P({', '.join(map(repr, spec))})"

@@ -1,0 +1,52 @@
+"""A training step compiled for a layout, for loops of one's own."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.types import Batch, Layout, TrainState
+
+__all__ = ["compile_step"]
+
+IN_FLIGHT = 2  #: steps under way at a time: enough to keep the devices busy
+
+
+def compile_step(
+    step: Callable[[TrainState, Batch], tuple[TrainState, Any]], layout: Layout
+) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
+    """The same step, compiled once: the state stays where the layout has it, and the batch is dealt out by rows.
+
+    Args:
+        step: `(state, batch) -> (state, metrics)`, `training.train_step` of `layout.gradient(…)` say.
+        layout: of `parallel.layout`.
+
+    Returns:
+        The compiled step. It donates its state: what was given is gone, go on with what comes back. It takes arrays
+        of the host or of `parallel.global_batch`. Two steps at most are under way when it returns, because loops that
+        never wait hang on several CPU devices (jax-ml/jax#25861).
+
+    Raises: what `layout` raises, when it runs.
+
+    The example of `parallel.layout` is one of this too.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def run(state, batch):
+        state, metrics = step(layout.place_state(state), layout.place_batch(batch))
+        state = layout.place_state(state)
+        return state, metrics, jnp.copy(state.optimizer.step)
+
+    under_way: deque[jax.Array] = deque()
+
+    def compiled(state, batch):
+        state, metrics, token = run(layout.place_state(state), batch)
+        under_way.append(token)
+        if len(under_way) > IN_FLIGHT:
+            jax.block_until_ready(under_way.popleft())
+        return state, metrics
+
+    return compiled

@@ -1,0 +1,83 @@
+"""Ends that come from outside: signals that ask a run to stop, and a watchdog for a run that hangs."""
+
+import faulthandler
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from funcnet.checks import positive
+
+__all__ = ["Stop", "Watchdog", "stop_on_signals"]
+
+
+class Stop:
+    """Called by `fit` after each chunk with the steps done: whether to end there."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None  #: what arrived
+
+    def __call__(self, step: int) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
+    """While it is open, SIGTERM and SIGINT (Ctrl-C) end a `fit` politely, with a last report.
+
+    `fit(..., stop=stop)` finishes the steps under way, about a second's work, yields a report and ends, so that
+    `checkpoints.saving` around it leaves a checkpoint of that very step. A second signal of the same kind acts as it
+    did before. Only the main thread can receive signals; elsewhere nothing changes.
+
+    Args:
+        signals: those to listen to, SIGTERM and SIGINT by default.
+
+    >>> import os, signal, jax.numpy as jnp, funcnet as fn
+    >>> data, model, loss = (jnp.ones((4, 1)), jnp.ones((4, 1))), fn.layers.dense(1), fn.losses.mean_squared_error
+    >>> with fn.training.stop_on_signals() as stop:
+    ...     for report in fn.training.fit(model, loss, fn.optimizers.sgd(0.1), data, epochs=1000, stop=stop):
+    ...         if report.step == 3:
+    ...             os.kill(os.getpid(), signal.SIGTERM)
+    >>> report.step < 1000, stop.signal.name
+    (True, 'SIGTERM')
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in signals or (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.signal = signal.Signals(number)
+        signal.signal(number, before[stop.signal])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Watchdog:
+    """Ends the process, with the stacks of all threads on stderr, unless it hears of progress within `seconds`.
+
+    A step that hangs in a collective holds no Python instruction that could raise: the process must end, and whoever
+    started it starts it anew from the last checkpoint.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.seconds = None if seconds is None else positive("fit", "watchdog", seconds)
+
+    def progress(self) -> None:
+        """The time begins anew."""
+        if self.seconds is not None:
+            faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def pause(self) -> None:
+        """What follows may take any time."""
+        if self.seconds is not None:
+            faulthandler.cancel_dump_traceback_later()

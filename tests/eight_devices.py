@@ -1,0 +1,398 @@
+"""Laws of layouts on eight devices, which `test_parallel.py` runs in a process of its own.
+
+By hand: XLA_FLAGS=--xla_force_host_platform_device_count=8 pytest tests/eight_devices.py
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from funcnet import gradients, layers, losses, models, optimizers, parallel, training
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.trees import flatten_with_paths, total_bytes
+
+ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
+FSDP = [(".*kernel", parallel.fsdp(min_bytes=0)), (".*", parallel.replicate())]
+
+
+def mesh_of(n, **axes):
+    return parallel.mesh(devices=jax.devices()[:n], **axes)
+
+
+def digits(rows=16, features=8, classes=8, dtype=np.float32):
+    random = np.random.default_rng(0)
+    return random.normal(size=(rows, features)).astype(dtype), random.integers(0, classes, rows).astype(np.int32)
+
+
+@functools.cache  # one model, one compiled start
+def mlp(dropout=0.0):
+    return models.mlp((16, 8), activation=layers.tanh, dropout=dropout)
+
+
+def flat(n):
+    return parallel.layout(mesh_of(n), flat=True)
+
+
+def automatic(n):
+    return parallel.layout(mesh_of(n), flat=False)
+
+
+def fsdp(n):
+    return parallel.layout(mesh_of(n), FSDP)
+
+
+def tensor_parallel(n):
+    mesh = mesh_of(n, data=1, model=n)
+    return parallel.layout(mesh, parallel.tensor_parallel(mlp(), digits()[0], mesh))
+
+
+def data_and_model(n):
+    mesh = mesh_of(n, model=2)
+    otherwise = parallel.fsdp(min_bytes=256)
+    return parallel.layout(mesh, parallel.tensor_parallel(mlp(), digits()[0], mesh, otherwise=otherwise))
+
+
+LAYOUTS = [flat, automatic, fsdp, tensor_parallel, data_and_model]
+
+
+def initial(model, x):
+    shape = jax.ShapeDtypeStruct(x.shape, jnp.asarray(x).dtype)
+    return lambda key: training.create_state(model, optimizers.adam(1e-2), key, shape)
+
+
+def losses_of(model, layout, engine, batch, steps, **options):
+    """The losses of some steps, which run in one compiled loop over data that the layout has placed."""
+    gradient = ENGINES[engine](model, losses.softmax_cross_entropy, **options)
+    if layout is None:
+
+        def place(state):
+            return state
+
+    else:
+        place, batch, gradient = layout.place_state, layout.place_data(batch), layout.gradient(gradient)
+    state = place(initial(model, batch[0])(jax.random.key(0)))
+    step = training.train_step(gradient, optimizers.adam(1e-2))
+
+    @jax.jit
+    def loop(state, batch):
+        order = jnp.roll(jnp.arange(len(batch[0])), 1)
+
+        def body(i, carry):
+            state, rows, found = carry
+            state, metrics = step(state, tuple(array[rows] for array in batch))
+            return place(state), rows[order], found.at[i].set(metrics["loss"])
+
+        start = (state, order, jnp.zeros(steps, batch[0].dtype))
+        return jax.lax.fori_loop(0, steps, body, start)[::2]
+
+    state, found = loop(state, batch)
+    return state, np.asarray(found)
+
+
+def worst(found, expected):
+    return max(map(_distance, jax.tree.leaves(found), jax.tree.leaves(expected)))
+
+
+def _distance(a, b):
+    return float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)), initial=0))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """The losses of a hundred steps on one device."""
+    return losses_of(mlp(), None, "backprop", digits(), 100)[1]
+
+
+DEVICES = {flat: (1, 2, 4, 8), automatic: (8,), fsdp: (2, 4, 8), tensor_parallel: (2, 8), data_and_model: (4, 8)}
+
+
+@pytest.mark.parametrize("layout, n", [(layout, n) for layout in LAYOUTS for n in DEVICES[layout]])
+def test_a_hundred_steps_are_those_of_one_device(layout, n, one_device):
+    engine = "autodiff" if n == 4 else "backprop"
+    _, found = losses_of(mlp(), layout(n), engine, digits(), 100)
+    assert found[-1] < 0.2 * found[0]
+    np.testing.assert_allclose(found, one_device, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_in_float64_they_are_so_to_the_last_digits(layout, engine, x64):
+    found = gradient_of(mlp(), layout(4), engine, digits(dtype=np.float64), penalty=PENALTY)
+    assert worst(found, alone_in_float64(engine)) <= 1e-14
+
+
+PENALTY = losses.partial(losses.l2_penalty, strength=0.1)
+
+
+@functools.cache
+def alone_in_float64(engine):
+    return gradient_of(mlp(), None, engine, digits(dtype=np.float64), penalty=PENALTY)
+
+
+def gradient_of(model, layout, engine, batch, loss=losses.softmax_cross_entropy, **options):
+    """Loss, gradient, new state and prediction of one batch, within `jit`."""
+    params, state = model.init(jax.random.key(1), batch[0])
+    gradient = ENGINES[engine](model, loss, **options)
+    gradient = gradient if layout is None else layout.gradient(gradient)
+    return jax.jit(gradient)(params, state, batch, jax.random.key(2))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_masked_rows_and_penalties_count_as_on_one_device(engine, x64):
+    x, y = digits(dtype=np.float64)
+    params, state = mlp().init(jax.random.key(1), x)
+    gradient = ENGINES[engine](mlp(), losses.softmax_cross_entropy, penalty=PENALTY)
+    alone, *spread = (jax.jit(one) for one in (gradient, flat(8).gradient(gradient), automatic(8).gradient(gradient)))
+    rows = np.arange(16)
+    for where in (rows % 3 == 0, rows < 3, rows < 0):  # scattered, none on most devices, none at all
+        for one in spread:
+            assert worst(one(params, state, (x, y, where)), alone(params, state, (x, y, where))) <= 1e-14
+
+
+def test_the_flat_way_sums_one_buffer_and_leaves_predictions_where_they_are():
+    batch, model = digits(), mlp()
+    params, state = model.init(jax.random.key(0), batch[0])
+    for layout, sums in ((automatic(4), 0), (parallel.layout(mesh_of(4)), 1)):
+        gradient = layout.gradient(gradients.backprop(model, losses.softmax_cross_entropy))
+        program = str(jax.make_jaxpr(gradient)(params, state, batch, jax.random.key(0)))
+        assert program.count("psum") == sums
+    assert jax.jit(gradient)(params, state, batch).prediction.sharding.spec == PartitionSpec("data")
+
+
+# Where rows meet: the automatic way, found by itself
+
+MEETING = {
+    "batch_norm": (
+        layers.serial(layers.dense(8, use_bias=False), layers.batch_norm(), layers.relu(), layers.dense(8)),
+        {},
+    ),
+    "dropout": (mlp(dropout=0.5), {}),
+    "root": (models.linear(8), {"loss": losses.root_mean_squared_error}),
+}
+
+
+@pytest.mark.parametrize("name", MEETING)
+def test_rows_that_meet_meet_all_over_the_mesh(name, x64):
+    model, options = MEETING[name]
+    x, y = digits(dtype=np.float64)
+    batch = (x, np.eye(8)[y]) if options else (x, y)
+    expected = gradient_of(model, None, "autodiff", batch, **options)
+    found = gradient_of(model, parallel.layout(mesh_of(8)), "autodiff", batch, **options)
+    assert worst(found, expected) <= 1e-13
+
+
+@pytest.mark.parametrize("name, layout", [("batch_norm", fsdp(8)), ("dropout", parallel.layout(mesh_of(2)))])
+def test_training_with_them_is_that_of_one_device(name, layout, x64):
+    model, batch = MEETING[name][0], digits(dtype=np.float64)
+    state, expected = losses_of(model, None, "backprop", batch, 20)
+    found_state, found = losses_of(model, layout, "backprop", batch, 20)
+    assert worst((found, found_state.model), (expected, state.model)) <= 1e-12
+
+
+# Convolutions: the rules for all models are in test_parallel.py
+
+
+CONVOLUTIONS = {
+    "lenet": models.lenet(4, features=(4, 8), hidden=(8,)),
+    "mobilenet": models.mobilenet(4, features=4, blocks=((8, 2),)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_run_split_over_data_and_model(name, x64):
+    model, x = CONVOLUTIONS[name], np.random.default_rng(0).normal(size=(4, 12, 12, 1))
+    batch, mesh = (x, np.arange(4) % 4), mesh_of(4, model=2)
+    rules = parallel.tensor_parallel(model, x, mesh, otherwise=parallel.fsdp(min_bytes=512))
+    expected = gradient_of(model, None, "backprop", batch)
+    assert worst(gradient_of(model, parallel.layout(mesh, rules), "backprop", batch), expected) <= 1e-12
+
+
+# Where arrays lie
+
+
+def held(tree, device):
+    return sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(tree)
+        for shard in leaf.addressable_shards
+        if shard.device == device
+    )
+
+
+def test_fully_sharded_devices_hold_their_part_of_parameters_and_slots():
+    make, key = initial(models.mlp((256, 256, 10)), np.zeros((1, 64), np.float32)), jax.random.key(0)
+    rules = [(".*", parallel.fsdp(min_bytes=2048))]
+    for n in (2, 4, 8):
+        shapes = jax.eval_shape(make, key).optimizer
+        planned = parallel.show(shapes, parallel.shardings(shapes, mesh_of(n), rules))
+        assert planned.bytes == total_bytes(shapes)
+        assert planned.device_bytes <= (1 / n + 0.05) * planned.bytes
+    state = parallel.init_state(make, key, mesh_of(n), rules).optimizer
+    assert parallel.show(state) == planned
+    assert {held(state, device) for device in jax.devices()} == {planned.device_bytes}
+
+
+@pytest.mark.usefixtures("compiled_as_usual")
+def test_the_first_state_has_the_bits_of_one_device():
+    make = initial(models.mlp((16, 8)), digits()[0])  # a model of its own, that no test has compiled otherwise
+    expected = make(jax.random.key(3))
+    state = data_and_model(8).init_state(make, jax.random.key(3))
+    for (path, a), (_, b) in zip(flatten_with_paths(state), flatten_with_paths(expected), strict=True):
+        assert (a == b).all(), path
+
+
+def test_slots_lie_as_their_parameters():
+    optimizer = optimizers.frozen(optimizers.clipped(optimizers.adam(0.1), norm=1.0), lambda path: path == "0/kernel")
+    x = digits()[0]
+    state = fsdp(8).init_state(lambda key: training.create_state(mlp(), optimizer, key, x), jax.random.key(0))
+    lies = {path: leaf.sharding.spec for path, leaf in flatten_with_paths(state)}
+    for slot in ("params", "mu", "nu"):
+        assert lies[f"optimizer/inner/{slot}/2/kernel"] == PartitionSpec("data")
+        assert lies[f"optimizer/inner/{slot}/2/bias"] == PartitionSpec()
+    assert lies["optimizer/fixed/0/kernel"] == PartitionSpec(None, "data")
+    assert lies["optimizer/inner/step"] == lies["key"] == PartitionSpec()
+
+
+def test_a_state_moves_from_one_layout_to_another():
+    state = initial(mlp(), digits()[0])(jax.random.key(0))
+    for layout in [layout(8) for layout in LAYOUTS]:
+        moved = layout.place_state(state)
+        assert worst(moved.optimizer, state.optimizer) == 0
+        assert not moved.optimizer.params[0]["kernel"].is_deleted()
+        again = layout.place_state(moved)
+        assert again.optimizer.params[0]["kernel"] is moved.optimizer.params[0]["kernel"]
+
+
+# A loop of one's own
+
+
+@pytest.mark.parametrize("layout", [flat, fsdp])
+def test_a_compiled_step_keeps_its_state_in_place_and_never_waits_too_late(layout):
+    layout, (x, y), traces = layout(8), digits(), []
+    gradient = layout.gradient(gradients.backprop(mlp(), losses.softmax_cross_entropy))
+
+    def counted(*args):
+        traces.append(1)
+        return gradient(*args)
+
+    step = parallel.compile_step(training.train_step(counted, optimizers.adam(1e-2)), layout)
+    first = state = layout.place_state(initial(mlp(), x)(jax.random.key(0)))
+    lies = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    batch = parallel.global_batch((x, y), mesh_of(8))
+    for _ in range(600):  # a loop that never waits hangs before
+        state, metrics = step(state, batch)
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == lies
+    assert float(metrics["loss"]) < 0.1
+    assert first.optimizer.params[0]["kernel"].is_deleted()
+    assert len(traces) == 1
+
+
+def test_a_global_batch_lies_by_rows():
+    x, y = parallel.global_batch(digits(), mesh_of(8, model=2))
+    assert x.sharding.spec == y.sharding.spec == PartitionSpec("data")
+    assert x.addressable_shards[0].data.shape == (4, 8)
+    np.testing.assert_array_equal(x, digits()[0])
+
+
+# Pictures
+
+
+def test_show():
+    mesh = mesh_of(8, model=2)
+    specs = {
+        "columns": PartitionSpec(None, "model"),
+        "grid": PartitionSpec("data", "model"),
+        "rows": PartitionSpec(("data", "model")),
+        "whole": PartitionSpec(),
+    }
+    shapes = dict.fromkeys(specs, jax.ShapeDtypeStruct((8, 16), np.float32))
+    shardings = {name: jax.sharding.NamedSharding(mesh, spec) for name, spec in specs.items()}
+    assert str(parallel.show(shapes, shardings)) == SHOWN
+    assert parallel.show(jnp.zeros(3)).places[0].spec == "one device"
+
+
+SHOWN = """\
+leaf     shape    dtype    spec                  shard    bytes  bytes per device
+---------------------------------------------------------------------------------
+columns  (8, 16)  float32  P(None, 'model')      (8, 8)     512               256
+grid     (8, 16)  float32  P('data', 'model')    (2, 8)     512                64
+rows     (8, 16)  float32  P(('data', 'model'))  (1, 16)    512                64
+whole    (8, 16)  float32  P()                   (8, 16)    512               512
+---------------------------------------------------------------------------------
+total                                                     2,048               896
+
+P(None, 'model') on a mesh of data 4 × model 2: columns
++---------+---------+
+| 0 2 4 6 | 1 3 5 7 |
++---------+---------+
+
+P('data', 'model') on a mesh of data 4 × model 2: grid
++---+---+
+| 0 | 1 |
++---+---+
+| 2 | 3 |
++---+---+
+| 4 | 5 |
++---+---+
+| 6 | 7 |
++---+---+
+
+P(('data', 'model')) on a mesh of data 4 × model 2: rows
++---+
+| 0 |
++---+
+| 1 |
++---+
+| 2 |
++---+
+| 3 |
++---+
+| 4 |
++---+
+| 5 |
++---+
+| 6 |
++---+
+| 7 |
++---+
+
+P() on a mesh of data 4 × model 2: whole
++-----------------+
+| 0 1 2 3 4 5 6 7 |
++-----------------+"""
+
+
+# Errors
+
+
+def test_meshes_that_do_not_use_up_the_devices():
+    with pytest.raises(ConfigError, match=r"^mesh\(data=-1, model=3\): expected sizes whose product, 3, divides the 8"):
+        parallel.mesh(model=3)
+    with pytest.raises(ConfigError, match=r"is the 8 devices, got 2; .* devices=jax.devices\(\)\[:2\]\.$"):
+        parallel.mesh(data=2)
+
+
+def test_batches_that_cannot_be_dealt_out():
+    x, y = digits(12)
+    with pytest.raises(
+        ShapeError, match='global_batch: expected rows to be a multiple of the 8 devices along "data", '
+    ):
+        parallel.global_batch((x, y), mesh_of(8))
+    with pytest.raises(ShapeError, match="got 12; nearest: 8 or 16.$"):
+        flat(8).place_batch((x, y))
+    with pytest.raises(ShapeError, match="got 12; nearest: 8 or 16"):
+        gradient_of(mlp(), fsdp(8), "backprop", (x, y))
+    with pytest.raises(ShapeError, match="^fit: expected batch_size to be .* got 3; nearest: 8.$"):
+        flat(8).check_rows("fit", "batch_size", 3)
+    with pytest.raises(ShapeError, match="expected as many rows everywhere, got 8 at 0 and 16 at 1"):
+        parallel.global_batch((x[:8], digits()[1]), mesh_of(8))
+
+
+def test_the_flat_way_refuses_parameters_that_are_split():
+    layout = parallel.layout(mesh_of(8), FSDP, flat=True)
+    with pytest.raises(ConfigError, match=r"^layout\(flat=True\): expected rules that split no parameter"):
+        gradient_of(mlp(), layout, "backprop", digits())

@@ -1,0 +1,213 @@
+"""Several processes as one run: found, started anew when one is killed, ended together when one fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from funcnet import checkpoints, parallel
+from funcnet.cli import launch, main, options
+from funcnet.errors import ConfigError
+
+RUN = ["--model", "mlp", "--hidden", "16", "--epochs", "5", "--dropout", "0", "--batch-size", "64"]
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu"}
+
+
+def start(*arguments):
+    call = [sys.executable, "-m", "funcnet.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUICK, start_new_session=True
+    )
+
+
+def wait_for(path, lines):
+    deadline = time.monotonic() + 90
+    while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def child_of(launcher, number):
+    """The id of the process of that number."""
+    for entry in os.listdir("/proc"):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_text().split("\0")
+            parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == launcher.pid and words[-3:-1] == ["--process-id", str(number)]:
+            return int(entry)
+    raise AssertionError(f"no process {number}")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="finds processes in /proc")
+def test_a_killed_process_is_made_good_bit_for_bit(tmp_path):
+    """As one process with two devices, which nothing disturbs."""
+    launched = start("launch", "-n", 2, "--", "train", *RUN, "--output", tmp_path / "two")
+    wait_for(tmp_path / "two" / "metrics.csv", 2)
+    os.kill(child_of(launched, 1), signal.SIGKILL)
+    out, err = launched.communicate(timeout=120)
+    assert launched.returncode == 0, err
+    assert "funcnet launch: process 1 failed; starting 2 anew from the last checkpoint" in out
+    alone = start("train", *RUN, "--devices", 2, "--output", tmp_path / "one")
+    _, err = alone.communicate(timeout=120)
+    assert alone.returncode == 0, err
+    for name in ("weights.safetensors", "metrics.csv", "config.toml"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    (last,) = checkpoints.verify(tmp_path / "one" / "checkpoints")[-1:]
+    assert (last.problem, last.manifest.environment["devices"]) == (None, 2)
+
+
+# The launcher, with children that only wait and fail
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """Give each process of the launcher a program of its own."""
+    programs = []
+
+    def run(*sources):
+        programs[:] = sources
+        started = time.monotonic()
+        return launch._run(len(sources), []), time.monotonic() - started
+
+    def stand_in(i, count, address, arguments, environment):
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", programs[i]], stderr=subprocess.PIPE, env=environment, text=True
+        )
+
+    monkeypatch.setattr(launch, "_start", stand_in)
+    return run
+
+
+def test_one_failure_ends_all_and_its_traceback_is_last(children, capfd):
+    lost = "import sys, time; time.sleep(0.2); print('lost', file=sys.stderr); sys.exit(75)"
+    ended, took = children("import time; time.sleep(60)", lost, "raise KeyError('the first cause')")
+    assert (ended.first, ended.status, ended.asked) == (2, 1, False)
+    assert took < 5
+    err = capfd.readouterr().err
+    assert err.index("funcnet launch: process 2 ended with status 1") < err.index("Traceback")
+    assert err.endswith("KeyError: 'the first cause'\n")
+
+
+def test_a_lost_peer_is_not_the_cause(children):
+    """Though it is seen to end first."""
+    lost = "import sys; sys.exit(75)"
+    cause = "import os, signal, time; time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)"
+    ended, _ = children(lost, cause)
+    assert (ended.first, ended.status) == (1, 128 + signal.SIGKILL)
+
+
+def test_only_lost_peers(children):
+    ended, took = children("import sys; sys.exit(75)", "import time; time.sleep(60)")
+    assert (ended.first, ended.status) == (0, 75)
+    assert took < 5
+
+
+def test_all_end_well(children):
+    assert children("pass", "import time; time.sleep(0.1)")[0] == (0, 0, False)
+
+
+def test_a_signal_is_passed_on(children):
+    polite = "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); "
+    first = polite + "time.sleep(1); os.kill(os.getppid(), 15); time.sleep(60)"
+    polite += "time.sleep(60)"
+    before = signal.getsignal(signal.SIGTERM)
+    assert children(first, polite)[0] == (0, 0, True)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_proxies_are_not_handed_down(children, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://nowhere:1")
+    assert children("import os, sys; sys.exit('https_proxy' in os.environ)")[0].status == 0
+
+
+@pytest.mark.parametrize("shrink, counts", [(False, [3, 3, 3]), (True, [3, 2, 1])])
+def test_restarts_are_bounded_and_may_shrink(tmp_path, monkeypatch, shrink, counts):
+    seen = []
+
+    def fails(count, arguments):
+        seen.append((count, arguments))
+        return launch._End(1, 137, False)
+
+    monkeypatch.setattr(launch, "_run", fails)
+    chosen = options.Launch(processes=3, max_restarts=2, shrink=shrink)
+    train = options.Train(output=tmp_path / "run", watchdog=9.0, debug_nans=True)
+    assert launch.launch(chosen, ["train"], train) == 137
+    assert [count for count, _ in seen] == counts
+    assert [arguments for _, arguments in seen] == [["train"]] * 3  # nothing was saved yet
+    monkeypatch.setattr(launch, "steps", lambda folder: [7])
+    seen.clear()
+    launch.launch(chosen, ["train"], options.Train(resume=tmp_path / "run", watchdog=9.0, debug_nans=True))
+    again = ["train", "--watchdog", "9.0", "--debug-nans", "--resume", str(tmp_path / "run")]
+    assert [arguments for _, arguments in seen] == [["train"], again, again]
+
+
+@pytest.mark.parametrize("status", [0, 2, 3, 4])
+def test_what_a_new_start_cannot_mend_is_not_started_anew(tmp_path, monkeypatch, status):
+    runs = []
+    monkeypatch.setattr(launch, "_run", lambda *_: runs.append(1) or launch._End(0, status, False))
+    assert launch.launch(options.Launch(), ["train"], options.Train(output=tmp_path / "run")) == status
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["launch"], "expected -- and a command, such as funcnet launch -n 2 -- train"),
+        (["launch", "--", "evaluate", "x"], "expected train behind --, got evaluate x"),
+        (["launch", "-n", "0", "--", "train"], "expected --processes of 1 or more and --max-restarts of 0 or more"),
+    ],
+)
+def test_wrong_launches(capsys, arguments, message):
+    assert main(arguments) == 2
+    assert f"funcnet launch: {message}" in capsys.readouterr().err
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("127.0.0.1:1",), "expected coordinator, num_processes and process_id together"),
+        (("127.0.0.1", 2, 0), "expected coordinator to be host:port, got '127.0.0.1'"),
+        (("127.0.0.1:x", 2, 0), "expected coordinator to be host:port"),
+        (("127.0.0.1:1", 2, 2), "expected process_id from 0 to num_processes - 1, got 2 of 2"),
+        (("127.0.0.1:1", 0, 0), "expected process_id from 0 to num_processes - 1, got 0 of 0"),
+    ],
+)
+def test_a_start_that_cannot_be(arguments, message):
+    with pytest.raises(ConfigError, match=f"parallel.start: {message}"):
+        parallel.start(*arguments)
+
+
+def test_a_start_that_comes_too_late():
+    with pytest.raises(ConfigError, match="parallel.start: expected to come before all else that uses jax"):
+        parallel.start(devices=3)
+    with pytest.raises(ConfigError, match="parallel.start: expected devices to be a positive integer, got 0"):
+        parallel.start(devices=0)
+
+
+def test_one_process_alone_joins_none():
+    parallel.start("127.0.0.1:1", 1, 0)
+
+
+@pytest.mark.parametrize(
+    "variables, several",
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_clusters_are_recognised(variables, several):
+    assert parallel.processes.in_cluster(variables) is several

@@ -1,0 +1,129 @@
+"""`funcnet train` that is killed, stopped and taken up again; `funcnet checkpoints`."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from funcnet import checkpoints
+from funcnet.cli import main
+
+OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", "128", "--patience", "6"]
+FILES = ("metrics.csv", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
+
+
+def funcnet(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def wait_for(path, lines=3):
+    deadline = time.monotonic() + 60
+    while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["train", *OPTIONS, "--output", str(folder)]) == 0
+    return folder
+
+
+def test_a_killed_run_is_taken_up_and_ends_bit_for_bit_as_one_that_was_not(tmp_path, capsys, whole):
+    folder = tmp_path / "killed"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "funcnet.cli", "train", *OPTIONS, "--output", str(folder)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"},
+    )
+    wait_for(folder / "metrics.csv")
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (folder / "weights.safetensors").exists()
+    code, _, error = funcnet(capsys, "evaluate", folder)
+    assert (code, error) == (
+        5,
+        f"funcnet: {folder}: the run was stopped; finish it with funcnet train --resume {folder}.\n",
+    )
+    code, printed, _ = funcnet(capsys, "train", "--resume", folder)
+    assert code == 0
+    assert printed.startswith("going on from step ")
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, capsys, whole, number):
+    folder = tmp_path / "stopped"
+
+    def send():
+        wait_for(folder / "metrics.csv")
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    code, printed, _ = funcnet(capsys, "train", *OPTIONS, "--epochs", 2000, "--patience", 2000, "--output", folder)
+    sender.join()
+    assert code == 0
+    *_, said, command = printed.splitlines()
+    assert said.startswith(f"stopped by {number.name} at step {checkpoints.steps(folder / 'checkpoints')[-1]}, epoch ")
+    assert command == f"funcnet train --resume {folder}"
+
+
+def test_what_may_not_change(tmp_path, capsys, whole):
+    code, _, error = funcnet(capsys, "train", "--resume", whole)
+    assert (code, error) == (
+        2, f"funcnet: {whole}: expected a run that was stopped, got one that is finished; give more --epochs.\n",
+    )  # fmt: skip
+    code, _, error = funcnet(capsys, "train", "--resume", whole, "--seed", 1)
+    assert code == 2
+    assert "funcnet train --resume: expected --seed to be that of the run, 0, got 1; start a new run." in error
+    code, _, error = funcnet(capsys, "train", "--resume", tmp_path)
+    assert (code, error) == (
+        5, f"funcnet: {tmp_path}: expected a folder that funcnet train wrote, with config.toml.\n"
+    )  # fmt: skip
+
+
+def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
+    """A run whose newest checkpoint is damaged falls back to the one before, and says so."""
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    code, printed, _ = funcnet(capsys, "checkpoints", folder)
+    *_, older, newest = checkpoints.steps(folder / "checkpoints")
+    assert code == 0
+    assert printed.count("whole") == len(checkpoints.steps(folder / "checkpoints"))
+    (folder / "weights.safetensors").unlink()
+    (folder / "checkpoints" / f"{newest:08d}" / "state.safetensors").write_bytes(b"")
+    code, printed, error = funcnet(capsys, "checkpoints", folder)
+    assert code == 5
+    assert "damaged" in printed
+    assert error.startswith(f"{folder}/checkpoints/{newest:08d}: state.safetensors has 0 bytes, expected ")
+    code, printed, error = funcnet(capsys, "train", "--resume", folder)
+    assert code == 0
+    assert f"{newest:08d}: state.safetensors has 0 bytes" in error
+    assert f"going on from step {older}" in printed
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    code, _, error = funcnet(capsys, "checkpoints", tmp_path)
+    assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with some, got none.\n")
+
+
+def test_other_data_are_refused(tmp_path, capsys):
+    import numpy as np
+
+    rng, file = np.random.default_rng(0), tmp_path / "data.npz"
+    np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
+    options = ["--data", file, "--model", "linear", "--batch-size", 16]
+    assert funcnet(capsys, "train", *options, "--epochs", 1, "--output", tmp_path / "run")[0] == 0
+    np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
+    code, _, error = funcnet(capsys, "train", "--resume", tmp_path / "run", "--epochs", 2)
+    assert (code, error) == (
+        4, f"funcnet: {tmp_path / 'run'}: expected the training data that the run began with, got other ones.\n"
+    )  # fmt: skip
