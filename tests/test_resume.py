@@ -341,6 +341,55 @@ def test_a_guard_that_never_trips_changes_no_bit():
     assert [r.metrics for r in plain] == [r.metrics for r in guarded_run]
 
 
+def test_no_report_shows_a_state_that_its_guard_gave_up(unchecked):
+    """It could not be gone on from: a checkpoint of it would be worth nothing."""
+    seen = []
+    with pytest.raises(DivergenceError, match="from step 2 on"):
+        seen += run(with_nan(20, 27, 33), shuffle=False, optimizer=guarded(adam(1e-2)), report_steps=None)
+    assert seen == []
+
+
+@pytest.mark.parametrize("retries, epochs", [(1, None), (2, 30)])
+def test_a_training_that_diverges_goes_back_and_takes_smaller_steps(retries, epochs):
+    starts = []
+
+    def start(best, diverged):
+        starts.append((best and best.step, diverged))
+        optimizer = sgd(1e3 * 0.01**diverged)  # 1e3 and 10 diverge
+        state = None if best is None else best.state
+        return fit(dense(2), mean_squared_error, optimizer, (X, Y), epochs=30, batch_size=25, state=state)
+
+    reports = fn.training.retrying(start, retries=retries)
+    if epochs is None:
+        with pytest.raises(DivergenceError, match="the loss is"):
+            list(reports)
+        assert starts == [(None, 0), (None, 1)]
+        return
+    *_, last = reports
+    assert (last.epoch, float(last.metrics["loss"]) < 10) == (epochs, True)
+    assert starts == [(None, 0), (None, 1), (None, 2)]
+
+
+def test_a_training_goes_back_to_where_its_loss_was_smallest():
+    """Of losses 3, 1, 5, 9 the second was measured on the way from the first report's state."""
+    starts = []
+
+    def start(best, diverged):
+        starts.append(best and best.step)
+        for step, loss in enumerate([3.0, 1.0, 5.0, 9.0][: 4 - 2 * diverged], 1):
+            yield fn.Report(step, step, {"loss": loss}, None)
+        if not diverged:
+            raise DivergenceError("the loss is nan")
+
+    assert [report.step for report in fn.training.retrying(start)] == [1, 2, 3, 4, 1, 2]
+    assert starts == [None, 1]
+
+
+def test_retries_are_counted():
+    with pytest.raises(ConfigError, match="retrying: expected retries to be"):
+        fn.training.retrying(lambda best, diverged: iter(()), retries=-1)
+
+
 # Memory
 
 

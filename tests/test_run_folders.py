@@ -95,15 +95,16 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     """A run whose newest checkpoint is damaged falls back to the one before, and says so."""
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", whole, folder], check=True)
-    code, printed, _ = funcnet(capsys, "checkpoints", folder)
+    code, printed, _ = funcnet(capsys, "checkpoints", "verify", folder)
     *_, older, newest = checkpoints.steps(folder / "checkpoints")
     assert code == 0
     assert printed.count("whole") == len(checkpoints.steps(folder / "checkpoints"))
     (folder / "weights.safetensors").unlink()
     (folder / "checkpoints" / f"{newest:08d}" / "state.safetensors").write_bytes(b"")
-    code, printed, error = funcnet(capsys, "checkpoints", folder)
+    code, printed, error = funcnet(capsys, "checkpoints", "verify", folder)
     assert code == 5
     assert "damaged" in printed
+    assert funcnet(capsys, "checkpoints", "list", folder)[0] == 0  # which looks at manifests alone
     assert error.startswith(f"{folder}/checkpoints/{newest:08d}: state.safetensors has 0 bytes, expected ")
     code, printed, error = funcnet(capsys, "train", "--resume", folder)
     assert code == 0
@@ -111,7 +112,7 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     assert f"going on from step {older}" in printed
     for name in FILES:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-    code, _, error = funcnet(capsys, "checkpoints", tmp_path)
+    code, _, error = funcnet(capsys, "checkpoints", "list", tmp_path)
     assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with some, got none.\n")
 
 

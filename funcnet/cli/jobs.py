@@ -93,12 +93,13 @@ def summary(chosen: options.Summary) -> int:
 
 
 def inspect_checkpoints(chosen: options.Checkpoints) -> int:
-    """List checkpoints, or read each to its last byte; damage is exit code 5."""
+    """List checkpoints by their manifests, or read each to its last byte; damage is exit code 5."""
     folder = chosen.folder / CHECKPOINTS if (chosen.folder / CHECKPOINTS).is_dir() else chosen.folder
-    found = checkpoints.verify(folder)
+    found = checkpoints.verify(folder, bytes_too=chosen.action == "verify")
     if not found:
         raise CheckpointError(f"{folder}: expected checkpoints, or a run with some, got none.")
     table = new_table(f"{folder}", "step", "epoch", "loss", "KB", "")
+    whole = "whole" if chosen.action == "verify" else ""
     for verdict in found:
         manifest = verdict.manifest
         facts = ("", "", "")
@@ -106,7 +107,7 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
             loss = manifest.metrics.get("loss")
             size = sum(file.bytes for file in manifest.files.values())
             facts = (str(manifest.epoch), "" if loss is None else f"{loss:.4f}", f"{size / 1e3:,.1f}")
-        table.add_row(str(verdict.step), *facts, "whole" if verdict.problem is None else "damaged")
+        table.add_row(str(verdict.step), *facts, "damaged" if verdict.problem else whole)
     Console().print(table)
     damaged = [verdict for verdict in found if verdict.problem is not None]
     for verdict in damaged:

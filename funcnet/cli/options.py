@@ -194,11 +194,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Read the checkpoints of a run to their last byte and list them. The exit status is 5 if one is damaged.
+    """List the checkpoints of a run, or read each to its last byte; the exit status is 5 if one is damaged.
 
-    Example: funcnet checkpoints runs/001
+    Example: funcnet checkpoints verify runs/001
     """
 
+    action: Positional[Literal["list", "verify"]]
+    """list reads the manifests alone; verify compares every byte with its hash."""
     folder: Positional[Path]
     """The folder that train wrote, or one that checkpoints.saving wrote."""
 

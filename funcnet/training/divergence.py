@@ -41,6 +41,11 @@ class GuardAlarm:
         self.paths = [[path for path, _ in flatten_with_paths(guard.params)] for guard in guards(state)]
         self.rows_of = rows_of  #: step -> the numbers of the rows of its batch, or None
 
+    @property
+    def armed(self) -> bool:
+        """Whether there is a guard at all."""
+        return bool(self.paths)
+
     def __call__(self, step: jax.Array, counts: list[jax.Array]) -> None:
         for paths, count in zip(self.paths, counts, strict=True):
             in_a_row, most, seen, bad_step, leaf = (int(number) for number in np.asarray(count))

@@ -186,6 +186,9 @@ def _reports(run, feed, check, state, metrics, new_tally, evaluate, copy_state, 
             if jax.process_count() > 1:
                 stopping = pace.agree(stopping)
             if chunk.reports or stopping:
+                if alarm.armed:  # no report of a state that its guard has given up
+                    for ended in pace.finish():
+                        alarm(*ended)
                 check_finite(report, rows)
                 results, rows = tally_result(tally, metrics) | evaluate(state), tally["rows"]
                 tally = new_tally()
