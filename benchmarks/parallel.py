@@ -1,20 +1,23 @@
-"""A data-parallel step through one flat buffer against automatic sharding on two CPU devices, and against plain `jit`
-on one.
+"""A data-parallel step through one flat buffer against automatic sharding, on two CPU devices of one process and on two
+processes of one device each, and against plain `jit` on one device.
 
     python -m benchmarks.parallel [--rounds 15]
 
 Steps run in compiled loops, as those of `fit` do, so that what is timed is the devices and not Python. All columns run
-in one process, interleaved.
+interleaved.
 """
 
-import argparse
+import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import tyro
 
 STEPS = 200
 NETWORKS = {"64-64-10": (64, 10), "64-256-128-10": (256, 128, 10)}
@@ -29,13 +32,14 @@ def columns(features: tuple[int, ...]) -> dict[str, tuple[Callable[..., Any], An
     random = np.random.default_rng(0)
     batch = random.normal(size=(BATCH, 64)).astype(np.float32), random.integers(0, 10, BATCH).astype(np.int32)
     gradient = fn.gradients.backprop(model, fn.losses.softmax_cross_entropy)
-    one, two = fn.parallel.mesh(devices=jax.devices()[:1]), fn.parallel.mesh(devices=jax.devices()[:2])
+    all_devices = fn.parallel.mesh()
     layouts = {
-        "one device, jit": None,
-        "one device, layout": fn.parallel.layout(one),
-        "two devices, flat": fn.parallel.layout(two),
-        "two devices, automatic": fn.parallel.layout(two, flat=False),
+        "flat": fn.parallel.layout(all_devices),
+        "automatic": fn.parallel.layout(all_devices, flat=False),
     }
+    if jax.process_count() == 1:
+        layouts |= {"one device, jit": None}
+        layouts |= {"one device, layout": fn.parallel.layout(fn.parallel.mesh(devices=jax.devices()[:1]))}
 
     def column(layout):
         state = fn.training.create_state(model, optimizer, 0, batch[0])
@@ -64,7 +68,7 @@ def measure(features: tuple[int, ...], rounds: int) -> dict[str, float]:
     """Name -> median seconds a step."""
     ready = columns(features)
     losses = {name: float(loop(state, batch)[1]) for name, (loop, state, batch) in ready.items()}
-    np.testing.assert_allclose(list(losses.values()), losses["one device, jit"], atol=1e-5)
+    np.testing.assert_allclose(list(losses.values()), losses["flat"], atol=1e-5)
     seconds = {name: [] for name in ready}
     for _ in range(rounds):
         for name, (loop, state, batch) in ready.items():
@@ -74,19 +78,36 @@ def measure(features: tuple[int, ...], rounds: int) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    jax.config.update("jax_num_cpu_devices", 2)
+def report(rounds: int) -> None:
+    place = f"{jax.process_count()} processes" if jax.process_count() > 1 else "2 devices of one process"
     for name, features in NETWORKS.items():
         medians = measure(features, rounds)
-        print(f"{name}, batch {BATCH}")
+        if jax.process_index():
+            continue
+        print(f"{name}, batch {BATCH}, {place}")
         for column, seconds in medians.items():
             print(f"  {column:24}{seconds * 1e6:9.1f} µs a step")
-        print(f"  cost on one device {medians['one device, layout'] / medians['one device, jit'] - 1:+.1%}")
-        print(f"  flat against automatic {medians['two devices, automatic'] / medians['two devices, flat']:.2f}×")
+        if "one device, jit" in medians:
+            print(f"  cost on one device {medians['one device, layout'] / medians['one device, jit'] - 1:+.1%}")
+        print(f"  flat against automatic {medians['automatic'] / medians['flat']:.2f}×", flush=True)
+
+
+def main(rounds: int = 15, coordinator: str | None = None, process: int | None = None) -> None:
+    from funcnet import parallel
+
+    if coordinator is not None:
+        parallel.start(coordinator, 2, process)
+        report(rounds)
+        return
+    jax.config.update("jax_num_cpu_devices", 2)
+    report(rounds)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    call = [sys.executable, "-m", "benchmarks.parallel", "--rounds", str(rounds), "--coordinator", address]
+    children = [subprocess.Popen([*call, "--process", str(i)]) for i in range(2)]
+    sys.exit(max(child.wait() for child in children))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

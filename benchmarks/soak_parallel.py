@@ -1,0 +1,123 @@
+"""Runs on several devices and processes that are long, or disturbed: the figures of docs/reliability.md.
+
+python -m benchmarks.soak_parallel losses          # 100 steps on 1, 2, 4, 8 devices and 2 processes
+python -m benchmarks.soak_parallel steps           # 10 000 steps that nobody waits for, on 2, 4, 8 devices
+python -m benchmarks.soak_parallel kills [--kills 50]    # of any process of two, at any moment: seven minutes
+"""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+STEPS = """
+import sys, time, jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import funcnet as fn
+x, target = (rows[:1024] for rows in fn.data.digits())
+layout = fn.parallel.layout(fn.parallel.mesh(), flat=sys.argv[2] == "flat")
+start = time.perf_counter()
+*_, last = fn.training.fit(
+    fn.models.mlp((32, 10)), fn.losses.softmax_cross_entropy, fn.optimizers.adam(1e-3), (x, target), layout=layout,
+    epochs=313, batch_size=32, report_steps=10_016, engine="backprop")
+seconds = time.perf_counter() - start
+print(f"{sys.argv[1]} devices, {sys.argv[2]}: {last.step} steps in {seconds:.1f} s, loss {last.metrics['loss']:.4f}")
+"""
+RUN = ["train", "--model", "mlp", "--hidden", "32", "--dropout", "0.1", "--batch-size", "32"]
+
+
+def main(what: tyro.conf.Positional[Literal["losses", "steps", "kills"]], kills: int = 50, seed: int = 0) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        {"losses": losses, "steps": steps, "kills": kill}[what](Path(folder), kills, random.Random(seed))
+
+
+def funcnet(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "funcnet.cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def losses(folder: Path, _: int, rng: random.Random) -> None:
+    """Three epochs of 45 steps: training and validation loss of each, and the last weights."""
+    runs = {f"1 process, {n} devices": (*RUN, "--devices", n) for n in (1, 2, 4, 8)}
+    runs |= {"1 process, 4 devices, fsdp": (*RUN, "--devices", 4, "--sharding", "fsdp")}
+    runs |= {f"2 processes, {n} devices each": ("launch", "-n", 2, "--", *RUN, "--devices", n) for n in (1, 2)}
+    found, weights = {}, {}
+    for name, arguments in runs.items():
+        output = folder / name.replace(" ", "_")
+        child = funcnet(*arguments, "--epochs", 3, "--output", output, stdout=subprocess.DEVNULL)
+        error = child.communicate()[1]
+        assert child.returncode == 0, error
+        with (output / "metrics.csv").open() as file:
+            found[name] = [float(row[key]) for row in csv.DictReader(file) for key in ("loss", "validation_loss")]
+        weights[name] = (output / "weights.safetensors").read_bytes()
+    first, *_ = runs
+    for name in runs:
+        pairs = zip(found[name], found[first], strict=True)
+        print(f"{name:28} losses within {max(abs(a - b) for a, b in pairs):.1e} of those of {first}")
+    for one, other in (
+        ("1 process, 2 devices", "2 processes, 1 devices each"),
+        ("1 process, 4 devices", "2 processes, 2 devices each"),
+    ):
+        print(f"{one} and {other}: weights {'equal bit for bit' if weights[one] == weights[other] else 'DIFFER'}")
+
+
+def steps(folder: Path, _: int, rng: random.Random) -> None:
+    for way in ("flat", "automatic"):
+        for devices in (2, 4, 8):
+            subprocess.run([sys.executable, "-c", STEPS, str(devices), way], check=True, timeout=600)
+
+
+def kill(folder: Path, kills: int, rng: random.Random) -> None:
+    """One run of two processes, of which one after the other is killed; then one that nobody disturbs."""
+    long = (*RUN, "--epochs", 8 * kills, "--keep-checkpoints", 2)
+    launched = funcnet("launch", "-n", 2, "--max-restarts", kills + 5, "--", *long, "--output", folder / "killed")
+    history, waits = folder / "killed" / "metrics.csv", []
+    for _ in range(kills):
+        before = rows(history)
+        while rows(history) < before + 2:  # training: two more epochs are written
+            assert launched.poll() is None, launched.communicate()[1]
+            time.sleep(0.01)
+        time.sleep(rng.random())
+        before, started = rows(history), time.monotonic()
+        os.kill(child_of(launched.pid, rng.randrange(2)), signal.SIGKILL)
+        while rows(history) <= before + 1:  # one that was under way may still be written
+            assert launched.poll() is None, launched.communicate()[1]
+            time.sleep(0.01)
+        waits.append(time.monotonic() - started)
+    error = launched.communicate()[1]
+    assert launched.returncode == 0, error
+    print(f"{kills} kills; training again after {sorted(waits)[len(waits) // 2]:.1f} s, {max(waits):.1f} s at most")
+    alone = funcnet(*long, "--devices", 2, "--output", folder / "whole", stdout=subprocess.DEVNULL)
+    assert alone.wait() == 0
+    same = [(folder / run / "weights.safetensors").read_bytes() for run in ("killed", "whole")]
+    print(f"final weights: {'equal bit for bit' if same[0] == same[1] else 'DIFFER'}")
+
+
+def rows(history: Path) -> int:
+    return len(history.read_text().splitlines()) if history.exists() else 0
+
+
+def child_of(launcher: int, number: int) -> int:
+    """The id of a process of the launcher, which may just be starting it."""
+    while True:
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_text().split("\0")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if parent == launcher and words[-3:-1] == ["--process-id", str(number)]:
+                return int(entry.name)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
