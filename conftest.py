@@ -1,5 +1,7 @@
 """Test configuration: strict promotion everywhere, code blocks of Markdown files executed, a fixture for float64."""
 
+import os
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,7 +25,10 @@ import funcnet.training  # noqa: F401
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Most programs here take longer to compile than to run.
+# Most programs here take longer to compile than to run. The older of XLA's two code generators takes half the time; jax
+# 0.11 has the newer alone, and ends the process at an option that it does not know.
+if jax.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_disable_most_optimizations", True)
 
 settings.register_profile(
@@ -37,17 +42,24 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
-class DocumentScheduling(LoadScopeScheduling):
-    """For `pytest -n`: the blocks of one document share their variables, so one worker gets them all, in order."""
+# Files of many tests, of which those of one row of a table share what is compiled, or no two share anything.
+BY_ROW = {f"tests/test_{name}.py" for name in ("docs", "false_alarms", "layer_laws", "losses", "models", "modes")}
+
+
+class Scheduling(LoadScopeScheduling):
+    """For `pytest -n`: one worker gets what shares variables, fixtures or compiled programs, a file or all of a row."""
 
     def _split_scope(self, nodeid):
-        path = nodeid.split("::")[0]
-        return path if path.endswith(".md") else nodeid
+        path, _, test = nodeid.partition("::")
+        if path not in BY_ROW:
+            return path
+        name, _, row = test.rstrip("]").partition("[")
+        return f"{path}::{row.split('-')[0] or name}"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    return DocumentScheduling(config, log)
+    return Scheduling(config, log)
 
 
 def pytest_addoption(parser):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from funcnet import gradients, layers, losses, models, optimizers, parallel, training
+from funcnet import gradients, layers, losses, metrics, models, optimizers, parallel, training
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.trees import flatten_with_paths, total_bytes
 
@@ -191,6 +191,43 @@ def test_training_with_them_is_that_of_one_device(name, layout, x64):
     state, expected = losses_of(model, None, "backprop", batch, 20)
     found_state, found = losses_of(model, layout, "backprop", batch, 20)
     assert worst((found, found_state.model), (expected, state.model)) <= 1e-12
+
+
+# Within fit
+
+
+def test_fit_is_that_of_one_device():
+    """Losses, metrics and validation, with batch norm, dropout, augmentation, a guard and an incomplete last batch.
+
+    The dense layer has no bias: batch norm takes it away, its gradient is rounding, of which Adam makes whole steps.
+    """
+    first = layers.dense(16, use_bias=False)
+    model = layers.serial(first, layers.batch_norm(), layers.relu(), layers.dropout(0.2), layers.dense(8))
+    x, target = digits(rows=60)
+
+    def reports(layout):
+        return list(
+            training.fit(
+                model, losses.softmax_cross_entropy, optimizers.guarded(optimizers.adam(1e-2)), (x, target),
+                engine="backprop", epochs=10, batch_size=16, report_steps=7, validation=(x[:9], target[:9]),
+                metrics={"accuracy": metrics.accuracy()}, layout=layout,
+                augment=lambda key, x, target: (x + 0.1 * jax.random.normal(key, x.shape), target),
+            )
+        )  # fmt: skip
+
+    alone, together = reports(None), reports(fsdp(4))
+    assert [report.step for report in together] == [7, 14, 21, 28, 35, 40]
+    for a, b in zip(alone, together, strict=True):
+        for name in a.metrics:
+            np.testing.assert_allclose(a.metrics[name], b.metrics[name], atol=1e-6, err_msg=name)
+    kernel = together[-1].state.optimizer.params[0]["kernel"]
+    assert kernel.sharding.spec == PartitionSpec(None, "data")
+
+
+def test_fit_checks_the_batch_size():
+    options = {"epochs": 1, "batch_size": 12, "layout": automatic(8)}
+    with pytest.raises(ShapeError, match=r"fit: expected batch_size to be a multiple of the 8 .*, got 12; nearest: 8"):
+        training.fit(mlp(), losses.softmax_cross_entropy, optimizers.sgd(0.1), digits(), **options)
 
 
 # Convolutions: the rules for all models are in test_parallel.py

@@ -22,6 +22,11 @@ QUICKLY |= _known("xla_cpu_use_fusion_emitters", False)
 #: For programs that run once: compiling them well would take longer than it saves.
 quick_jit = partial(jax.jit, compiler_options=QUICKLY)
 
+USUAL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+USUAL |= _known("xla_cpu_use_fusion_emitters", True)
+#: As users compile, whatever conftest.py has chosen for all other programs.
+usual_jit = partial(jax.jit, compiler_options=USUAL)
+
 
 def norm_relative(got, want):
     """‖got − want‖ / ‖want‖, and 0 for two zeros."""
@@ -46,7 +51,7 @@ def worst_element(got, want, floor=1e-3):
 def richardson(function, tree, step=1e-3):
     """The gradient of a scalar function by central differences, Richardson-extrapolated: all elements, float64.
 
-    D(h) has the error c h² + O(h⁴), so (4 D(h/2) − D(h)) / 3 has O(h⁴). All shifted points are one batch.
+    D(h) has the error c h² + O(h⁴), so (4 D(h/2) − D(h)) / 3 has O(h⁴). All shifted points are one program.
     """
     flat, unravel = ravel_pytree(tree)
     assert flat.dtype == jnp.float64
@@ -54,7 +59,7 @@ def richardson(function, tree, step=1e-3):
 
     @quick_jit  # all of it, because each operation by itself would be compiled too
     def gradient(flat):
-        values = jax.vmap(lambda point: function(unravel(point)))(flat + shifts)
+        values = jax.lax.map(lambda point: function(unravel(point)), flat + shifts)
         plus, minus, half_plus, half_minus = values.reshape(4, -1)
         return unravel((4 * (half_plus - half_minus) / step - (plus - minus) / (2 * step)) / 3)
 

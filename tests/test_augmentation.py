@@ -48,7 +48,7 @@ def test_every_augmentation_has_a_case():
 @pytest.mark.parametrize("name", CASES)
 def test_jit_changes_nothing_and_the_dtype_stays(name):
     compiled = jax.jit(CASES[name])
-    np.testing.assert_allclose(compiled(KEY, PIXELS), CASES[name](KEY, PIXELS), rtol=1e-6)
+    np.testing.assert_allclose(compiled(KEY, PIXELS), CASES[name](KEY, PIXELS), rtol=1e-5)
     for dtype in (jnp.float32, jnp.bfloat16):
         augmented = jax.eval_shape(compiled, KEY, jnp.asarray(PIXELS, dtype))
         assert (augmented.shape, augmented.dtype) == (PIXELS.shape, dtype)

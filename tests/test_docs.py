@@ -18,6 +18,7 @@ import funcnet as fn
 
 ROOT = Path(__file__).parent.parent
 README, SEEDS, CONVENTIONS = ROOT / "README.md", ROOT / "docs/seeds.md", ROOT / "docs/conventions.md"
+FAULTS = ROOT / "docs/faults.md"
 MODULES = {name: getattr(fn, name) for name in fn.__all__ if name.islower()}
 
 
@@ -62,7 +63,7 @@ def resolves(name):
 # Tables
 
 
-@pytest.mark.parametrize("document", [SEEDS, CONVENTIONS], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [SEEDS, CONVENTIONS, FAULTS], ids=lambda path: path.name)
 def test_the_tests_that_tables_name_exist(document):
     table = list(rows(document))
     assert len(table) > 40

@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import CASES, MASKS, mask_of
-from numerics import norm_relative, quick_jit, richardson, worst_element
+from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_element
 
 from funcnet import losses
-
-pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -38,7 +36,7 @@ def reports():
 
     def get(case):
         if id(case) not in made:
-            program = jax.jit(lambda p: {kind: report(case, mask_of(case, kind), p) for kind in MASKS})
+            program = usual_jit(lambda p: {kind: report(case, mask_of(case, kind), p) for kind in MASKS})
             made[id(case)] = program(jnp.asarray(case.prediction))
         return made[id(case)]
 

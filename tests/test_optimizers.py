@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import quick_jit
+from numerics import quick_jit, usual_jit
 
 from funcnet import optimizers
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
@@ -25,8 +25,6 @@ from funcnet.optimizers import (
     sgd,
 )
 from funcnet.schedules import exponential_decay
-
-pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
 STEPS = 100
 
@@ -101,7 +99,7 @@ def run(optimizer, params, noise, gradient=lambda p, n: p + 2 * jnp.sin(3 * p) +
     def step(state, noise):
         return optimizer.update(state, jax.tree.map(gradient, state.params, noise)), None
 
-    return jax.jit(lambda state, noise: jax.lax.scan(step, state, noise)[0])(optimizer.init(params), noise)
+    return usual_jit(lambda state, noise: jax.lax.scan(step, state, noise)[0])(optimizer.init(params), noise)
 
 
 def noise_tree(dtype=jnp.float64):

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ from funcnet.cli.folders import (
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
 from funcnet.cli.tables import new_table
 from funcnet.errors import ConfigError, MissingExtraError
-from funcnet.types import Report
+from funcnet.types import Layer, Optimizer, Report, Schedule
 
 __all__ = ["final_results", "train"]
 
@@ -48,64 +48,91 @@ def train(chosen: options.Train) -> int:
         return _train(chosen)  # in step with process 0, which alone speaks and writes
 
 
-def _train(chosen):
+class _Job(NamedTuple):
+    """What the options and the data make."""
+
+    training_rows: Any
+    watched: Any  #: on which each report is validated; all held-out rows but where they must not decide
+    held_out: Any
+    shape: tuple[int, ...]
+    classes: int
+    model: Layer
+    optimizer: Optimizer
+    schedule: Schedule
+    like: Any  #: the shapes of its state
+    batch_size: int
+    epoch_steps: int
+    steps: int
+
+
+def _job(chosen: options.Train) -> _Job:
     training_rows, held_out = split_rows(chosen, chosen.seed)
     watched = held_out
     if chosen.patience is not None:
         training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
-    classes = classes_of(training_rows[1])
-    shape = training_rows[0].shape[1:]
-    model = build_model(chosen, shape, classes)
-    batch_size = min(chosen.batch_size, len(training_rows[0]))
-    epoch_steps = data.steps_per_epoch(len(training_rows[0]), batch_size)
+    x, target = training_rows
+    shape, classes = x.shape[1:], classes_of(target)
+    batch_size = min(chosen.batch_size, len(x))
+    epoch_steps = data.steps_per_epoch(len(x), batch_size)
     steps = chosen.epochs * epoch_steps
-    optimizer = optimizers.guarded(build_optimizer(chosen, steps))
-    facts = {"classes": classes, "shape": shape, "data_sha256": fingerprint(*training_rows)}
+    model, optimizer = build_model(chosen, shape, classes), optimizers.guarded(build_optimizer(chosen, steps))
+    schedule = build_schedule(chosen, steps)
+    like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, x))
+    return _Job(
+        training_rows, watched, held_out, shape, classes, model, optimizer, schedule, like, batch_size, epoch_steps,
+        steps,
+    )  # fmt: skip
+
+
+def _train(chosen: options.Train) -> int:
+    job = _job(chosen)
+    facts = {"classes": job.classes, "shape": job.shape, "data_sha256": fingerprint(*job.training_rows)}
     folder = new_folder(chosen) if chosen.resume is None else chosen.resume
-    history = History(folder / HISTORY, build_schedule(chosen, steps))
-    like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, training_rows[0]))
-    start = None if chosen.resume is None else restore_run(folder, like, facts["data_sha256"])
-    past = _past(folder, history, start, steps)
+    start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
+    history = History(folder / HISTORY, job.schedule)
+    past = _past(folder, history, start, job.steps)
     if is_first():
         options.write_config(chosen, folder / CONFIG)
     started = time.perf_counter()
     last = None
     with training.stop_on_signals() as stop:
-        reports: Iterator[Report] = iter(())
-        if start is None or start.step < steps:
-            reports = training.fit(
-                model, LOSS, optimizer, training_rows, engine=chosen.engine, epochs=chosen.epochs,
-                batch_size=batch_size, key=chosen.seed, state=None if start is None else start.state,
-                validation=watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
-                watchdog=chosen.watchdog,
-            )  # fmt: skip
-            reports = checkpoints.saving(
-                reports, folder / CHECKPOINTS, keep=chosen.keep_checkpoints, metadata=facts,
-                monitor=None if chosen.patience is None else "validation_loss",
-            )  # fmt: skip
-        reports = _after(past, history.recorded(reports, epoch_steps))
+        reports = _after(past, history.recorded(_reports(chosen, job, folder, facts, start, stop), job.epoch_steps))
         if chosen.patience is not None:
             reports = training.early_stopping(reports, patience=chosen.patience)
         for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
-            if stop.signal is not None and last.step < steps:
+            if stop.signal is not None and last.step < job.steps:
                 print(f"stopped by {stop.signal.name} at step {last.step}, epoch {last.epoch}; go on with")
                 print(f"funcnet train --resume {folder}")
                 return 0
     assert last is not None  # fit yields at least one report, or raises
     final = last.state
     if final is None:  # the best report was one before the run was taken up
-        final = checkpoints.restore(folder / CHECKPOINTS, like, step=last.step)[0].state
+        final = checkpoints.restore(folder / CHECKPOINTS, job.like, step=last.step)[0].state
     params, state = trees.on_host((final.optimizer.params, final.model))
-    if not is_first():
-        return 0
-    results = final_results(model, params, state, held_out, classes)
-    _save(folder, params, state, history.rows, results, facts)
-    seconds = time.perf_counter() - started
-    _show_results(chosen, model, params, state, last.step, seconds, training_rows, held_out, results)
-    print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
-    print(f"weights  {folder / WEIGHTS}")
-    print(f"metrics  {folder / HISTORY}")
+    if is_first():
+        results = final_results(job.model, params, state, job.held_out, job.classes)
+        _save(folder, params, state, history.rows, results, facts)
+        _show_results(chosen, job, params, state, last.step, time.perf_counter() - started, results)
+        print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
+        print(f"weights  {folder / WEIGHTS}")
+        print(f"metrics  {folder / HISTORY}")
     return 0
+
+
+def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
+    """The training from where it starts, with a checkpoint of each epoch; nothing for one that is at its end."""
+    if start is not None and start.step >= job.steps:
+        return iter(())
+    reports = training.fit(
+        job.model, LOSS, job.optimizer, job.training_rows, engine=chosen.engine, epochs=chosen.epochs,
+        batch_size=job.batch_size, key=chosen.seed, state=None if start is None else start.state,
+        validation=job.watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
+        watchdog=chosen.watchdog,
+    )  # fmt: skip
+    return checkpoints.saving(
+        reports, folder / CHECKPOINTS, keep=chosen.keep_checkpoints, metadata=facts,
+        monitor=None if chosen.patience is None else "validation_loss",
+    )  # fmt: skip
 
 
 def _layout(chosen):
@@ -185,10 +212,11 @@ def _save(folder, params, state, history, results, facts):
     plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
 
 
-def _show_results(chosen, model, params, state, steps, seconds, training_rows, held_out, results):
+def _show_results(chosen, job, params, state, steps, seconds, results):
     table = new_table(f"{chosen.data}, engine {chosen.engine}, {chosen.optimizer}", "", "rows", "loss", "accuracy")
-    on_training = training.evaluate(model, LOSS, params, state, training_rows, metrics={"accuracy": metrics.accuracy()})
-    for name, rows, result in (("training", training_rows, on_training), ("held out", held_out, results)):
+    accuracy = {"accuracy": metrics.accuracy()}
+    on_training = training.evaluate(job.model, LOSS, params, state, job.training_rows, metrics=accuracy)
+    for name, rows, result in (("training", job.training_rows, on_training), ("held out", job.held_out, results)):
         table.add_row(name, str(len(rows[0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
     Console().print(table)
     print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
