@@ -53,7 +53,6 @@ def test_every_model_has_a_row():
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.usefixtures("compiled_as_usual")
 def test_the_output_is_that_of_apply(name):
     """For a platform among others, and for every batch size, which the file was not made for."""
     model, shape = MODELS[name]
@@ -76,7 +75,7 @@ def test_every_layer_is_exported_for_any_batch_size(name):
     assert str(y.shape[0]) == "batch"
 
 
-@pytest.mark.usefixtures("compiled_as_usual")
+@pytest.mark.usefixtures("compiled_as_usual")  # as the process is
 def test_digits_in_a_process_without_funcnet(tmp_path):
     images = data.digits()[0][:7].reshape(-1, 8, 8, 1)
     model, shape = MODELS["vgg"]

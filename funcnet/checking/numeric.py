@@ -30,7 +30,6 @@ STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best of the rule: truncat
 SMALL_STEPS = STEPS / 100
 SHIFTS = np.concatenate([STEPS, -STEPS, SMALL_STEPS, -SMALL_STEPS])
 COMPLEX_STEP = 1e-30
-AT_ONCE = 64  # shifted points computed together: few enough for memory, enough to fill the machine
 
 
 class Differences(NamedTuple):
@@ -56,9 +55,6 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def along(flat, direction):
         return jnp.zeros(flat.size).at[direction].set(1) if direction.ndim == 0 else direction
 
-    def over(function, directions):
-        return jax.lax.map(function, directions, batch_size=min(AT_ONCE, len(directions)))
-
     @compiled
     def around(point, directions):
         flat, unravel = ravel_pytree(point.variables)
@@ -69,7 +65,8 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             # Terms within can be as large as the numbers that went in, however small what they leave.
             return values, jnp.maximum(magnitudes.max(), jnp.max(jnp.abs(flat), initial=0))
 
-        return scalar(point, point.variables)[0], *over(one, directions)
+        # One by one: of several kernels together XLA makes a convolution in groups, which is many times slower.
+        return scalar(point, point.variables)[0], *jax.lax.map(one, directions)
 
     @compiled
     def by_complex_step(point, directions):
@@ -79,7 +76,7 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             shift = jax.lax.complex(jnp.zeros(flat.size), COMPLEX_STEP * along(flat, direction))
             return scalar(point, unravel(flat + shift))[0].imag / COMPLEX_STEP
 
-        return over(one, directions)
+        return jax.lax.map(one, directions)
 
     refused: list[Exception] = []  # a function that takes no complex numbers is asked once
 
