@@ -99,7 +99,7 @@ class History:
             self.rows = [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
             raise DataError(f"{self.path}: expected the metrics of a run, a row an epoch: {error!r}.") from error
         self.rows = [row for row in self.rows if row["step"] <= step]
 
