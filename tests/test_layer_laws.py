@@ -62,7 +62,7 @@ def random_dy(layer, params, state, x, key, train, seed=9):
 @every_mode
 def test_backward_equals_autodiff(x64, case, train):
     run = quick_jit(lambda *args: both_gradients(case.layer, *args[:4], train, args[4]))
-    for (batch, width), seed in itertools.product([(1, 1), (2, 4), (4, 3)], [0, 7, 5**6]):
+    for (batch, width), seed in itertools.product([(1, 1), (2, 4), (4, 3)], [0, 7]):
         params, state, x, key = draw(case, seed, batch, width)
         dy = random_dy(case.layer, params, state, x, key, train, seed)
         by_hand, by_autodiff = run(params, state, x, key, dy)
@@ -124,7 +124,8 @@ def test_apply_is_forward_without_residuals(x64, case):
 def test_vmap_equals_a_loop(x64, case, train):
     layer = case.layer
     params, state, x, key = draw(case)
-    xs, keys = jnp.stack([x, 2 * x + 1, -x]), jax.random.split(key, 3)
+    x = np.asarray(x)
+    xs, keys = np.stack([x, 2 * x + 1, -x]), jax.random.split(key, 3)
     dy = random_dy(layer, params, state, x, key, train)  # never ones: of a softmax they give rounding noise
 
     looped = [compiled_passes(layer, train)(params, state, x, key, dy) for x, key in zip(xs, keys, strict=True)]
@@ -145,7 +146,7 @@ def test_residuals_cross_scan(x64, case):
         return jax.lax.scan(step, 0, jnp.stack([-x, x]))[1], step(0, x)[1]
 
     stacked, residuals = run(*draw(case))
-    assert worst_leaf(jax.tree.map(lambda leaf: leaf[1], stacked), residuals) <= 1e-14
+    assert worst_leaf(jax.tree.map(lambda leaf: np.asarray(leaf)[1], stacked), residuals) <= 1e-14
 
 
 def _plain(tree):
@@ -224,8 +225,7 @@ def test_training_is_a_function_of_the_key(x64, case):
     run = quick_jit(lambda key: case.layer.apply(params, state, x, key=key, train=True)[0])
     chex.assert_trees_all_equal(run(key), run(key))
     other = run(jax.random.split(key)[0])
-    same = bool(jnp.all(run(key) == other))
-    assert same == (not case.random or case.layer.name == "dropout(0)")
+    assert np.array_equal(run(key), other) == (not case.random or case.layer.name == "dropout(0)")
 
 
 @pytest.mark.parametrize("name", [name for name, case in ALL_CASES.items() if case.random and name != "automatic"])
