@@ -134,6 +134,7 @@ def test_epoch_order():
 @given(st.integers(1, 40), st.data(), st.booleans(), st.booleans())
 def test_each_row_once_an_epoch(n, data, drop_last, shuffle):
     batch_size = data.draw(st.integers(1, n))
+    processes = data.draw(st.sampled_from([p for p in range(1, 9) if batch_size % p == 0]))
     steps = steps_per_epoch(n, batch_size, drop_last)
     for epoch in (0, 2):
         batches = [batch_rows(5, epoch * steps + i, n, batch_size, drop_last, shuffle=shuffle) for i in range(steps)]
@@ -146,6 +147,10 @@ def test_each_row_once_an_epoch(n, data, drop_last, shuffle):
         assert where[:kept].all()
         assert not where[kept:].any()
         np.testing.assert_array_equal(rows[~where], order[: steps * batch_size - kept])
+        # Process p of P has the p-th part of each batch: together they see each row once too.
+        shares = (steps, processes, -1)
+        seen = [rows.reshape(shares)[:, p][where.reshape(shares)[:, p]] for p in range(processes)]
+        assert sorted(np.concatenate(seen)) == sorted(order[:kept])
 
 
 def test_batch_rows_by_hand():

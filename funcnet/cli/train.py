@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -100,8 +101,9 @@ def _train(chosen: options.Train) -> int:
         if chosen.patience is not None:
             reports = training.early_stopping(reports, patience=chosen.patience)
         for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
-            if stop.signal is not None and last.step < job.steps:
-                print(f"stopped by {stop.signal.name} at step {last.step}, epoch {last.epoch}; go on with")
+            if last.step < job.steps and _any(stop.signal is not None):
+                by = "a signal to another process" if stop.signal is None else stop.signal.name
+                print(f"stopped by {by} at step {last.step}, epoch {last.epoch}; go on with")
                 print(f"funcnet train --resume {folder}")
                 return 0
     assert last is not None  # fit yields at least one report, or raises
@@ -117,6 +119,11 @@ def _train(chosen: options.Train) -> int:
         print(f"weights  {folder / WEIGHTS}")
         print(f"metrics  {folder / HISTORY}")
     return 0
+
+
+def _any(here: bool) -> bool:
+    """Whether it holds in any process; all ask together."""
+    return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
 def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
