@@ -234,18 +234,19 @@ def test_a_state_of_another_model(tmp_path, like, problem):
 # Writing
 
 
+@pytest.mark.parametrize("number, words", [(28, "No space left on device"), (30, "Read-only file system")])
 @pytest.mark.parametrize("call", ["save_file", "sync_file", "write_new", "rename", "sync_folder"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch, call):
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch, call, number, words):
     save(tmp_path, report(1))
-    error = safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+    error = safetensors.SafetensorError(f"I/O error: {words} (os error {number})")
 
     def full(*args):
-        raise error if call == "save_file" else OSError(28, "No space left on device")
+        raise error if call == "save_file" else OSError(number, words)
 
     place = {"save_file": safetensors.numpy, "rename": os}.get(call, folders)
     with monkeypatch.context() as patch:
         patch.setattr(place, call, full)
-        with pytest.raises(CheckpointError, match=r"checkpoints.save\('.*'\): .* step 2 cannot be written: .*No space"):
+        with pytest.raises(CheckpointError, match=rf"checkpoints.save\('.*'\): .* step 2 cannot be written: .*{words}"):
             save(tmp_path, report(2))
     assert os.listdir(tmp_path) == ["00000001"]
     assert verify(tmp_path)[0].problem is None

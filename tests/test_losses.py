@@ -15,6 +15,8 @@ from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_elem
 
 from funcnet import losses
 
+pytestmark = pytest.mark.usefixtures("compiled_as_usual")
+
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 

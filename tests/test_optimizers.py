@@ -26,6 +26,8 @@ from funcnet.optimizers import (
 )
 from funcnet.schedules import exponential_decay
 
+pytestmark = pytest.mark.usefixtures("compiled_as_usual")
+
 STEPS = 100
 
 
