@@ -2,7 +2,7 @@
 
 python -m benchmarks.soak_parallel losses          # 100 steps on 1, 2, 4, 8 devices and 2 processes
 python -m benchmarks.soak_parallel steps           # 10 000 steps that nobody waits for, on 2, 4, 8 devices
-python -m benchmarks.soak_parallel kills [--kills 50]    # of any process of two, at any moment: seven minutes
+python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # of any of two processes, at any moment: seven minutes
 """
 
 import csv
@@ -34,9 +34,14 @@ print(f"{sys.argv[1]} devices, {sys.argv[2]}: {last.step} steps in {seconds:.1f}
 RUN = ["train", "--model", "mlp", "--hidden", "32", "--dropout", "0.1", "--batch-size", "32"]
 
 
-def main(what: tyro.conf.Positional[Literal["losses", "steps", "kills"]], kills: int = 50, seed: int = 0) -> None:
+def main(
+    what: tyro.conf.Positional[Literal["losses", "steps", "kills"]],
+    kills: int = 50,
+    seed: int = 0,
+    sharding: Literal["replicate", "fsdp"] = "replicate",
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        {"losses": losses, "steps": steps, "kills": kill}[what](Path(folder), kills, random.Random(seed))
+        {"losses": losses, "steps": steps, "kills": kill}[what](Path(folder), kills, random.Random(seed), sharding)
 
 
 def funcnet(*arguments, **options):
@@ -45,7 +50,7 @@ def funcnet(*arguments, **options):
     )
 
 
-def losses(folder: Path, _: int, rng: random.Random) -> None:
+def losses(folder: Path, *_) -> None:
     """Three epochs of 45 steps: training and validation loss of each, and the last weights."""
     runs = {f"1 process, {n} devices": (*RUN, "--devices", n) for n in (1, 2, 4, 8)}
     runs |= {"1 process, 4 devices, fsdp": (*RUN, "--devices", 4, "--sharding", "fsdp")}
@@ -70,15 +75,17 @@ def losses(folder: Path, _: int, rng: random.Random) -> None:
         print(f"{one} and {other}: weights {'equal bit for bit' if weights[one] == weights[other] else 'DIFFER'}")
 
 
-def steps(folder: Path, _: int, rng: random.Random) -> None:
+def steps(*_) -> None:
     for way in ("flat", "automatic"):
         for devices in (2, 4, 8):
             subprocess.run([sys.executable, "-c", STEPS, str(devices), way], check=True, timeout=600)
 
 
-def kill(folder: Path, kills: int, rng: random.Random) -> None:
+def kill(folder: Path, kills: int, rng: random.Random, sharding: str) -> None:
     """One run of two processes, of which one after the other is killed; then one that nobody disturbs."""
-    long = (*RUN, "--epochs", 8 * kills, "--keep-checkpoints", 2)
+    # FSDP leaves arrays below 64 KB whole.
+    wide = ("--hidden", 512) if sharding == "fsdp" else ()
+    long = (*RUN, *wide, "--sharding", sharding, "--epochs", 8 * kills, "--keep-checkpoints", 2)
     launched = funcnet("launch", "-n", 2, "--max-restarts", kills + 5, "--", *long, "--output", folder / "killed")
     history, waits = folder / "killed" / "metrics.csv", []
     for _ in range(kills):

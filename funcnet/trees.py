@@ -13,7 +13,7 @@ from funcnet.types import Array
 
 __all__ = [
     "check_same_structure", "flatten_with_paths", "global_norm", "map_with_paths", "on_host", "path_string",
-    "total_bytes", "total_size", "zeros_like",
+    "spread", "total_bytes", "total_size", "zeros_like",
 ]  # fmt: skip
 
 
@@ -49,6 +49,14 @@ def on_host(tree: Any) -> Any:
         return np.asarray(leaf)
 
     return jax.tree.map(whole, tree)
+
+
+def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has, over several of them: each puts its own parts onto its own devices."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
 
 def zeros_like(tree: Any) -> Any:

@@ -11,19 +11,23 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
 from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
+from funcnet.checkpoints.shards import SHARDS, leading, problem_with, spread_entries, write_parts
 from funcnet.checkpoints.tensors import DTYPES, safetensors_module
 from funcnet.errors import CheckpointError
 
 __all__ = [
-    "Verdict", "clear", "commit", "discard", "path_of", "problem_of", "read", "read_manifest", "steps", "verify",
+    "Verdict", "clear", "commit", "commit_together", "discard", "path_of", "problem_of", "read", "read_manifest",
+    "steps", "verify",
 ]  # fmt: skip
 
 MANIFEST, TENSORS = "manifest.json", "state.safetensors"
@@ -95,30 +99,66 @@ def clear(folder: Path) -> None:
 
 def commit(name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str]) -> Path:
     """Write a checkpoint; `manifest` lacks what only the bytes tell."""
-    safetensors = safetensors_module(name)
     path = path_of(folder, manifest.step)
     temporary = beside(path, "tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        with ThreadPoolExecutor(2) as threads:  # hashing waits for no disk, and the disk for no hashing
-            digests = threads.map(_sha256_of, tensors.values())
-            safetensors.numpy.save_file(tensors, temporary / TENSORS)
-            sync_file(temporary / TENSORS)
-        file, starts = _layout(temporary / TENSORS)
-        leaves = {
-            leaf: Leaf(tensor.shape, str(tensor.dtype), starts[leaf], tensor.nbytes, digest, keys.get(leaf))
-            for (leaf, tensor), digest in zip(tensors.items(), digests, strict=True)
-        }
-        write_new(temporary / MANIFEST, render(name, manifest._replace(files={TENSORS: file}, leaves=leaves)))
-        sync_folder(temporary)
-        os.rename(temporary, path)
-        sync_folder(folder)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{name}: the checkpoint of step {manifest.step} cannot be written: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _writing(name, manifest.step, temporary):
+        temporary.mkdir(parents=True)
+        _complete(name, temporary, path, manifest, tensors, keys)
     return path
+
+
+def commit_together(
+    name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str],
+    spread: dict[str, jax.Array],
+) -> Path:  # fmt: skip
+    """As `commit`, called by all processes, each of which writes its parts of the arrays that are `spread`."""
+    path = path_of(folder, manifest.step)
+    temporary = path.with_name(f"{path.name}.tmp-shared")  # a name that all processes know
+
+    def prepare():
+        with _writing(name, manifest.step, temporary):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+    def complete():
+        with _writing(name, manifest.step, temporary):
+            _complete(name, temporary, path, known, tensors, keys)
+
+    leading(name, prepare)
+    files = write_parts(name, temporary, spread)
+    known = manifest._replace(files=files, spread=spread_entries(spread))
+    leading(name, complete)
+    return path
+
+
+@contextmanager
+def _writing(name, step, temporary):
+    """What cannot be written is a CheckpointError, and leaves nothing behind."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError | safetensors_module(name).SafetensorError):
+            raise CheckpointError(f"{name}: the checkpoint of step {step} cannot be written: {error}.") from error
+        raise
+
+
+def _complete(name, temporary, path, manifest, tensors, keys):
+    """Write the tensors and the manifest, and give the folder its name."""
+    with ThreadPoolExecutor(2) as threads:  # hashing waits for no disk, and the disk for no hashing
+        digests = threads.map(_sha256_of, tensors.values())
+        safetensors_module(name).numpy.save_file(tensors, temporary / TENSORS)
+        sync_file(temporary / TENSORS)
+    file, starts = _layout(temporary / TENSORS)
+    leaves = {
+        leaf: Leaf(tensor.shape, str(tensor.dtype), starts[leaf], tensor.nbytes, digest, keys.get(leaf))
+        for (leaf, tensor), digest in zip(tensors.items(), digests, strict=True)
+    }
+    manifest = manifest._replace(files={TENSORS: file, **manifest.files}, leaves=leaves)
+    write_new(temporary / MANIFEST, render(name, manifest))
+    sync_folder(temporary)
+    os.rename(temporary, path)
+    sync_folder(path.parent)
 
 
 def _sha256_of(tensor: np.ndarray) -> str:
@@ -154,11 +194,16 @@ def problem_of(path: Path) -> str | None:
 
 
 def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """A checkpoint, after everything in it was compared with its hash. The tensors' memory is the file's."""
+    """A checkpoint, after everything in it was compared with its hash. The tensors' memory is the file's; those that
+    are spread over files of their own are not among them."""
     manifest = read_manifest(path)
-    if set(manifest.files) != {TENSORS}:
-        raise CheckpointError(f"{MANIFEST} lists the files {sorted(manifest.files)}, expected {TENSORS} alone")
-    recorded = manifest.files[TENSORS]
+    files = dict(manifest.files)
+    recorded = files.pop(TENSORS, None)
+    if recorded is None or not all(file.startswith(f"{SHARDS}/") for file in files):
+        raise CheckpointError(f"{MANIFEST} lists the files {sorted(manifest.files)}, expected {TENSORS} and {SHARDS}")
+    problem = problem_with(path, files, manifest.spread)
+    if problem is not None:
+        raise CheckpointError(problem)
     try:
         with open(path / TENSORS, "rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -17,13 +17,13 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from funcnet.errors import CheckpointError, ConfigError
 
-__all__ = ["VERSION", "File", "Leaf", "Manifest", "environment", "parse", "render", "sha256"]
+__all__ = ["VERSION", "File", "Leaf", "Manifest", "Spread", "environment", "parse", "render", "sha256"]
 
 VERSION = 1
 
 
 class File(NamedTuple):
-    """The file of tensors: a header, and the tensors one after the other.
+    """The file of tensors: a header, and the tensors one after the other; of any other file all is header.
 
     Header and tensors have a hash each, which cover every byte once; one of the whole would cost as much time again.
     """
@@ -44,6 +44,14 @@ class Leaf(NamedTuple):
     key: str | None  #: for a PRNG key its implementation, `"threefry2x32"`
 
 
+class Spread(NamedTuple):
+    """A tensor that lay with several processes: a folder, with a file for each part."""
+
+    folder: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class Manifest(NamedTuple):
     """All that is known of a checkpoint besides its tensors."""
 
@@ -55,6 +63,7 @@ class Manifest(NamedTuple):
     environment: dict[str, Any]
     files: dict[str, File]
     leaves: dict[str, Leaf]
+    spread: dict[str, Spread]
 
 
 def sha256(data: Any) -> str:
@@ -83,7 +92,7 @@ def render(name: str, manifest: Manifest) -> bytes:
         ConfigError: the metrics, the cursor or the metadata are no JSON.
     """
     content = manifest._asdict()
-    for part in ("files", "leaves"):
+    for part in ("files", "leaves", "spread"):
         content[part] = {key: entry._asdict() for key, entry in content[part].items()}
     for part in ("metrics", "cursor", "metadata"):
         try:
@@ -119,13 +128,16 @@ def parse(name: str, data: bytes) -> Manifest:
         files = {file: File(**entry) for file, entry in content.pop("files").items()}
         leaves = {path: Leaf(**entry) for path, entry in content.pop("leaves").items()}
         leaves = {path: leaf._replace(shape=tuple(leaf.shape)) for path, leaf in leaves.items()}
+        spread = {path: Spread(**entry) for path, entry in content.pop("spread", {}).items()}
+        spread = {path: entry._replace(shape=tuple(entry.shape)) for path, entry in spread.items()}
         numbers = [content["step"], content["epoch"]]
         numbers += [number for file in files.values() for number in (file.bytes, file.header_bytes)]
         numbers += [number for leaf in leaves.values() for number in (leaf.start, leaf.bytes, *leaf.shape)]
+        numbers += [number for entry in spread.values() for number in (int(entry.folder), *entry.shape)]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("a size or a count is no non-negative integer")
         if not isinstance(content["metrics"], dict):
             raise ValueError("metrics are no names with values")
-        return Manifest(**content, files=files, leaves=leaves)
+        return Manifest(**content, files=files, leaves=leaves, spread=spread)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{name} lacks something, or holds something of a wrong kind: {error!r}") from error

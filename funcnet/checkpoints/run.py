@@ -5,14 +5,17 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from funcnet.checkpoints.files import beside
-from funcnet.checkpoints.folder import commit, path_of, problem_of, read, steps
+from funcnet.checkpoints.folder import commit, commit_together, path_of, problem_of, read, steps
 from funcnet.checkpoints.manifest import Manifest, environment
+from funcnet.checkpoints.shards import are_spread, leading, load, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
 from funcnet.checks import check_count, describe
 from funcnet.errors import CheckpointError, CheckpointWarning, StructureError
+from funcnet.trees import flatten_with_paths
 from funcnet.types import Report
 
 __all__ = ["Snapshot", "restore", "save", "take", "write"]
@@ -56,6 +59,7 @@ class Snapshot(NamedTuple):
     manifest: Manifest  #: without what only the bytes tell
     tensors: dict[str, np.ndarray]
     keys: dict[str, str]  #: which tensors are PRNG keys, and of which implementation
+    spread: dict[str, jax.Array]  #: what no process has the whole of, still where it lies
 
 
 def take(name: str, report: Report, metadata: Any) -> Snapshot:
@@ -66,22 +70,33 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
     epoch = check_count(name, "report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
     metrics = {metric: np.asarray(value).tolist() for metric, value in report.metrics.items()}
-    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {})
-    return Snapshot(manifest, as_tensors(name, state), keys)
+    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {})
+    leaves = dict(flatten_with_paths(state))
+    spread = {path: leaf for path, leaf in leaves.items() if are_spread(leaf) and path not in keys}
+    if spread:
+        orbax_module(name)
+    return Snapshot(manifest, as_tensors(name, state, without=spread), keys, spread)
 
 
 def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
     """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted; a good one is an error."""
     safetensors_module(name)
-    path = path_of(folder, snapshot.manifest.step)
+    if snapshot.spread:
+        leading(name, lambda: _make_way(name, folder, snapshot.manifest.step))
+        return commit_together(name, folder, *snapshot)
+    _make_way(name, folder, snapshot.manifest.step)
+    return commit(name, folder, *snapshot[:3])
+
+
+def _make_way(name, folder, step):
+    path = path_of(folder, step)
     if path.exists():
         if problem_of(path) is None:
             raise CheckpointError(
-                f"{name}: expected no checkpoint of step {snapshot.manifest.step} there, got {path.name}; go on from "
-                "it with checkpoints.restore, or choose another folder."
+                f"{name}: expected no checkpoint of step {step} there, got {path.name}; go on from it with "
+                "checkpoints.restore, or choose another folder."
             )
         os.rename(path, beside(path, "damaged"))
-    return commit(name, folder, *snapshot)
 
 
 def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> tuple[Report, Any]:
@@ -126,6 +141,7 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
             if candidate != wanted[-1]:
                 warnings.warn(f"{name}: {problems[-1]}; going back to an older one.", CheckpointWarning, stacklevel=2)
             continue
+        tensors |= load(name, path, manifest.spread, dict(flatten_with_paths(like)))
         keys = {leaf: at.key for leaf, at in manifest.leaves.items() if at.key is not None}
         state = restore_tree(name, "the expected state", like, f"the leaves of step {candidate}", tensors, keys)
         report = Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor)

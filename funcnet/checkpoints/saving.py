@@ -36,7 +36,8 @@ def saving(
     the one before. When the reports end, or whoever reads them closes this iterator, the last report is saved and on
     the disk. A report whose loss is not finite is no state to go back to and is not saved.
 
-    In a run of several processes all call this alike, and process 0 alone writes.
+    In a run of several processes all call this alike. Process 0 alone writes, except for arrays that no process has
+    the whole of: of those each writes its parts, while training waits.
 
     Args:
         reports: `fit(...)`, or another function over it.
@@ -67,19 +68,21 @@ def saving(
     every, keep = check_count(name, "every", every), check_count(name, "keep", keep)
     check_choice(name, "mode", mode, ("min", "max"))
     safetensors_module(name)
-    if jax.process_index() != 0:  # takes part in gathering what lies with several processes, and writes nothing
-        return _saving(name, reports, None, every, monitor, metadata, lambda snapshot: None)
-    try:
-        clear(Path(folder))
-    except OSError as error:
-        raise CheckpointError(f"{name}: the folder cannot be written: {error}.") from error
+    leader = jax.process_index() == 0
+    if leader:
+        try:
+            clear(Path(folder))
+        except OSError as error:
+            raise CheckpointError(f"{name}: the folder cannot be written: {error}.") from error
     sign = 1 if mode == "min" else -1
 
     def store(snapshot: Snapshot) -> None:
-        write(name, Path(folder), snapshot)
-        _prune(Path(folder), keep, monitor, sign)
+        if leader or snapshot.spread:
+            write(name, Path(folder), snapshot)
+        if leader:
+            _prune(Path(folder), keep, monitor, sign)
 
-    return _saving(name, reports, Path(folder), every, monitor, metadata, store)
+    return _saving(name, reports, Path(folder) if leader else None, every, monitor, metadata, store)
 
 
 def _saving(name, reports, folder, every, monitor, metadata, store):
@@ -90,7 +93,12 @@ def _saving(name, reports, folder, every, monitor, metadata, store):
         def save(report):
             nonlocal writing, unsaved
             finish()
-            writing, unsaved = thread.submit(store, take(name, report, metadata)), None
+            snapshot = take(name, report, metadata)
+            if snapshot.spread:  # the processes write together, in the order of all else that they do together
+                store(snapshot)
+            else:
+                writing = thread.submit(store, snapshot)
+            unsaved = None
 
         def finish():
             nonlocal writing

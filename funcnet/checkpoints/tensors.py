@@ -1,5 +1,6 @@
 """Trees of arrays as named tensors on the host, and back into a tree where each array belongs."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from funcnet.checks import describe
 from funcnet.errors import CheckpointError, DtypeError, MissingExtraError, StructureError
-from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host
+from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
 
 __all__ = ["DTYPES", "as_tensors", "from_bytes", "restore_tree", "safetensors_module", "split_keys"]
 
@@ -38,8 +39,8 @@ def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def as_tensors(name: str, tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by path, as NumPy arrays that nothing else will write to.
+def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The leaves by path, `without` some, as NumPy arrays that nothing else will write to.
 
     Raises:
         DtypeError: a leaf is no array of plain numbers.
@@ -47,7 +48,7 @@ def as_tensors(name: str, tree: Any) -> dict[str, np.ndarray]:
     """
     leaves = flatten_with_paths(tree)
     tensors = {}
-    for path, leaf in leaves:
+    for path, leaf in [(path, leaf) for path, leaf in leaves if path not in without]:
         if str(getattr(leaf, "dtype", None)) not in DTYPES.values():
             raise DtypeError(
                 f"{name}: expected {path} to be an array of plain numbers, got {describe(leaf)}; convert it, "
@@ -58,7 +59,7 @@ def as_tensors(name: str, tree: Any) -> dict[str, np.ndarray]:
         tensors[path] = (
             np.asarray(on_host(leaf), order="C") if isinstance(leaf, jax.Array) else np.array(leaf, order="C")
         )
-    if len(tensors) < len(leaves):
+    if len(tensors) + len(without) < len(leaves):
         twice = sorted({path for path, _ in leaves if [other for other, _ in leaves].count(path) > 1})
         raise StructureError(f"{name}: expected one leaf a path, got several for {', '.join(twice)}; rename the keys.")
     return tensors
@@ -99,6 +100,8 @@ def restore_tree(
 
 
 def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None) -> jax.Array:
+    if isinstance(tensor, jax.Array):  # read to where it belongs
+        return tensor
     array = jnp.array(tensor)  # a copy: the tensor's memory may be the file's
     if implementation is None:
         return array
@@ -111,4 +114,6 @@ def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None)
 def _placed(array: jax.Array, leaf: Any) -> jax.Array:
     # An array that was never put on a device in particular stays free to follow others.
     sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
-    return array if sharding is None else jax.device_put(array, sharding)
+    if sharding is None or array.sharding == sharding:
+        return array
+    return jax.device_put(array, sharding) if sharding.is_fully_addressable else spread(array, sharding)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -12,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from funcnet.errors import ShapeError
 from funcnet.parallel.mesh import axis_size
 from funcnet.parallel.rules import Rules, specs
-from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.trees import flatten_with_paths, map_with_paths, spread
 from funcnet.types import Key, TrainState
 
 __all__ = ["check_rows", "global_batch", "init_state", "place", "place_rows", "place_whole", "shardings"]
@@ -86,19 +85,11 @@ def place(tree: Any, lies: Any) -> Any:
         if getattr(leaf, "sharding", None) == sharding:
             return leaf
         if not sharding.is_fully_addressable and getattr(leaf, "is_fully_addressable", True):
-            return _spread(leaf, sharding)
+            return spread(leaf, sharding)
         # A shard that shared its buffer with the array it came from would take that along when a step donates it.
         return jax.device_put(leaf, sharding, may_alias=False)
 
     return jax.tree.map(put, tree, lies)
-
-
-def _spread(leaf, sharding):
-    """An array that every process has, over several of them: each puts its own parts onto its own devices."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
 
 def place_whole(tree: Any, mesh: Mesh) -> Any:

@@ -1,0 +1,150 @@
+"""Arrays that lie with several processes: each writes its parts, through orbax, and none ever holds the whole."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from funcnet.checkpoints.files import sync_file, sync_folder
+from funcnet.checkpoints.manifest import File, Spread, sha256
+from funcnet.errors import CheckpointError, MissingExtraError
+
+__all__ = ["SHARDS", "are_spread", "leading", "load", "orbax_module", "problem_with", "spread_entries", "write_parts"]
+
+SHARDS = "shards"
+
+
+def orbax_module(name: str) -> Any:
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: expected the package orbax-checkpoint, which writes arrays that lie with several processes and "
+            "is not installed; pip install 'funcnet[checkpoint]'."
+        ) from error
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what it was asked for, and reports each step
+    return orbax.checkpoint
+
+
+def are_spread(leaf: Any) -> bool:
+    """Whether no process has the whole of an array."""
+    return isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+
+
+def leading(name: str, action: Callable[[], Any]) -> None:
+    """Process 0 acts while the others wait; where it fails, all fail."""
+    problem = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except Exception as error:
+            problem = error
+    if multihost_utils.broadcast_one_to_all(np.array(problem is not None)):
+        raise problem or CheckpointError(f"{name}: process 0 could not do its part; its own message says why.")
+
+
+def spread_entries(arrays: dict[str, jax.Array]) -> dict[str, Spread]:
+    """What the manifest says of them. Folders are numbered: a path may hold what is no name of a folder."""
+    return {
+        path: Spread(str(number), array.shape, str(array.dtype)) for number, (path, array) in enumerate(arrays.items())
+    }
+
+
+def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[str, File]:
+    """All processes write their parts into `folder / SHARDS`, down to the disk: the files, with their hashes."""
+    orbax = orbax_module(name)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{name}: process {jax.process_index()} does not see {folder.name}, which process 0 made; "
+            "expected a folder on a disk that all processes share."
+        )
+    tree = {entry.folder: arrays[path] for path, entry in spread_entries(arrays).items()}
+    try:
+        with _pytrees(orbax) as checkpointer:
+            checkpointer.save((folder / SHARDS).absolute(), tree)
+        return _hash_together(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: the parts of the arrays cannot be written: {error}.") from error
+
+
+def _pytrees(orbax: Any) -> Any:
+    # A folder an array and a file a part, not one store of all: so a damaged file tells whose it is.
+    return orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False))
+
+
+def _hash_together(folder: Path) -> dict[str, File]:
+    """Each process hashes a share of the files, and brings them down to the disk."""
+    names = _names(folder)
+    count, mine = jax.process_count(), names[jax.process_index() :: jax.process_count()]
+    found = np.zeros((-(-len(names) // count), 32 + 8), np.uint8)
+    for row, name in zip(found, mine, strict=False):
+        sync_file(folder / name)
+        file = _file(folder / name)
+        row[:] = np.frombuffer(bytes.fromhex(file.header_sha256) + file.bytes.to_bytes(8, "little"), np.uint8)
+    for place in {(folder / name).parent for name in mine}:
+        sync_folder(place)
+    told = multihost_utils.process_allgather(found)
+    files = {}
+    for number, name in enumerate(names):
+        row = told[number % count, number // count].tobytes()
+        size = int.from_bytes(row[32:], "little")
+        files[name] = File(size, size, row[:32].hex())
+    return files
+
+
+def _names(folder: Path) -> list[str]:
+    paths = [Path(place) / file for place, _, files in os.walk(folder / SHARDS) for file in files]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _file(path: Path) -> File:
+    data = path.read_bytes()
+    return File(len(data), len(data), sha256(data))
+
+
+def problem_with(folder: Path, files: dict[str, File], spread: dict[str, Spread]) -> str | None:
+    """What is wrong with the files of the parts, all of their bytes read; `None` if nothing is."""
+    owners = {f"{SHARDS}/{entry.folder}": path for path, entry in spread.items()}
+    for name in sorted({*files, *_names(folder)}):
+        owner = owners.get(os.path.dirname(name))
+        whose = f"{name}, a part of tensor {owner}," if owner is not None else name
+        if name not in files:
+            return f"{whose} is not in the manifest"
+        try:
+            found = _file(folder / name)
+        except OSError as error:
+            return f"{whose} cannot be read: {error}"
+        if found.bytes != files[name].bytes:
+            return f"{whose} has {found.bytes} bytes, expected {files[name].bytes}"
+        if found != files[name]:
+            return f"{whose} does not have the SHA-256 recorded in the manifest"
+    return None
+
+
+def load(name: str, folder: Path, spread: dict[str, Spread], like: dict[str, Any]) -> dict[str, Any]:
+    """The arrays: each process reads what the leaf of `like` places with it, or the whole if that is bound nowhere."""
+    if not spread:
+        return {}
+    orbax = orbax_module(name)
+    arguments = {entry.folder: _wanted(orbax, entry, like.get(path)) for path, entry in spread.items()}
+    try:
+        with _pytrees(orbax) as checkpointer:
+            restored = checkpointer.restore(
+                (folder / SHARDS).absolute(), args=orbax.args.PyTreeRestore(restore_args=arguments)
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{name}: {SHARDS} cannot be read: {error}.") from error
+    return {path: restored[entry.folder] for path, entry in spread.items()}
+
+
+def _wanted(orbax: Any, entry: Spread, leaf: Any) -> Any:
+    sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
+    if sharding is None or (leaf.shape, str(leaf.dtype)) != (entry.shape, entry.dtype):
+        return orbax.RestoreArgs(restore_type=np.ndarray)
+    return orbax.ArrayRestoreArgs(sharding=sharding, global_shape=entry.shape, dtype=jnp.dtype(entry.dtype))
