@@ -4,7 +4,7 @@ and how to mend it. All are `ValueError` unless their docstring names another ba
 __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
     "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError",
-    "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "ShapeError", "StructureError",
+    "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "ShapeError", "StructureError",
 ]  # fmt: skip
 
 
@@ -54,6 +54,10 @@ class CheckpointError(FuncnetError, ValueError):
 
 class CheckpointWarning(UserWarning):
     """A damaged checkpoint was passed over."""
+
+
+class OutputWarning(UserWarning):
+    """A model's last layer does not give what its loss takes."""
 
 
 class GradientError(FuncnetError, AssertionError):

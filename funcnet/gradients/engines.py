@@ -13,6 +13,7 @@ import jax
 
 from funcnet.checks import describe
 from funcnet.errors import ConfigError, DtypeError
+from funcnet.gradients.outputs import check_output
 from funcnet.types import Array, Gradient, GradientFn, Layer, LossFn, Params
 
 __all__ = ["autodiff", "backprop", "hand_gradient", "unpack"]
@@ -23,7 +24,8 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 
     Args:
         model: a layer.
-        loss: `(prediction, target) -> scalar`, one of `funcnet.losses` or your own.
+        loss: `(prediction, target) -> scalar`, one of `funcnet.losses` or your own. An `OutputWarning` says if the
+            model is known not to give what it takes: probabilities to a loss on logits, say.
         penalty: `params -> scalar`, added to the loss: `losses.l2_penalty`, say.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -32,6 +34,7 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
     >>> fn.gradients.autodiff(model, loss)(params, (), (jnp.array([[3.0]]), jnp.array([[5.0]]))).grads
     {'kernel': Array([[6.]], dtype=float32)}
     """
+    check_output(model, loss)
 
     def gradient(params, state, batch, key=None, /):
         x, target, where = unpack(batch)
@@ -63,6 +66,7 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
     >>> fn.gradients.backprop(model, loss)(params, (), (jnp.array([[3.0]]), jnp.array([[5.0]]))).grads
     {'kernel': Array([[6.]], dtype=float32)}
     """
+    check_output(model, loss)
     loss_gradient = hand_gradient("backprop", "loss", loss)
     penalty_gradient = hand_gradient("backprop", "penalty", penalty) if penalty else None
 

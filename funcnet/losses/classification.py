@@ -54,7 +54,7 @@ def _smoothed(name, target, label_smoothing, classes):
     return (1 - smoothing) * target + smoothing / classes if smoothing else target
 
 
-@loss(check=check_unit_interval)
+@loss(check=check_unit_interval, takes="probabilities")
 def binary_cross_entropy(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
     """Binary cross-entropy of probabilities, −y log p − (1 − y) log(1 − p) for each element.
 
@@ -102,7 +102,7 @@ def _straight_through(p, over):
     return jax.lax.stop_gradient(_clamped(p, over)) + (p - jax.lax.stop_gradient(p))
 
 
-@loss(check=check_unit_interval)
+@loss(check=check_unit_interval, takes="logits")
 def binary_cross_entropy_with_logits(
     prediction: Any,
     target: Any,
@@ -152,7 +152,7 @@ def _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, 
     return z, 1 - y, weight * y, over
 
 
-@loss(check=check_class_targets, axes=-1)
+@loss(check=check_class_targets, axes=-1, takes="logits")
 def softmax_cross_entropy(
     prediction: Any, target: Any, *, label_smoothing: float = 0.0, reduction: str = "mean", where: Any = None
 ) -> Array:
@@ -205,7 +205,7 @@ def _cross_entropy(t, log_p):
     return -jnp.where(t == 0, 0, t * log_p).sum(-1)  # 0 log 0 = 0
 
 
-@loss(check=check_class_targets, axes=-1)
+@loss(check=check_class_targets, axes=-1, takes="log-probabilities")
 def negative_log_likelihood(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
     """Negative log-likelihood of log-probabilities l: −Σ_c t_c l_c for each row; −l_y for the label y.
 
@@ -230,7 +230,7 @@ def _(prediction, target, *, reduction="mean", where=None):
     return over.spread(-t)
 
 
-@loss(check=check_class_labels, axes=-1)
+@loss(check=check_class_labels, axes=-1, takes="logits")
 def multiclass_hinge(
     prediction: Any,
     target: Any,

@@ -17,7 +17,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,18 +53,26 @@ class Loss(HandDerived[P], Protocol[P]):
 
     check: Callable[..., None]
     axes: int | None  #: the values have the shape `prediction.shape[:axes]`
+    takes: str | None  #: `"logits"`, `"probabilities"`, `"log-probabilities"`, or `None` for any numbers
 
 
 AnyHandDerived = TypeVar("AnyHandDerived", bound=HandDerived[...])
 
 
-def loss(*, check: Check = check_equal_shapes, axes: int | None = None) -> Callable[[Callable[P, Array]], Loss[P]]:
+def loss(
+    *,
+    check: Check = check_equal_shapes,
+    axes: int | None = None,
+    takes: Literal["logits", "probabilities", "log-probabilities"] | None = None,
+) -> Callable[[Callable[P, Array]], Loss[P]]:
     """Make a loss of a function: the same function, with `check` and, once it is written, `gradient` attached.
 
     Args:
         check: `(name, prediction, target, where) -> None`, raises if the loss cannot take them.
         axes: the values have the shape `prediction.shape[:axes]`: `None` one value for each element, `-1` for each row
             of the last axis, `1` for each example.
+        takes: what the prediction is, where that is not any number: the gradient engines warn of a model that ends
+            with something else.
 
     The cubic loss, |p − t|³ for each element, with ∂/∂p = 3 |p − t| (p − t):
 
@@ -90,7 +98,7 @@ def loss(*, check: Check = check_equal_shapes, axes: int | None = None) -> Calla
             check_where(name, where, prediction.shape[:axes])
             check(name, prediction, as_shaped(target), where)
 
-        vars(function).update(check=checked, axes=axes)
+        vars(function).update(check=checked, axes=axes, takes=takes)
         return cast(Loss[P], hand_derived(function))
 
     return attach
@@ -139,7 +147,7 @@ def partial(function: AnyHandDerived, **options: Any) -> AnyHandDerived:
     if unknown:
         raise ConfigError(f"partial({function.__name__}): expected options among {known}, got {unknown}.")
     bound = functools.partial(function, **options)
-    kept = ("__name__", "__doc__", "check", "axes")  # a penalty has no check
+    kept = ("__name__", "__doc__", "check", "axes", "takes")  # a penalty has no check
     vars(bound).update({name: getattr(function, name) for name in kept if hasattr(function, name)})
     if hasattr(function, "gradient"):
         vars(bound)["gradient"] = functools.partial(function.gradient, **options)
