@@ -5,6 +5,7 @@
 
 import gzip
 import random
+import wave
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -109,6 +110,13 @@ def packed_idx(folder):
     return path, fn.data.read_idx
 
 
+def sound(folder):
+    with wave.open(str(folder / "sound.wav"), "wb") as file:
+        file.setparams((2, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(range(40)))
+    return folder / "sound.wav", fn.data.read_wav
+
+
 READERS = {
     weights: CheckpointError,
     weights_in_a_tree: CheckpointError,
@@ -123,6 +131,7 @@ READERS = {
     rows_of_text: DataError,
     idx: DataError,
     packed_idx: DataError,
+    sound: DataError,
 }
 
 

@@ -1,5 +1,5 @@
-"""Data: a bundled set, image files, splits, the order of batches, and checks, on the host, in NumPy; and augmentation,
-which runs in JAX under `jit`."""
+"""Data: a bundled set, image and sound files, splits, the order of batches, and checks, on the host, in NumPy; and
+augmentation, which runs in JAX under `jit`."""
 
 from funcnet.data.augmentation import (
     channel_statistics, cutout, mixup, random_crop, random_flip, random_shift, standardize,
@@ -10,10 +10,11 @@ from funcnet.data.cifar import cifar10, cifar100
 from funcnet.data.digits import digits
 from funcnet.data.idx import fashion_mnist, mnist, read_idx
 from funcnet.data.prefetch import prefetch
+from funcnet.data.sound import log_mel, read_wav
 from funcnet.data.splits import split
 
 __all__ = [
     "Batches", "batch_rows", "channel_statistics", "check_data", "cifar10", "cifar100", "cutout", "digits",
-    "epoch_order", "fashion_mnist", "mixup", "mnist", "prefetch", "random_crop", "random_flip", "random_shift",
-    "read_idx", "split", "standardize", "steps_per_epoch",
+    "epoch_order", "fashion_mnist", "log_mel", "mixup", "mnist", "prefetch", "random_crop", "random_flip",
+    "random_shift", "read_idx", "read_wav", "split", "standardize", "steps_per_epoch",
 ]  # fmt: skip

@@ -89,7 +89,7 @@ def check_image(name: str, x: Any, axes: int) -> None:
     if x.ndim != axes + 2:
         raise ShapeError(
             f"{name}: expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
-            "give it that shape with reshape, or use dense for features without a place."
+            "give it that shape with reshape, or the window as many sizes as x has, (5,) for a sequence."
         )
 
 
