@@ -18,7 +18,12 @@ __all__ = [
 
 
 def path_string(path: tuple[Any, ...]) -> str:
-    """`(SequenceKey(2), DictKey("kernel"))` -> `"2/kernel"`."""
+    """A path of `jax.tree_util`, as funcnet writes it.
+
+    >>> from jax.tree_util import DictKey, SequenceKey
+    >>> path_string((SequenceKey(2), DictKey("kernel")))
+    '2/kernel'
+    """
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -41,7 +46,11 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def on_host(tree: Any) -> Any:
-    """The arrays as NumPy's. Where parts lie with other processes, all processes must call this together."""
+    """The arrays as NumPy's. Where parts lie with other processes, all processes must call this together.
+
+    >>> on_host({"kernel": jnp.ones(2)})
+    {'kernel': array([1., 1.], dtype=float32)}
+    """
 
     def whole(leaf):
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
@@ -52,7 +61,11 @@ def on_host(tree: Any) -> Any:
 
 
 def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that every process has, over several of them: each puts its own parts onto its own devices."""
+    """An array that every process has, over several of them: each puts its own parts onto its own devices.
+
+    >>> spread(np.ones(2, np.float32), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    Array([1., 1.], dtype=float32)
+    """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
@@ -60,7 +73,11 @@ def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
 
 
 def zeros_like(tree: Any) -> Any:
-    """A tree of zeros: new buffers each time, because two fields of a donated state must not share one."""
+    """A tree of zeros: new buffers each time, because two fields of a donated state must not share one.
+
+    >>> zeros_like({"kernel": jnp.ones(2)})
+    {'kernel': Array([0., 0.], dtype=float32)}
+    """
     return jax.tree.map(jnp.zeros_like, tree)
 
 
@@ -81,12 +98,20 @@ def global_norm(tree: Any) -> Array:
 
 
 def total_size(tree: Any) -> int:
-    """Numbers in all leaves together."""
+    """Numbers in all leaves together.
+
+    >>> total_size({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)})
+    8
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def total_bytes(tree: Any) -> int:
-    """Bytes of all leaves together; works on `jax.ShapeDtypeStruct` too."""
+    """Bytes of all leaves together; works on `jax.ShapeDtypeStruct` too.
+
+    >>> total_bytes({"kernel": jax.ShapeDtypeStruct((3, 2), jnp.bfloat16)})
+    12
+    """
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -94,6 +119,10 @@ def check_same_structure(name: str, expected_name: str, expected: Any, given_nam
     """Raise `StructureError` unless both trees have the same leaves with the same shapes.
 
     The message lists leaves by path: missing, unexpected, mis-shaped.
+
+    >>> check_same_structure("mine", "params", {"kernel": jnp.ones(2)}, "grads", {"kernel": jnp.ones(3)})
+    Traceback (most recent call last):
+    funcnet.errors.StructureError: mine: grads do not fit params: kernel has shape (3,), expected (2,).
     """
     want, got = dict(flatten_with_paths(expected)), dict(flatten_with_paths(given))
     problems = [f"{path} is missing" for path in want if path not in got]

@@ -6,6 +6,7 @@ Their code blocks are executed by sybil; see conftest.py.
 import ast
 import functools
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -126,6 +127,14 @@ def test_the_readme_names_everything(module):
     public = {name for name in importlib.import_module(f"funcnet.{module}").__all__ if name.islower()}
     public -= {name for name in public if name.startswith("check_")} | MACHINERY
     assert sorted(public - inventory()[module]) == []
+
+
+def test_every_public_function_has_an_example():
+    """Which the tests of docstrings run."""
+    for module in (importlib.import_module(f"funcnet.{name}") for name in MODULES):
+        functions = {name: getattr(module, name) for name in module.__all__ if name.islower()}
+        without = [name for name, function in functions.items() if ">>>" not in (inspect.getdoc(function) or "")]
+        assert without == [], module.__name__
 
 
 @pytest.mark.parametrize("name, last", [("train", "funcnet train"), ("test", "pytest")])

@@ -90,7 +90,12 @@ def layer(
 
 
 def no_parameters(key: Any, x: Any) -> tuple[tuple[()], tuple[()]]:
-    """The `init` of a layer without parameters and state."""
+    """The `init` of a layer without parameters and state.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.no_parameters(jax.random.key(0), jnp.ones((2, 3)))
+    ((), ())
+    """
     del key, x
     return (), ()
 

@@ -58,7 +58,13 @@ def check_where(name: str, where: Any, shape: tuple[int, ...]) -> None:
 
 
 def check_equal_shapes(name: str, prediction: Any, target: Any, where: Any) -> None:
-    """The target has the shape of the prediction, and its dtype, or holds integers or booleans."""
+    """The target has the shape of the prediction, and its dtype, or holds integers or booleans.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_equal_shapes("mine", jnp.ones((4, 1)), jnp.ones(4), None)
+    Traceback (most recent call last):
+    funcnet.errors.ShapeError: mine: expected target of the shape of prediction, (4, 1), got (4,); reshape one of them.
+    """
     del where
     if target.shape != prediction.shape:
         raise ShapeError(
@@ -80,13 +86,24 @@ def check_equal_shapes(name: str, prediction: Any, target: Any, where: Any) -> N
 
 
 def check_unit_interval(name: str, prediction: Any, target: Any, where: Any) -> None:
-    """As `check_equal_shapes`, and the target is within [0, 1]."""
+    """As `check_equal_shapes`, and the target is within [0, 1].
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_unit_interval("mine", jnp.ones(2), jnp.array([1.0, -1.0]), None)
+    Traceback (most recent call last):
+    funcnet.errors.LabelError: mine: target -1.0 at row 1, expected 0..1; the classes are 0 and 1, not −1 and 1.
+    """
     check_equal_shapes(name, prediction, target, where)
     _check_values(name, target, where, lambda t: (t >= 0) & (t <= 1), "0..1", "the classes are 0 and 1, not −1 and 1")
 
 
 def check_class_targets(name: str, prediction: Any, target: Any, where: Any) -> None:
-    """The target is integer labels, one for each row of the prediction, or one weight for each class."""
+    """The target is integer labels, one for each row of the prediction, or one weight for each class.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_class_targets("mine", jnp.ones((2, 3)), jnp.array([0, 2]), None)
+    >>> fn.losses.check_class_targets("mine", jnp.ones((2, 3)), jnp.ones((2, 3)) / 3, None)
+    """
     _check_class_axis(name, prediction)
     if target.shape == prediction.shape:
         check_equal_shapes(name, prediction, target, where)
@@ -100,7 +117,13 @@ def check_class_targets(name: str, prediction: Any, target: Any, where: Any) -> 
 
 
 def check_class_labels(name: str, prediction: Any, target: Any, where: Any) -> None:
-    """The target is integer labels in 0 … classes − 1, one for each row of the prediction."""
+    """The target is integer labels in 0 … classes − 1, one for each row of the prediction.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_class_labels("mine", jnp.ones((2, 3)), jnp.array([0, 3]), None)
+    Traceback (most recent call last):
+    funcnet.errors.LabelError: mine: label 3 at row 1, expected 0..2; number the classes from 0.
+    """
     _check_class_axis(name, prediction)
     *rows, classes = prediction.shape
     if target.shape != tuple(rows):

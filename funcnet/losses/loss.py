@@ -109,6 +109,18 @@ def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
 
     Raises:
         ConfigError: when it is attached, if the gradient's arguments or their defaults differ from the function's.
+
+    A penalty, for which `gradients.backprop(model, loss, penalty=cubes)` needs it:
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> @fn.losses.hand_derived
+    ... def cubes(params):
+    ...     return sum(jnp.sum(jnp.abs(leaf) ** 3) for leaf in jax.tree.leaves(params))
+    >>> @cubes.hand_gradient
+    ... def _(params):
+    ...     return jax.tree.map(lambda leaf: 3 * jnp.abs(leaf) * leaf, params)
+    >>> cubes.gradient({"kernel": jnp.array([2.0, -1.0])})
+    {'kernel': Array([12., -3.], dtype=float32)}
     """
     name = function.__name__
 
@@ -225,6 +237,14 @@ def prepare(
     Raises:
         ShapeError, DtypeError, LabelError: `function.check` does.
         ConfigError: an unknown reduction.
+
+    The example of `losses.loss` shows where it stands. Outside the mask all is 0, whatever stood there:
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> p, t, over = fn.losses.prepare(
+    ...     fn.losses.mean_squared_error, jnp.array([2.0, jnp.nan]), jnp.array([1, 7]), "mean", jnp.array([True, False]))
+    >>> p, t, over.reduce((p - t) ** 2)
+    (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32), Array(1., dtype=float32))
     """
     function.check(prediction, target, where=where)
     check_choice(function.__name__, "reduction", reduction, ("mean", "sum", "none"))

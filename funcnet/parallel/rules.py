@@ -173,6 +173,13 @@ def specs(params: Params, mesh: Any, rules: Rules) -> Any:
     Raises:
         ConfigError: a leaf that no rule matches, a rule that matches no leaf, or a leaf that cannot be split as its
             rule says.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> from jax.sharding import PartitionSpec
+    >>> params = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
+    >>> rules = [("kernel", PartitionSpec("data", None)), (".*", fn.parallel.replicate())]
+    >>> fn.parallel.specs(params, fn.parallel.mesh(), rules)
+    {'bias': P(), 'kernel': P('data',)}
     """
     rules = check_rules(rules)
     leaves = flatten_with_paths(params)

@@ -31,7 +31,16 @@ def compile_step(
 
     Raises: what `layout` raises, when it runs.
 
-    The example of `parallel.layout` is one of this too.
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model, optimizer = fn.layers.dense(1), fn.optimizers.sgd(0.1)
+    >>> layout = fn.parallel.layout(fn.parallel.mesh())
+    >>> gradient = layout.gradient(fn.gradients.backprop(model, fn.losses.mean_squared_error))
+    >>> step = fn.parallel.compile_step(fn.training.train_step(gradient, optimizer), layout)
+    >>> x = jnp.ones((8, 2))
+    >>> state = layout.init_state(lambda key: fn.training.create_state(model, optimizer, key, x), jax.random.key(0))
+    >>> state, metrics = step(state, (x, jnp.ones((8, 1))))
+    >>> int(state.optimizer.step)
+    1
     """
 
     @partial(jax.jit, donate_argnums=0)
