@@ -119,8 +119,8 @@ def check_choice(name: str, what: str, value: Any, choices: Collection[str]) -> 
         raise ConfigError(f"{name}: expected {what} to be {', '.join(others)} or {last}, got {describe(value)}.")
 
 
-def check_key(name: str, key: Any) -> None:
-    """`key` must be one typed or raw PRNG key."""
+def check_key(name: str, key: Any, advice: str = "") -> None:
+    """`key` must be one typed or raw PRNG key; more `advice` stands at the end of the error."""
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
         return
@@ -128,6 +128,6 @@ def check_key(name: str, key: Any) -> None:
     if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
         return
     raise DtypeError(
-        f"{name}: expected key to be a PRNG key, got {describe(key)}; make one with jax.random.key(seed); "
-        "the order is init(key, x)."
+        f"{name}: expected key to be a PRNG key, got {describe(key)}; make one with jax.random.key(seed)"
+        f"{advice and '; '}{advice}."
     )

@@ -32,8 +32,12 @@ def epoch_order(seed: Seed, epoch: int, n: int) -> np.ndarray:
     return generator("epoch_order", seed, epoch).permutation(n)
 
 
-def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
+def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False, *, name: str = "steps_per_epoch") -> int:
     """Batches in an epoch of `n` rows: ⌈n / batch_size⌉, or ⌊n / batch_size⌋ without an incomplete last one.
+
+    Args:
+        n, batch_size, drop_last: rows, rows a batch, and whether an incomplete last batch is left out.
+        name: what errors begin with.
 
     Raises:
         ConfigError: `batch_size` is no positive integer.
@@ -43,7 +47,12 @@ def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
     >>> fn.data.steps_per_epoch(10, 4), fn.data.steps_per_epoch(10, 4, drop_last=True)
     (3, 2)
     """
-    return _steps_per_epoch("steps_per_epoch", n, batch_size, drop_last)
+    if n < 1:
+        raise DataError(f"{name}: expected at least one row, got {n}.")
+    batch_size = check_count(name, "batch_size", batch_size)
+    if batch_size > n:
+        raise DataError(f"{name}: expected batch_size to be at most {n}, the number of rows, got {batch_size}.")
+    return n // batch_size if drop_last else -(-n // batch_size)
 
 
 def batch_rows(
@@ -68,7 +77,7 @@ def batch_rows(
     (array([4, 0]), array([ True, False]))
     """
     step = check_count("batch_rows", "step", step, 0)
-    epoch, index = divmod(step, _steps_per_epoch("batch_rows", n, batch_size, drop_last))
+    epoch, index = divmod(step, steps_per_epoch(n, batch_size, drop_last, name="batch_rows"))
     return _slice(epoch_order(seed, epoch, n) if shuffle else np.arange(n), index, batch_size)
 
 
@@ -116,7 +125,7 @@ class Batches:
         if epochs is not None:
             check_count("Batches", "epochs", epochs)
         generator("Batches", seed)
-        self._epoch_steps = _steps_per_epoch("Batches", len(self._x), batch_size, drop_last)
+        self._epoch_steps = steps_per_epoch(len(self._x), batch_size, drop_last, name="Batches")
         self._masked = self._epoch_steps * batch_size > len(self._x)
         self._batch_size, self._epochs, self._seed, self._shuffle = batch_size, epochs, seed, shuffle
         self._step = 0
@@ -155,15 +164,6 @@ def generator(name: str, seed: Seed, *more: int) -> np.random.Generator:
     if not words or not all(is_count(word, 0) for word in words):
         raise ConfigError(f"{name}: expected seed to be a non-negative integer or a tuple of them, got {seed!r}.")
     return np.random.default_rng([*words, *more])
-
-
-def _steps_per_epoch(name, n, batch_size, drop_last):
-    if n < 1:
-        raise DataError(f"{name}: expected at least one row, got {n}.")
-    batch_size = check_count(name, "batch_size", batch_size)
-    if batch_size > n:
-        raise DataError(f"{name}: expected batch_size to be at most {n}, the number of rows, got {batch_size}.")
-    return n // batch_size if drop_last else -(-n // batch_size)
 
 
 def _slice(order, index, batch_size):

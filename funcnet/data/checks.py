@@ -15,7 +15,7 @@ from funcnet.errors import DataError, DtypeError, LabelError
 __all__ = ["as_array", "check_data"]
 
 
-def check_data(x: Any, target: Any, *, integers: bool = False) -> tuple[Any, Any]:
+def check_data(x: Any, target: Any, *, integers: bool = False, name: str = "check_data") -> tuple[Any, Any]:
     """Data as training needs it, or an error that says where it is wrong.
 
     Args:
@@ -23,6 +23,7 @@ def check_data(x: Any, target: Any, *, integers: bool = False) -> tuple[Any, Any
         target: (n, …), numbers: class labels, one-hot rows, values.
         integers: whether `x` may hold integers, such as token ids. Otherwise they are refused: images of 8-bit
             integers are to be scaled first.
+        name: what errors begin with.
 
     Returns: `x` and `target`. Arrays of jax come back as they are, wherever they lie. All others become NumPy arrays,
     contiguous and in native byte order, in the dtype that jax gives them: without 64-bit mode float64 becomes float32
@@ -41,22 +42,22 @@ def check_data(x: Any, target: Any, *, integers: bool = False) -> tuple[Any, Any
     Traceback (most recent call last):
     funcnet.errors.DataError: check_data: x[0, 1] is nan; 1 of 1 rows have such values, leave them out or fill them.
     """
-    x, target = as_array("check_data", "x", x), as_array("check_data", "target", target)
+    x, target = as_array(name, "x", x), as_array(name, "target", target)
     if not integers and _is_integer(x) and x.ndim == 1 and _is_floating(target) and target.ndim > 1:
         raise DataError(
-            f"check_data: expected (x, target), got x of dtype {x.dtype} and shape {x.shape} and target of dtype "
+            f"{name}: expected (x, target), got x of dtype {x.dtype} and shape {x.shape} and target of dtype "
             f"{target.dtype} and shape {target.shape}; they look swapped."
         )
     if len(x) != len(target):
-        raise DataError(f"check_data: expected x and target of one length, got {len(x)} and {len(target)} rows.")
+        raise DataError(f"{name}: expected x and target of one length, got {len(x)} and {len(target)} rows.")
     if not (_is_floating(x) or (integers and _is_integer(x))):
         raise DtypeError(
-            f"check_data: expected x of a floating dtype, got {x.dtype}; convert it with x.astype(np.float32) and "
+            f"{name}: expected x of a floating dtype, got {x.dtype}; convert it with x.astype(np.float32) and "
             "scale images to [0, 1]. Token ids need integers=True."
         )
     if not (_is_floating(target) or _is_integer(target) or target.dtype == bool):
-        raise DtypeError(f"check_data: expected target of a numeric dtype, got {target.dtype}; convert it.")
-    return _as_jax_would("x", x), _as_jax_would("target", target)
+        raise DtypeError(f"{name}: expected target of a numeric dtype, got {target.dtype}; convert it.")
+    return _as_jax_would(name, "x", x), _as_jax_would(name, "target", target)
 
 
 def as_array(name: str, what: str, value: Any) -> Any:
@@ -73,7 +74,7 @@ def as_array(name: str, what: str, value: Any) -> Any:
     return value
 
 
-def _as_jax_would(what, array):
+def _as_jax_would(name, what, array):
     """`array` in the dtype and layout that jax makes of it, every value the same and finite."""
     converted = array
     if not isinstance(array, jax.Array):
@@ -83,21 +84,21 @@ def _as_jax_would(what, array):
             converted = np.ascontiguousarray(array, dtype)
     if _is_floating(array):
         if not (jnp if isinstance(array, jax.Array) else np).isfinite(converted).all():
-            _raise_at(what, np.asarray(array), ~np.isfinite(np.asarray(converted)), converted.dtype)
+            _raise_at(name, what, np.asarray(array), ~np.isfinite(np.asarray(converted)), converted.dtype)
     elif array.dtype != converted.dtype and (converted != array).any():
         error = LabelError if what == "target" else DataError
-        _raise_at(what, array, converted != array, converted.dtype, error)
+        _raise_at(name, what, array, converted != array, converted.dtype, error)
     return converted
 
 
-def _raise_at(what, array, bad, dtype, error=DataError):
+def _raise_at(name, what, array, bad, dtype, error=DataError):
     """Name the first `bad` element."""
     places = np.argwhere(bad)
     first = tuple(places[0])
     value = array[first]
     problem = f"{value}" if not np.isfinite(value) else f"{value}, which {dtype} cannot hold"
     raise error(
-        f"check_data: {what}[{', '.join(map(str, first))}] is {problem}; {len(np.unique(places[:, 0]))} of "
+        f"{name}: {what}[{', '.join(map(str, first))}] is {problem}; {len(np.unique(places[:, 0]))} of "
         f"{len(array)} rows have such values, leave them out or fill them."
     )
 

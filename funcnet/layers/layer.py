@@ -66,7 +66,7 @@ def layer(
     label = name or _constructor_name(forward)
 
     def checked_init(key, x):
-        check_key(label, key)
+        check_key(label, key, "the order is init(key, x)")
         check_arrays(label, "x", x)
         return init(key, x)
 

@@ -47,7 +47,7 @@ def evaluate(
     >>> fn.training.evaluate(model, fn.losses.mean_squared_error, params, state, data, batch_size=2)
     {'loss': Array(1., dtype=float32)}
     """
-    x, target = check_data(*data)
+    x, target = check_data(*data, name="evaluate")
     check_target(model, loss, params, state, x, target)
     return run_evaluation(model, loss, params, state, (x, target), batch_size, tuple((metrics or {}).items()))
 

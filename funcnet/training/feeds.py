@@ -22,7 +22,7 @@ class ArrayFeed:
         x, target = data
         self.rows = len(x)
         self.batch_size = int(batch_size or self.rows)
-        self.epoch_steps = steps_per_epoch(self.rows, self.batch_size, drop_last)
+        self.epoch_steps = steps_per_epoch(self.rows, self.batch_size, drop_last, name="fit")
         self.masked = self.epoch_steps * self.batch_size > self.rows
         self.report_steps = int(report_steps or self.epoch_steps)
         self.steps = epochs * self.epoch_steps

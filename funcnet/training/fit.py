@@ -115,7 +115,7 @@ def fit(
     def checked(pair: Any) -> tuple[Any, Any]:
         if len(pair) != 2:
             raise DataError(f"fit: expected data to be (x, target), got a tuple of {len(pair)}.")
-        return check_data(*pair, integers=_takes(model, pair[0]))
+        return check_data(*pair, integers=_takes(model, pair[0]), name="fit")
 
     if isinstance(data, tuple):
         if cursor is not None:
