@@ -1,6 +1,7 @@
 """Values of layers against hand-computed or independent NumPy numbers: a gradient check cannot see a wrong forward."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from layer_cases import CASES, draw
 from numerics import quick_jit
 
-from funcnet import layers
+from funcnet import initializers, layers
 from funcnet.errors import ConfigError, ShapeError, StructureError
 
 x_grid = np.array([-1e4, -20.0, -3.0, -1.0, -1e-3, -0.0, 0.0, 1e-3, 0.5, 1.0, 3.0, 20.0, 1e4])
@@ -110,6 +111,23 @@ def test_dense_by_hand():
     np.testing.assert_array_equal(dparams["kernel"], [[-1, 4], [-1, 1], [-1, -2]])
     np.testing.assert_array_equal(dparams["bias"], [0, 3])
     np.testing.assert_array_equal(dx, [[5, 11, 17], [1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    "make, first, shape",
+    [
+        (partial(layers.dense, 4), "kernel", (2, 1)),
+        (partial(layers.conv, 4, 1), "kernel", (2, 3, 3, 1)),
+        (layers.batch_norm, "scale", (2, 4)),
+    ],
+)
+def test_no_two_parameters_are_drawn_alike(make, first, shape):
+    """As they would be from one key, by two initializers of one kind."""
+    normal = initializers.normal()
+    layer = make(bias_init=normal, **{f"{first}_init": normal})
+    params, _ = layer.init(jax.random.key(0), jnp.ones(shape))
+    assert params[first].size == params["bias"].size
+    assert not np.any(params[first].ravel() == params["bias"])
 
 
 def test_prelu_by_hand():

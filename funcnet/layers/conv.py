@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
@@ -309,7 +310,10 @@ def _shapes(window, share, features, use_bias):
 
 def _init(key, x, shapes, kernel_init, bias_init):
     params = {"kernel": kernel_init(key, shapes["kernel"], x.dtype)}
-    return params | ({"bias": bias_init(key, shapes["bias"], x.dtype)} if "bias" in shapes else {}), ()
+    if "bias" in shapes:
+        # Another key than the kernel's: two initializers of one kind would draw the same numbers.
+        params["bias"] = bias_init(jax.random.fold_in(key, 1), shapes["bias"], x.dtype)
+    return params, ()
 
 
 def _check(name, params, state, x, shapes):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
@@ -66,7 +67,8 @@ def dense(
         _check_input(name, x)
         params = {"kernel": kernel_init(key, (x.shape[-1], features), x.dtype)}
         if use_bias:
-            params["bias"] = bias_init(key, (features,), x.dtype)
+            # Another key than the kernel's: two initializers of one kind would draw the same numbers.
+            params["bias"] = bias_init(jax.random.fold_in(key, 1), (features,), x.dtype)
         return params, ()
 
     def forward(params, state, x, *, key=None, train=False):

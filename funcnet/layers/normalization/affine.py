@@ -5,6 +5,7 @@ Either may be left out; `inits` has an initializer for each that is there.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from funcnet.errors import ShapeError
@@ -23,7 +24,8 @@ def chosen(use_scale: bool, scale_init: Initializer, use_bias: bool, bias_init: 
 
 def init_params(inits: Inits, key: Any, x: Any) -> Params:
     """One number a channel for each, in the dtype of `x`; `()` for none."""
-    return {leaf: init(key, x.shape[-1:], x.dtype) for leaf, init in inits.items()} or ()
+    keys = {"scale": key, "bias": jax.random.fold_in(key, 1)}  # two initializers of one kind draw different numbers
+    return {leaf: init(keys[leaf], x.shape[-1:], x.dtype) for leaf, init in inits.items()} or ()
 
 
 def as_params(inits: Inits, dtype: Any, **gradients: Array) -> Params:
