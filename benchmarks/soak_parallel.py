@@ -2,7 +2,7 @@
 
 python -m benchmarks.soak_parallel losses          # 100 steps on 1, 2, 4, 8 devices and 2 processes
 python -m benchmarks.soak_parallel steps           # 10 000 steps that nobody waits for, on 2, 4, 8 devices
-python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # of either process, any moment: seven minutes
+python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # of either process: seven minutes
 """
 
 import csv

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet import (
-        checking, checkpoints, data, deployment, errors, gradients, initializers, layers, losses, metrics, models,
-        optimizers, parallel, plotting, schedules, summaries, training, trees, types,
+        checking, checkpoints, data, deployment, errors, gradients, initializers, layers, logs, losses, metrics, models,
+        optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees, types,
     )  # fmt: skip
     from funcnet.types import Gradient, Layer, Optimizer, Report, TrainState
 
 __version__ = "0.1.0"
 
 _MODULES = (
-    "checking", "checkpoints", "data", "deployment", "errors", "gradients", "initializers", "layers", "losses",
-    "metrics", "models", "optimizers", "parallel", "plotting", "schedules", "summaries", "training", "trees", "types",
+    "checking", "checkpoints", "data", "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses",
+    "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules", "summaries", "training",
+    "trees", "types",
 )  # fmt: skip
 _TYPES = ("Gradient", "Layer", "Optimizer", "Report", "TrainState")
 
 __all__ = [
     "Gradient", "Layer", "Optimizer", "Report", "TrainState", "checking", "checkpoints", "data",
-    "deployment", "errors", "gradients", "initializers", "layers", "losses", "metrics", "models", "optimizers",
-    "parallel", "plotting", "schedules", "summaries", "training", "trees", "types",
+    "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses", "metrics", "models", "optimizers",
+    "parallel", "plotting", "pretraining", "schedules", "summaries", "training", "trees", "types",
 ]  # fmt: skip
 
 

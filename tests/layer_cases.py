@@ -174,6 +174,7 @@ CASES = {
 STRAIGHT_THROUGH = {
     "binary_step_identity": Case(layers.binary_step(ste="identity"), kink=True),
     "binary_step_clip": Case(layers.binary_step(ste="clip"), kink=True),
+    "perceptron": Case(models.perceptron(3)),
 }
 ALL_CASES = CASES | STRAIGHT_THROUGH
 

@@ -1,11 +1,15 @@
 """The command line: the main job from end to end, its files, its errors."""
 
 import csv
+import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import jax
@@ -16,6 +20,7 @@ from image_files import idx_bytes
 
 from funcnet import checkpoints, data
 from funcnet.cli import main, networks, options
+from funcnet.cli.tables import print_json
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -131,7 +136,7 @@ def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):
     code, _, error = output_of(capsys, "export", run[0], "--output", tmp_path / "no" / "folder")
     assert (code, error) == (
         2,
-        f"funcnet: {tmp_path}/no/folder: the file cannot be written: No such file or directory.\n",
+        f"funcnet: --output {tmp_path}/no/folder: expected a folder that exists; make {tmp_path}/no first.\n",
     )
 
 
@@ -189,6 +194,70 @@ def test_summary_counts(capsys):
     assert code == 0
     assert "(16, 8, 8, 4)" in out
     assert " 581 " in out  # 9·4 + 8 + 9·4·4 + 8 + 64·5 + 5 + 5·10 + 10
+
+
+# For machines: one JSON value, and nothing else, on standard output.
+
+
+def json_of(capsys, *arguments, code=0):
+    got, out, err = output_of(capsys, *arguments, "--json")
+    assert (got, err) == (code, "")
+    return json.loads(out)
+
+
+def test_evaluate_for_machines(run, capsys):
+    folder, printed = run
+    found = json_of(capsys, "evaluate", folder)
+    assert sorted(found) == ["accuracy", "confusion", "loss", "rows", "run"]
+    assert (found["run"], found["rows"], np.sum(found["confusion"])) == (str(folder), 359, 359)
+    assert f"{found['accuracy']:.2%}" in printed
+    assert np.trace(found["confusion"]) == round(359 * found["accuracy"])
+
+
+def test_predict_for_machines(run, tmp_path, capsys):
+    np.save(tmp_path / "rows.npy", data.digits()[0][:2])
+    found = json_of(capsys, "predict", run[0], tmp_path / "rows.npy")
+    _, out, _ = output_of(capsys, "predict", run[0], tmp_path / "rows.npy")
+    lines = [(int(row["row"]), int(row["class"]), row["probability"]) for row in csv.DictReader(out.splitlines())]
+    assert [(row["row"], row["class"], f"{row['probability']:.6f}") for row in found] == lines
+    told = json_of(capsys, "predict", run[0], tmp_path / "rows.npy", "--output", tmp_path / "out.csv")
+    assert told == {"rows": 2, "output": str(tmp_path / "out.csv")}
+    assert (tmp_path / "out.csv").read_text() == out
+
+
+def test_summary_for_machines(capsys):
+    found = json_of(capsys, "summary", "--model", "mlp", "--dropout", "0", "--batch-size", "32")
+    assert (found["parameters"], found["parameter_bytes"]) == (9610, 4 * 9610)
+    assert [layer["shape"] for layer in found["layers"]] == [[32, 128], [32, 128], [32, 10]]
+
+
+def test_checkpoints_for_machines(run, tmp_path, capsys):
+    found = json_of(capsys, "checkpoints", "list", run[0])
+    assert [(entry["step"], entry["epoch"], entry["problem"]) for entry in found][-1] == (92, 4, None)
+    shutil.copytree(run[0] / "checkpoints", tmp_path / "damaged")
+    (tmp_path / "damaged" / "00000092" / "manifest.json").write_text("{}")
+    found = json_of(capsys, "checkpoints", "verify", tmp_path / "damaged", code=5)
+    assert [entry["problem"] is None for entry in found] == [True] * (len(found) - 1) + [False]
+    assert (found[-1]["loss"], found[-1]["path"]) == (None, str(tmp_path / "damaged" / "00000092"))
+
+
+def test_what_json_has_no_word_for(capsys):
+    print_json({"a": [math.nan, -math.inf, 1.5], "b": (np.float32(np.nan), jnp.arange(2)), "c": Path("d"), "e": None})
+    assert capsys.readouterr().out == '{"a": [null, null, 1.5], "b": [null, [0, 1]], "c": "d", "e": null}\n'
+
+
+def test_an_output_that_is_not_read_to_its_end(tmp_path):
+    call = [sys.executable, "-m", "funcnet.cli", "summary", "--model", "mlp"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_an_output_folder_that_is_missing_is_named_before_the_work(run, tmp_path, capsys):
+    code, out, err = output_of(capsys, "predict", run[0], tmp_path / "none.npy", "--output", tmp_path / "no" / "x.csv")
+    assert (code, out) == (2, "")
+    assert err == f"funcnet: --output {tmp_path}/no/x.csv: expected a folder that exists; make {tmp_path}/no first.\n"
 
 
 @pytest.mark.parametrize("shape, image", [((6, 5, 2), (6, 5, 2)), ((6, 5), (6, 5, 1)), ((36,), (6, 6, 1))])
@@ -339,8 +408,19 @@ def test_help_answers_at_once_and_without_jax():
     started = time.perf_counter()
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert all(command in process.stdout for command in ("train", "evaluate", "predict", "summary"))
     assert time.perf_counter() - started < 10
+    assert "\x1b" not in process.stdout  # no colours where there is no terminal
+    assert len(process.stdout.splitlines()) <= 42  # one screen
+    commands = [typing.get_args(member)[0].__name__.lower() for member in typing.get_args(options.Command)]
+    assert all(f"Example: funcnet {command}" in process.stdout for command in commands)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(capsys, shell):
+    with pytest.raises(SystemExit, match=r"^(None)?$"):
+        main(["--tyro-print-completion", shell])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("checkpoints", "--learning-rate"))
 
 
 def test_weights_are_saved_with_what_evaluation_needs(run):

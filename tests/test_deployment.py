@@ -28,6 +28,7 @@ MODELS = {
     "linear": (models.linear(3), (4,)),
     "mlp": (models.mlp((8, 3), dropout=0.5), (4,)),
     "sigmoid_network": (models.sigmoid_network((5, 3)), (4,)),
+    "perceptron": (models.perceptron(3), (4,)),
     "softmax_regression": (models.softmax_regression(3), (4, 4, 2)),
     "lenet": (models.lenet(3, features=(2, 3), hidden=(5,)), (12, 12, 1)),
     "vgg": (models.vgg(3, blocks=((2, 3), (4,)), hidden=(5,), dropout=0.1), (8, 8, 1)),

@@ -167,6 +167,12 @@ EXAMPLES = {
     "regression.py": (r"R² (\S+), at best 0.980", 0.95),
     "spoken_digits.py": (r"(?:speak|dial): (\S+)% of 100 digits in unheard voices", 95),
     "jobs.py": (r"linear regression .* R² (\S+)", 0.25),
+    "optimizer_paths.py": (r"ravine  Adam +\d+ steps to within 0.01 of the minimum, (\S+) above it at the end", 0),
+    "decision_boundary.py": (r"epoch 80 .*accuracy (\S+)%", 97),
+    "initialisation.py": (r"tanh\(\)  He +mean size after 20 layers (\S+)", 0.4),
+    "perceptron.py": (r"XOR: mistakes in its best epoch (\S+)", 1),
+    "universal_approximation.py": (r"from width 2 to 64 the error falls by a factor of (\S+)", 30),
+    "pretraining.py": (r"three hidden layers, 30 labels: pre-training gains (\S+) points", 3),
     "regularisation.py": (r"all five .*, lower in [45] of 5  accuracy (\S+)% ± \S+", 94),
 }
 

@@ -5,7 +5,7 @@ By default a seed for each layer and loss; `pytest tests/test_false_alarms.py --
 
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES
+from layer_cases import ALL_CASES, STRAIGHT_THROUGH
 from loss_cases import CASES as LOSS_CASES
 
 from funcnet.checking import check_gradients
@@ -35,7 +35,7 @@ def numbers(random, shape):
 def test_layers(name, randoms):
     case = ALL_CASES[name]
     # A straight-through form has a backward that is no derivative.
-    engines = ("backprop", "autodiff", "numeric")[: 2 if name.startswith("binary_step_") else 3]
+    engines = ("backprop", "autodiff", "numeric")[: 2 if name in STRAIGHT_THROUGH else 3]
     for seed, random in enumerate(randoms):
         x = numbers(random, case.shape(*random.integers(1, 4, 2).tolist()))
         modes = ("evaluation",) if seed % 4 == 3 and (case.random or case.counts) else ("training",)

@@ -176,7 +176,7 @@ def test_image_models(model, shape):
 
 
 def test_every_image_model_is_among_them():
-    made = {"linear", "mlp", "sigmoid_network", "softmax_regression"}
+    made = {"linear", "mlp", "perceptron", "sigmoid_network", "softmax_regression"}
     assert set(models.__all__) - made == {name for name in models.__all__ if name in SMALL}
 
 

@@ -140,6 +140,7 @@ MODELS = {
     "linear": (models.linear(8), (8, 8)),
     "mlp": (models.mlp((16, 16, 10)), (8, 8)),
     "mobilenet": (models.mobilenet(), IMAGES),
+    "perceptron": (models.perceptron(8), (8, 8)),
     "resnet": (models.resnet(depth=8), IMAGES),
     "sigmoid_network": (models.sigmoid_network((8, 4)), (8, 8)),
     "softmax_regression": (models.softmax_regression(8), IMAGES),

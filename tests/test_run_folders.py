@@ -13,7 +13,7 @@ from funcnet import checkpoints
 from funcnet.cli import main
 
 OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", "128", "--patience", "6"]
-FILES = ("metrics.csv", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
+FILES = ("metrics.csv", "metrics.jsonl", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
 
 
 def funcnet(capsys, *arguments):

@@ -1,4 +1,4 @@
-"""The command `funcnet`: train, evaluate, predict, export, summary, check, checkpoints, launch."""
+"""The command `funcnet`: train, evaluate, report, predict, export, summary, check, checkpoints, launch."""
 
 import dataclasses
 import os
@@ -11,7 +11,12 @@ from funcnet import errors
 
 __all__ = ["PEER_LOST", "main"]
 
-DESCRIPTION = "Train neural networks on JAX, with gradients by autodiff or derived by hand."
+DESCRIPTION = """Train neural networks on JAX, with gradients by autodiff or derived by hand.
+
+Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
+5 saved weights or checkpoints, 75 another process lost, 130 Ctrl-C.
+
+Completion for bash or zsh: funcnet --tyro-print-completion bash"""
 
 # What a shell sees; 1 is a check that failed, as Python's own failures are, and 2 is a wrong command line, by custom.
 EXIT_CODES = {errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4, errors.CheckpointError: 5}
@@ -22,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done, or stopped with a checkpoint; 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights or
-    checkpoints, 75 another process of the run was lost.
+    checkpoints, 75 another process of the run was lost, 130 Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -33,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("funcnet: stopped.", file=sys.stderr)
         return _leave(130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _leave(141)
     except Exception as error:
         if not _is_one_of_several():
             raise

@@ -131,6 +131,7 @@ LAYERS = {
     "mobilenet": _layer(models.mobilenet(2, features=2, blocks=((2, 2),)), 3, 4, 4, 1),
     "mlp": _layer(models.mlp((5, 2), dropout=0.2)),
     "sigmoid_network": _layer(models.sigmoid_network((5, 2))),
+    "perceptron": _straight_through(models.perceptron(2)),
 }
 
 _random = np.random.default_rng(0)

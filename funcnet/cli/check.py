@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,8 @@ from funcnet import checking, plotting
 from funcnet.checking.page import Outcome, headed, page
 from funcnet.cli import options
 from funcnet.cli.catalogue import CATALOGUE, Entry
+from funcnet.cli.folders import check_place
+from funcnet.cli.tables import print_json
 from funcnet.cli.targets import parse_shape, resolve
 from funcnet.errors import ConfigError, MissingExtraError, StructureError
 
@@ -26,21 +29,18 @@ def check(chosen: options.Check) -> int:
             f"--shape {chosen.shape}: expected a TARGET of your own, module:attribute; the library's have their shapes."
         )
     if chosen.html is not None:
-        _check_place(chosen.html)
+        check_place("--html", chosen.html, "gradients.html")
     entries = {target: resolve(target, shape) for target in chosen.targets or CATALOGUE}
     outcomes = [_outcome(name, entry, chosen) for name, entry in _with_progress(entries)]
-    _show(outcomes)
+    if chosen.json:
+        print_json([_plain(outcome) for outcome in outcomes])
+    else:
+        _show(outcomes)
     if chosen.html is not None:
         _write_page(outcomes, chosen.html)
+        if not chosen.json:
+            print(f"page: {chosen.html}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
-
-
-def _check_place(path: Path) -> None:
-    """Whether the page can be written is asked before the work is done."""
-    if path.is_dir():
-        raise ConfigError(f"--html {path}: expected a file, got a folder; add a name, {path / 'gradients.html'}.")
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"--html {path}: expected a folder that exists; make {path.parent} first.")
 
 
 def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
@@ -95,6 +95,16 @@ def _show(outcomes: list[Outcome]) -> None:
     print(f"{wrong} of {len(outcomes)} failed" if wrong else f"all {len(outcomes)} agree")
 
 
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome for JSON."""
+    mutants = None
+    if outcome.score is not None:
+        mutants = {**outcome.score._asdict(), "made": outcome.score.made}
+    report = None if outcome.report is None else outcome.report.to_dict()
+    found = {"target": outcome.name, "ok": outcome.ok, "problem": outcome.problem or None}
+    return {**found, "report": report, "mutants": mutants}
+
+
 def _about(outcome: Outcome) -> Iterator[str]:
     if outcome.problem:
         yield outcome.problem
@@ -112,4 +122,3 @@ def _write_page(outcomes: list[Outcome], path: Path) -> None:
     except (MissingExtraError, StopIteration):
         figure = None
     path.write_text(page(outcomes, figure), encoding="utf-8")
-    print(f"page: {path}")

@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import io
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,18 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checkpoints
+from funcnet import checkpoints, logs
 from funcnet.cli import options
 from funcnet.cli.networks import build_model
 from funcnet.errors import CheckpointError, ConfigError, DataError
 from funcnet.types import Report, Schedule, TrainState
 
 __all__ = [
-    "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "fingerprint", "is_first",
-    "load_run", "new_folder", "restore_run",
+    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "check_place",
+    "fingerprint", "is_first", "load_run", "new_folder", "read_history", "restore_run",
 ]  # fmt: skip
 
-CHECKPOINTS, CONFIG, HISTORY = "checkpoints", "config.toml", "metrics.csv"
+BOARD, CHECKPOINTS, CONFIG, HISTORY = "tensorboard", "checkpoints", "config.toml", "metrics.csv"
 WEIGHTS, CURVES, CONFUSION = "weights.safetensors", "curves.png", "confusion.png"
 
 
@@ -50,6 +52,14 @@ def new_folder(chosen: options.Train) -> Path:
     except OSError as error:
         raise ConfigError(f"{folder}: the folder for the results cannot be made: {error.strerror}.") from error
     return folder
+
+
+def check_place(option: str, path: Path, name: str) -> None:
+    """Whether a file can be written there, asked before the work is done; `name` is one that it could have."""
+    if path.is_dir():
+        raise ConfigError(f"{option} {path}: expected a file, got a folder; add a name, {path / name}.")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"{option} {path}: expected a folder that exists; make {path.parent} first.")
 
 
 def _needs_output():
@@ -84,8 +94,20 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
     return report
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.csv; none where there is no such file yet."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: expected the metrics of a run, a row an epoch: {error!r}.") from error
+
+
 class History:
-    """One row of scalars an epoch, in metrics.csv as soon as it is known."""
+    """One row of scalars an epoch, in metrics.csv and metrics.jsonl as soon as it is known."""
 
     def __init__(self, path: Path, schedule: Schedule):
         self.path, self.schedule = path, schedule
@@ -93,15 +115,7 @@ class History:
 
     def read(self, step: int) -> None:
         """Take up the rows up to a step; later ones come again."""
-        try:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-            self.rows = [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
-            raise DataError(f"{self.path}: expected the metrics of a run, a row an epoch: {error!r}.") from error
-        self.rows = [row for row in self.rows if row["step"] <= step]
+        self.rows = [row for row in read_history(self.path) if row["step"] <= step]
 
     def reports(self) -> list[Report]:
         """The rows as reports without a state."""
@@ -123,10 +137,19 @@ class History:
             yield report
 
     def _write(self) -> None:
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        _replace(self.path, table.getvalue())
+        _replace(self.path.with_suffix(".jsonl"), "".join(logs.as_json(row) + "\n" for row in self.rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    """The file whole, whenever the process is killed; that it is on the disk too is for checkpoints."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(new, path)
 
 
 def load_run(folder: Path) -> Any:

@@ -14,9 +14,10 @@ from rich.console import Console
 from funcnet import checkpoints, deployment, summaries
 from funcnet.cli import options
 from funcnet.cli.check import check
-from funcnet.cli.folders import CHECKPOINTS, load_run
+from funcnet.cli.folders import CHECKPOINTS, check_place, load_run
 from funcnet.cli.networks import build_model, classes_of, split_rows
-from funcnet.cli.tables import new_table
+from funcnet.cli.report import report
+from funcnet.cli.tables import new_table, print_json
 from funcnet.cli.train import final_results, train
 from funcnet.errors import CheckpointError, ConfigError, DataError
 
@@ -27,7 +28,7 @@ def run(command: Any) -> int:
     """Do what the command line asked for, and return the exit code."""
     commands: dict[type, Callable[[Any], int]] = {
         options.Train: train, options.Evaluate: evaluate, options.Predict: predict, options.Summary: summary,
-        options.Export: export, options.Check: check, options.Checkpoints: inspect_checkpoints,
+        options.Report: report, options.Export: export, options.Check: check, options.Checkpoints: inspect_checkpoints,
     }  # fmt: skip
     return commands[type(command)](command)
 
@@ -37,6 +38,9 @@ def evaluate(chosen: options.Evaluate) -> int:
     trained, model, params, state, _, classes = load_run(chosen.run)
     held_out = split_rows(trained, trained.seed)[1]
     results = final_results(model, params, state, held_out, classes)
+    if chosen.json:
+        print_json({"run": chosen.run, "rows": len(held_out[0]), **results})
+        return 0
     table = new_table(f"{chosen.run}: {len(held_out[0])} held-out rows", "", "loss", "accuracy")
     table.add_row("held out", f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
     Console().print(table)
@@ -49,6 +53,8 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 def predict(chosen: options.Predict) -> int:
     """Class and probability for each row of a file."""
+    if chosen.output is not None:
+        check_place("--output", chosen.output, "classes.csv")
     rows = jnp.asarray(read_rows(chosen.rows), jnp.float32)
     if chosen.run.is_file():
         logits = deployment.load_exported(chosen.run)(rows)
@@ -58,22 +64,32 @@ def predict(chosen: options.Predict) -> int:
             raise DataError(f"{chosen.rows}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
         logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, rows)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    lines = [("row", "class", "probability")]
-    for i, row in enumerate(probabilities):
-        lines.append((str(i), str(row.argmax()), f"{row.max():.6f}"))
-    if chosen.output is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
-        return 0
-    with chosen.output.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
-    print(f"{len(rows)} rows -> {chosen.output}")
+    found = [{"row": i, "class": row.argmax(), "probability": row.max()} for i, row in enumerate(probabilities)]
+    if chosen.output is not None:
+        with chosen.output.open("w", newline="", encoding="utf-8") as file:
+            _write_predictions(found, file)
+        if chosen.json:
+            print_json({"rows": len(rows), "output": chosen.output})
+        else:
+            print(f"{len(rows)} rows -> {chosen.output}")
+    elif chosen.json:
+        print_json(found)
+    else:
+        _write_predictions(found, sys.stdout)
     return 0
+
+
+def _write_predictions(found, file):
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("row", "class", "probability"))
+    writer.writerows((line["row"], line["class"], f"{line['probability']:.6f}") for line in found)
 
 
 def export(chosen: options.Export) -> int:
     """The model of a run as one file that needs no funcnet."""
     _, model, params, state, shape, _ = load_run(chosen.run)
     path = chosen.run / "model.stablehlo" if chosen.output is None else chosen.output
+    check_place("--output", path, "model.stablehlo")
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     content = deployment.export_model(model, params, state, example, platforms=chosen.platforms)
     try:
@@ -88,7 +104,12 @@ def summary(chosen: options.Summary) -> int:
     """The table of a network's layers."""
     (x, target), _ = split_rows(chosen, 0)
     example = jax.ShapeDtypeStruct((chosen.batch_size, *x.shape[1:]), jnp.float32)
-    print(summaries.summary(build_model(chosen, x.shape[1:], classes_of(target)), example))
+    found = summaries.summary(build_model(chosen, x.shape[1:], classes_of(target)), example)
+    if chosen.json:
+        totals = {name: getattr(found, name) for name in ("parameters", "parameter_bytes", "residual_bytes")}
+        print_json({"layers": [row._asdict() for row in found.rows], **totals})
+    else:
+        print(found)
     return 0
 
 
@@ -98,21 +119,31 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
     found = checkpoints.verify(folder, bytes_too=chosen.action == "verify")
     if not found:
         raise CheckpointError(f"{folder}: expected checkpoints, or a run with some, got none.")
-    table = new_table(f"{folder}", "step", "epoch", "loss", "KB", "")
+    damaged = [verdict for verdict in found if verdict.problem is not None]
+    if chosen.json:
+        print_json([_checkpoint(verdict) for verdict in found])
+        return 5 if damaged else 0
+    table = new_table(f"{folder}", "step", "epoch", "loss", "bytes", "")
     whole = "whole" if chosen.action == "verify" else ""
     for verdict in found:
-        manifest = verdict.manifest
-        facts = ("", "", "")
-        if manifest is not None:
-            loss = manifest.metrics.get("loss")
-            size = sum(file.bytes for file in manifest.files.values())
-            facts = (str(manifest.epoch), "" if loss is None else f"{loss:.4f}", f"{size / 1e3:,.1f}")
-        table.add_row(str(verdict.step), *facts, "damaged" if verdict.problem else whole)
+        facts = _checkpoint(verdict)
+        forms = {"epoch": "{}", "loss": "{:.4f}", "bytes": "{:,}"}
+        cells = ["" if facts[name] is None else form.format(facts[name]) for name, form in forms.items()]
+        table.add_row(str(verdict.step), *cells, "damaged" if verdict.problem else whole)
     Console().print(table)
-    damaged = [verdict for verdict in found if verdict.problem is not None]
     for verdict in damaged:
         print(f"{verdict.path}: {verdict.problem}", file=sys.stderr)
     return 5 if damaged else 0
+
+
+def _checkpoint(verdict):
+    """What is known of a checkpoint; `None` where its manifest cannot be read."""
+    manifest = verdict.manifest
+    facts = {"epoch": None, "loss": None, "bytes": None}
+    if manifest is not None:
+        size = sum(file.bytes for file in manifest.files.values())
+        facts = {"epoch": manifest.epoch, "loss": manifest.metrics.get("loss"), "bytes": size}
+    return {"step": verdict.step, "path": verdict.path, **facts, "problem": verdict.problem}
 
 
 def read_rows(path: Path) -> np.ndarray:

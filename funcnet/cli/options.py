@@ -22,6 +22,7 @@ __all__ = [
     "Export",
     "Launch",
     "Predict",
+    "Report",
     "Summary",
     "Train",
     "read_config",
@@ -33,7 +34,7 @@ Activation = Literal[
 ]
 # What belongs to one call and not to the run, and so is not kept; and what may be another when a run is taken up.
 NOT_KEPT = ("config", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id")
-MAY_CHANGE = ("epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume")
+MAY_CHANGE = ("epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume", "tensorboard")
 Positional = tyro.conf.Positional
 
 
@@ -63,10 +64,9 @@ class _Network:
 
 @dataclass(frozen=True)
 class Train(_Network):
-    """Train a network and save its weights, metrics and plots, and checkpoints on the way.
+    """Train a network. Ctrl-C saves, and --resume goes on.
 
-    Ctrl-C or SIGTERM ends the run with a checkpoint; --resume goes on from it, or from the last one after a crash.
-    Example: funcnet train --engine backprop --optimizer adam --epochs 20
+    Example: funcnet train --engine backprop --epochs 20
     """
 
     engine: Literal["autodiff", "backprop"] = "backprop"
@@ -96,6 +96,8 @@ class Train(_Network):
     """Go on with the run in this folder, with its own options, from its last good checkpoint; --epochs may grow."""
     watchdog: float | None = None
     """Seconds without progress after which the process ends itself, with the stacks of its threads."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard too, into tensorboard/; it needs pip install 'funcnet[tensorboard]'."""
     devices: int | None = None
     """CPU devices of each process, among which the rows of a batch are dealt out. All GPUs and TPUs take part."""
     sharding: Literal["replicate", "fsdp"] = "replicate"
@@ -114,9 +116,15 @@ class Train(_Network):
     """Folder for the results; by default the next free runs/001, runs/002 …"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Machine:
+    json: bool = False
+    """Print one JSON value instead of tables, for machines."""
+
+
 @dataclass(frozen=True)
-class Evaluate:
-    """Loss, accuracy and confusion matrix of saved weights on the rows held out of their training.
+class Evaluate(_Machine):
+    """Loss, accuracy and confusion matrix on rows held out.
 
     Example: funcnet evaluate runs/001
     """
@@ -126,10 +134,25 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Export:
-    """Write a trained model as one file that runs wherever jax does, without funcnet.
+class Report:
+    """One HTML page on a run: curves, mistakes, timing.
 
-    Example: funcnet export runs/001 --output digits.stablehlo
+    Example: funcnet report runs/001
+    """
+
+    run: Positional[Path]
+    """The folder that train wrote; a run that is not finished gives what there is."""
+    output: Path | None = None
+    """The file, which needs no other and no network; by default report.html in that folder."""
+    most: int = 60
+    """Elements at which the gradient check takes numeric derivatives; 0 leaves the check out."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A trained model as one file, for jax without funcnet.
+
+    Example: funcnet export runs/001
     """
 
     run: Positional[Path]
@@ -141,10 +164,10 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(_Machine):
     """Classes and probabilities for new rows.
 
-    Example: funcnet predict runs/001 rows.npy --output classes.csv
+    Example: funcnet predict runs/001 rows.npy
     """
 
     run: Positional[Path]
@@ -156,8 +179,8 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Summary(_Network):
-    """The layers of a network: output shapes, parameters, bytes, and bytes kept for the backward pass.
+class Summary(_Network, _Machine):
+    """The layers of a network: shapes, parameters, memory.
 
     Example: funcnet summary --hidden 128 64
     """
@@ -167,11 +190,10 @@ class Summary(_Network):
 
 
 @dataclass(frozen=True)
-class Check:
-    """Compare hand-derived gradients with autodiff and with numeric derivatives, leaf by leaf, in float64.
+class Check(_Machine):
+    """Gradients by hand against autodiff and numeric derivatives.
 
-    The exit status is 1 if a gradient is wrong or a mutant is missed.
-    Example: funcnet check my_layers.py:gated --shape 8,4 --mutants
+    Example: funcnet check my_layers.py:gated --shape 8,4
     """
 
     targets: Positional[tuple[str, ...]] = ()
@@ -193,8 +215,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Checkpoints:
-    """List the checkpoints of a run, or read each to its last byte; the exit status is 5 if one is damaged.
+class Checkpoints(_Machine):
+    """The checkpoints of a run: list them, or verify every byte.
 
     Example: funcnet checkpoints verify runs/001
     """
@@ -207,10 +229,9 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Launch:
-    """Train with several processes on this machine, started anew from the last checkpoint when one fails.
+    """Train in several processes, started anew when one fails.
 
-    What stands behind -- is a funcnet train with its options.
-    Example: funcnet launch --processes 2 -- train --epochs 20
+    Example: funcnet launch -n 2 -- train --epochs 20
     """
 
     processes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
@@ -224,6 +245,7 @@ class Launch:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Export, tyro.conf.subcommand("export")]

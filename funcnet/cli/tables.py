@@ -1,8 +1,12 @@
-"""Tables on the terminal."""
+"""What the commands print: tables for people, JSON for machines."""
+
+from typing import Any
 
 from rich.table import Table
 
-__all__ = ["new_table"]
+from funcnet import logs
+
+__all__ = ["new_table", "print_json"]
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -11,3 +15,8 @@ def new_table(title: str, *columns: str) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     return table
+
+
+def print_json(value: Any) -> None:
+    """One value on standard output."""
+    print(logs.as_json(value))

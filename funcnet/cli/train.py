@@ -14,9 +14,10 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from funcnet import checkpoints, data, metrics, optimizers, parallel, plotting, training, trees
+from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, plotting, training, trees
 from funcnet.cli import options
 from funcnet.cli.folders import (
+    BOARD,
     CHECKPOINTS,
     CONFIG,
     CONFUSION,
@@ -30,6 +31,7 @@ from funcnet.cli.folders import (
     restore_run,
 )  # fmt: skip
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
+from funcnet.cli.sessions import SESSIONS, timed
 from funcnet.cli.tables import new_table
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.types import Layer, Optimizer, Report, Schedule
@@ -39,7 +41,7 @@ __all__ = ["final_results", "train"]
 
 def train(chosen: options.Train) -> int:
     """Train, and write weights, options, metrics and plots into one folder."""
-    _check_packages()
+    _check_packages(chosen)
     if chosen.debug_nans:
         jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it does nothing
     parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
@@ -97,7 +99,8 @@ def _train(chosen: options.Train) -> int:
     started = time.perf_counter()
     last = None
     with training.stop_on_signals() as stop:
-        reports = _after(past, history.recorded(_reports(chosen, job, folder, facts, start, stop), job.epoch_steps))
+        reports = history.recorded(_reports(chosen, job, folder, facts, start, stop), job.epoch_steps)
+        reports = _after(past, _logged(reports, chosen, job, folder, started) if is_first() else reports)
         if chosen.patience is not None:
             reports = training.early_stopping(reports, patience=chosen.patience)
         for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
@@ -142,6 +145,12 @@ def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
     )  # fmt: skip
 
 
+def _logged(reports, chosen, job, folder, started) -> Iterator[Report]:
+    """The reports, while the time that they took is written down, and TensorBoard's files where they are wanted."""
+    reports = timed(reports, folder / SESSIONS, started)
+    return logs.write_tensorboard(reports, folder / BOARD, schedule=job.schedule) if chosen.tensorboard else reports
+
+
 def _layout(chosen):
     """How the run lies on the devices of all processes; `None` on one."""
     if jax.device_count() == 1:
@@ -150,11 +159,13 @@ def _layout(chosen):
     return parallel.layout(parallel.mesh(), [(".*", partition)])
 
 
-def _check_packages():
+def _check_packages(chosen):
     """What saving needs is looked for before training, so that no run is lost."""
     for package in ("matplotlib", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
+    if chosen.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise MissingExtraError("--tensorboard needs the package tensorboardX; pip install 'funcnet[tensorboard]'.")
 
 
 def _past(folder: Path, history: History, start: Report | None, steps: int) -> list[Report]:

@@ -49,10 +49,13 @@ def check_output(model: Layer, loss: LossFn) -> None:
 def _last(model: Layer) -> Layer | None:
     """The layer whose output the model's is; `None` where branches meet."""
     if not model.sublayers:
-        return None if _word(model) in _PASS_ON else model
+        return model
     if _word(model) != "serial":
         return None
-    return next((found for layer in reversed(model.sublayers) if (found := _last(layer)) or layer.sublayers), None)
+    for layer in reversed(model.sublayers):
+        if layer.sublayers or _word(layer) not in _PASS_ON:
+            return _last(layer)
+    return None
 
 
 def _word(layer: Layer) -> str:

@@ -27,7 +27,8 @@ def sigmoid() -> Layer:
 
     Flat outside [−6, 6] and at most 0.25 steep, so gradients vanish through many of them; the output is not centred.
 
-    Backward. σ′ = e⁻ˣ / (1 + e⁻ˣ)² = σ (1 − σ), so dx = y (1 − y) ⊙ g. Kept: y.
+    Backward. With g = ∂L/∂y and 1 − σ = e⁻ˣ / (1 + e⁻ˣ), σ′ = e⁻ˣ / (1 + e⁻ˣ)² = σ (1 − σ), so dx = y (1 − y) ⊙ g.
+    Kept: y.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.sigmoid().apply((), (), jnp.array([0.0]))[0]
@@ -39,7 +40,9 @@ def sigmoid() -> Layer:
 def tanh() -> Layer:
     """Hyperbolic tangent, y = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ).
 
-    Backward. tanh′ = 1 − tanh², so dx = (1 − y²) ⊙ g. Kept: y.
+    Backward. y = sinh x / cosh x, with sinh′ = cosh and cosh′ = sinh. By the quotient rule
+        y′ = (cosh² x − sinh² x) / cosh² x = 1 − y²,
+    so dx = (1 − y²) ⊙ g with g = ∂L/∂y. Kept: y.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.tanh().apply((), (), jnp.array([0.0]))[0]
@@ -51,8 +54,8 @@ def tanh() -> Layer:
 def relu() -> Layer:
     """Rectified linear unit, y = max(0, x).
 
-    Backward. dx = g where x > 0, else 0; at the kink x = 0 the derivative is 0. Since y > 0 exactly where x > 0,
-    y is enough. Kept: y.
+    Backward. y′ = 1 where y = x and 0 where y = 0, so dx is g = ∂L/∂y where x > 0, else 0; at the kink x = 0 the
+    derivative is 0. Since y > 0 exactly where x > 0, y is enough. Kept: y.
 
     References: Nair, Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", ICML 2010.
 
@@ -67,7 +70,8 @@ def relu() -> Layer:
 def leaky_relu(negative_slope: float = 0.01) -> Layer:
     """Leaky ReLU, y = x for x ≥ 0, y = a x below: no unit can die.
 
-    Backward. dx = g where x ≥ 0, a g below; at the kink x = 0 the derivative is 1. Kept: x.
+    Backward. y′ = 1 where y = x and a where y = a x, so with g = ∂L/∂y we have dx = g where x ≥ 0, a g below; at the
+    kink x = 0 the derivative is 1. Kept: x.
 
     Raises:
         ConfigError: a is no finite number.
@@ -186,7 +190,8 @@ def _scaled(name):
 def elu(alpha: float = 1.0) -> Layer:
     """Exponential linear unit, y = x for x > 0, y = α (eˣ − 1) below.
 
-    Backward. dx = g where x > 0, α eˣ g below; at x = 0 the derivative is α. Kept: x.
+    Backward. y′ = 1 above zero and α eˣ below, so with g = ∂L/∂y we have dx = g where x > 0, α eˣ g below; at x = 0 the
+    derivative is α. Kept: x.
 
     Raises:
         ConfigError: α is no finite number.
@@ -216,7 +221,8 @@ def _nonpositive(x):
 def silu() -> Layer:
     """SiLU or Swish, y = x σ(x).
 
-    Backward. y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ)), so dx = σ (1 + x (1 − σ)) ⊙ g. Kept: x.
+    Backward. By the product rule and σ′ = σ (1 − σ), y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ)), so with g = ∂L/∂y
+    dx = σ (1 + x (1 − σ)) ⊙ g. Kept: x.
 
     References: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017; Ramachandran, Zoph, Le, "Searching for
     Activation Functions", 2017.
@@ -237,7 +243,7 @@ def silu() -> Layer:
 def softplus(beta: float = 1.0) -> Layer:
     """Smooth ReLU, y = log(1 + e^(βx)) / β.
 
-    Backward. y′ = e^(βx) / (1 + e^(βx)) = σ(βx), so dx = σ(βx) ⊙ g. Kept: x.
+    Backward. y′ = 1/β · β e^(βx) / (1 + e^(βx)) = σ(βx), so dx = σ(βx) ⊙ g. Kept: x.
 
     Raises:
         ConfigError: β is no positive number.
@@ -261,7 +267,7 @@ def softplus(beta: float = 1.0) -> Layer:
 def log_sigmoid() -> Layer:
     """Logarithm of the sigmoid, y = log σ(x) = −log(1 + e⁻ˣ), without overflow.
 
-    Backward. y′ = σ′/σ = 1 − σ(x) = σ(−x), so dx = σ(−x) ⊙ g. Kept: x.
+    Backward. y′ = σ′/σ = σ (1 − σ) / σ = 1 − σ(x) = σ(−x), so dx = σ(−x) ⊙ g. Kept: x.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.log_sigmoid().apply((), (), jnp.array([-1e4, 1e4]))[0]
@@ -278,8 +284,8 @@ def gelu(*, approximate: bool = False) -> Layer:
     Args:
         approximate: the tanh form, y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), off by at most 5e-4.
 
-    Backward. y′ = Φ(x) + x φ(x) with φ(x) = e^(−x²/2) / √(2π); the tanh form, with t = tanh u and
-    u′ = √(2/π) (1 + 3 · 0.044715 x²), has y′ = (1 + t) / 2 + x (1 − t²) u′ / 2. dx = y′ ⊙ g. Kept: x.
+    Backward. By the product rule y′ = Φ(x) + x φ(x) with φ(x) = Φ′(x) = e^(−x²/2) / √(2π); the tanh form, with
+    t = tanh u and u′ = √(2/π) (1 + 3 · 0.044715 x²), has y′ = (1 + t) / 2 + x (1 − t²) u′ / 2. dx = y′ ⊙ g. Kept: x.
 
     References: Hendrycks, Gimpel, "Gaussian Error Linear Units", arXiv 1606.08415.
 

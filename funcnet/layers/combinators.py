@@ -203,8 +203,9 @@ def repeat(inner: Layer, n: int) -> Layer:
     Params and state are those of `inner` with a leading axis of length `n`. The layers run in one `jax.lax.scan`,
     so the compile time does not grow with `n`.
 
-    Backward. As for `serial`: a scan over the stacked residuals in reverse, whose carry is dy.
-    Kept: the stacked residuals.
+    Backward. As for `serial`: with x_i the input of the i-th time and r_i its residuals,
+        (∂L/∂p_i, ∂L/∂x_i) = backward(p_i, r_i, ∂L/∂x_{i+1}),
+    a scan over the stacked residuals in reverse, whose carry is ∂L/∂x. Kept: the stacked residuals.
 
     Raises:
         ConfigError: `n` is no positive integer.

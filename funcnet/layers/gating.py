@@ -72,13 +72,20 @@ def gated(inner: Layer) -> Layer:
 def squeeze_excitation(channels: int, reduction: int = 16) -> Layer:
     """Channels weighed by what all of the image says, y = x ⊙ σ(W₂ relu(W₁ mean(x) + b₁) + b₂).
 
-    It is `gated` around `global_avg_pool`, `dense`, `relu`, `dense` and `sigmoid`; which see for the backward.
+    It is `gated` around `global_avg_pool`, `dense`, `relu`, `dense` and `sigmoid`.
 
     Args:
         channels: of the image.
         reduction: the hidden layer has ⌊channels / reduction⌋ features, and at least one.
 
     Input and output (batch, *size, channels). Params are those of the `serial` within.
+
+    Backward. In rows, write m = mean(x), u = m W₁ + b₁, h = relu(u), z = h W₂ + b₂, a = σ(z) and g = ∂L/∂y. x reaches L
+    directly, g ⊙ a, and through the gates, layer by layer in reverse:
+        da = Σ_places g ⊙ x,     dz = da ⊙ a (1 − a),           dW₂ = hᵀ dz,   db₂ = Σ_batch dz,
+        dh = dz W₂ᵀ,             du = dh where u > 0, else 0,   dW₁ = mᵀ du,   db₁ = Σ_batch du,
+        dm = du W₁ᵀ,             dx = g ⊙ a + dm / n  at each of the n places.
+    Kept: x, a, and what the layers within keep.
 
     Raises:
         ConfigError: `channels` or `reduction` is no positive integer.

@@ -17,7 +17,9 @@ def softmax(axis: int = -1) -> Layer:
     For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits: log(softmax) loses
     precision that `log_softmax` keeps.
 
-    Backward. ∂y_k/∂x_j = y_k (δ_kj − y_j), so dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
+    Backward. Every x_j reaches every y_k. From log y_k = x_k − log Σ_j e^(x_j) follows ∂(log y_k)/∂x_j = δ_kj − y_j,
+    where δ_kj is 1 for k = j, else 0; and ∂y_k/∂x_j = y_k ∂(log y_k)/∂x_j. So with g = ∂L/∂y
+        dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
     Kept: y.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -43,7 +45,10 @@ def softmax(axis: int = -1) -> Layer:
 def log_softmax(axis: int = -1) -> Layer:
     """Logarithm of the softmax, y_k = x_k − log Σ_j e^(x_j), without overflow.
 
-    Backward. ∂y_k/∂x_j = δ_kj − p_j with p = softmax(x) = e^y, so dx_j = g_j − p_j Σ_k g_k. Kept: y.
+    Backward. ∂(log Σ_i e^(x_i))/∂x_j = e^(x_j) / Σ_i e^(x_i) = p_j with p = softmax(x) = e^y. So ∂y_k/∂x_j = δ_kj −
+    p_j, where δ_kj is 1 for k = j, else 0; and with g = ∂L/∂y
+        dx_j = Σ_k g_k (δ_kj − p_j) = g_j − p_j Σ_k g_k.
+    Kept: y.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.log_softmax().apply((), (), jnp.array([[0.0, 200.0]]))[0]

@@ -68,7 +68,9 @@ def binary_cross_entropy(prediction: Any, target: Any, *, reduction: str = "mean
 
     Both p and 1 − p are held at ε or above, the machine epsilon of their dtype, so that the logarithms are finite.
 
-    Gradient. −y / p + (1 − y) / (1 − p), with the clamped p and 1 − p. The clamp itself counts as the identity (it is
+    Gradient. From ∂(log p)/∂p = 1/p and ∂(log(1 − p))/∂p = −1/(1 − p) follows
+        ∂/∂p = −y / p + (1 − y) / (1 − p),
+    with the clamped p and 1 − p. The clamp itself counts as the identity (it is
     "straight-through"), so that where p = 0 and y = 1 the slope is −1/ε and still points away from the error.
 
     Raises:
@@ -211,7 +213,7 @@ def negative_log_likelihood(prediction: Any, target: Any, *, reduction: str = "m
 
     Args: as for `softmax_cross_entropy`, but the prediction is l, as `layers.log_softmax` gives it.
 
-    Gradient. ∂/∂l = −t.
+    Gradient. l_k stands once in the sum, ∂(−Σ_c t_c l_c)/∂l_k = −t_k.
 
     Raises: as `softmax_cross_entropy`.
 

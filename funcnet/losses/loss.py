@@ -241,8 +241,8 @@ def prepare(
     The example of `losses.loss` shows where it stands. Outside the mask all is 0, whatever stood there:
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> p, t, over = fn.losses.prepare(
-    ...     fn.losses.mean_squared_error, jnp.array([2.0, jnp.nan]), jnp.array([1, 7]), "mean", jnp.array([True, False]))
+    >>> prediction, where = jnp.array([2.0, jnp.nan]), jnp.array([True, False])
+    >>> p, t, over = fn.losses.prepare(fn.losses.mean_squared_error, prediction, jnp.array([1, 7]), "mean", where)
     >>> p, t, over.reduce((p - t) ** 2)
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32), Array(1., dtype=float32))
     """

@@ -25,7 +25,8 @@ def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
         strength: λ.
         select: says of a leaf's path, such as "2/kernel", whether it counts; by default every floating-point leaf does.
 
-    Gradient. ∂/∂w = λ sign(w), and 0 at the kink w = 0 and for leaves that do not count.
+    Gradient. Each w stands in one term: ∂(λ Σ |w|)/∂w = λ sign(w), and 0 at the kink w = 0 and for leaves that do
+    not count.
 
     Raises:
         ConfigError: λ is negative, or `select` takes no leaf.
@@ -51,7 +52,7 @@ def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
 
     Args: as for `l1_penalty`.
 
-    Gradient. ∂/∂w = 2 λ w, and 0 for leaves that do not count.
+    Gradient. Each w stands in one term: ∂(λ Σ w²)/∂w = 2 λ w, and 0 for leaves that do not count.
 
     Raises: as `l1_penalty`.
 

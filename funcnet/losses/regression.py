@@ -156,7 +156,8 @@ def huber(prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = 
     Args: as for `mean_squared_error`, and
         delta: where the square ends. δ times `smooth_l1` with β = δ.
 
-    Gradient. ∂/∂p = r for |r| ≤ δ and δ sign(r) beyond, which is r clipped to [−δ, δ].
+    Gradient. ∂(½ r²)/∂p = r and ∂|r|/∂p = sign(r), so ∂/∂p = r for |r| ≤ δ and δ sign(r) beyond,
+    which is r clipped to [−δ, δ].
 
     Raises: as `mean_squared_error`; ConfigError if δ is not positive.
 
@@ -192,7 +193,8 @@ def smooth_l1(prediction: Any, target: Any, *, beta: float = 1.0, reduction: str
     Args: as for `mean_squared_error`, and
         beta: where the square ends.
 
-    Gradient. ∂/∂p = r / β for |r| ≤ β and sign(r) beyond, which is r / β clipped to [−1, 1].
+    Gradient. ∂(r² / 2β)/∂p = r / β and ∂|r|/∂p = sign(r), so ∂/∂p = r / β for |r| ≤ β and sign(r)
+    beyond, which is r / β clipped to [−1, 1].
 
     Raises: as `mean_squared_error`; ConfigError if β is not positive.
 

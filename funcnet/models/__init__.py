@@ -3,5 +3,8 @@ the losses of `funcnet.losses` take them so, which is more precise than an activ
 
 from funcnet.models.convolutional import lenet, mobilenet, resnet, softmax_regression, vgg
 from funcnet.models.dense import linear, mlp, sigmoid_network
+from funcnet.models.perceptron import perceptron
 
-__all__ = ["lenet", "linear", "mlp", "mobilenet", "resnet", "sigmoid_network", "softmax_regression", "vgg"]
+__all__ = [
+    "lenet", "linear", "mlp", "mobilenet", "perceptron", "resnet", "sigmoid_network", "softmax_regression", "vgg",
+]  # fmt: skip

@@ -1,10 +1,16 @@
-"""Pictures: learning curves, the confusion matrix, gradients through the layers, and what a network makes of images."""
+"""Pictures: training, gradients, what networks make of images and of the plane, optimizers' paths, and functions."""
 
+from funcnet.plotting.boundaries import decision_boundary, decision_boundary_gif
+from funcnet.plotting.distributions import histograms
+from funcnet.plotting.functions import activations, initializer_spread, schedules
 from funcnet.plotting.gradients import gradient_errors, gradient_flow
 from funcnet.plotting.images import activation_maps, filters, misclassified, saliency
+from funcnet.plotting.networks import graph
+from funcnet.plotting.surfaces import loss_surface
 from funcnet.plotting.training import confusion_matrix, learning_curves
 
 __all__ = [
-    "activation_maps", "confusion_matrix", "filters", "gradient_errors", "gradient_flow", "learning_curves",
-    "misclassified", "saliency",
+    "activation_maps", "activations", "confusion_matrix", "decision_boundary", "decision_boundary_gif", "filters",
+    "gradient_errors", "gradient_flow", "graph", "histograms", "initializer_spread", "learning_curves", "loss_surface",
+    "misclassified", "saliency", "schedules",
 ]  # fmt: skip

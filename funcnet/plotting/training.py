@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion_matrix", "learning_curves"]
 
-_COLOURS = {"train": BLUE, "validation": VERMILION}
+_COLOURS = {"train": BLUE, "validation": VERMILION, "rate": GREY}
 _READABLE_CLASSES = 25
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str] | None = None) -> "Figure":
     """Loss, and accuracy where there is one, in training and validation, with the best validation epoch marked.
 
-    The best epoch is that of the smallest validation loss.
+    The best epoch is that of the smallest validation loss. Below stands the learning rate, where it is reported.
 
     Args:
         history: one dictionary of scalars a report, `{"epoch": 1, "loss": …, "accuracy": …, "validation_loss": …,
-            "validation_accuracy": …}`. A report may lack any of them, and other keys are ignored. Without `"epoch"`,
-            or with several reports an epoch, the axis shows `"step"`, and without that the number of the report.
+            "validation_accuracy": …, "learning_rate": …}`, as `logs.scalars` makes them. A report may lack any of
+            them, and other keys are ignored. Without `"epoch"`, or with several reports an epoch, the axis shows
+            `"step"`, and without that the number of the report.
         path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
 
     Raises:
@@ -47,15 +48,22 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLik
             'learning_curves: expected reports with a "loss" or "validation_loss", '
             f'got {len(history)} without; collect {{"epoch": report.epoch, **report.metrics}} from training.fit.'
         )
-    figure = new_figure("learning_curves", 4.6 * len(metrics), 3.4)
     unit, at = _places(history)
     best = _best(_series(at, history, "validation_loss"))
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    rate = _series(at, history, "learning_rate")
+    figure = new_figure("learning_curves", 4.6 * len(metrics), 4.7 if rate else 3.4)
+    grid = figure.add_gridspec(2 if rate else 1, len(metrics), height_ratios=(3.4, 1.1) if rate else None)
+    for i, metric in enumerate(metrics):
+        axes = figure.add_subplot(grid[0, i])
         curves = {"train": _series(at, history, metric), "validation": _series(at, history, f"validation_{metric}")}
         _draw_panel(axes, metric, unit, curves)
         if best is not None and len(history) > 1:
             _mark_best(axes, metric, f"best {unit} {best}", best, curves["validation"])
         _label_ends(axes, curves)
+    if rate:
+        axes = figure.add_subplot(grid[1, :])
+        _draw_panel(axes, "learning rate", unit, {"rate": rate})
+        axes.set_ylim(bottom=0)
     return saved(figure, path)
 
 

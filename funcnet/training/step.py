@@ -9,18 +9,18 @@ import jax.numpy as jnp
 
 from funcnet.checks import check_key, is_count
 from funcnet.training.divergence import skipped
-from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, Optimizer, TrainState
+from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Optimizer, TrainState
 
 __all__ = ["advance", "as_key", "create_state", "train_step", "unless"]
 
 
-def create_state(model: Layer, optimizer: Optimizer, key: Any, x: Any) -> TrainState:
+def create_state(model: Any, optimizer: Optimizer, key: Any, x: Any) -> TrainState:
     """The state before the first step.
 
     The parameters are drawn under `jit`, where results do not depend on how arrays are laid out over devices.
 
     Args:
-        model: a layer.
+        model: a layer, or a machine of `pretraining.rbm`.
         optimizer: its `init` takes the parameters into the optimizer's state.
         key: a PRNG key or an integer seed.
         x: an example batch or a `jax.ShapeDtypeStruct`.

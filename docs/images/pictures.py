@@ -1,0 +1,117 @@
+"""The pictures of docs/pictures.md and docs/report.md, with those of three examples.
+
+`python docs/images/pictures.py` writes them beside itself, in a minute. The picture of the report, a screenshot, needs
+playwright and a Chromium on the path.
+"""
+
+import contextlib
+import runpy
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+import funcnet as fn
+
+HERE = Path(__file__).parent
+EXAMPLES = {
+    "optimizer_paths.py": ("saddle.png", "ravine.png"),
+    "decision_boundary.py": ("boundary.gif",),
+    "initialisation.py": ("initialisation_relu.png", "initialisation_tanh.png"),
+}
+
+
+def run_examples():
+    for name, pictures in EXAMPLES.items():
+        sys.argv = [name, *(str(HERE / picture) for picture in pictures)]
+        runpy.run_path(str(HERE.parent.parent / "examples" / name), run_name="__main__")
+
+
+def draw_functions():
+    from funcnet.layers import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+
+    layers = [sigmoid(), tanh(), relu(), leaky_relu(), elu(), gelu(), silu(), softplus()]
+    fn.plotting.activations(layers, HERE / "activations.png")
+    constant, cosine = fn.schedules.constant(0.1), fn.schedules.cosine_decay(0.1, 900)
+    kinds = {
+        "constant": constant,
+        "step_decay": fn.schedules.step_decay(0.1, 250, gamma=0.5),
+        "multi_step": fn.schedules.multi_step(0.1, (600, 850), gamma=0.3),
+        "exponential_decay": fn.schedules.exponential_decay(0.1, 1000, 0.05),
+        "cosine, warmed up": fn.schedules.warmup(cosine, 100),
+    }
+    fn.plotting.schedules(kinds, 1000, HERE / "schedules.png")
+
+
+def draw_training():
+    """Learning curves, and histograms of what moved."""
+    train, held_out = fn.data.split(*fn.data.digits())
+    model, rate = fn.models.mlp((64, 10), dropout=0.2), fn.schedules.warmup(fn.schedules.cosine_decay(0.01, 1000), 50)
+    reports = list(fn.training.fit(
+        model, fn.losses.softmax_cross_entropy, fn.optimizers.adam(rate), train, engine="backprop", epochs=24,
+        batch_size=32, validation=held_out, metrics={"accuracy": fn.metrics.accuracy()},
+    ))  # fmt: skip
+    rows = [fn.logs.scalars(report, rate) for report in reports]
+    fn.plotting.learning_curves(rows, HERE / "learning_rate.png")
+    params = {f"epoch {r.epoch}": r.state.optimizer.params for r in (reports[0], reports[5], reports[-1])}
+    fn.plotting.histograms(params, HERE / "weights.png")
+    pairs = {"epoch 2": reports[:2], "epoch 6": reports[4:6], "epoch 16": reports[14:16]}
+    moved = {
+        name: jax.tree.map(np.subtract, after.state.optimizer.params, before.state.optimizer.params)
+        for name, (before, after) in pairs.items()
+    }
+    fn.plotting.histograms(moved, HERE / "updates.png")
+
+
+def draw_graph():
+    from funcnet.layers import batch_norm, conv, dense, global_avg_pool, relu, repeat, residual, serial
+
+    block = serial(conv(16, 3), batch_norm(), relu(), conv(16, 3))
+    model = serial(conv(16, 3), residual(block), repeat(serial(conv(16, 3), relu()), 4), global_avg_pool(), dense(10))
+    fn.plotting.graph(model, jax.ShapeDtypeStruct((32, 8, 8, 1), jnp.float32), HERE / "graph.png")
+
+
+def draw_report():
+    """The head of the page of a short run, light and dark side by side."""
+    from playwright.sync_api import sync_playwright
+
+    from funcnet.cli import main
+
+    halves = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), sync_playwright() as started:
+        main(["train", "--epochs", "12", "--learning-rate", "0.001"])
+        main(["report", "runs/001"])
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            page = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 1000}).new_page()
+            page.goto(Path("runs/001/report.html").absolute().as_uri())
+            page.screenshot(path=Path(f"{scheme}.png"))
+            halves.append(Image.open(Path(f"{scheme}.png")).convert("RGB"))
+        browser.close()
+    light, dark = halves
+    middle = light.width // 2
+    light.paste(dark.crop((middle, 0, *dark.size)), (middle, 0))
+    light.save(HERE / "report.png")
+
+
+def shrink(paths):
+    """Fewer colours: these pictures have few."""
+    for path in paths:
+        image = Image.open(path).convert("RGB")
+        image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    run_examples()
+    draw_functions()
+    draw_training()
+    draw_graph()
+    draw_report()
+    names = ["activations", "schedules", "learning_rate", "weights", "updates", "graph", "saddle", "ravine"]
+    names += ["initialisation_relu", "initialisation_tanh", "report"]
+    shrink(HERE / f"{name}.png" for name in names)

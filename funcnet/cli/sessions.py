@@ -1,0 +1,92 @@
+"""`sessions.jsonl` of a run: where and when each call of `train` ran, and how long its epochs took.
+
+A call appends: a line about its environment, then one a report. So a kill loses no more than the half of a line.
+"""
+
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from funcnet.checkpoints.manifest import environment
+from funcnet.types import Report
+
+__all__ = ["SESSIONS", "Session", "read_sessions", "timed"]
+
+SESSIONS = "sessions.jsonl"
+
+
+class Session(NamedTuple):
+    """One call of `train`."""
+
+    environment: dict[str, Any]
+    reports: list[tuple[int, int, float]]  #: (epoch, step, seconds since the start)
+
+    @property
+    def first(self) -> float | None:
+        """Seconds to the first report, compilation with it."""
+        return self.reports[0][2] if self.reports else None
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The median over the reports behind the first."""
+        if len(self.reports) < 2:
+            return None
+        pairs = zip(self.reports, self.reports[1:], strict=False)
+        return statistics.median((b[1] - a[1]) / max(b[2] - a[2], 1e-9) for a, b in pairs)
+
+
+def timed(reports: Iterable[Report], path: Path, started: float) -> Iterator[Report]:
+    """The reports, each written down with the seconds since `started`, of `time.perf_counter`."""
+    _append(path, {"started": datetime.now(UTC).isoformat(timespec="seconds"), **_environment()})
+    for report in reports:
+        seconds = round(time.perf_counter() - started, 3)
+        _append(path, {"epoch": report.epoch, "step": report.step, "seconds": seconds})
+        yield report
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        # A killed process may have left half a line: each session begins behind an empty one.
+        file.write("\n" * ("started" in row) + json.dumps(row) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+    return {**environment(), "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The commit of the folder that the call was made in, with "-dirty" behind it if files differ; `None` if none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def read_sessions(path: Path) -> list[Session]:
+    """The calls of `train` on a run, in order; lines that are none are left out."""
+    sessions: list[Session] = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        match _parsed(line):
+            case {"started": str()} as environment:
+                sessions.append(Session(environment, []))
+            case {"epoch": int(epoch), "step": int(step), "seconds": float(seconds)} if sessions:
+                sessions[-1].reports.append((epoch, step, seconds))
+    return sessions
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

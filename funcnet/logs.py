@@ -1,0 +1,219 @@
+"""Logs of a training: functions over the iterator of reports, which pass each report on.
+
+    for report in fn.logs.write_jsonl(fn.training.fit(...), "metrics.jsonl"):
+        ...
+
+A log is complete whenever a report comes out. Written again from a later step on, as when a run is taken up, it keeps
+what was before that step.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.errors import DataError, MissingExtraError
+from funcnet.types import Report, Schedule
+
+__all__ = ["as_json", "scalars", "write_csv", "write_jsonl", "write_tensorboard"]
+
+
+def write_csv(
+    reports: Iterable[Report], path: str | os.PathLike[str], *, schedule: Schedule | None = None
+) -> Iterator[Report]:
+    """The reports, and each as a row of a CSV file with a column for each scalar.
+
+    Args:
+        reports: of `training.fit`, or of another function over them.
+        path: the file.
+        schedule: the learning rate, which becomes a column too: `learning_rate`, that of the update to come.
+
+    Raises:
+        DataError: the file is there, and no such log; or a report has other scalars than the first.
+
+    >>> import tempfile, pathlib, jax.numpy as jnp, funcnet as fn
+    >>> x, model, loss = jnp.ones((4, 1)), fn.layers.dense(1), fn.losses.mean_squared_error
+    >>> reports = fn.training.fit(model, loss, fn.optimizers.sgd(0.1), (x, x), epochs=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "metrics.csv")
+    ...     _ = list(fn.logs.write_csv(reports, path))
+    ...     print(path.read_text().splitlines()[0])
+    epoch,step,loss
+    """
+    return _written("write_csv", reports, Path(path), schedule, _CSV)
+
+
+def write_jsonl(
+    reports: Iterable[Report], path: str | os.PathLike[str], *, schedule: Schedule | None = None
+) -> Iterator[Report]:
+    """The reports, and each as a line of JSON: `{"epoch": 1, "step": 45, "loss": 1.9}`. NaN and infinity are null.
+
+    Args:
+        reports: of `training.fit`, or of another function over them.
+        path: the file.
+        schedule: the learning rate, which is written too: `learning_rate`, that of the update to come.
+
+    Raises:
+        DataError: the file is there, and no such log.
+
+    >>> import json, tempfile, pathlib, jax.numpy as jnp, funcnet as fn
+    >>> x, model, loss = jnp.ones((4, 1)), fn.layers.dense(1), fn.losses.mean_squared_error
+    >>> reports = fn.training.fit(model, loss, fn.optimizers.sgd(0.1), (x, x), epochs=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "metrics.jsonl")
+    ...     _ = list(fn.logs.write_jsonl(reports, path))
+    ...     [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    [1, 2]
+    """
+    return _written("write_jsonl", reports, Path(path), schedule, _JSONL)
+
+
+def write_tensorboard(
+    reports: Iterable[Report], folder: str | os.PathLike[str], *, schedule: Schedule | None = None
+) -> Iterator[Report]:
+    """The reports, and each scalar in a folder that `tensorboard --logdir` shows; one panel a quantity.
+
+    `loss` is there as `loss/training` and `validation_loss` as `loss/validation`.
+
+    Args:
+        reports: of `training.fit`, or of another function over them.
+        folder: where TensorBoard looks; a folder for each run.
+        schedule: the learning rate, which is written too.
+
+    Raises:
+        MissingExtraError: without `pip install 'funcnet[tensorboard]'`.
+
+    >>> import tempfile, pathlib, funcnet as fn
+    >>> reports = [fn.Report(1, 45, {"loss": 0.5}, None)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = list(fn.logs.write_tensorboard(reports, folder))
+    ...     len(list(pathlib.Path(folder).glob("events.*")))
+    1
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError(
+            "write_tensorboard: expected the package tensorboardX, which is not installed; "
+            "pip install 'funcnet[tensorboard]'."
+        ) from error
+    return _boarded(SummaryWriter, reports, folder, schedule)
+
+
+def scalars(report: Report, schedule: Schedule | None = None) -> dict[str, int | float]:
+    """Epoch, step, and all metrics that are one number.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.logs.scalars(fn.Report(1, 45, {"loss": jnp.array(0.5), "confusion": jnp.ones((2, 2))}, None))
+    {'epoch': 1, 'step': 45, 'loss': 0.5}
+    """
+    row: dict[str, int | float] = {"epoch": report.epoch, "step": report.step}
+    row |= {name: float(value) for name, value in report.metrics.items() if np.ndim(value) == 0}
+    return row if schedule is None else row | {"learning_rate": float(schedule(jnp.int32(report.step)))}
+
+
+def as_json(value: Any) -> str:
+    """A line of JSON. NaN and infinity, which JSON has not, are null, and arrays are lists.
+
+    >>> as_json({"step": 1, "loss": float("nan"), "counts": np.array([1, 2])})
+    '{"step": 1, "loss": null, "counts": [1, 2]}'
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # of NumPy or JAX
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int | str | None) else str(value)
+
+
+class _Format(NamedTuple):
+    """How rows are lines of a file."""
+
+    line: Callable[[dict[str, Any]], str]
+    parse: Callable[[list[str]], list[Any]]
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+_CSV = _Format(lambda row: _csv_line(row.values()), lambda lines: list(csv.DictReader(lines)))
+_JSONL = _Format(lambda row: as_json(row) + "\n", lambda lines: [json.loads(line) for line in lines])
+
+
+def _written(name, reports, path, schedule, form):
+    """The generator behind the files: the rows from before, cut at the first report's step, then one a report."""
+    with contextlib.ExitStack() as stack:
+        file, columns = None, []
+        for report in reports:
+            row = scalars(report, schedule)
+            if file is None:
+                kept = [old for old in _read(name, path, form) if int(old["step"]) < report.step]
+                columns = list(kept[0] if kept else row)
+                head = _csv_line(columns) if form is _CSV else ""
+                temporary = path.with_name(f"{path.name}.tmp")  # a kill leaves the old file or the new one
+                temporary.write_text(head + "".join(map(form.line, kept)), encoding="utf-8", newline="\n")
+                os.replace(temporary, path)
+                file = stack.enter_context(path.open("a", newline="", encoding="utf-8"))
+            if form is _CSV and list(row) != columns:
+                raise DataError(
+                    f"{name}: expected the scalars {', '.join(columns)}, got {', '.join(row)}; take another file."
+                )
+            file.write(form.line(row))
+            file.flush()
+            yield report
+
+
+def _read(name: str, path: Path, form: _Format) -> list[dict[str, Any]]:
+    """The rows of a file; half a line, which a process that was killed may have left, is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: expected {path} to be a readable file: {error}.") from error
+    with contextlib.suppress(ValueError):
+        rows = form.parse([line for line in lines if line.endswith("\n")])
+        if all(isinstance(row, dict) and str(row.get("step")).isdecimal() for row in rows):
+            return rows
+    raise DataError(f"{name}: expected {path} to be a log with a step in each row, got other text; take another file.")
+
+
+def _boarded(writer_class, reports, folder, schedule):
+    """The generator behind `write_tensorboard`: what TensorBoard has of later steps is purged."""
+    writer = None
+    try:
+        for report in reports:
+            writer = writer or writer_class(os.fspath(folder), purge_step=report.step)
+            row = scalars(report, schedule)
+            for metric, value in row.items():
+                if metric != "step":
+                    writer.add_scalar(_tag(metric), value, report.step)
+            writer.flush()
+            yield report
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _tag(metric: str) -> str:
+    if metric in ("epoch", "learning_rate"):
+        return metric
+    return f"{metric.removeprefix('validation_')}/{'validation' if metric.startswith('validation_') else 'training'}"

@@ -1,0 +1,41 @@
+"""The perceptron: one layer of binary-step units, trained by the classical rule."""
+
+from funcnet import initializers, layers
+from funcnet.checks import check_count, spell
+from funcnet.types import Layer
+
+__all__ = ["perceptron"]
+
+
+def perceptron(features: int = 1) -> Layer:
+    """Rosenblatt's perceptron, y = H(x W + b) with H(z) = 1 for z ≥ 0, else 0, and a start at W = 0, b = 0.
+
+    The classical rule corrects by what is wrong, with learning rate η:
+        W ← W + η xᵀ (t − y),   b ← b + η Σ_batch (t − y).
+    It needs no machinery of its own. The step's derivative is 0 almost everywhere, and 1 stands in for it here
+    (straight-through), so for L = ½ Σ (y − t)² the backward pass gives ∂L/∂z = y − t and ∂L/∂W = −xᵀ (t − y): the rule
+    is plain gradient descent, `optimizers.sgd(η)`, on `losses.partial(losses.half_squared_error, reduction="sum")`, by
+    either engine. Presented one at a time, examples that a line separates are learned after at most (R/γ)² mistakes,
+    with R the greatest norm of a row (x, 1) and γ the margin of a separating unit vector (W, b), whatever η. Examples
+    that no line separates, XOR the smallest, keep it moving for ever.
+
+    Args:
+        features: units, each of which learns a question of its own.
+
+    Input (batch, in), output (batch, features) of zeros and ones, which is what targets are too.
+
+    Raises:
+        ConfigError: `features` is no positive integer.
+
+    References: Rosenblatt, "The Perceptron", Psychological Review 1958; Novikoff, "On Convergence Proofs on
+    Perceptrons", 1962; Minsky, Papert, "Perceptrons", 1969.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> model, rule = fn.models.perceptron(), fn.losses.partial(fn.losses.half_squared_error, reduction="sum")
+    >>> x, either = jnp.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), jnp.array([[0], [1], [1], [1]])
+    >>> *_, last = fn.training.fit(model, rule, fn.optimizers.sgd(1.0), (x, either), epochs=5, batch_size=1)
+    >>> model.apply(last.state.optimizer.params, last.state.model, x)[0].ravel()
+    Array([0., 1., 1., 1.], dtype=float32)
+    """
+    features = check_count(spell(perceptron, features), "features", features)
+    return layers.serial(layers.dense(features, kernel_init=initializers.zeros), layers.binary_step(ste="identity"))

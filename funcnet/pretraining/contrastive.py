@@ -1,0 +1,169 @@
+"""Contrastive divergence: the gradient by which a restricted Boltzmann machine learns, and what tells how well."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_count, check_key, spell
+from funcnet.errors import ConfigError, MissingKeyError
+from funcnet.gradients.engines import unpack
+from funcnet.pretraining.rbm import RBM
+from funcnet.types import Array, Gradient, GradientFn, Key, Params
+
+__all__ = ["contrastive_divergence", "gibbs", "pseudo_log_likelihood", "reconstruction_error"]
+
+
+def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
+    """The gradient of contrastive divergence, CD-k, of the signature of the two engines: `training.train_step` and
+    every optimizer take it as it is.
+
+    Maximum likelihood lowers the free energy of the data and raises it elsewhere: from p(v) = e^(−F(v)) / Z,
+        ∂(−log p(v))/∂θ = ∂F(v)/∂θ − E_{v′ ~ p} ∂F(v′)/∂θ,
+    the last term being ∂ log Z/∂θ. It would take all states; here stands v_k, reached from the data v₀ by k steps of
+    `gibbs`. With ∂F/∂W = −v ⊗ p(h | v) and ⟨·⟩ the mean over the batch,
+        dW = −(⟨v₀ᵀ p(h | v₀)⟩ − ⟨v_kᵀ p(h | v_k)⟩),   db = −⟨v₀ − v_k⟩,   dc = −⟨p(h | v₀) − p(h | v_k)⟩.
+    It is the exact gradient of ⟨F(v₀)⟩ − ⟨F(v_k)⟩ with v_k held fixed, and as k grows that of the likelihood. The
+    hidden units of the steps are drawn; those of the products are probabilities, which changes no mean and less noise.
+
+    A machine with `chains` takes its v_k from them, wherever the data are, and its state holds them for the next batch:
+    persistent contrastive divergence, whose few steps do not begin anew each time.
+
+    Args:
+        machine: of `rbm`.
+        steps: k.
+
+    The batch is `(v, target)` or `(v, target, where)`; nothing looks at the target. Returned are, as `loss`, the number
+    ⟨F(v₀)⟩ − ⟨F(v_k)⟩, near 0 throughout and no measure of progress, and as `prediction` v_k.
+
+    Raises:
+        ConfigError: `steps` is no positive integer.
+        MissingKeyError: when called without a key.
+        DtypeError, ShapeError, DataError: when called, as the machine.
+
+    References: Hinton, "Training Products of Experts by Minimizing Contrastive Divergence", Neural Computation 2002;
+    Tieleman, "Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient", ICML 2008.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine, optimizer = fn.pretraining.rbm(2), fn.optimizers.adam(0.1)
+    >>> step = jax.jit(fn.training.train_step(fn.pretraining.contrastive_divergence(machine), optimizer))
+    >>> v = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+    >>> state = fn.training.create_state(machine, optimizer, 0, v)
+    >>> for _ in range(100):
+    ...     state, metrics = step(state, (v, v))
+    >>> machine.visible(state.optimizer.params, machine.hidden(state.optimizer.params, v))[0].round(1)
+    Array([0., 1.], dtype=float32)
+    """
+    name = spell(contrastive_divergence, machine, steps=steps)
+    steps = check_count(name, "steps", steps)
+
+    def gradient(params, state, batch, key=None, /):
+        if key is None:
+            raise MissingKeyError(f"{name}: it draws random numbers, got key=None; pass key=jax.random.key(seed).")
+        data, _, where = unpack(batch)
+        data, weights = _marked(data, **where)
+        persistent = not isinstance(state, tuple)
+        reached = gibbs(machine, key, params, state if persistent else data, steps)
+        also = jnp.full(len(reached), 1 / len(reached), data.dtype) if persistent else weights
+        gap = weights @ machine.free_energy(params, data) - also @ machine.free_energy(params, reached)
+        positive = machine.free_energy_gradient(params, data, weights)
+        negative = machine.free_energy_gradient(params, reached, also)
+        grads = jax.tree.map(jnp.subtract, positive, negative)
+        return Gradient(gap, grads, reached if persistent else state, reached)
+
+    return gradient
+
+
+def _marked(v, where=None):
+    """The rows, 0 where they do not count, and the weights of their mean."""
+    v = jnp.asarray(v)
+    if where is None:
+        return v, jnp.full(len(v), 1 / len(v), v.dtype)
+    where = jnp.asarray(where)
+    marks = where.astype(v.dtype)
+    return jnp.where(where[:, None], v, 0), marks / jnp.maximum(marks.sum(), 1)
+
+
+def gibbs(machine: RBM, key: Key, params: Params, v: Any, steps: int) -> Array:
+    """Steps of block Gibbs sampling, h ~ p(h | v), then v ~ p(v | h): p(v) is what many of them tend to.
+
+    Args:
+        machine: of `rbm`.
+        key: a PRNG key; step i draws from `fold_in(key, i)`.
+        params: of the machine.
+        v: (batch, visible), where the chains begin.
+        steps: how many, 0 for v itself.
+
+    Returns: (batch, visible).
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine, v = fn.pretraining.rbm(2), jnp.zeros((1000, 1))
+    >>> params, _ = machine.init(jax.random.key(0), v)
+    >>> params["visible_bias"] = jnp.array([2.0])  # σ(2) = 0.88
+    >>> bool(abs(fn.pretraining.gibbs(machine, jax.random.key(1), params, v, 1).mean() - 0.88) < 0.05)
+    True
+    """
+    name = "gibbs"
+    check_key(name, key)
+    steps = check_count(name, "steps", steps, 0)
+
+    def step(i, v):
+        hidden_key, visible_key = jax.random.split(jax.random.fold_in(key, i))
+        return machine.sample_visible(visible_key, params, machine.sample_hidden(hidden_key, params, v))
+
+    machine.hidden(params, v)  # whose checks see the values of v, which those within the loop do not
+    return jax.lax.fori_loop(0, steps, step, jnp.asarray(v))
+
+
+def reconstruction_error(machine: RBM, params: Params, v: Any) -> Array:
+    """Mean squared difference of v and its reconstruction, the mean of the visible units given p(h | v).
+
+    Cheap and usual, but not what is learned: it also falls when the chains mix worse.
+
+    Returns: (), the mean over all elements.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine, v = fn.pretraining.rbm(2), jnp.ones((4, 3))
+    >>> params, _ = machine.init(jax.random.key(0), v)
+    >>> zeros = jax.tree.map(jnp.zeros_like, params)
+    >>> fn.pretraining.reconstruction_error(machine, zeros, v)  # each is reconstructed as ½
+    Array(0.25, dtype=float32)
+    """
+    return jnp.mean(jnp.square(machine.visible(params, machine.hidden(params, v)) - v))
+
+
+def pseudo_log_likelihood(machine: RBM, params: Params, v: Any) -> Array:
+    """Σ_i log p(v_i | all other v), for binary visible units: like the likelihood it is largest at the truth, and needs
+    no sum over states.
+
+    With ṽ the row v whose unit i is flipped, p(v_i | others) = e^(−F(v)) / (e^(−F(v)) + e^(−F(ṽ))) = σ(F(ṽ) − F(v)).
+
+    Args:
+        machine: of `rbm`, with binary visible units.
+        params: of the machine.
+        v: (batch, visible); numbers between 0 and 1 are rounded.
+
+    Returns: (), the mean over the rows.
+
+    Raises:
+        ConfigError: the visible units are Gaussian.
+
+    References: Besag, "Statistical Analysis of Non-Lattice Data", The Statistician 1975.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine, v = fn.pretraining.rbm(2), jnp.ones((4, 3))
+    >>> params, _ = machine.init(jax.random.key(0), v)
+    >>> zeros = jax.tree.map(jnp.zeros_like, params)
+    >>> fn.pretraining.pseudo_log_likelihood(machine, zeros, v)  # 3 log ½
+    Array(-2.0794415, dtype=float32)
+    """
+    if machine.kind != "binary":
+        raise ConfigError(f"pseudo_log_likelihood: expected a machine with binary visible units, got {machine}.")
+    v = jnp.round(v)
+    energy = machine.free_energy(params, v)
+
+    def of_unit(i):
+        flipped = v.at[:, i].set(1 - v[:, i])
+        return -jnp.logaddexp(energy - machine.free_energy(params, flipped), 0)
+
+    return jax.lax.map(of_unit, jnp.arange(v.shape[1])).sum(0).mean()

@@ -1,0 +1,203 @@
+"""The restricted Boltzmann machine: pure functions of its parameters, the gradient below the free energy.
+
+Throughout v (batch, visible) are visible units, h (batch, hidden) hidden ones, W, b and c the leaves `kernel`,
+`visible_bias` and `hidden_bias`, and a = c + v W what enters the hidden units. Nothing joins units of one kind: given
+one kind, the units of the other are independent.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from funcnet.checks import check_choice, check_count, check_key, describe, spell
+from funcnet.errors import DataError, DtypeError, ShapeError
+from funcnet.initializers import Initializer, normal, zeros
+from funcnet.layers.checks import check_leaves
+from funcnet.types import Array, Key, Params, State
+
+__all__ = ["RBM", "rbm"]
+
+
+class RBM(NamedTuple):
+    """What `rbm` makes: pure functions, which check shapes, dtypes and the range of binary units.
+
+    It prints as the call that made it.
+    """
+
+    init: Callable[[Key, Any], tuple[Params, State]]  #: (key, v) -> params, and the chains or `()`
+    energy: Callable[[Params, Any, Any], Array]  #: (params, v, h) -> (batch,)
+    free_energy: Callable[[Params, Any], Array]  #: (params, v) -> (batch,)
+    free_energy_gradient: Callable[[Params, Any, Any], Params]  #: (params, v, weights) -> Σ_n weights_n ∂F(v_n)/∂params
+    hidden: Callable[[Params, Any], Array]  #: (params, v) -> p(h = 1 | v)
+    visible: Callable[[Params, Any], Array]  #: (params, h) -> the mean of v given h
+    sample_hidden: Callable[[Key, Params, Any], Array]  #: (key, params, v) -> h of zeros and ones
+    sample_visible: Callable[[Key, Params, Any], Array]  #: (key, params, h) -> v
+    kind: str  #: of the visible units, "binary" or "gaussian"
+    name: str  #: the call that made it
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def rbm(
+    hidden: int, *, visible: str = "binary", chains: int = 0, kernel_init: Initializer = normal(0.01)
+) -> RBM:  # fmt: skip
+    """Restricted Boltzmann machine, p(v, h) ∝ e^(−E(v, h)), whose hidden units are 0 or 1.
+
+    Binary visible units, for numbers in [0, 1], which then count as probabilities:
+        E(v, h) = −v·b − h·c − v W h,     p(v_i = 1 | h) = σ(b_i + (W h)_i).
+    Gaussian ones, for standardised numbers, of variance 1:
+        E(v, h) = ½ ‖v − b‖² − h·c − v W h,     v | h ~ N(b + W h, 1).
+    Both have p(h_j = 1 | v) = σ(a_j), a = c + v W. The sum over each h_j ∈ {0, 1} gives the free energy,
+    F(v) = −log Σ_h e^(−E(v, h)), with p(v) ∝ e^(−F(v)):
+        binary     F(v) = −v·b − Σ_j softplus(a_j)
+        Gaussian   F(v) = ½ ‖v − b‖² − Σ_j softplus(a_j)
+
+    Args:
+        hidden: hidden units.
+        visible: `"binary"` or `"gaussian"`.
+        chains: Markov chains that live on from one batch to the next, in the state, for persistent contrastive
+            divergence; 0 for none, and a state of `()`.
+        kernel_init: `(key, shape, dtype) -> array`; the biases start at 0.
+
+    Params: `kernel` (visible, hidden), `visible_bias` (visible,), `hidden_bias` (hidden,), in the dtype of v.
+
+    Gradient of F. softplus′ = σ and ∂a_j/∂W_ij = v_i, so with p = σ(a)
+        ∂F/∂W = −v ⊗ p,   ∂F/∂c = −p,   ∂F/∂b = −v (binary) or b − v (Gaussian).
+
+    Raises:
+        ConfigError: `hidden` or `chains` is no such integer, or another `visible`.
+        DtypeError, ShapeError: when called, for arrays of another dtype or width.
+        DataError: when called, for binary units outside [0, 1].
+
+    References: Smolensky, "Information Processing in Dynamical Systems", 1986; Hinton, "A Practical Guide to Training
+    Restricted Boltzmann Machines", 2010, sections 2 and 13.2.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine = fn.pretraining.rbm(3)
+    >>> v = jnp.ones((1, 2))
+    >>> params, state = machine.init(jax.random.key(0), v)
+    >>> params = jax.tree.map(jnp.zeros_like, params)
+    >>> machine.free_energy(params, v)  # −3 log 2
+    Array([-2.0794415], dtype=float32)
+    >>> machine.free_energy_gradient(params, v, jnp.ones(1))["kernel"]
+    Array([[-0.5, -0.5, -0.5],
+           [-0.5, -0.5, -0.5]], dtype=float32)
+    """
+    name = spell(rbm, hidden, visible=visible, chains=chains, kernel_init=kernel_init)
+    hidden = check_count(name, "hidden", hidden)
+    chains = check_count(name, "chains", chains, 0)
+    check_choice(name, "visible", visible, ("binary", "gaussian"))
+    binary = visible == "binary"
+
+    def init(key, v):
+        check_key(name, key)
+        v = _checked_units(name, "v", v, None)
+        _check_range(name, v, binary)
+        kernel_key, chain_key = jax.random.split(key)
+        params = {
+            "kernel": kernel_init(kernel_key, (v.shape[1], hidden), v.dtype),
+            "visible_bias": zeros(key, (v.shape[1],), v.dtype),
+            "hidden_bias": zeros(key, (hidden,), v.dtype),
+        }
+        return params, sample_visible(chain_key, params, jnp.zeros((chains, hidden), v.dtype)) if chains else ()
+
+    def energy(params, v, h):
+        v, h = visible_units(params, v), hidden_units(params, h)
+        return own_energy(params, v) - h @ params["hidden_bias"] - jnp.sum((v @ params["kernel"]) * h, 1)
+
+    def free_energy(params, v):
+        v = visible_units(params, v)
+        return own_energy(params, v) - jnp.sum(jnp.logaddexp(entering(params, v), 0), 1)
+
+    def free_energy_gradient(params, v, weights):
+        v = visible_units(params, v)
+        p, weights = jax.lax.logistic(entering(params, v)), jnp.asarray(weights, v.dtype)
+        return {
+            "kernel": -(v * weights[:, None]).T @ p,
+            "visible_bias": weights @ (-v if binary else params["visible_bias"] - v),
+            "hidden_bias": -weights @ p,
+        }
+
+    def hidden_probability(params, v):
+        return jax.lax.logistic(entering(params, visible_units(params, v)))
+
+    def visible_mean(params, h):
+        z = params["visible_bias"] + hidden_units(params, h) @ params["kernel"].T
+        return jax.lax.logistic(z) if binary else z
+
+    def sample_hidden(key, params, v):
+        return _draw(key, hidden_probability(params, v))
+
+    def sample_visible(key, params, h):
+        mean = visible_mean(params, h)
+        return _draw(key, mean) if binary else mean + jax.random.normal(key, mean.shape, mean.dtype)
+
+    def entering(params, v):
+        return params["hidden_bias"] + v @ params["kernel"]
+
+    def own_energy(params, v):
+        return -(v @ params["visible_bias"]) if binary else 0.5 * jnp.square(v - params["visible_bias"]).sum(1)
+
+    def visible_units(params, v):
+        v = _checked_units(name, "v", v, _width(params))
+        check_leaves(name, params, v, leaf_shapes(v.shape[1]))
+        _check_range(name, v, binary)
+        return v
+
+    def hidden_units(params, h):
+        h = _checked_units(name, "h", h, hidden)
+        check_leaves(name, params, h, leaf_shapes(_width(params)))
+        return h
+
+    def leaf_shapes(width):
+        return {"kernel": (width, hidden), "visible_bias": (width,), "hidden_bias": (hidden,)}
+
+    return RBM(
+        init, energy, free_energy, free_energy_gradient, hidden_probability, visible_mean, sample_hidden,
+        sample_visible, visible, name,
+    )  # fmt: skip
+
+
+def _draw(key, p):
+    """0 or 1, the latter with probability p."""
+    return (jax.random.uniform(key, p.shape, p.dtype) < p).astype(p.dtype)
+
+
+def _width(params):
+    """How many visible units the params are for; `None` where they are no params, which `check_leaves` says better."""
+    kernel = params.get("kernel") if isinstance(params, dict) else None
+    return kernel.shape[0] if kernel is not None and kernel.ndim else None
+
+
+def _checked_units(name: str, what: str, x: Any, width: int | None) -> Any:
+    """Units of one kind, (batch, width), or of any width, and of a floating dtype."""
+    if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
+        raise DtypeError(
+            f"{name}: expected {what} of a floating dtype, got {describe(x)}; convert it with jnp.asarray(…, "
+            "jnp.float32)."
+        )
+    if len(x.shape) != 2 or width not in (None, x.shape[1]):
+        raise ShapeError(
+            f"{name}: expected {what} of shape (batch, {width or 'visible'}), got {x.shape}; reshape images to rows, "
+            "and take params from init of this very machine."
+        )
+    return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+
+
+def _check_range(name, v, binary):
+    """Binary units are probabilities; within a compiled program nothing can be said of values."""
+    if not binary or isinstance(v, Tracer | jax.ShapeDtypeStruct) or not v.is_fully_addressable:
+        return
+    values = np.asarray(v)
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise DataError(
+            f"{name}: expected v in [0, 1], as its visible units are binary, got {values[row, column]} at "
+            f'[{row}, {column}]; scale it, or use visible="gaussian" with standardised numbers.'
+        )

@@ -1,0 +1,234 @@
+"""Training machines, one on top of the other, and what a stack of them is good for."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_count
+from funcnet.data import batch_rows, check_data, steps_per_epoch
+from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
+from funcnet.layers.checks import within
+from funcnet.pretraining.contrastive import contrastive_divergence, gibbs, reconstruction_error
+from funcnet.pretraining.rbm import RBM
+from funcnet.training import create_state, train_step
+from funcnet.training.step import as_key
+from funcnet.types import Array, Key, Layer, Optimizer, Params, Report, TrainState
+
+__all__ = ["dream", "greedy", "stack", "train"]
+
+
+def train(
+    machine: RBM,
+    optimizer: Optimizer,
+    v: Any,
+    *,
+    epochs: int,
+    batch_size: int,
+    steps: int = 1,
+    key: Any = 0,
+    state: TrainState | None = None,
+) -> Iterator[Report]:
+    """Train a machine by contrastive divergence; a generator of one `Report` an epoch, as `training.fit` is.
+
+    An epoch is one compiled loop. The rows have an order of their own in each, a function of (key, epoch), at whose end
+    an incomplete batch is left out.
+
+    Args:
+        machine: of `rbm`.
+        optimizer: one of `funcnet.optimizers`.
+        v: (n, visible).
+        epochs: passes over the data, those already done in `state` included.
+        batch_size: rows a step.
+        steps: k of `contrastive_divergence`.
+        key: a PRNG key or an integer seed.
+        state: a `TrainState` to go on from, exactly as if the run had never stopped.
+
+    The metrics are "loss", ⟨F(v₀)⟩ − ⟨F(v_k)⟩ over the epoch, and "reconstruction_error" of v after it.
+
+    Raises:
+        ConfigError, DataError, DtypeError, ShapeError: before the first step.
+
+    >>> import funcnet as fn
+    >>> v, _ = fn.data.digits()
+    >>> machine, optimizer = fn.pretraining.rbm(16), fn.optimizers.sgd(0.1)
+    >>> *_, last = fn.pretraining.train(machine, optimizer, v, epochs=3, batch_size=100)
+    >>> last.epoch, last.step, sorted(last.metrics)
+    (3, 51, ['loss', 'reconstruction_error'])
+    """
+    epochs, key = check_count("train", "epochs", epochs), as_key("train", key)
+    v = jnp.asarray(check_data(v, v)[0])
+    steps_an_epoch = steps_per_epoch(len(v), batch_size, drop_last=True)
+    started = create_state(machine, optimizer, key, v) if state is None else state
+    reconstruction_error(machine, started.optimizer.params, v)  # whose checks see the values of v
+    return _reports(machine, _epoch(machine, optimizer, steps), started, v, epochs, batch_size, steps_an_epoch, key)
+
+
+def _reports(machine, run, state, v, epochs, batch_size, steps_an_epoch, key):
+    """The generator behind `train`."""
+    seed = tuple(jax.random.key_data(key).ravel().tolist())
+    for epoch in range(int(state.optimizer.step) // steps_an_epoch, epochs):
+        first = epoch * steps_an_epoch
+        rows = [batch_rows(seed, first + i, len(v), batch_size, drop_last=True)[0] for i in range(steps_an_epoch)]
+        state, loss, error = run(state, v, jnp.array(rows))
+        yield Report(epoch + 1, first + steps_an_epoch, {"loss": loss, "reconstruction_error": error}, state)
+
+
+@lru_cache(maxsize=64)  # one compiled loop for all runs of the same machine and optimizer
+def _epoch(machine, optimizer, steps):
+    step = train_step(contrastive_divergence(machine, steps), optimizer)
+
+    @jax.jit
+    def run(state, v, rows):
+        state, metrics = jax.lax.scan(lambda state, rows: step(state, (v[rows], None)), state, rows)
+        return state, metrics["loss"].mean(), reconstruction_error(machine, state.optimizer.params, v)
+
+    return run
+
+
+def greedy(
+    machines: Sequence[RBM],
+    optimizer: Optimizer,
+    v: Any,
+    *,
+    epochs: int,
+    batch_size: int,
+    steps: int = 1,
+    key: Any = 0,
+) -> tuple[Params, ...]:
+    """Train machines one on top of the other: each on the hidden probabilities of the one below, which stays as it is.
+
+    Together they are a deep belief network. Each new one raises a lower bound of the likelihood, if it begins as the
+    one below it upside down; it is done without in practice, and here.
+
+    Args:
+        machines: from the lowest, on v, to the highest.
+        optimizer, v, epochs, batch_size, steps: as for `train`.
+        key: a PRNG key or an integer seed; machine i is trained with `fold_in(key, i)`.
+
+    Returns: the params of each.
+
+    Raises: as `train`, with the machine's place before the message.
+
+    References: Hinton, Osindero, Teh, "A Fast Learning Algorithm for Deep Belief Nets", Neural Computation 2006.
+
+    >>> import funcnet as fn
+    >>> v, _ = fn.data.digits()
+    >>> machines = fn.pretraining.rbm(16), fn.pretraining.rbm(8)
+    >>> params = fn.pretraining.greedy(machines, fn.optimizers.sgd(0.1), v[:200], epochs=1, batch_size=100)
+    >>> [one["kernel"].shape for one in params]
+    [(64, 16), (16, 8)]
+    """
+    machines = _checked("greedy", machines)
+    key, trained = as_key("greedy", key), []
+    for i, machine in enumerate(machines):
+        with within(f"greedy[{i}]"):
+            *_, last = train(
+                machine, optimizer, v, epochs=epochs, batch_size=batch_size, steps=steps, key=jax.random.fold_in(key, i)
+            )
+        trained.append(last.state.optimizer.params)
+        v = machine.hidden(trained[-1], jnp.asarray(v))
+    return tuple(trained)
+
+
+def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
+    """The params of a network whose first layers are those of trained machines: where back-propagation starts from.
+
+    A dense layer with a sigmoid behind it computes σ(x W + b), which is p(h | v) of a machine with that kernel and that
+    hidden bias. What lies above keeps its own params.
+
+    Args:
+        model: a `serial` that begins with dense layers of a sigmoid each, `models.sigmoid_network` or `models.mlp` with
+            `activation=layers.sigmoid`, say, perhaps with dropout behind them.
+        params: of `model.init`.
+        trained: the machines' params, of `greedy`, from the lowest.
+
+    Returns: params for the model, of the same tree, shapes and dtypes.
+
+    Raises:
+        ConfigError: the model does not begin with so many dense layers of a sigmoid each.
+        StructureError, ShapeError, DtypeError: params that are not the model's, or of other widths or dtypes.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> model = fn.models.mlp((16, 10), activation=fn.layers.sigmoid)
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 64)))
+    >>> machine, v = fn.pretraining.rbm(16), jnp.ones((1, 64))
+    >>> trained, _ = machine.init(jax.random.key(1), v)
+    >>> started = fn.pretraining.stack(model, params, [trained])
+    >>> bool((started[0]["kernel"] == trained["kernel"]).all()), started[2] is params[2]
+    (True, True)
+    """
+    names = [layer.name for layer in model.sublayers if not layer.name.startswith("dropout")]
+    wanted = [kind for _ in trained for kind in ("dense", "sigmoid")]
+    if [name.partition("(")[0] for name in names[: len(wanted)]] != wanted:
+        raise ConfigError(
+            f"stack: expected a model that begins with {len(trained)} dense layers, each with a sigmoid behind it, "
+            f"got {model}; make it with models.sigmoid_network, or models.mlp and activation=layers.sigmoid."
+        )
+    if not isinstance(params, tuple) or len(params) != len(model.sublayers):
+        raise StructureError(f"stack: expected params of {model}, one entry a layer; take them from its init.")
+    places = [i for i, layer in enumerate(model.sublayers) if layer.name.startswith("dense")]
+    started = list(params)
+    for i, machine_params in zip(places, trained, strict=False):
+        started[i] = _replaced(i, params[i], machine_params)
+    return tuple(started)
+
+
+def _replaced(i, old, machine_params):
+    """The params of a dense layer, from those of a machine."""
+    new = {"kernel": machine_params["kernel"], "bias": machine_params["hidden_bias"]}
+    if not isinstance(old, dict) or set(old) != set(new):
+        raise StructureError(f"stack: expected params[{i}] with the leaves ['bias', 'kernel'], got {sorted(old)}.")
+    for leaf, value in new.items():
+        if old[leaf].shape != value.shape:
+            raise ShapeError(
+                f"stack: expected {i}/{leaf} of shape {value.shape}, the machine's, got {old[leaf].shape}; "
+                "give model and machines the same widths."
+            )
+        if old[leaf].dtype != value.dtype:
+            raise DtypeError(
+                f"stack: expected {i}/{leaf} of dtype {value.dtype}, the machine's, got {old[leaf].dtype}; "
+                "convert one of them with .astype."
+            )
+    return new
+
+
+def dream(machines: Sequence[RBM], params: Sequence[Params], key: Key, n: int, steps: int = 1000) -> Array:
+    """Samples of a deep belief network: Gibbs sampling in the machine on top, then down through the others.
+
+    Args:
+        machines, params: of `greedy`, from the lowest.
+        key: a PRNG key.
+        n: samples, each of a chain of its own, which begins with all hidden units of the top at 0.
+        steps: of `gibbs`.
+
+    Returns: (n, visible), in the last step down the means of the visible units.
+
+    References: Hinton, Osindero, Teh, "A Fast Learning Algorithm for Deep Belief Nets", Neural Computation 2006,
+    section 7.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> machine = fn.pretraining.rbm(4)
+    >>> params, _ = machine.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> fn.pretraining.dream([machine], [params], jax.random.key(1), 2, steps=10).shape
+    (2, 3)
+    """
+    machines = _checked("dream", machines)
+    start_key, gibbs_key, down_key = jax.random.split(key, 3)
+    top, top_params = machines[-1], params[-1]
+    off = jnp.zeros((n, len(top_params["hidden_bias"])), top_params["kernel"].dtype)
+    v = gibbs(top, gibbs_key, top_params, top.sample_visible(start_key, top_params, off), steps)
+    h = top.sample_hidden(down_key, top_params, v)
+    for i in reversed(range(1, len(machines))):
+        h = machines[i].sample_visible(jax.random.fold_in(down_key, i), params[i], h)
+    return machines[0].visible(params[0], h)
+
+
+def _checked(name, machines):
+    """At least one machine, and nothing else."""
+    machines = tuple(machines)
+    if not machines or not all(isinstance(machine, RBM) for machine in machines):
+        raise ConfigError(f"{name}: expected machines of pretraining.rbm, at least one, got {machines}.")
+    return machines

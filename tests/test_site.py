@@ -1,0 +1,168 @@
+"""The documentation's site: every page is in its tree, every derivation in the book, the translation in step.
+
+These tests need no Sphinx; `python -m sphinx -W` builds the site and checks each link in it.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import funcnet as fn
+from funcnet.cli.catalogue import CATALOGUE
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```\{(\w+)\} ?([^\n]*)\n(.*?)^```$", re.M | re.S)
+
+
+def fences(path, directive):
+    """`(argument, lines)` of each block of this name in a page; options and empty lines are left out."""
+    for name, argument, body in FENCE.findall(path.read_text("utf-8")):
+        if name == directive:
+            yield argument, [line.strip() for line in body.splitlines() if line.strip() and not line.startswith(":")]
+
+
+def load(name):
+    """A module of docs/_ext."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+
+
+# Pages
+
+
+def test_every_page_is_in_the_tree_once():
+    pages = [path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")]
+    listed = [page for _, lines in fences(DOCS / "index.md", "toctree") for page in lines]
+    assert sorted(listed) == sorted(set(pages) - {"index"}), "every page stands in one toctree of docs/index.md"
+
+
+def test_every_module_has_a_page_of_reference():
+    listed = re.findall(r"^   funcnet\.(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.M)
+    assert sorted(listed) == sorted(name for name in fn.__all__ if name.islower())
+
+
+def test_names_in_the_tables_for_movers_exist():
+    text = (DOCS / "guides/migrating.md").read_text("utf-8")
+    rows = re.findall(r"^\| `((?:layers|losses|optimizers|schedules|training|checkpoints)\.[^|]*)`", text, re.M)
+    names = {name for row in rows for name in re.findall(r"([a-z]+)\.([a-z]\w+)", row)}
+    assert len(names) > 25
+    assert [name for name in sorted(names) if not hasattr(getattr(fn, name[0]), name[1])] == []
+
+
+# The book of derivations
+
+# Make layers and losses of functions that are given, or only read them.
+MAKERS = {"layer", "map_layers", "no_parameters", "parameterless", "hand_derived", "loss", "partial", "prepare"}
+BOOK = [
+    (argument, name)
+    for path in sorted(DOCS.glob("derivations/*.md"))
+    for argument, lines in fences(path, "derivations")
+    for name in " ".join(lines).split()
+]
+
+
+def test_the_book_has_every_layer_and_loss_once():
+    public = [
+        (module, name)
+        for module in ("layers", "losses")
+        for name in importlib.import_module(f"funcnet.{module}").__all__
+        if name.islower() and name not in MAKERS and not name.startswith("check_")
+    ]
+    assert sorted(BOOK) == sorted(public)
+
+
+@pytest.mark.parametrize("module, name", BOOK)
+def test_each_has_a_derivation_and_a_check(module, name):
+    docstring = inspect.getdoc(getattr(importlib.import_module(f"funcnet.{module}"), name))
+    lead = {"layers": "Backward.", "losses": "Gradient."}[module]
+    (derivation,) = re.findall(rf"^{lead} (.*?)(?:\n\n|\Z)", docstring, re.M | re.S)
+    assert re.search("∂|d[a-zWx]+ = |dx is |backward", derivation), derivation
+    assert load("derivations").variants(name)
+
+
+def test_variants_are_forms_of_one_layer():
+    variants = load("derivations").variants
+    assert variants("conv_transpose") == ["conv_transpose"]
+    assert set(variants("conv")) == {name for name in CATALOGUE if name.startswith("conv")} - {"conv_transpose"}
+    assert "softmax_regression" not in variants("softmax")
+
+
+def test_the_code_beside_a_derivation():
+    book = load("derivations")
+    code = book.code_of(fn.layers.dense)
+    assert code.startswith("def dense(")
+    assert "def backward(params, x, dy):" in code
+    assert "Rumelhart" not in code
+    helpers = {helper.__name__ for helper in book.helpers_of(fn.layers.gelu)}
+    assert helpers >= {"_gelu", "_gelu_derivative", "_normal_cdf"}
+    assert not helpers & {"spell", "elementwise"}
+
+
+def test_docstrings_become_markup():
+    plain = load("plain_docstrings")
+    docstring = """Sum of |x|, *not* x_p, for (batch, *size), with `max_pool`s.
+
+    Args:
+        size, step: numbers,
+            of two lines.
+
+    Backward. Then
+        dx_i = g
+    with `axis`. Kept: x.
+    """
+    assert plain.as_rst(plain.blocks_of(inspect.cleandoc(docstring)), "funcnet.layers") == [
+        r"Sum of \|x\|, *not* x\_p, for (batch, \*size), with :py:obj:`max_pool <funcnet.layers.max_pool>`\ s.",
+        "",
+        ":Arguments:",
+        r"   - **size, step**: numbers, of two lines.",
+        "",
+        "**Backward.** Then",
+        "",
+        ".. code-block:: text",
+        "   :class: formula",
+        "",
+        "   dx_i = g",
+        "",
+        "with ``axis``.",
+        "",
+        "**Kept:** x.",
+        "",
+    ]
+
+
+# The translation
+
+ENGLISH, CHINESE = DOCS / "start.md", DOCS / "start.zh.md"
+
+
+def shape_of(path):
+    """What a translation leaves as it is: levels of headings, code blocks, where links and pictures lead."""
+    text = path.read_text("utf-8")
+    blocks = re.findall(r"^```.*?^```$", text, re.M | re.S)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("start")]
+    return {"headings": re.findall(r"^#+", prose, re.M), "blocks": blocks, "links": links}
+
+
+def test_the_translation_has_the_shape_of_the_original():
+    assert shape_of(CHINESE) == shape_of(ENGLISH)
+    assert len(shape_of(ENGLISH)["blocks"]) >= 5
+
+
+def test_the_translation_is_of_this_text():
+    digest = hashlib.sha256(ENGLISH.read_bytes()).hexdigest()[:16]
+    noted = re.findall(r"<!-- start\.md: (\w+) -->", CHINESE.read_text("utf-8"))
+    assert noted == [digest], (
+        f"docs/start.md has changed since docs/start.zh.md was written. Bring the Chinese text in step with it, then "
+        f"write <!-- start.md: {digest} --> at its end."
+    )
