@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 
 from funcnet.errors import ConfigError
-from funcnet.optimizers import FrozenState, adam, adamw, clipped, decayed, frozen, sgd
+from funcnet.optimizers import (
+    FrozenState,
+    PartitionedState,
+    adam,
+    adamw,
+    clipped,
+    decayed,
+    frozen,
+    guarded,
+    guards,
+    partitioned,
+    sgd,
+)
 
 # sgd(1) from 0: the params after one update are the gradient that it saw, negated.
 
@@ -150,6 +162,34 @@ def test_frozen_twice():
     assert {name: float(leaf[0]) for name, leaf in state.params.items()} == {"bias": 1, "kernel": 0, "scale": 1}
 
 
+def test_partitioned_state():
+    optimizer = partitioned([(".*bias", sgd(1.0)), ("2/.*", sgd(0.5)), (".*", adam(0.1))])
+    state = optimizer.init(PARAMS)
+    assert isinstance(state, PartitionedState)
+    bias, deep, others = state.inner
+    none = {"deep": [Block(None, None)]}
+    chex.assert_trees_all_equal(bias.params, (Block(None, PARAMS[0].bias), (), none))
+    chex.assert_trees_all_equal(deep.params, (Block(None, None), (), PARAMS[2]))
+    chex.assert_trees_all_equal(others.mu, (Block(jnp.zeros(1), None), (), none))
+    assert jax.tree.structure(state.params) == jax.tree.structure(PARAMS)
+    state = optimizer.update(state, jax.tree.map(jnp.ones_like, PARAMS))
+    assert [int(part.step) for part in state.inner] == [1, 1, 1]
+    expected = (Block(jnp.array([0.9]), jnp.array([1.0])), (), {"deep": [Block(jnp.array([2.5]), None)]})
+    chex.assert_trees_all_close(state.params, expected, rtol=1e-6)
+
+
+def test_partitioned_nests():
+    params = {"bias": jnp.ones(1), "kernel": jnp.ones(1), "scale": jnp.ones(1)}
+    rules = [("kernel", guarded(sgd(1.0))), (".*", frozen(sgd(0.5), lambda path: path == "scale"))]
+    optimizer = partitioned(rules)
+    state = optimizer.update(optimizer.init(params), params | {"kernel": jnp.array([math.nan])})
+    assert {name: float(leaf[0]) for name, leaf in state.params.items()} == {"bias": 0.5, "kernel": 1, "scale": 1}
+    assert [int(guard.skipped) for guard in guards(state)] == [1]
+    optimizer = frozen(partitioned([("bias", sgd(1.0)), (".*", sgd(0.5))]), lambda path: path == "kernel")
+    state = optimizer.update(optimizer.init(params), params)
+    assert {name: float(leaf[0]) for name, leaf in state.params.items()} == {"bias": 0, "kernel": 1, "scale": 0.5}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -204,6 +244,31 @@ def test_masks_within_frozen_get_the_same_paths():
         (
             lambda: frozen(sgd(0.1), lambda path: False).init([jnp.ones(1)] * 9),
             r"it chose 0 of 9: 0, 1, 2, 3, 4, 5, 6, 7, …;",
+        ),
+        (
+            lambda: partitioned([]),
+            r"^partitioned\(…\): expected rules to be pairs \(pattern, optimizer\), at least one, got",
+        ),
+        (
+            lambda: partitioned([(is_bias, sgd(0.1))]),
+            r"^partitioned\(…\): expected rules to be pairs .* got a tuple; write",
+        ),
+        (lambda: partitioned([(".*", 0.1)]), r"^partitioned\(…\): expected rules to be pairs .* say\."),
+        (
+            lambda: partitioned([("[", sgd(0.1))]),
+            r"^partitioned\(…\): expected '\[' to be a regular expression: untermin",
+        ),
+        (
+            lambda: partitioned([("0/.*", sgd(0.1))]).init(PARAMS),
+            r"^partitioned\(…\): expected a rule for every leaf, got none for '2/deep/0/kernel'; end with a rule for",
+        ),
+        (
+            lambda: partitioned([(".*", sgd(0.1)), ("0/bias", sgd(0.2))]).init(PARAMS),
+            r"expected '0/bias' to be the first rule that matches some leaf, got none of 0/kernel, 0/bias, 2/deep/0/k",
+        ),
+        (
+            lambda: partitioned([("bias", sgd(0.1)), (".*", sgd(0.2))]).init(PARAMS),
+            r"expected 'bias' to be the first rule .*; a pattern has to match the whole path",
         ),
     ],
 )

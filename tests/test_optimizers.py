@@ -21,6 +21,7 @@ from funcnet.optimizers import (
     decayed,
     frozen,
     guarded,
+    partitioned,
     rmsprop,
     sgd,
 )
@@ -188,6 +189,14 @@ CASES = {
     "accumulated schedule": (
         accumulated(sgd(decaying, momentum=0.5), 3),
         lambda g, p: numpy_accumulated(numpy_sgd, g, p, lambda t: 0.1 * 0.5 ** (t / 20), 3, 0.5),
+    ),
+    "partitioned": (
+        partitioned([("b.*", sgd(0.1, momentum=0.5)), (".*", adamw(0.05))]),
+        lambda g, p: np.where(BIAS, numpy_sgd(g, p, at(0.1), 0.5), numpy_adam(g, p, at(0.05), decay=0.01)),
+    ),
+    "clipped(partitioned)": (
+        clipped(partitioned([("[^b].*", sgd(0.1)), (".*", sgd(0.01))]), norm=2.0),
+        lambda g, p: numpy_sgd(lambda t, p: norm_clipped(g(t, p)), p, lambda t: np.where(BIAS, 0.01, 0.1)),
     ),
     "guarded": (guarded(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),
     "averaged": (averaged(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),

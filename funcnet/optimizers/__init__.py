@@ -14,11 +14,12 @@ from funcnet.optimizers.accumulation import AccumulatedState, accumulated
 from funcnet.optimizers.adaptive import AdaGradState, AdamState, RMSPropState, adagrad, adam, adamw, rmsprop
 from funcnet.optimizers.averaging import AveragedState, averaged
 from funcnet.optimizers.guarding import GuardedState, guarded, guards
+from funcnet.optimizers.partition import PartitionedState, partitioned
 from funcnet.optimizers.sgd import SGDState, sgd
 from funcnet.optimizers.wrappers import FrozenState, clipped, decayed, frozen
 
 __all__ = [
-    "AccumulatedState", "AdaGradState", "AdamState", "AveragedState", "FrozenState", "GuardedState", "RMSPropState",
-    "SGDState", "accumulated", "adagrad", "adam", "adamw", "averaged", "clipped", "decayed", "frozen", "guarded",
-    "guards", "rmsprop", "sgd",
+    "AccumulatedState", "AdaGradState", "AdamState", "AveragedState", "FrozenState", "GuardedState", "PartitionedState",
+    "RMSPropState", "SGDState", "accumulated", "adagrad", "adam", "adamw", "averaged", "clipped", "decayed", "frozen",
+    "guarded", "guards", "partitioned", "rmsprop", "sgd",
 ]  # fmt: skip
