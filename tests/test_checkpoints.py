@@ -88,6 +88,7 @@ def test_the_recorded_form(tmp_path):
     record = json.loads((path / "manifest.json").read_text())
     assert list(record) == [
         "sha256", "format", "step", "epoch", "metrics", "cursor", "metadata", "environment", "files", "leaves",
+        "spread",
     ]  # fmt: skip
     data = (path / "state.safetensors").read_bytes()
     file, leaf = record["files"]["state.safetensors"], record["leaves"]["a"]
@@ -306,9 +307,10 @@ KILLED = """
 import sys, jax.numpy as jnp, funcnet as fn
 folder, first = sys.argv[1], int(sys.argv[2])
 state = {"a": jnp.arange(200_000.0)}
-print("ready", flush=True)
 for step in range(first, 10**8):
     fn.checkpoints.save(folder, fn.Report(1, step, {}, state))
+    if step == first:
+        print("ready", flush=True)
 """
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import typing
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -109,13 +110,17 @@ def test_predict_names_classes(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name, problem",
-    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("nan.npy", "finite"),
+    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("nan.npy", "finite numbers, got nan in row 1"),
+     ("several.npz", "one array, as np.save writes it, got several; save x alone as .npy"),
+     ("words.npy", "expected numbers, got dtype <U1"),
      ("narrow.npy", "rows of shape (64,), got an array of shape (3, 5)")],
 )  # fmt: skip
 def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
     (tmp_path / "bad.npy").write_bytes(b"not an array")
     np.save(tmp_path / "narrow.npy", np.ones((3, 5)))
-    np.save(tmp_path / "nan.npy", np.full((3, 64), np.nan))
+    np.save(tmp_path / "nan.npy", np.where(np.arange(3)[:, None] > 0, np.nan, np.ones((3, 64))))
+    np.savez(tmp_path / "several.npz", x=np.ones((3, 64)))
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
     code, out, err = output_of(capsys, "predict", run[0], tmp_path / name)
     assert (code, out) == (4, "")
     assert problem in err
@@ -360,10 +365,12 @@ def test_strings_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["train", "--data", "missing.npz"], 4, 'missing.npz: expected "digits" or a readable .npz file'),
+        (["train", "--data", "missing.npz"], 4, 'missing.npz: expected "digits", "mnist", "fashion_mnist", '),
         (["train", "--learning-rate", "-1"], 2, "--learning-rate: expected learning_rate to be a finite number > 0"),
         (["train", "--epochs", "0"], 2, "expected epochs to be a positive integer, got 0"),
         (["train", "--batch-size", "0"], 2, "batch_size"),
+        (["train", "--batch-size", "5000"], 4, "expected batch_size to be at most 1438, the number of rows, got 5000"),
+        (["train", "--data", "from_one.npz"], 4, "expected class numbers from 0, got the least 1; subtract it"),
         (["train", "--dropout", "1.5"], 2, "expected dropout to be a finite number in [0, 1), got 1.5"),
         (["train", "--hidden", "0"], 2, "positive integer"),
         (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,
@@ -374,6 +381,7 @@ def test_strings_survive_the_file(tmp_path):
 )  # fmt: skip
 def test_mistakes_are_named_without_a_traceback(tmp_path, capsys, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
+    np.savez("from_one.npz", x=np.zeros((4, 2), np.float32), target=np.array([1, 2, 1, 2]))
     got, _, err = output_of(capsys, *arguments)
     assert got == code
     assert err.startswith("funcnet: ")
@@ -413,6 +421,10 @@ def test_help_answers_at_once_and_without_jax():
     assert len(process.stdout.splitlines()) <= 42  # one screen
     commands = [typing.get_args(member)[0].__name__.lower() for member in typing.get_args(options.Command)]
     assert all(f"Example: funcnet {command}" in process.stdout for command in commands)
+
+
+def test_the_version(capsys):
+    assert output_of(capsys, "--version") == (0, f"funcnet {version('funcnet')}\n", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

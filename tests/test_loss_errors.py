@@ -48,6 +48,8 @@ REFUSED = [
     (losses.softmax_cross_entropy, (table, labels > 2), {}, LabelError, "expected integer labels, got dtype bool"),
     (losses.softmax_cross_entropy, (table, np.eye(9)[[0, 1, 2, 3]]), {}, LabelError,
      "softmax_cross_entropy: expected a target of 10 classes, as prediction has, got 9"),
+    (losses.softmax_cross_entropy, (table, np.array([[3], [1], [2], [0]])), {}, LabelError,
+     "softmax_cross_entropy: expected labels of shape (4,), got (4, 1); take target[..., 0]."),
     (losses.binary_cross_entropy, (flat, np.array([0, 1, 2, 1])), {}, LabelError,
      "binary_cross_entropy: target 2 at row 2, expected 0..1; the classes are 0 and 1, not −1 and 1."),
     (losses.binary_cross_entropy_with_logits, (column, -column), {}, LabelError, "target -1.0 at [0, 0]"),

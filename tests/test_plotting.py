@@ -247,7 +247,7 @@ def test_gradient_tolerances_are_lines():
     (axes,) = gradient_errors(CHECKED, tolerance=1e-9).axes
     verticals = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == [0, 1]}
     assert verticals == {1e-9: "--", 2.0**-7: ":"}
-    assert words(axes) == ["tolerance 1e-09", "ε bfloat16"]
+    assert words(axes) == ["tolerance\nof autodiff\n1e-09", "ε bfloat16"]
 
 
 def test_gradient_errors_of_several_reports(tmp_path):

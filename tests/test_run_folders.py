@@ -59,6 +59,19 @@ def test_a_killed_run_is_taken_up_and_ends_bit_for_bit_as_one_that_was_not(tmp_p
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys, whole):
+    folder = tmp_path / "early"
+    folder.mkdir()
+    (folder / "config.toml").write_bytes((whole / "config.toml").read_bytes())
+    code, _, error = funcnet(capsys, "evaluate", folder)
+    said = f"funcnet: {folder}: the run was stopped before its first checkpoint; train again.\n"
+    assert (code, error) == (5, said)
+    code, printed, _ = funcnet(capsys, "train", "--resume", folder)
+    assert code == 0
+    assert printed.startswith("no checkpoint yet: starting anew\n")
+    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, capsys, whole, number):
     folder = tmp_path / "stopped"

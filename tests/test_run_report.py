@@ -171,7 +171,10 @@ def test_rows_that_are_no_images_are_listed_and_lost_data_are_named(tmp_path, ca
     file.unlink()
     assert funcnet(capsys, "report", run, "--most", 0)[0] == 0
     page = Page(run / "report.html")
-    assert f'{file}: expected "digits" or a readable .npz file' in page.texts["Mistakes"]
+    assert (
+        f'{file}: expected "digits", "mnist", "fashion_mnist", "cifar10", "cifar100" or a readable .npz'
+        in page.texts["Mistakes"]
+    )
     assert page.rows["Network"][-1][-1] == "15"
 
 

@@ -497,6 +497,7 @@ def test_early_stopping_names_impossible_arguments(options, message):
 @pytest.mark.parametrize(
     "options, error, message",
     [
+        ({"optimizer": optimizers.sgd}, ConfigError, r"^fit: expected an optimizer, such as .*; call its constructor"),
         ({"engine": "manual"}, ConfigError, 'expected engine to be "autodiff" or "backprop", got \'manual\''),
         ({"epochs": 0}, ConfigError, "expected epochs to be a positive integer, got 0"),
         ({"epochs": None}, ConfigError, "expected epochs to be a positive integer, got None"),

@@ -48,4 +48,5 @@ def main(folder, coordinator, number):
         np.savez(folder / "whole.npz", *jax.tree.leaves(whole))
 
 
-main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from funcnet import errors
@@ -14,7 +15,7 @@ __all__ = ["PEER_LOST", "main"]
 DESCRIPTION = """Train neural networks on JAX, with gradients by autodiff or derived by hand.
 
 Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
-5 saved weights or checkpoints, 75 another process lost, 130 Ctrl-C.
+5 saved weights or checkpoints, 75 another process lost, 130 Ctrl-C (0 in train).
 
 Completion for bash or zsh: funcnet --tyro-print-completion bash"""
 
@@ -83,6 +84,9 @@ def _run(arguments):
             f"the command line needs the package {error.name}; pip install 'funcnet[cli]'."
         ) from error
 
+    if arguments == ["--version"]:
+        print(f"funcnet {version('funcnet')}")
+        return 0
     if arguments[:1] == ["launch"] and "--" in arguments:
         place = arguments.index("--")
         command = tyro.cli(options.Launch, args=arguments[1:place], prog="funcnet launch")

@@ -154,6 +154,8 @@ def _replace(path: Path, text: str) -> None:
 
 def load_run(folder: Path) -> Any:
     """`(options, model, params, state, shape, classes)` of a folder that `train` wrote."""
+    if not (folder / WEIGHTS).exists() and (folder / CONFIG).exists() and not checkpoints.steps(folder / CHECKPOINTS):
+        raise CheckpointError(f"{folder}: the run was stopped before its first checkpoint; train again.")
     if not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
     if not (folder / WEIGHTS).exists() and checkpoints.steps(folder / CHECKPOINTS):

@@ -123,7 +123,7 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
     if chosen.json:
         print_json([_checkpoint(verdict) for verdict in found])
         return 5 if damaged else 0
-    table = new_table(f"{folder}", "step", "epoch", "loss", "bytes", "")
+    table = new_table(f"{folder}", "step", "epoch", "loss", "bytes", "state")
     whole = "whole" if chosen.action == "verify" else ""
     for verdict in found:
         facts = _checkpoint(verdict)
@@ -154,6 +154,11 @@ def read_rows(path: Path) -> np.ndarray:
             rows = np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
     except Exception as error:  # of a damaged file NumPy raises half a dozen kinds
         raise DataError(f"{path}: expected a readable .npy or .csv file of numbers: {error}") from error
-    if not np.issubdtype(rows.dtype, np.number) or not np.isfinite(rows).all():
-        raise DataError(f"{path}: expected finite numbers, got dtype {rows.dtype}.")
+    if not isinstance(rows, np.ndarray):
+        raise DataError(f"{path}: expected one array, as np.save writes it, got several; save x alone as .npy.")
+    if not np.issubdtype(rows.dtype, np.number):
+        raise DataError(f"{path}: expected numbers, got dtype {rows.dtype}.")
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        raise DataError(f"{path}: expected finite numbers, got {rows[tuple(bad[0])]} in row {bad[0][0]}.")
     return rows

@@ -27,7 +27,8 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
         with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # of a damaged file NumPy, zipfile and zlib raise a dozen kinds
-        raise DataError(f'{name}: expected "digits" or a readable .npz file: {error}') from error
+        sets = '"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"'
+        raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
     if not {"x", "target"} <= set(arrays):
         raise DataError(f"{name}: expected the arrays x and target, got {sorted(arrays)}.")
     return arrays["x"], arrays["target"]
@@ -119,4 +120,6 @@ def classes_of(target: Any) -> int:
     """The number of classes, from 0 to the largest label."""
     if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer):
         raise DataError(f"expected target to hold one class number a row, got {target.dtype} of shape {target.shape}.")
+    if target.min() > 0:
+        raise DataError(f"expected class numbers from 0, got the least {target.min()}; subtract it.")
     return int(target.max()) + 1

@@ -43,15 +43,13 @@ class _Network:
     """Options that say what the network is."""
 
     data: str = "digits"
-    """"digits" (bundled); "mnist", "fashion_mnist", "cifar10" or "cifar100" from files in --folder; or an .npz file
-    with arrays x, rows of features or images (rows, height, width, channels), and target (rows,) of class numbers."""
+    """Bundled digits; mnist, fashion_mnist, cifar10, cifar100 from --folder; or an .npz of arrays x and target."""
     folder: Path = Path("data")
     """Where the files of mnist, fashion_mnist, cifar10 and cifar100 lie."""
     download: bool = False
     """Fetch the files that are not in --folder."""
     model: Literal["cnn", "mlp", "linear", "sigmoid"] = "cnn"
-    """cnn: convolutions with batch normalisation and pooling before the hidden layers; mlp: hidden layers and a linear
-    output; linear: softmax regression; sigmoid: sigmoid on every hidden layer."""
+    """Convolutions with batch norm and pooling; hidden layers alone; softmax regression; or an mlp of sigmoids."""
     features: tuple[int, ...] = (32, 64)
     """Features of the blocks of a cnn: two convolutions each, and a pooling that halves the sides."""
     hidden: tuple[int, ...] = (128,)
@@ -76,8 +74,7 @@ class Train(_Network):
     learning_rate: float = 3e-3
     """Learning rate, at its highest."""
     schedule: Literal["constant", "step", "exponential", "cosine", "warmup_cosine"] = "warmup_cosine"
-    """How the learning rate changes over the run: step multiplies it by 0.1 at each third; exponential and cosine
-    bring it to a hundredth and to zero; warmup_cosine rises over the first twentieth before."""
+    """How the learning rate changes: by 0.1 at each third, to a hundredth, to zero, or to zero after a warmup."""
     weight_decay: float = 0.05
     """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
     clip_norm: float | None = None
@@ -93,7 +90,7 @@ class Train(_Network):
     keep_checkpoints: int = 2
     """Checkpoints to keep, of which one is written each epoch; with --patience the best is kept besides."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own options, from its last good checkpoint; --epochs may grow."""
+    """Go on with the run in this folder from its last checkpoint; more --epochs come with their own schedule."""
     watchdog: float | None = None
     """Seconds without progress after which the process ends itself, with the stacks of its threads."""
     tensorboard: bool = False
@@ -129,7 +126,7 @@ class Evaluate(_Machine):
     Example: funcnet evaluate runs/001
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote."""
 
 
@@ -140,7 +137,7 @@ class Report:
     Example: funcnet report runs/001
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote; a run that is not finished gives what there is."""
     output: Path | None = None
     """The file, which needs no other and no network; by default report.html in that folder."""
@@ -155,7 +152,7 @@ class Export:
     Example: funcnet export runs/001
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote."""
     output: Path | None = None
     """The file; by default model.stablehlo in that folder."""
@@ -170,9 +167,9 @@ class Predict(_Machine):
     Example: funcnet predict runs/001 rows.npy
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote, or a file that export wrote."""
-    rows: Positional[Path]
+    rows: Annotated[Positional[Path], tyro.conf.arg(metavar="ROWS")]
     """A .npy or .csv file of shape (rows, features), scaled as the training data was (digits: 0 to 1)."""
     output: Path | None = None
     """A .csv file for the result; by default it is printed."""
@@ -223,7 +220,7 @@ class Checkpoints(_Machine):
 
     action: Positional[Literal["list", "verify"]]
     """list reads the manifests alone; verify compares every byte with its hash."""
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """The folder that train wrote, or one that checkpoints.saving wrote."""
 
 

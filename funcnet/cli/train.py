@@ -63,7 +63,6 @@ class _Job(NamedTuple):
     optimizer: Optimizer
     schedule: Schedule
     like: Any  #: the shapes of its state
-    batch_size: int
     epoch_steps: int
     steps: int
 
@@ -75,14 +74,13 @@ def _job(chosen: options.Train) -> _Job:
         training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
     x, target = training_rows
     shape, classes = x.shape[1:], classes_of(target)
-    batch_size = min(chosen.batch_size, len(x))
-    epoch_steps = data.steps_per_epoch(len(x), batch_size)
+    epoch_steps = data.steps_per_epoch(len(x), chosen.batch_size, name="funcnet train: --batch-size")
     steps = chosen.epochs * epoch_steps
     model, optimizer = build_model(chosen, shape, classes), optimizers.guarded(build_optimizer(chosen, steps))
     schedule = build_schedule(chosen, steps)
     like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, x))
     return _Job(
-        training_rows, watched, held_out, shape, classes, model, optimizer, schedule, like, batch_size, epoch_steps,
+        training_rows, watched, held_out, shape, classes, model, optimizer, schedule, like, epoch_steps,
         steps,
     )  # fmt: skip
 
@@ -94,6 +92,8 @@ def _train(chosen: options.Train) -> int:
     start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
     past = _past(folder, history, start, job.steps)
+    if chosen.resume is not None and start is None:
+        print("no checkpoint yet: starting anew")
     if is_first():
         options.write_config(chosen, folder / CONFIG)
     started = time.perf_counter()
@@ -117,7 +117,9 @@ def _train(chosen: options.Train) -> int:
     if is_first():
         results = final_results(job.model, params, state, job.held_out, job.classes)
         _save(folder, params, state, history.rows, results, facts)
-        _show_results(chosen, job, params, state, last.step, time.perf_counter() - started, results)
+        _show_results(chosen, job, params, state, results)
+        steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
+        print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
         print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
         print(f"weights  {folder / WEIGHTS}")
         print(f"metrics  {folder / HISTORY}")
@@ -135,7 +137,7 @@ def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
         return iter(())
     reports = training.fit(
         job.model, LOSS, job.optimizer, job.training_rows, engine=chosen.engine, epochs=chosen.epochs,
-        batch_size=job.batch_size, key=chosen.seed, state=None if start is None else start.state,
+        batch_size=chosen.batch_size, key=chosen.seed, state=None if start is None else start.state,
         validation=job.watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
         watchdog=chosen.watchdog,
     )  # fmt: skip
@@ -230,11 +232,10 @@ def _save(folder, params, state, history, results, facts):
     plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
 
 
-def _show_results(chosen, job, params, state, steps, seconds, results):
+def _show_results(chosen, job, params, state, results):
     table = new_table(f"{chosen.data}, engine {chosen.engine}, {chosen.optimizer}", "", "rows", "loss", "accuracy")
     accuracy = {"accuracy": metrics.accuracy()}
     on_training = training.evaluate(job.model, LOSS, params, state, job.training_rows, metrics=accuracy)
     for name, rows, result in (("training", job.training_rows, on_training), ("held out", job.held_out, results)):
         table.add_row(name, str(len(rows[0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
     Console().print(table)
-    print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")

@@ -108,6 +108,10 @@ def check_class_targets(name: str, prediction: Any, target: Any, where: Any) -> 
     if target.shape == prediction.shape:
         check_equal_shapes(name, prediction, target, where)
     elif target.ndim == prediction.ndim and target.shape[:-1] == prediction.shape[:-1]:
+        if target.shape[-1] == 1 and jnp.issubdtype(target.dtype, jnp.integer):
+            raise LabelError(
+                f"{name}: expected labels of shape {prediction.shape[:-1]}, got {target.shape}; take target[..., 0]."
+            )
         raise LabelError(
             f"{name}: expected a target of {prediction.shape[-1]} classes, as prediction has, got {target.shape[-1]}; "
             "make the one-hot target as wide as the model's output."

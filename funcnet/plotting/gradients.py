@@ -168,7 +168,7 @@ def _draw_marks(axes: "Axes", kind: tuple[str, tuple[str, str]], places: list[An
 
 def _mark_tolerances(axes: "Axes", tolerance: float, dtypes: set[str]) -> None:
     axes.axvline(tolerance, color=GREY, linestyle="--", linewidth=1)
-    lines = {tolerance: f"tolerance {tolerance:.0e}"}
+    lines = {tolerance: f"tolerance\nof autodiff\n{tolerance:.0e}"}
     for dtype in dtypes & set(_EPSILONS):
         axes.axvline(_EPSILONS[dtype], color=_DTYPES[dtype], linestyle=":", linewidth=1)
         lines[_EPSILONS[dtype]] = f"ε {dtype}"

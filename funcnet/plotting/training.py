@@ -64,6 +64,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLik
         axes = figure.add_subplot(grid[1, :])
         _draw_panel(axes, "learning rate", unit, {"rate": rate})
         axes.set_ylim(bottom=0)
+        axes.set_yticks([0, max(rate.values())], ["0", f"{max(rate.values()):.3g}"])
     return saved(figure, path)
 
 
@@ -139,6 +140,10 @@ def _draw_panel(axes: "Axes", metric: str, unit: str, curves: dict[str, dict[int
     axes.set_title(metric, loc="left")
     axes.set_xlabel(unit)
     axes.locator_params("x", integer=True, min_n_ticks=1)
+    places = [place for curve in curves.values() for place in curve]
+    if len(set(places)) > 1:
+        margin = 0.03 * (max(places) - min(places))
+        axes.set_xlim(min(places) - margin, max(places) + margin)
     axes.grid(axis="y", color=PALE_GREY, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     if metric == "accuracy":

@@ -104,6 +104,11 @@ def fit(
     (50, 200, 3.0)
     """
     check_choice("fit", "engine", engine, ENGINES)
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"fit: expected an optimizer, such as optimizers.adam(1e-3), got {describe(optimizer)}; call its "
+            "constructor."
+        )
     epochs = check_count("fit", "epochs", epochs)
     for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
         if count is not None:
