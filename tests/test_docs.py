@@ -181,6 +181,10 @@ def test_every_example_is_run():
     assert {path.name for path in ROOT.glob("examples/*.py")} == set(EXAMPLES)
 
 
+def test_examples_are_short():
+    assert {name for name in EXAMPLES if len((ROOT / "examples" / name).read_text("utf-8").splitlines()) > 80} == set()
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(name, tmp_path):
     command = [sys.executable, "-W", "error", ROOT / "examples" / name]
