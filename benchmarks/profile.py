@@ -25,7 +25,10 @@ def profile(workload: Training, engine: str = "backprop") -> list[tuple[str, flo
     model, optimizer, state = with_funcnet.start(workload)
     gradient = getattr(fn.gradients, engine)(model, with_funcnet.LOSS)
     batch = tuple(jax.device_put(array[: workload.batch]) for array in batches(workload))
-    step = jax.jit(fn.training.train_step(gradient, optimizer), donate_argnums=0).lower(state, batch).compile()
+    step = jax.jit(
+        fn.training.train_step(gradient, optimizer), donate_argnums=0, compiler_options=fn.compiler.options()
+    )
+    step = step.lower(state, batch).compile()
     origin = origins(step.as_text())
     state, _ = jax.block_until_ready(step(jax.tree.map(jnp.copy, state), batch))
     with tempfile.TemporaryDirectory() as folder:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet import (
-        checking, checkpoints, data, deployment, errors, gradients, initializers, layers, logs, losses, metrics, models,
-        optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees, types,
+        checking, checkpoints, compiler, data, deployment, errors, gradients, initializers, layers, logs, losses,
+        metrics, models, optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees, types,
     )  # fmt: skip
     from funcnet.types import Gradient, Layer, Optimizer, Report, TrainState
 
 __version__ = "0.1.0"
 
 _MODULES = (
-    "checking", "checkpoints", "data", "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses",
-    "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules", "summaries", "training",
-    "trees", "types",
+    "checking", "checkpoints", "compiler", "data", "deployment", "errors", "gradients", "initializers", "layers",
+    "logs", "losses", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules",
+    "summaries", "training", "trees", "types",
 )  # fmt: skip
 _TYPES = ("Gradient", "Layer", "Optimizer", "Report", "TrainState")
 
 __all__ = [
-    "Gradient", "Layer", "Optimizer", "Report", "TrainState", "checking", "checkpoints", "data",
+    "Gradient", "Layer", "Optimizer", "Report", "TrainState", "checking", "checkpoints", "compiler", "data",
     "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses", "metrics", "models", "optimizers",
     "parallel", "plotting", "pretraining", "schedules", "summaries", "training", "trees", "types",
 ]  # fmt: skip

@@ -164,7 +164,7 @@ def test_chunks_of_images_add_up(x64, monkeypatch, batch):
     x, _, dy = drawn(window, (3, 3, 2, 40), batch)
     whole = convolution._in_chunks(x, dy, window)
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
-    assert len(convolution._chunks(x, dy, window, 2)[0]) == -(-batch // 2)
+    assert len(convolution._chunks(x, dy, 2)[0]) == -(-batch // 2)
     assert worst_leaf(convolution._in_chunks(x, dy, window), whole) <= 1e-15
     by_example = convolution.kernel_gradient_per_example(x, dy, window)
     assert worst_leaf(by_example.sum(0), whole) <= 1e-15

@@ -94,7 +94,7 @@ def by_fit(workload, engine):
 def by_step(workload, engine):
     model, optimizer, state = start(workload)
     step = fn.training.train_step(getattr(fn.gradients, engine)(model, LOSS), optimizer)
-    step = jax.jit(step, donate_argnums=0)
+    step = jax.jit(step, donate_argnums=0, compiler_options=fn.compiler.options())
 
     def advance(state, x, target):
         state, metrics = step(state, (x, target))
@@ -105,12 +105,12 @@ def by_step(workload, engine):
 
 def prediction(workload):
     model, params, state = loaded(workload)
-    predict = jax.jit(lambda params, x: model.apply(params, state, x)[0])
+    predict = jax.jit(lambda params, x: model.apply(params, state, x)[0], compiler_options=fn.compiler.options())
     return predicting(workload, partial(predict, params))
 
 
 def updates(workload):
     optimizer = OPTIMIZERS["adam"]
     params, grads = (list(map(jnp.asarray, arrays)) for arrays in zip(*leaves(workload), strict=True))
-    update = jax.jit(optimizer.update, donate_argnums=0)
+    update = jax.jit(optimizer.update, donate_argnums=0, compiler_options=fn.compiler.options())
     return updating(workload, update, optimizer.init(params), grads, lambda state: state.params)

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from funcnet.layers.windows import Window, taps
+from funcnet.layers.windows import Window, taps, unfold
 from funcnet.types import Array
 
 __all__ = ["convolve", "input_gradient", "kernel_gradient", "kernel_gradient_per_example"]
@@ -128,7 +128,7 @@ def kernel_gradient_per_example(x: Array, dy: Array, window: Window, groups: int
     """dW of each example: the shapes of `kernel_gradient` -> (batch, *window, in/groups, features)."""
     pairs = zip(jnp.split(x, groups, -1), jnp.split(dy, groups, -1), strict=True)
     one = jax.vmap(lambda x, dy: _product(x, dy, window))
-    return jnp.concatenate([one(*_chunks(*pair, window, 1)) for pair in pairs], -1).astype(dy.dtype)
+    return jnp.concatenate([one(*_chunks(*pair, 1)) for pair in pairs], -1).astype(dy.dtype)
 
 
 def _order(window: Window) -> tuple[str, str, str]:
@@ -182,7 +182,7 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
     """dW as a sum of products, one for each chunk of images."""
     windows = math.prod((*window.window, *window.places, x.shape[-1])) * x.dtype.itemsize
     most = max(2, CHUNK_BYTES // windows)  # one image alone is a product too small for two cores
-    chunks = _chunks(x, dy, window, most)
+    chunks = _chunks(x, dy, most)
     if len(chunks[0]) == 1:
         return _product(chunks[0][0], chunks[1][0], window).astype(dy.dtype)
 
@@ -195,8 +195,8 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
     return total.astype(dy.dtype)
 
 
-def _chunks(x: Array, dy: Array, window: Window, most: int) -> tuple[Array, Array]:
-    """At most `most` images at a time: x with its zeros as (n, in, chunk, *size), dy as (n, chunk · places, features).
+def _chunks(x: Array, dy: Array, most: int) -> tuple[Array, Array]:
+    """x and dy as (n, chunk, *size, channels), at most `most` images a chunk.
 
     Images of zeros, whose windows add nothing, fill up the last chunk.
     """
@@ -204,17 +204,15 @@ def _chunks(x: Array, dy: Array, window: Window, most: int) -> tuple[Array, Arra
     n = -(-batch // most)
     more = -batch % n if n else 0
     x, dy = (jnp.pad(a, ((0, more), *((0, 0),) * (a.ndim - 1))) if more else a for a in (x, dy))
-    x = _padded(x, window)
-    x = jnp.moveaxis(x.reshape(n, -1, *x.shape[1:]), -1, 1)
-    return x, dy.reshape(n, -1, dy.shape[-1])
+    return x.reshape(n, -1, *x.shape[1:]), dy.reshape(n, -1, *dy.shape[1:])
 
 
 def _product(x: Array, dy: Array, window: Window) -> Array:
     """dW of one chunk, P g with the windows as columns of P, in float32 at least."""
-    columns = jnp.concatenate([tap for _, tap in taps(x, window, 2)])
-    columns = columns.reshape(-1, len(dy))
+    dy = dy.reshape(-1, dy.shape[-1])
+    columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window).reshape(-1, len(dy))
     total = jnp.matmul(columns, dy, preferred_element_type=dy.dtype if dy.dtype.itemsize > 2 else jnp.float32)
-    return total.reshape(*window.window, len(x), dy.shape[-1])
+    return total.reshape(*window.window, x.shape[-1], dy.shape[-1])
 
 
 def _padded(x: Array, window: Window) -> Array:

@@ -9,6 +9,7 @@ times; without dilation and with P zeros on either side this is the textbook's H
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -17,7 +18,9 @@ from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.checks import check_floating
 from funcnet.types import Array
 
-__all__ = ["AXES", "Padding", "Window", "check_image", "check_padding", "per_axis", "place", "taps", "window_size"]
+__all__ = [
+    "AXES", "Padding", "Window", "check_image", "check_padding", "per_axis", "place", "taps", "unfold", "window_size",
+]  # fmt: skip
 
 #: The axes of size, by their number.
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -125,18 +128,24 @@ def place(
     return Window(size, window, strides, dilation, pairs, places)
 
 
-def taps(padded: Array, window: Window, first: int = 1) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """For each number k of the window, row by row: k, and what it sees at every place; size begins at axis `first`."""
-    before, after = (0,) * first, (0,) * (padded.ndim - first - len(window.size))
+def taps(padded: Array, window: Window) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """For each number k of the window, row by row: k, and what it sees at every place, (batch, *places, channels)."""
     for k in np.ndindex(*window.window):
         starts = [d * i for d, i in zip(window.dilation, k, strict=True)]
         stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, window.places, window.strides, strict=True)]
-        yield (
-            k,
-            lax.slice(
-                padded,
-                (*before, *starts, *after),
-                (*padded.shape[:first], *stops, *padded.shape[first + len(starts) :]),
-                (*(1 for _ in before), *window.strides, *(1 for _ in after)),
-            ),
-        )
+        batch, channels = padded.shape[0], padded.shape[-1]
+        yield k, lax.slice(padded, (0, *starts, 0), (batch, *stops, channels), (1, *window.strides, 1))
+
+
+def unfold(padded: Array, window: Window) -> Array:
+    """All that the window sees at every place: (channels, batch, *size) -> (prod(window) channels, batch, *places).
+
+    Made an axis at a time, the last one first, so that all copies but the first move long runs of numbers: on a CPU
+    that is two to five times faster than the `taps` side by side.
+    """
+    for axis in reversed(range(len(window.size))):
+        padded = lax.optimization_barrier(padded)  # fused, the copies would be made number by number
+        k, s, d, o = (of[axis] for of in (window.window, window.strides, window.dilation, window.places))
+        seen = [lax.slice_in_dim(padded, d * i, d * i + (o - 1) * s + 1, s, 2 + axis) for i in range(k)]
+        padded = jnp.concatenate(seen)
+    return padded

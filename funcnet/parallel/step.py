@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from funcnet import compiler
 from funcnet.types import Batch, Layout, TrainState
 
 __all__ = ["compile_step"]
@@ -43,7 +44,7 @@ def compile_step(
     1
     """
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler.options())
     def run(state, batch):
         state, metrics = step(layout.place_state(state), layout.place_batch(batch))
         state = layout.place_state(state)

@@ -1,12 +1,13 @@
 """The loss and metrics of a model on a data set."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from funcnet import compiler
 from funcnet.checks import check_count
 from funcnet.data import check_data
 from funcnet.metrics import Metric
@@ -68,7 +69,7 @@ def run_evaluation(model, loss, params, state, data, batch_size, metrics):
 
 @lru_cache(maxsize=64)  # one compiled function for all calls with the same model, loss and metrics
 def _accumulator(model, loss, metrics):
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler.options())
     def accumulate(tally, params, state, x, target):
         prediction, _ = model.apply(params, state, x, train=False)
         return tally_batch(tally, metrics, loss(prediction, target), prediction, target, None)

@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from funcnet import gradients
+from funcnet import compiler, gradients
 from funcnet.training.divergence import guard_counts
 from funcnet.training.evaluation import tally_batch
 from funcnet.training.memory import check_memory
@@ -74,7 +74,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
     def token(state):
         return jnp.copy(state.optimizer.step), guard_counts(state.optimizer)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
+    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
     def loop(state, tally, x, target, rows, where, steps):
         def body(i, carry):
             state, tally = carry
@@ -83,7 +83,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
         state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
         return state, tally, token(state)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
+    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
     def single(state, tally, x, target, rows, where, i):
         state, tally = step(state, tally, x, target, rows, where, i)
         return state, tally, token(state)
