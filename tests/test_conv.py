@@ -170,6 +170,24 @@ def test_chunks_of_images_add_up(x64, monkeypatch, batch):
     assert worst_leaf(by_example.sum(0), whole) <= 1e-15
 
 
+@pytest.mark.parametrize(
+    "batch, about, images",
+    [
+        (128, 14, 16),
+        (64, 3, 4),
+        (32, 28, 32),
+        (32, 40, 32),
+        (100, 14, 10),
+        (97, 14, 14),
+        (5, 2, 2),
+        (3, 50, 50),
+        (0, 2, 2),
+    ],
+)
+def test_chunks_are_of_equal_size_where_the_batch_allows(batch, about, images):
+    assert convolution._images_at_a_time(batch, about) == images
+
+
 def test_short_numbers_are_added_in_float32(monkeypatch):
     """256 images of ones: in bfloat16 a sum by twos would stand still at 256."""
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)

@@ -181,8 +181,8 @@ def _swapped(x: Array, dy: Array, window: Window, order: tuple[str, str, str], g
 def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
     """dW as a sum of products, one for each chunk of images."""
     windows = math.prod((*window.window, *window.places, x.shape[-1])) * x.dtype.itemsize
-    most = max(2, CHUNK_BYTES // windows)  # one image alone is a product too small for two cores
-    chunks = _chunks(x, dy, most)
+    about = max(2, CHUNK_BYTES // windows)  # one image alone is a product too small for two cores
+    chunks = _chunks(x, dy, _images_at_a_time(len(x), about))
     if len(chunks[0]) == 1:
         return _product(chunks[0][0], chunks[1][0], window).astype(dy.dtype)
 
@@ -193,6 +193,16 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
     start = jax.eval_shape(lambda x, dy: _product(x[0], dy[0], window), *chunks)
     total, _ = lax.scan(add, jnp.zeros(start.shape, start.dtype), chunks)
     return total.astype(dy.dtype)
+
+
+def _images_at_a_time(batch: int, about: int) -> int:
+    """The divisor of `batch` nearest to `about`, if within a factor of √2: else the last chunk must be filled up."""
+
+    def distance(n):
+        return abs(math.log2(n / about))
+
+    nearest = min((n for n in range(1, batch + 1) if batch % n == 0), key=distance, default=about)
+    return nearest if distance(nearest) <= 0.5 else about
 
 
 def _chunks(x: Array, dy: Array, most: int) -> tuple[Array, Array]:
