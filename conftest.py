@@ -18,6 +18,7 @@ import funcnet.data
 import funcnet.gradients
 import funcnet.layers
 import funcnet.losses
+import funcnet.metrics
 import funcnet.models
 import funcnet.optimizers
 import funcnet.parallel

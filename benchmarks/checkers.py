@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import jax.test_util
 
 import funcnet as fn
-from funcnet.checking.subjects import subjects_of
+from funcnet.checking.subjects import arguments_of, by_hand, parted, run, subjects_of
 from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.types import Layer
 
@@ -43,23 +43,24 @@ COLUMNS = [f"{peer}, {dtype}" for peer in PEERS for dtype in DTYPES]
 def function_and_arguments(target, point):
     """The target as an array function with the mutant's gradient as its rule, and its arguments, the input first."""
     if isinstance(target, Layer):
-        wrapped, state, key = fn.gradients.as_custom_vjp(target), point.constants["state"], point.constants["key"]
-        leaves, structure = jax.tree.flatten(point.variables["params"])
-        return (
-            lambda x, *leaves: wrapped.apply(jax.tree.unflatten(structure, leaves), state, x, key=key, train=True)[0],
-            (point.variables["x"], *leaves),
-        )
+        wrapped = fn.gradients.as_custom_vjp(target)
+        leaves, structure = jax.tree.flatten((point.variables["x"], point.variables["params"]))
+
+        def outputs(*leaves):
+            x, params = jax.tree.unflatten(structure, leaves)
+            y, _ = run(wrapped.apply, "training", point, {"params": params, "x": x})
+            slopes = jax.tree.leaves(parted(y)[0])
+            return slopes[0] if len(slopes) == 1 else jnp.concatenate([leaf.ravel() for leaf in slopes])
+
+        return outputs, tuple(leaves)
     leaves, structure = jax.tree.flatten(point.variables)
 
     @jax.custom_vjp
     def loss(*leaves):
-        variables = jax.tree.unflatten(structure, leaves)
-        return target(variables["prediction"], *point.constants) if point.constants else target(variables)
+        return target(*arguments_of(point, jax.tree.unflatten(structure, leaves)))
 
     def backward(leaves, dy):
-        variables = jax.tree.unflatten(structure, leaves)
-        first = variables["prediction"] if point.constants else variables
-        gradient = target.gradient(first, *point.constants)
+        gradient = by_hand(target, "", point._replace(variables=jax.tree.unflatten(structure, leaves)))
         return tuple(jnp.asarray(dy) * leaf for leaf in jax.tree.leaves(gradient))
 
     loss.defvjp(lambda *leaves: (loss(*leaves), leaves), backward)

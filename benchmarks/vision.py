@@ -99,7 +99,7 @@ def kernel_gradients():
     print("kernel gradient of a convolution")
     ratios, in_loops = [], []
     for name, batch, side, channels, features, k, s in KERNELS:
-        window = place(name, (side, side), (k, k), (s, s), "SAME")
+        window = place((side, side), (k, k), (s, s), "SAME")
         x, dy = normal(0, batch, side, side, channels), normal(1, batch, *window.places, features)
         kernel = normal(2, k, k, channels, features)
 

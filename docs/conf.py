@@ -7,6 +7,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from funcnet import losses
+
 project = "funcnet"
 author = "the authors of funcnet"
 copyright = "the authors of funcnet, Apache License 2.0"
@@ -34,6 +36,12 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 
 templates_path = ["_templates"]
+# Losses and penalties are values, which autodoc's `:members:` leaves out.
+autosummary_context = {
+    "hand_derived": {
+        "funcnet.losses": [name for name in losses.__all__ if isinstance(getattr(losses, name), losses.HandDerived)]
+    }
+}
 html_theme = "furo"
 html_title = "funcnet"
 html_static_path = ["_static"]

@@ -61,5 +61,5 @@ for job, model, loss, penalty, (train, held_out), metric in JOBS:
     params, state = last.state.optimizer.params, last.state.model
     score = fn.training.evaluate(model, loss, params, state, held_out, metrics={"score": metric})["score"]
     word = "R²" if train is INK[0] else "accuracy"
-    last_layer = model.sublayers[-1] if model.sublayers else model
+    last_layer = model.inside.layers[-1] if model.inside else model
     print(f"{job:32}{last_layer!r:16}{loss.__name__:34}{word} {score:.3f}")

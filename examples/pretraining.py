@@ -17,7 +17,7 @@ loss, metrics = fn.losses.softmax_cross_entropy, {"accuracy": fn.metrics.accurac
 rates, contrastive = [fn.optimizers.adam(rate) for rate in (3e-3, 1e-2)], fn.optimizers.sgd(0.1, momentum=0.5)
 tuning = {"engine": "backprop", "epochs": 100, "report_steps": 100}
 shares = 1000 / 1797, 297 / 1797, 500 / 1797
-(digits, labels), held_out, test = fn.data.split(*fn.data.digits(), shares, stratified=True)
+(digits, labels), held_out, test = fn.data.split(*fn.data.digits(), fractions=shares, stratified=True)
 machines = [fn.pretraining.rbm(128)] * 3
 trained = fn.pretraining.greedy(machines, contrastive, digits, epochs=40, batch_size=20)
 
@@ -26,7 +26,7 @@ def accuracies(model, optimizer, below, n):
     """For each draw of n labels, on the held-out digits, which choose the rate, and on the test digits: (DRAWS, 2)."""
     results = []
     for draw in range(DRAWS):
-        few, _ = fn.data.split(digits, labels, (n / 1000, 1 - n / 1000), draw, stratified=True)
+        few, _ = fn.data.split(digits, labels, fractions=(n / 1000, 1 - n / 1000), seed=draw, stratified=True)
         state = fn.training.create_state(model, optimizer, draw, digits)
         state = state._replace(optimizer=optimizer.init(fn.pretraining.stack(model, state.optimizer.params, below)))
         *_, last = fn.training.fit(model, loss, optimizer, few, state=state, **tuning)

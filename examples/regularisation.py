@@ -38,7 +38,7 @@ remedies = {  # model, optimizer, augmentation, and the reports without improvem
 def run(draw, model, optimizer, augment, patience):
     """Epochs, training and held-out losses, (3, reports), and test loss and accuracy of the last report."""
     shares = (200 / 1797, 400 / 1797, 1197 / 1797)  # early stopping sees the held-out digits, and nothing the test
-    train, held_out, test = fn.data.split(*fn.data.digits(), shares, draw, stratified=True)
+    train, held_out, test = fn.data.split(*fn.data.digits(), fractions=shares, seed=draw, stratified=True)
     reports = fn.training.fit(
         model, loss, optimizer, train, engine="backprop", epochs=EPOCHS, batch_size=BATCH_SIZE, key=draw,
         augment=augment, validation=held_out, report_steps=20,

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import funcnet as fn
 
 
-def gated(features, slope=lambda s: s * (1 - s)):
-    kernel_init = fn.initializers.lecun_normal()
+def slope_of_sigmoid(s):
+    return s * (1 - s)
 
-    def init(key, x):
-        shape = (x.shape[-1], features)
-        value, gate = (kernel_init(subkey, shape, x.dtype) for subkey in jax.random.split(key))
-        return {"value": value, "gate": gate}, ()
+
+@fn.constructor
+def gated(features, slope=slope_of_sigmoid):
+    def leaves(x):
+        entry = fn.initializers.lecun_normal(), (x.shape[-1], features)
+        return {"value": entry, "gate": entry}
 
     def forward(params, state, x, *, key=None, train=False):
         a, s = x @ params["value"], jax.nn.sigmoid(x @ params["gate"])
@@ -31,18 +33,16 @@ def gated(features, slope=lambda s: s * (1 - s)):
         da, db = dy * s, dy * a * slope(s)
         return {"value": x.T @ da, "gate": x.T @ db}, da @ params["value"].T + db @ params["gate"].T
 
-    return fn.layers.layer(init, forward, backward, name=f"gated({features})")
+    return fn.layers.layer(forward, backward, leaves=leaves)
 
 
 x = jax.ShapeDtypeStruct((5, 3), jnp.float32)
 
 print("With s for s (1 − s) in the slope of the gate, somewhere in a model:\n")
-mistaken = gated(4, slope=lambda s: s)
-report = fn.checking.check_gradients(
-    fn.layers.serial(fn.layers.dense(3), mistaken, fn.layers.tanh()), x, modes=("training",)
-)
+wrong = fn.layers.serial(fn.layers.dense(3), gated(4, slope=jnp.abs), fn.layers.tanh())  # s > 0, so |s| is s
+report = fn.checking.check_gradients(wrong, x, modes=("training",))
 print(report)  # value is right, gate and what lies below are wrong, and the layer is named
-assert report.located == ("serial[1] gated(4)",)
+assert report.located == ("serial[1] gated(4, slope=abs)",)
 
 print("\nWith the derivation above:\n")
 report = fn.checking.check_gradients(gated(4), x, modes=("training",))

@@ -9,31 +9,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from funcnet import (
         checking, checkpoints, compiler, data, deployment, errors, gradients, initializers, layers, logs, losses,
-        metrics, models, optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees, types,
+        made, metrics, models, optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees,
+        types,
     )  # fmt: skip
-    from funcnet.types import Gradient, Layer, Optimizer, Report, TrainState
+    from funcnet.made import Made, constructor
+    from funcnet.types import Gradient, Layer, Optimizer, Padded, Report, TrainState
 
 __version__ = "0.1.0"
 
 _MODULES = (
     "checking", "checkpoints", "compiler", "data", "deployment", "errors", "gradients", "initializers", "layers",
-    "logs", "losses", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules",
+    "logs", "losses", "made", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules",
     "summaries", "training", "trees", "types",
 )  # fmt: skip
-_TYPES = ("Gradient", "Layer", "Optimizer", "Report", "TrainState")
+_NAMES = dict.fromkeys(("Gradient", "Layer", "Optimizer", "Padded", "Report", "TrainState"), "types") | {
+    "Made": "made", "constructor": "made",
+}  # fmt: skip
 
 __all__ = [
-    "Gradient", "Layer", "Optimizer", "Report", "TrainState", "checking", "checkpoints", "compiler", "data",
-    "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses", "metrics", "models", "optimizers",
-    "parallel", "plotting", "pretraining", "schedules", "summaries", "training", "trees", "types",
+    "Gradient", "Layer", "Made", "Optimizer", "Padded", "Report", "TrainState", "checking", "checkpoints", "compiler",
+    "constructor", "data", "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses", "made",
+    "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules", "summaries", "training",
+    "trees", "types",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"funcnet.{name}")
-    if name in _TYPES:
-        return getattr(importlib.import_module("funcnet.types"), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"funcnet.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'funcnet' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 

@@ -29,8 +29,9 @@ from funcnet.errors import (
     ShapeError,
     StructureError,
 )
-from funcnet.trees import flatten_with_paths
-from funcnet.types import Layer, Params, State
+from funcnet.made import leading
+from funcnet.trees import flatten_with_paths, is_padded, map_leaves, shapes
+from funcnet.types import Layer, Padded, Params, State
 
 __all__ = ["export_model", "load_exported"]
 
@@ -55,13 +56,14 @@ def export_model(
 
     Args:
         model, params, state: what to export; the numbers become constants of the program.
-        x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first.
+        x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first. A
+            `Padded` is in the file a dictionary with the entries `values` and `where`, in the output too.
         platforms: where the file shall run, some of `"cpu"`, `"cuda"`, `"rocm"` and `"tpu"`, whatever this machine has.
         batch_size: `None` for batches of any size, or the one size of all batches, for models that need to know it.
 
     Raises:
         ConfigError: an unknown platform, or a layer whose program depends on the size of the batch.
-        DtypeError: params or state that are no arrays, or only their shapes.
+        DtypeError: params or state that are not arrays, or only their shapes.
         StructureError: an input or output in a tree that the file cannot hold, such as a class of your own.
         MissingExtraError: without `pip install 'funcnet[export]'`.
         Whatever the model raises for this `x`.
@@ -78,16 +80,20 @@ def export_model(
     platforms = _checked_platforms(name, platforms)
     numbers = _host_arrays(name, params, state)
 
+    example, x = x, shapes(_plain(x))
+
     def evaluate(x):
         # Behind the barrier XLA cannot compute with the constants at compile time, which may round differently.
         params, state = jax.lax.optimization_barrier(numbers)
-        return model.apply(params, state, x, train=False)[0]
+        x = map_leaves(lambda like, leaf: Padded(**leaf) if is_padded(like) else leaf, example, x)
+        return _plain(model.apply(params, state, x, train=False)[0])
 
-    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), x)
     jax.eval_shape(evaluate, x)  # errors that have nothing to do with exporting are raised here
     write = export.export(jax.jit(evaluate), platforms=platforms)
     if batch_size is not None:
-        exported = write(_with_batch(x, check_count(name, "batch_size", batch_size)))
+        with leading(name):
+            batch_size = check_count("batch_size", batch_size)
+        exported = write(_with_batch(x, batch_size))
     else:
         try:
             exported = write(_with_batch(x, export.symbolic_shape("batch")[0]))
@@ -149,11 +155,16 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
     expected = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0][0]
 
     def predict(x):
-        x = jax.tree.map(jax.numpy.asarray, x)
+        x = jax.tree.map(jax.numpy.asarray, _plain(x))
         _check_input(name, expected, x)
         return call(x)
 
     return predict
+
+
+def _plain(tree: Any) -> Any:
+    """Trees that are known without funcnet."""
+    return map_leaves(lambda leaf: {"values": leaf.values, "where": leaf.where} if is_padded(leaf) else leaf, tree)
 
 
 def _check_flatbuffers(name: str) -> None:

@@ -11,6 +11,8 @@ __all__ = [
 class FuncnetError(Exception):
     """The base of all errors that funcnet itself raises."""
 
+    led = False  #: whether the message begins with the call already, so that no other call is put before it
+
 
 class ShapeError(FuncnetError, ValueError):
     """An array of the wrong shape."""

@@ -1,8 +1,8 @@
 """Initializers: `(key, shape, dtype) -> array`.
 
-`zeros` and `ones` are initializers themselves; all others are made by a call, `he_normal()`, and carry that call as
-their name. Numbers narrower than 32 bits are drawn in float32 and then rounded: drawn in bfloat16 itself, normal
-numbers take 128 different values and have a mean of −0.01.
+`zeros` and `ones` are initializers themselves; all others are made by a call, `he_normal()`, as which they print, and
+equal calls make equal initializers. Numbers narrower than 32 bits are drawn in float32 and then rounded: drawn in
+bfloat16 itself, normal numbers take 128 different values and have a mean of −0.01.
 
 A kernel is (in, out), or (…, in, out) with a receptive field in front, as in a convolution's HWIO:
 
@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_choice, number, positive, spell
+from funcnet.checks import check_choice, number, positive
 from funcnet.errors import ConfigError, DtypeError, ShapeError
+from funcnet.made import constructor
 from funcnet.types import Array, Key
 
 __all__ = [
@@ -57,6 +58,7 @@ def ones(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     return jnp.ones(shape, jax.dtypes.canonicalize_dtype(dtype))
 
 
+@constructor
 def constant(value: float) -> Initializer:
     """All equal to `value`.
 
@@ -67,11 +69,11 @@ def constant(value: float) -> Initializer:
     >>> fn.initializers.constant(0.5)(jax.random.key(0), (2,), jnp.float32)
     Array([0.5, 0.5], dtype=float32)
     """
-    name = spell(constant, value)
-    value = number(name, "value", value)
-    return _initializer(name, lambda key, shape, dtype: jnp.full(shape, value, dtype))
+    value = number("value", value)
+    return _initializer(lambda key, shape, dtype: jnp.full(shape, value, dtype))
 
 
+@constructor
 def identity(gain: float = 1.0) -> Initializer:
     """`gain` on the diagonal and 0 elsewhere, so that a dense layer starts as y = gain · x.
 
@@ -86,18 +88,18 @@ def identity(gain: float = 1.0) -> Initializer:
     Array([[1., 0., 0.],
            [0., 1., 0.]], dtype=float32)
     """
-    name = spell(identity, gain=gain)
-    gain = number(name, "gain", gain)
+    gain = number("gain", gain)
 
     def draw(key, shape, dtype):
         del key
         if len(shape) != 2:
-            raise ShapeError(f"{name}: expected a shape (in, out), got {shape}.")
+            raise ShapeError(f"expected a shape (in, out), got {shape}.")
         return gain * jnp.eye(*shape, dtype=dtype)
 
-    return _initializer(name, draw)
+    return _initializer(draw)
 
 
+@constructor
 def normal(stddev: float = 1.0, mean: float = 0.0) -> Initializer:
     """Normal numbers, N(mean, stddev²).
 
@@ -109,11 +111,11 @@ def normal(stddev: float = 1.0, mean: float = 0.0) -> Initializer:
     >>> f"{w.std():.2f}"
     '0.10'
     """
-    name = spell(normal, stddev=stddev, mean=mean)
-    stddev, mean = positive(name, "stddev", stddev), number(name, "mean", mean)
-    return _initializer(name, lambda key, shape, dtype: stddev * jax.random.normal(key, shape, dtype) + mean)
+    stddev, mean = positive("stddev", stddev), number("mean", mean)
+    return _initializer(lambda key, shape, dtype: stddev * jax.random.normal(key, shape, dtype) + mean)
 
 
+@constructor
 def uniform(low: float, high: float) -> Initializer:
     """Uniform numbers in [low, high); symmetric ones are `uniform(-a, a)`, of variance a²/3.
 
@@ -125,13 +127,13 @@ def uniform(low: float, high: float) -> Initializer:
     >>> bool(-0.5 <= w.min()) and bool(w.max() < 0.5)
     True
     """
-    name = spell(uniform, low, high)
-    low, high = number(name, "low", low), number(name, "high", high)
+    low, high = number("low", low), number("high", high)
     if not low < high:
-        raise ConfigError(f"{name}: expected low < high, got {low!r} and {high!r}; swap them.")
-    return _initializer(name, lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, low, high))
+        raise ConfigError(f"expected low < high, got {low!r} and {high!r}; swap them.")
+    return _initializer(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, low, high))
 
 
+@constructor
 def truncated_normal(stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0, upper: float = 2.0) -> Initializer:
     """Normal numbers N(mean, stddev²), drawn again where they lie outside the bounds.
 
@@ -149,12 +151,11 @@ def truncated_normal(stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0
     >>> f"{w.std():.3f}"
     '0.088'
     """
-    name = spell(truncated_normal, stddev=stddev, mean=mean, lower=lower, upper=upper)
-    stddev, mean = positive(name, "stddev", stddev), number(name, "mean", mean)
-    lower, upper = number(name, "lower", lower), number(name, "upper", upper)
+    stddev, mean = positive("stddev", stddev), number("mean", mean)
+    lower, upper = number("lower", lower), number("upper", upper)
     if not lower < upper:
-        raise ConfigError(f"{name}: expected lower < upper, got {lower!r} and {upper!r}; swap them.")
-    return _initializer(name, lambda key, *rest: stddev * jax.random.truncated_normal(key, lower, upper, *rest) + mean)
+        raise ConfigError(f"expected lower < upper, got {lower!r} and {upper!r}; swap them.")
+    return _initializer(lambda key, *rest: stddev * jax.random.truncated_normal(key, lower, upper, *rest) + mean)
 
 
 # The standard deviation of N(0, 1) truncated at ±2: Var = 1 − 2 · 2 φ(2) / (Φ(2) − Φ(−2)), about 0.8796².
@@ -167,6 +168,7 @@ _DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
 }  # each of mean 0 and variance 1
 
 
+@constructor
 def variance_scaling(scale: float, mode: str = "fan_in", distribution: str = "truncated_normal") -> Initializer:
     """Numbers of mean 0 and variance scale / n, so that signals neither grow nor fade from layer to layer.
 
@@ -188,9 +190,10 @@ def variance_scaling(scale: float, mode: str = "fan_in", distribution: str = "tr
     >>> f"{w.std():.3f}"  # 1/√400
     '0.050'
     """
-    return _scaled(spell(variance_scaling, scale, mode=mode, distribution=distribution), scale, mode, distribution)
+    return _scaled(scale, mode, distribution)
 
 
+@constructor
 def xavier_uniform(gain: float = 1.0) -> Initializer:
     """Xavier or Glorot: uniform on (−a, a), a = gain √(6 / (fan_in + fan_out)); for sigmoid, tanh and no activation.
 
@@ -205,10 +208,10 @@ def xavier_uniform(gain: float = 1.0) -> Initializer:
     >>> f"{w.max():.2f}"  # √(6/600)
     '0.10'
     """
-    name = spell(xavier_uniform, gain=gain)
-    return _scaled(name, positive(name, "gain", gain) ** 2, "fan_avg", "uniform")
+    return _scaled(positive("gain", gain) ** 2, "fan_avg", "uniform")
 
 
+@constructor
 def xavier_normal(gain: float = 1.0) -> Initializer:
     """Xavier or Glorot: truncated normal of variance gain² · 2 / (fan_in + fan_out).
 
@@ -223,10 +226,10 @@ def xavier_normal(gain: float = 1.0) -> Initializer:
     >>> f"{w.std():.3f}"  # 1/√400
     '0.050'
     """
-    name = spell(xavier_normal, gain=gain)
-    return _scaled(name, positive(name, "gain", gain) ** 2, "fan_avg", "truncated_normal")
+    return _scaled(positive("gain", gain) ** 2, "fan_avg", "truncated_normal")
 
 
+@constructor
 def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
     """He or Kaiming: uniform of variance 2 / ((1 + slope²) · fan); for relu and, with its slope, leaky relu.
 
@@ -241,10 +244,10 @@ def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer
     >>> f"{w.max():.2f}"  # √(6/600)
     '0.10'
     """
-    name = spell(he_uniform, negative_slope=negative_slope, mode=mode)
-    return _scaled(name, _he_scale(name, negative_slope), mode, "uniform")
+    return _scaled(_he_scale(negative_slope), mode, "uniform")
 
 
+@constructor
 def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
     """He or Kaiming: truncated normal of variance 2 / ((1 + slope²) · fan); for relu and leaky relu.
 
@@ -259,10 +262,10 @@ def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
     >>> f"{w.std():.3f}"  # √(2/800)
     '0.050'
     """
-    name = spell(he_normal, negative_slope=negative_slope, mode=mode)
-    return _scaled(name, _he_scale(name, negative_slope), mode, "truncated_normal")
+    return _scaled(_he_scale(negative_slope), mode, "truncated_normal")
 
 
+@constructor
 def lecun_normal() -> Initializer:
     """LeCun: truncated normal of variance 1 / fan_in; for selu and, as funcnet's default, everything else.
 
@@ -276,9 +279,10 @@ def lecun_normal() -> Initializer:
     >>> f"{w.std():.3f}"  # 1/√400
     '0.050'
     """
-    return _scaled("lecun_normal()", 1.0, "fan_in", "truncated_normal")
+    return _scaled(1.0, "fan_in", "truncated_normal")
 
 
+@constructor
 def lecun_uniform() -> Initializer:
     """LeCun: uniform on (−a, a), a = √(3 / fan_in).
 
@@ -292,9 +296,10 @@ def lecun_uniform() -> Initializer:
     >>> f"{w.max():.2f}"  # √(3/300)
     '0.10'
     """
-    return _scaled("lecun_uniform()", 1.0, "fan_in", "uniform")
+    return _scaled(1.0, "fan_in", "uniform")
 
 
+@constructor
 def orthogonal(gain: float = 1.0) -> Initializer:
     """An orthogonal matrix times `gain`, drawn uniformly: it keeps the length of every signal.
 
@@ -314,23 +319,23 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     >>> bool(jnp.allclose(w.T @ w, jnp.eye(2), atol=1e-6))
     True
     """
-    name = spell(orthogonal, gain=gain)
-    gain = positive(name, "gain", gain)
+    gain = positive("gain", gain)
 
     def draw(key, shape, dtype):
-        _fans(name, shape)
+        _fans(shape)
         rows, columns = math.prod(shape[:-1]), shape[-1]
         tall = (max(rows, columns), min(rows, columns))
         q, r = jnp.linalg.qr(jax.random.normal(key, tall, dtype))
         q = jnp.where(jnp.diagonal(r) < 0, -q, q)
         return gain * (q if rows >= columns else q.T).reshape(shape)
 
-    return _initializer(name, draw)
+    return _initializer(draw)
 
 
 _GAINS = {"identity": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
+@constructor
 def calculate_gain(activation: str, parameter: float | None = None) -> float:
     """The factor by which kernels are to be wider in front of an activation: `xavier_uniform(calculate_gain("tanh"))`.
 
@@ -348,51 +353,49 @@ def calculate_gain(activation: str, parameter: float | None = None) -> float:
     >>> fn.initializers.calculate_gain("relu")
     1.4142135623730951
     """
-    name = spell(calculate_gain, activation, parameter=parameter)
     if activation == "leaky_relu":
-        return math.sqrt(_he_scale(name, 0.01 if parameter is None else parameter))
-    check_choice(name, "activation", activation, (*_GAINS, "leaky_relu"))
+        return math.sqrt(_he_scale(0.01 if parameter is None else parameter))
+    check_choice("activation", activation, (*_GAINS, "leaky_relu"))
     if parameter is not None:
-        raise ConfigError(f"{name}: expected parameter to be None, as {activation} has none, got {parameter!r}.")
+        raise ConfigError(f"expected parameter to be None, as {activation} has none, got {parameter!r}.")
     return _GAINS[activation]
 
 
-def _scaled(name: str, scale: float, mode: str, distribution: str) -> Initializer:
-    scale = positive(name, "scale", scale)
-    check_choice(name, "mode", mode, ("fan_in", "fan_out", "fan_avg"))
-    check_choice(name, "distribution", distribution, _DISTRIBUTIONS)
+def _scaled(scale: float, mode: str, distribution: str) -> Initializer:
+    scale = positive("scale", scale)
+    check_choice("mode", mode, ("fan_in", "fan_out", "fan_avg"))
+    check_choice("distribution", distribution, _DISTRIBUTIONS)
 
     def draw(key, shape, dtype):
-        fan_in, fan_out = _fans(name, shape)
+        fan_in, fan_out = _fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
         return math.sqrt(scale / fan) * _DISTRIBUTIONS[distribution](key, shape, dtype)
 
-    return _initializer(name, draw)
+    return _initializer(draw)
 
 
-def _he_scale(name: str, negative_slope: float) -> float:
-    return 2 / (1 + number(name, "negative_slope", negative_slope) ** 2)
+def _he_scale(negative_slope: float) -> float:
+    return 2 / (1 + number("negative_slope", negative_slope) ** 2)
 
 
-def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2 or 0 in shape:
         raise ShapeError(
-            f"{name}: expected the shape (…, in, out) of a kernel, without zeros, got {shape}; "
+            f"expected the shape (…, in, out) of a kernel, without zeros, got {shape}; "
             "for a bias or a scale use zeros, constant or normal."
         )
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
-def _initializer(name: str, draw: Callable[..., Array]) -> Initializer:
-    """`draw(key, shape, dtype)` called with a dtype of at least 32 bits, and named as the call that made it."""
+def _initializer(draw: Callable[..., Array]) -> Initializer:
+    """`draw(key, shape, dtype)` called with a dtype of at least 32 bits."""
 
     def initializer(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         # float64 without 64-bit mode becomes float32, as in every array that jax makes of NumPy's.
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise DtypeError(f"{name}: expected a floating dtype, got {dtype}.")
+            raise DtypeError(f"expected a floating dtype, got {dtype}.")
         drawn = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
         return draw(key, tuple(shape), drawn).astype(dtype)
 
-    initializer.__name__ = initializer.__qualname__ = name
     return initializer

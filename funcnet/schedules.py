@@ -16,8 +16,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, describe, is_count, is_number, nonnegative, positive, spell, unit_interval
+from funcnet.checks import check_count, describe, is_count, is_number, nonnegative, positive, unit_interval
 from funcnet.errors import ConfigError
+from funcnet.made import constructor, leading, spelled
 from funcnet.types import Array, Schedule
 
 __all__ = [
@@ -26,13 +27,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-def as_schedule(rate: float | Schedule, *, name: str | None = None, what: str = "rate") -> Schedule:
+def as_schedule(rate: float | Schedule, *, what: str | None = None) -> Schedule:
     """A number becomes `constant(rate)`; a function comes back unchanged.
 
     Args:
         rate: a number ≥ 0, or a function `step -> rate`. A traced number, as under `jax.vmap` over rates, is
             passed as a function: `lambda step: rate`.
-        name, what: the call and its argument, as an error names them; by default this call and its own.
+        what: the argument of the constructor that hands `rate` on, as an error names it after that call; by default the
+            error speaks of this call.
 
     Raises:
         ConfigError: a rate that is negative, not finite, or neither number nor function.
@@ -43,15 +45,19 @@ def as_schedule(rate: float | Schedule, *, name: str | None = None, what: str = 
     """
     if callable(rate):
         return rate
-    if not is_number(rate) or rate < 0:
-        name = name or spell(as_schedule, rate)
-        raise ConfigError(
-            f"{name}: expected {what} to be a finite number >= 0 or a schedule step -> rate, got {describe(rate)}; "
-            "write an array as float(…), a traced one as lambda step: …."
-        )
-    return constant(rate)
+    if is_number(rate) and rate >= 0:
+        return constant(rate)
+    error = ConfigError(
+        f"expected {what or 'rate'} to be a finite number >= 0 or a schedule step -> rate, got {describe(rate)}; "
+        "write an array as float(…), a traced one as lambda step: …."
+    )
+    if what is not None:
+        raise error
+    with leading(f"as_schedule({spelled(rate)})"):
+        raise error
 
 
+@constructor
 def constant(value: float) -> Schedule:
     """rate = value.
 
@@ -62,11 +68,11 @@ def constant(value: float) -> Schedule:
     >>> fn.schedules.constant(0.5)(7)
     Array(0.5, dtype=float32)
     """
-    name = spell(constant, value)
-    value = nonnegative(name, "value", value)
-    return _named(name, lambda step: jnp.full(jnp.shape(step), value, _float_dtype()))
+    value = nonnegative("value", value)
+    return lambda step: jnp.full(jnp.shape(step), value, _float_dtype())
 
 
+@constructor
 def step_decay(value: float, step_size: int, gamma: float = 0.1) -> Schedule:
     """rate = value · γ^⌊step / step_size⌋: a staircase of equal stairs.
 
@@ -82,13 +88,13 @@ def step_decay(value: float, step_size: int, gamma: float = 0.1) -> Schedule:
     >>> fn.schedules.step_decay(1.0, 2, gamma=0.5)(jnp.arange(5))
     Array([1.  , 1.  , 0.5 , 0.5 , 0.25], dtype=float32)
     """
-    name = spell(step_decay, value, step_size, gamma=gamma)
-    value = nonnegative(name, "value", value)
-    step_size = check_count(name, "step_size", step_size)
-    gamma = positive(name, "gamma", gamma)
-    return _named(name, lambda step: value * gamma ** _as_float(jnp.asarray(step) // step_size))
+    value = nonnegative("value", value)
+    step_size = check_count("step_size", step_size)
+    gamma = positive("gamma", gamma)
+    return lambda step: value * gamma ** _as_float(jnp.asarray(step) // step_size)
 
 
+@constructor
 def multi_step(value: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
     """rate = value · γ^k, where k counts the milestones ≤ step: the rate changes *at* a milestone.
 
@@ -104,19 +110,19 @@ def multi_step(value: float, milestones: Sequence[int], gamma: float = 0.1) -> S
     >>> fn.schedules.multi_step(1.0, (1, 3), gamma=0.5)(jnp.arange(5))
     Array([1.  , 0.5 , 0.5 , 0.25, 0.25], dtype=float32)
     """
-    name = spell(multi_step, value, milestones, gamma=gamma)
-    value = nonnegative(name, "value", value)
-    milestones = _increasing(name, "milestones", milestones)
-    gamma = positive(name, "gamma", gamma)
+    value = nonnegative("value", value)
+    milestones = _increasing("milestones", milestones)
+    gamma = positive("gamma", gamma)
 
     def schedule(step):
         step = jnp.asarray(step)
         passed = jnp.searchsorted(jnp.asarray(milestones, step.dtype), step, side="right", method="compare_all")
         return value * gamma ** _as_float(passed)
 
-    return _named(name, schedule)
+    return schedule
 
 
+@constructor
 def exponential_decay(value: float, transition_steps: int, decay_rate: float, staircase: bool = False) -> Schedule:
     """rate = value · decay_rate^(step / transition_steps).
 
@@ -133,15 +139,18 @@ def exponential_decay(value: float, transition_steps: int, decay_rate: float, st
     >>> fn.schedules.exponential_decay(1.0, 2, 0.25)(jnp.arange(4))
     Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
     """
-    name = spell(exponential_decay, value, transition_steps, decay_rate, staircase=staircase)
-    value = nonnegative(name, "value", value)
-    transition_steps = check_count(name, "transition_steps", transition_steps)
-    decay_rate = positive(name, "decay_rate", decay_rate)
-    if staircase:
-        return _named(name, step_decay(value, transition_steps, decay_rate))
-    return _named(name, lambda step: value * decay_rate ** (_as_float(step) / transition_steps))
+    value = nonnegative("value", value)
+    transition_steps = check_count("transition_steps", transition_steps)
+    decay_rate = positive("decay_rate", decay_rate)
+
+    def schedule(step):
+        stairs = jnp.asarray(step) // transition_steps if staircase else _as_float(step) / transition_steps
+        return value * decay_rate ** _as_float(stairs)
+
+    return schedule
 
 
+@constructor
 def cosine_decay(value: float, decay_steps: int, alpha: float = 0.0) -> Schedule:
     """rate = value · (α + (1 − α) · (1 + cos(π f)) / 2) with f = min(step / decay_steps, 1).
 
@@ -160,18 +169,18 @@ def cosine_decay(value: float, decay_steps: int, alpha: float = 0.0) -> Schedule
     >>> fn.schedules.cosine_decay(1.0, 4)(jnp.array([0, 2, 4, 9])).round(6)
     Array([1. , 0.5, 0. , 0. ], dtype=float32)
     """
-    name = spell(cosine_decay, value, decay_steps, alpha=alpha)
-    value = nonnegative(name, "value", value)
-    decay_steps = check_count(name, "decay_steps", decay_steps)
-    alpha = unit_interval(name, "alpha", alpha)
+    value = nonnegative("value", value)
+    decay_steps = check_count("decay_steps", decay_steps)
+    alpha = unit_interval("alpha", alpha)
 
     def schedule(step):
         cosine = (1 + jnp.cos(math.pi * _fraction(step, decay_steps))) / 2
         return value * (alpha + (1 - alpha) * cosine)
 
-    return _named(name, schedule)
+    return schedule
 
 
+@constructor
 def linear(start: float, stop: float, steps: int) -> Schedule:
     """rate = (1 − f) · start + f · stop with f = min(step / steps, 1).
 
@@ -186,13 +195,13 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
     >>> fn.schedules.linear(0.0, 1.0, 4)(jnp.array([0, 1, 4, 9]))
     Array([0.  , 0.25, 1.  , 1.  ], dtype=float32)
     """
-    name = spell(linear, start, stop, steps)
-    start = nonnegative(name, "start", start)
-    stop = nonnegative(name, "stop", stop)
-    steps = check_count(name, "steps", steps)
-    return _named(name, lambda step: _between(start, stop, _fraction(step, steps)))
+    start = nonnegative("start", start)
+    stop = nonnegative("stop", stop)
+    steps = check_count("steps", steps)
+    return lambda step: _between(start, stop, _fraction(step, steps))
 
 
+@constructor
 def warmup(rate: float | Schedule, warmup_steps: int, initial: float = 0.0) -> Schedule:
     """In a straight line from `initial` to `rate`, which then counts from 0 at the end of the warm-up.
 
@@ -213,17 +222,17 @@ def warmup(rate: float | Schedule, warmup_steps: int, initial: float = 0.0) -> S
     >>> fn.schedules.warmup(fn.schedules.step_decay(1.0, 2, 0.5), 2)(jnp.arange(6))
     Array([0. , 0.5, 1. , 1. , 0.5, 0.5], dtype=float32)
     """
-    name = spell(warmup, rate, warmup_steps, initial=initial)
-    target = as_schedule(rate, name=name)
-    warmup_steps = check_count(name, "warmup_steps", warmup_steps)
-    initial = nonnegative(name, "initial", initial)
+    target = as_schedule(rate, what="rate")
+    warmup_steps = check_count("warmup_steps", warmup_steps)
+    initial = nonnegative("initial", initial)
 
     def rise(step):
         return _between(initial, _as_float(target(jnp.zeros_like(step))), _fraction(step, warmup_steps))
 
-    return _named(name, join((rise, target), (warmup_steps,)))
+    return _joined((rise, target), (warmup_steps,))
 
 
+@constructor
 def join(schedules: Sequence[float | Schedule], boundaries: Sequence[int]) -> Schedule:
     """One schedule after the other; each counts from 0 at the boundary where it begins.
 
@@ -240,27 +249,17 @@ def join(schedules: Sequence[float | Schedule], boundaries: Sequence[int]) -> Sc
     >>> fn.schedules.join((1.0, fn.schedules.linear(0.5, 0.0, 2)), (2,))(jnp.arange(5))
     Array([1.  , 1.  , 0.5 , 0.25, 0.  ], dtype=float32)
     """
-    name = spell(join, schedules, boundaries)
-    parts = [as_schedule(schedule, name=name, what="each of schedules") for schedule in schedules]
-    boundaries = _increasing(name, "boundaries", boundaries)
+    parts = [as_schedule(schedule, what="each of schedules") for schedule in schedules]
+    boundaries = _increasing("boundaries", boundaries)
     if len(parts) != len(boundaries) + 1:
         raise ConfigError(
-            f"{name}: expected one boundary between each two schedules, got {len(parts)} schedules and "
+            f"expected one boundary between each two schedules, got {len(parts)} schedules and "
             f"{len(boundaries)} boundaries."
         )
-
-    def schedule(step):
-        step = jnp.asarray(step)
-        rate = _as_float(parts[0](step))
-        for part, boundary in zip(parts[1:], boundaries, strict=True):
-            # All parts are computed; the maximum keeps those still to come from a negative count.
-            later = _as_float(part(jnp.maximum(step - boundary, 0)))
-            rate = jnp.where(step >= boundary, later, rate)
-        return rate
-
-    return _named(name, schedule)
+    return _joined(parts, boundaries)
 
 
+@constructor
 def per_epoch(rate: float | Schedule, steps_per_epoch: int) -> Schedule:
     """rate(⌊step / steps_per_epoch⌋): a schedule written in epochs, constant within each.
 
@@ -275,10 +274,22 @@ def per_epoch(rate: float | Schedule, steps_per_epoch: int) -> Schedule:
     >>> fn.schedules.per_epoch(fn.schedules.linear(1.0, 0.0, 2), 2)(jnp.arange(5))
     Array([1. , 1. , 0.5, 0.5, 0. ], dtype=float32)
     """
-    name = spell(per_epoch, rate, steps_per_epoch)
-    epochs = as_schedule(rate, name=name)
-    steps_per_epoch = check_count(name, "steps_per_epoch", steps_per_epoch)
-    return _named(name, lambda step: _as_float(epochs(jnp.asarray(step) // steps_per_epoch)))
+    epochs = as_schedule(rate, what="rate")
+    steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+    return lambda step: _as_float(epochs(jnp.asarray(step) // steps_per_epoch))
+
+
+def _joined(parts: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
+    def schedule(step):
+        step = jnp.asarray(step)
+        rate = _as_float(parts[0](step))
+        for part, boundary in zip(parts[1:], boundaries, strict=True):
+            # All parts are computed; the maximum keeps those still to come from a negative count.
+            later = _as_float(part(jnp.maximum(step - boundary, 0)))
+            rate = jnp.where(step >= boundary, later, rate)
+        return rate
+
+    return schedule
 
 
 def _float_dtype() -> Any:
@@ -297,18 +308,8 @@ def _between(start: Any, stop: Any, fraction: Array) -> Array:
     return (1 - fraction) * start + fraction * stop  # in this form exact at both ends
 
 
-def _named(name: str, schedule: Schedule) -> Schedule:
-    """The same schedule, printing as the call that made it; so does a schedule made of it."""
-
-    def named(step):
-        return schedule(step)
-
-    named.__name__ = named.__qualname__ = name
-    return named
-
-
-def _increasing(name: str, what: str, values: Any) -> tuple[int, ...]:
+def _increasing(what: str, values: Any) -> tuple[int, ...]:
     counts = isinstance(values, Sequence) and len(values) > 0 and all(map(is_count, values))
     if not counts or any(a >= b for a, b in pairwise(values)):
-        raise ConfigError(f"{name}: expected {what} to be increasing positive integers, got {values!r}.")
+        raise ConfigError(f"expected {what} to be increasing positive integers, got {values!r}.")
     return tuple(map(int, values))

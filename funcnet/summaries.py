@@ -1,30 +1,37 @@
 """What a model is made of, layer by layer, found without running it: shapes, parameters, memory for the backward."""
 
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
+from funcnet.checks import check_count
+from funcnet.layers import serial
+from funcnet.made import Made, leading
 from funcnet.tables import text_table
-from funcnet.trees import total_bytes, total_size
+from funcnet.trees import is_padded, map_leaves, total_bytes, total_size
 from funcnet.types import Key, Layer
 
 __all__ = ["Row", "Summary", "residual_bytes", "summary"]
 
 
 class Row(NamedTuple):
-    """One layer of a model."""
+    """One layer of a model. A container that is opened has what it holds itself, without the layers in it."""
 
     path: str  #: the layer's place, with which its parameters' paths begin: `"2"`, `"1/0"`, `""` for a lone layer
-    name: str  #: the call that makes it, `"dense(16)"`
-    shape: Any  #: of the output, batch axis included; a tree of shapes where the output is a tree
+    name: str  #: the call that makes it, `"dense(16)"`; of a container that is opened `"repeat(…, 3)"`
+    shape: Any  #: of the output, batch axis included; a tree of shapes where the output is a tree; `None` if not known
     dtype: str  #: of the output
     parameters: int  #: numbers
     parameter_bytes: int
     residual_bytes: int  #: what `forward` hands to `backward` in training
+    level: int = 0  #: how many containers that have a row it is in
 
 
 class Summary(NamedTuple):
-    """The rows of a model; `str(summary)` is a table."""
+    """The rows of a model; `str(summary)` is a table, in which what is in a container stands further to the right."""
 
     rows: tuple[Row, ...]
 
@@ -43,27 +50,30 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         head = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
-        body = [(*(_shorten(str(word)) for word in row[:4]), *(f"{n:,}" for n in row[4:])) for row in self.rows]
+        body = [(*map(_shorten, _words(row)), *(f"{n:,}" for n in row[4:7])) for row in self.rows]
         totals = (f"{n:,}" for n in (self.parameters, self.parameter_bytes, self.residual_bytes))
         return text_table([head, *body, ("", "total", "", "", *totals)], right=3, total=True)
 
 
-def summary(model: Layer, x: Any, key: Key | None = None) -> Summary:
-    """One row a layer: output, parameters, and the memory that training keeps for the backward.
+def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None = None) -> Summary:
+    """One row per layer: output, parameters, and the memory that training keeps for the backward.
 
     Only shapes are followed (`jax.eval_shape`): nothing is computed, and no array is made, however large the model.
-    The layers of a `serial` get a row each, and those of a `serial` in it too; another container is one row.
+    Containers are opened, and their layers follow in the order of the call. A container that is opened has a row too,
+    for what it holds itself, such as the input that `recompute` keeps; a `serial` holds nothing and has none. What is
+    in a `repeat` counts as often as it runs. The totals are those of the whole model.
 
     Args:
         model: a layer.
-        x: an example batch or `jax.ShapeDtypeStruct`, batch axis included.
+        x: an example batch or `jax.ShapeDtypeStruct`, batch axis included, or a tree of them.
         key: a PRNG key, of which only the kind matters; by default one of `jax.random.key`.
+        depth: how many containers are opened, one within the other; 0 gives one row for the model, `None` all of them.
 
     Residual bytes are those of each layer's residuals in training, counted one by one. Under `jit` the program may need
     less: XLA keeps one array where two layers keep the same (the output of one is the input of the next), and the
-    parameters are no residuals.
+    parameters are not residuals.
 
-    Raises: what the layers' `init` and `forward` raise for `x`.
+    Raises: what the layers' `init` and `forward` raise for `x`; ConfigError for another `depth`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model = fn.layers.serial(fn.layers.dense(16), fn.layers.relu(), fn.layers.dense(10))
@@ -76,9 +86,14 @@ def summary(model: Layer, x: Any, key: Key | None = None) -> Summary:
     ---------------------------------------------------------------------
           total                              1,210  4,840          12,288
     """
+    if depth is not None:
+        with leading("summary"):
+            depth = check_count("depth", depth, 0)
     key = _some_key() if key is None else key
     params, state = jax.eval_shape(model.init, key, x)
-    return Summary(tuple(_rows(model, params, state, x, key, "")[0]))
+    outputs: dict[_Place, _Output] = {}
+    _, residuals = _forward(_marked(model, depth, outputs), params, state, x, key, True)
+    return Summary(tuple(_Found(outputs, _bytes_by_place(residuals), depth).rows(model, params)))
 
 
 def residual_bytes(model: Layer, x: Any, train: bool = True) -> int:
@@ -109,19 +124,116 @@ def _forward(model: Layer, params: Any, state: Any, x: Any, key: Any, train: boo
     return jax.eval_shape(forward, params, state, x, key)
 
 
-def _rows(model: Layer, params: Any, state: Any, x: Any, key: Any, path: str) -> tuple[list[Row], Any]:
-    """The rows of a model and the shape of its output."""
-    if model.sublayers and model.name.startswith("serial("):
-        rows = []
-        for i, (sublayer, p, s) in enumerate(zip(model.sublayers, params, state, strict=True)):
-            below, x = _rows(sublayer, p, s, x, key, f"{path}/{i}" if path else str(i))
-            rows += below
-        return rows, x
-    y, residuals = _forward(model, params, state, x, key, True)
-    shape = jax.tree.map(lambda leaf: leaf.shape, y)
-    dtype = ", ".join(dict.fromkeys(str(leaf.dtype) for leaf in jax.tree.leaves(y)))
-    sizes = total_size(params), total_bytes(params), total_bytes(residuals)
-    return [Row(path, model.name, shape, dtype, *sizes)], y
+# Each layer marks its residuals with its place, and notes its output when it is traced. So what the whole model hands
+# to its backward pass is told apart, whatever containers do with it: `repeat` stacks it, `recompute` drops it.
+
+_Place: TypeAlias = tuple[int, ...]  #: which of each container's layers
+_Output: TypeAlias = tuple[Any, str]  #: shapes and dtypes
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Marked:
+    place: _Place = field(metadata={"static": True})
+    residuals: Any
+
+
+def _marked(model: Layer, depth: int | None, outputs: dict[_Place, _Output], place: _Place = ()) -> Layer:
+    """The model, whose layers down to `depth` mark their residuals and note their outputs."""
+    inside, marked = model.inside, model
+    if inside is not None and inside.rebuild is not None and depth != 0:
+        below = None if depth is None else depth - 1
+        marked = inside.rebuild(*(_marked(one, below, outputs, (*place, i)) for i, one in enumerate(inside.layers)))
+
+    def apply(params, state, x, *, key=None, train=False):  # what `recompute` runs
+        y, new_state = marked.apply(params, state, x, key=key, train=train)
+        outputs[place] = _described(y)
+        return y, new_state
+
+    def forward(params, state, x, *, key=None, train=False):
+        y, new_state, residuals = marked.forward(params, state, x, key=key, train=train)
+        outputs[place] = _described(y)
+        return y, new_state, _Marked(place, residuals)
+
+    return marked._replace(apply=apply, forward=forward)
+
+
+def _bytes_by_place(tree: Any, place: _Place = ()) -> Counter[_Place]:
+    """What each layer keeps itself."""
+    found: Counter[_Place] = Counter()
+    for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, _Marked)):
+        found += (
+            _bytes_by_place(node.residuals, node.place) if isinstance(node, _Marked) else {place: total_bytes(node)}
+        )
+    return found
+
+
+class _Found(NamedTuple):
+    """What is known of all layers before there are rows."""
+
+    outputs: dict[_Place, _Output]
+    kept: Counter[_Place]
+    depth: int | None
+
+    def rows(self, layer: Layer, params: Any, place: _Place = (), path: str = "", level: int = 0) -> Iterator[Row]:
+        """The row of a layer, and those of the layers in it."""
+        inside, opened = layer.inside, layer.inside is not None and (self.depth is None or len(place) < self.depth)
+        own = Row(path, str(layer), *self.outputs.get(place, (None, "")), total_size(params), total_bytes(params),
+                  self.kept[place], level)  # fmt: skip
+        if inside is None or not opened:
+            yield own
+            return
+        entries = [params if at is None else params[at] for at in inside.places]
+        own = own._replace(
+            name=_outline(layer.made),
+            parameters=own.parameters - sum(map(total_size, entries)),
+            parameter_bytes=own.parameter_bytes - sum(map(total_bytes, entries)),
+        )
+        if layer.made.constructor is not serial:
+            yield own
+            level += 1
+        for i, (one, at, entry) in enumerate(zip(inside.layers, inside.places, entries, strict=True)):
+            below = "/".join(word for word in (path, "" if at is None else str(at)) if word)
+            yield from self.rows(one, entry, (*place, i), below, level)
+
+
+def _described(y: Any) -> _Output:
+    """Shapes, in dictionaries in their own order, and dtypes; of a `Padded` those of its values."""
+    if type(y) is dict:
+        parts = {name: _described(one) for name, one in y.items()}
+        return {name: shape for name, (shape, _) in parts.items()}, _joined(dtype for _, dtype in parts.values())
+    values = map_leaves(lambda leaf: leaf.values if is_padded(leaf) else leaf, y)
+    return jax.tree.map(lambda leaf: leaf.shape, values), _joined(str(leaf.dtype) for leaf in jax.tree.leaves(values))
+
+
+def _joined(dtypes: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(", ".join(dtypes).split(", ")))
+
+
+class _Layers:
+    """Stands for layers in the call of a container."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+def _outline(made: Made) -> str:
+    """The call of a container without its layers, `repeat(…, 3)`."""
+
+    def outlined(value: Any) -> Any:
+        if isinstance(value, Layer):
+            return _Layers()
+        if type(value) is tuple and value and all(isinstance(one, Layer) for one in value):
+            return (_Layers(),)
+        return {name: outlined(one) for name, one in value.items()} if type(value) is dict else value
+
+    if made.constructor is None:
+        return made.name
+    return Made(made.constructor, {name: outlined(value) for name, value in made.arguments.items()}).name
+
+
+def _words(row: Row) -> tuple[str, ...]:
+    return row.path, "  " * row.level + row.name, "" if row.shape is None else str(row.shape), row.dtype
 
 
 def _shorten(word: str, width: int = 40) -> str:

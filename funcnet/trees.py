@@ -1,6 +1,7 @@
 """Pytrees and the paths of their leaves: `2/kernel` is the leaf `kernel` of the third layer of a `serial`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import jax
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from funcnet.checks import as_shaped, over_leading_axes
 from funcnet.errors import StructureError
-from funcnet.types import Array
+from funcnet.types import Array, Padded
 
 __all__ = [
-    "check_same_structure", "flatten_with_paths", "global_norm", "map_with_paths", "on_host", "path_string",
-    "spread", "total_bytes", "total_size", "zeros_like",
+    "check_same_structure", "filled", "flatten_with_paths", "global_norm", "is_empty", "is_padded", "keep_shape",
+    "kept_shape", "leaves", "map_leaves", "map_with_paths", "on_host", "path_string", "shapes", "spread", "total",
+    "total_bytes", "total_size", "unpadded", "zeros_like",
 ]  # fmt: skip
 
 
@@ -43,6 +46,138 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'kernel': 'kernel'}
     """
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_string(path), *leaves), tree, *rest)
+
+
+# Batches: trees of arrays with the rows first, of which a `Padded` is one leaf.
+
+
+def is_padded(node: Any) -> bool:
+    """Whether it is a batch of sequences of several lengths.
+
+    >>> is_padded(Padded(jnp.ones((1, 2, 3)), jnp.array([[True, False]])))
+    True
+    """
+    return isinstance(node, Padded)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The leaves of a batch.
+
+    >>> len(leaves({"words": Padded(jnp.ones((1, 2, 3)), jnp.array([[True, False]])), "age": jnp.ones(1)}))
+    2
+    """
+    return jax.tree.leaves(tree, is_leaf=is_padded)
+
+
+def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` over the leaves of batches.
+
+    >>> map_leaves(is_padded, {"words": Padded(jnp.ones((1, 2)), jnp.ones((1, 2), bool)), "age": jnp.ones(1)})
+    {'age': False, 'words': True}
+    """
+    return jax.tree.map(function, tree, *rest, is_leaf=is_padded)
+
+
+def unpadded(prediction: Any, target: Any, where: Any) -> tuple[Any, Any, Any]:
+    """The values of prediction and target, and the mask of what counts and is there in both.
+
+    >>> where = jnp.array([[True, False]])
+    >>> unpadded(Padded(jnp.ones((1, 2, 3)), where), None, np.array([True]))[2]
+    Array([[ True, False]], dtype=bool)
+    """
+    for one in (prediction, target):
+        if isinstance(one, Padded) and one.where is not where:
+            where = one.where if where is None else _both(as_shaped(where), as_shaped(one.where))
+    values = (one.values if isinstance(one, Padded) else one for one in (prediction, target))
+    return *values, where
+
+
+def _both(a: Any, b: Any) -> Any:
+    if isinstance(a, jax.ShapeDtypeStruct) or isinstance(b, jax.ShapeDtypeStruct):
+        return jax.eval_shape(_both, jnp.zeros(a.shape, a.dtype), jnp.zeros(b.shape, b.dtype))
+    ndim = max(a.ndim, b.ndim)
+    return over_leading_axes(a, ndim) & over_leading_axes(b, ndim)
+
+
+def shapes(tree: Any) -> Any:
+    """The shapes and dtypes of arrays, as a tree of `jax.ShapeDtypeStruct`.
+
+    >>> shapes({"kernel": jnp.ones(2)})
+    {'kernel': ShapeDtypeStruct(shape=(2,), dtype=float32)}
+    """
+
+    def shape(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    return jax.tree.map(shape, tree)
+
+
+def keep_shape(x: Any) -> Any:
+    """The shape and dtype of `x` as residuals: an array of no numbers, which crosses jit and scan for nothing.
+
+    Of a `Padded` they are those of its values, as its gradient has them.
+
+    >>> keep_shape(jnp.ones((4, 3))).shape
+    (0, 4, 3)
+    """
+    x = x.values if is_padded(x) else x
+    shape = (0, *x.shape)
+    return jax.ShapeDtypeStruct(shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else jnp.zeros(shape, x.dtype)
+
+
+def kept_shape(residuals: Array) -> jax.ShapeDtypeStruct:
+    """What `keep_shape` kept.
+
+    >>> kept_shape(keep_shape(jnp.ones((4, 3)))).shape
+    (4, 3)
+    """
+    return jax.ShapeDtypeStruct(residuals.shape[1:], residuals.dtype)
+
+
+# Gradients with respect to batches: trees in which `None` stands for a leaf, or a whole tree, that has none.
+
+
+def is_empty(gradient: Any) -> bool:
+    """Whether it is `None` everywhere.
+
+    >>> is_empty({"digit": None, "ink": None}), is_empty({"digit": jnp.ones(1), "ink": None})
+    (True, False)
+    """
+    return not jax.tree.leaves(gradient)
+
+
+def total(gradients: Iterable[Any]) -> Any:
+    """The sum of gradients of one tree, by several ways; `None` where none has one.
+
+    >>> total([{"image": jnp.ones(1), "label": None}, None, {"image": jnp.ones(1), "label": None}])
+    {'image': Array([2.], dtype=float32), 'label': None}
+    """
+    return reduce(_added, gradients, None)
+
+
+def _added(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    if jax.tree.structure(a).num_nodes == 1 and hasattr(a, "dtype"):
+        return a + b
+    return jax.tree.map(_added, a, b, is_leaf=lambda node: node is not a)  # one level down
+
+
+def filled(kept: Any, gradient: Any) -> Any:
+    """A gradient with zeros for `None` at floating leaves, from what `keep_shape` kept of each leaf of its tree.
+
+    >>> filled({"image": keep_shape(jnp.ones(1)), "label": keep_shape(jnp.array([3]))}, None)
+    {'image': Array([0.], dtype=float32), 'label': None}
+    """
+    structure = jax.tree.structure(kept)
+    given = [None] * structure.num_leaves if gradient is None else structure.flatten_up_to(gradient)
+
+    def fill(like, leaf):
+        if leaf is not None or not jnp.issubdtype(like.dtype, jnp.floating):
+            return leaf
+        return jnp.zeros(like.shape[1:], like.dtype)
+
+    return jax.tree.unflatten(structure, list(map(fill, jax.tree.leaves(kept), given)))
 
 
 def on_host(tree: Any) -> Any:
@@ -115,14 +250,14 @@ def total_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def check_same_structure(name: str, expected_name: str, expected: Any, given_name: str, given: Any) -> None:
+def check_same_structure(expected_name: str, expected: Any, given_name: str, given: Any) -> None:
     """Raise `StructureError` unless both trees have the same leaves with the same shapes.
 
     The message lists leaves by path: missing, unexpected, mis-shaped.
 
-    >>> check_same_structure("mine", "params", {"kernel": jnp.ones(2)}, "grads", {"kernel": jnp.ones(3)})
+    >>> check_same_structure("params", {"kernel": jnp.ones(2)}, "grads", {"kernel": jnp.ones(3)})
     Traceback (most recent call last):
-    funcnet.errors.StructureError: mine: grads do not fit params: kernel has shape (3,), expected (2,).
+    funcnet.errors.StructureError: grads do not fit params: kernel has shape (3,), expected (2,).
     """
     want, got = dict(flatten_with_paths(expected)), dict(flatten_with_paths(given))
     problems = [f"{path} is missing" for path in want if path not in got]
@@ -134,9 +269,9 @@ def check_same_structure(name: str, expected_name: str, expected: Any, given_nam
     ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise StructureError(f"{name}: {given_name} do not fit {expected_name}: {shown}.")
+        raise StructureError(f"{given_name} do not fit {expected_name}: {shown}.")
     if jax.tree.structure(expected) != jax.tree.structure(given):
         raise StructureError(
-            f"{name}: {given_name} do not fit {expected_name}: expected the tree {jax.tree.structure(expected)}, "
+            f"{given_name} do not fit {expected_name}: expected the tree {jax.tree.structure(expected)}, "
             f"got {jax.tree.structure(given)}."
         )

@@ -10,32 +10,43 @@ independent check of `backward`: the two share the forward pass and nothing else
     forward   (params, state, x, *, key=None, train=False)    -> (y, state, residuals)
     backward  (params, residuals, dy)                         -> (dparams, dx)
 
-- `x` has the batch axis first. In `init` it is an example batch or a `jax.ShapeDtypeStruct`; only its shape
-  and dtype are read, and the batch size never changes a parameter's shape.
+- `x` and `y` are arrays or trees of arrays with the batch axis first. In `init` `x` is an example batch or a tree of
+  `jax.ShapeDtypeStruct`; only shapes and dtypes are read, and the batch size never changes a parameter's shape. A plain
+  layer takes one array unless it says otherwise.
 - `params` and `state` are pytrees of arrays; a layer without parameters or state has `()`.
 - `train` is a static Python bool: `jax.jit(model.apply, static_argnames="train")`. With `train=True`
   randomness comes from `key` alone: same key, same result. With `train=False` the state comes back unchanged.
 - `residuals` is a pytree of arrays: what `backward` needs to know of the forward pass. It crosses `jit`,
-  `scan` and `vmap`. A static fact, such as the mode, is kept in the *structure* of the tree (an array, or
-  `None` in its place), because a Python bool would turn into a traced array at the next `jit`.
-- `dy` is ∂L/∂y, of the shape and dtype of `y`; `dparams` is ∂L/∂params, a tree like `params`; `dx` is ∂L/∂x,
-  of the shape and dtype of `x`, and `None` where `x` holds integers, which have no gradient.
+  `scan` and `vmap`, and what it holds is between the two functions. A static fact, such as the mode, is kept in the
+  *structure* of the tree (an array, or `None` in its place), because a Python bool would turn into a traced array at
+  the next `jit`.
+- `dx` is ∂L/∂x: `x` with each floating leaf replaced by its gradient, an array of its shape and dtype, and each other
+  leaf by `None`. `dy` is so of `y`, with `None` also for outputs that no loss reads; a `None` in place of a tree stands
+  for `None` at each of its leaves. `dparams` is ∂L/∂params, a tree like `params`.
 
-**A loss** is a pure function with its hand-derived gradient attached (`funcnet.losses`).
+Beside the functions a layer says what it is: `made`, the call that made it (`funcnet.made`); `inside`, the layers that
+a container runs; and `rules`, what else is known of it.
+
+**`Padded`** is a batch of sequences of several lengths. Functions of trees take it for one leaf.
+
+**A loss** is a value that is called as a pure function and carries its hand-derived gradient (`funcnet.losses`).
 **A gradient engine** turns a model and a loss into one function; the two engines have one signature
 (`funcnet.gradients`). **An optimizer** is a pair of pure functions, and its state carries the parameters
 (`funcnet.optimizers`). **A train state** is all that a training step reads and writes (`funcnet.training`).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 
+from funcnet.made import Made, own_call
+
 __all__ = [
-    "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Key", "Layer",
-    "Layout", "LossFn", "Optimizer", "OptimizerState", "Params", "Report", "Residuals", "Schedule", "State",
-    "TrainState",
+    "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Inside", "Key",
+    "Layer", "Layout", "LossFn", "Optimizer", "OptimizerState", "Padded", "Params", "Report", "Residuals", "Rules",
+    "Schedule", "State", "TrainState",
 ]  # fmt: skip
 
 Array: TypeAlias = jax.Array
@@ -43,9 +54,21 @@ Key: TypeAlias = jax.Array  #: a typed PRNG key, from `jax.random.key(seed)`
 Params: TypeAlias = Any  #: a pytree of arrays
 State: TypeAlias = Any  #: a pytree of arrays; `()` for a layer without state
 Residuals: TypeAlias = Any  #: a pytree of arrays; `None` marks something not kept
-Batch: TypeAlias = tuple[Any, ...]  #: `(x, target)` or `(x, target, where)`, `where` marking the rows that count
-LossFn: TypeAlias = Callable[..., Array]  #: `(prediction, target, *, reduction="mean", where=None)` -> ()
+Batch: TypeAlias = tuple[Any, ...]  #: `(x, target[, where[, weights]])`: what counts in the loss, and by how much
+LossFn: TypeAlias = Callable[..., Array]  #: `(prediction, target, *, reduction="mean", where=None, weights=None)` -> ()
 Schedule: TypeAlias = Callable[[Array], Any]  #: updates already done, () int32 -> learning rate
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Padded:
+    """Sequences of several lengths in one batch. What stands at a padded position changes no number that counts.
+
+    Gradients of it are arrays of the shape of `values`, and zero where nothing is.
+    """
+
+    values: Any  #: (batch, time, …)
+    where: Any  #: (batch, time), bool, true where there is something
 
 
 class InitFn(Protocol):
@@ -68,48 +91,63 @@ class BackwardFn(Protocol):
     def __call__(self, params: Params, residuals: Residuals, dy: Any, /) -> tuple[Params, Any]: ...
 
 
-class Layer(NamedTuple):
-    """Four pure functions; see the head of this module for what each one promises.
+class Rules(NamedTuple):
+    """What else is known of a layer."""
 
-    `init, apply = layer[:2]` is all that autodiff needs. A layer prints as the call that made it.
+    #: `(params, residuals, dy) -> dparams` without the sum over the batch, a leading batch axis on every leaf
+    per_example: Callable[[Params, Residuals, Any], Params] | None = None
+    #: `(params, residuals, dy) -> (batch,)`, the squared norms of those, where they are cheaper than the gradients
+    per_example_square: Callable[[Params, Residuals, Any], Array] | None = None
+    #: how many last axes the layer reads together, all others one position like the next: 0 of an activation, 1 of a
+    #: dense layer, `None` of a layer that is not position-wise
+    positionwise: int | None = None
+    #: the layer one position at a time, with the same params and state: `(carry, x_t)` -> `(carry, y_t)`
+    cell: "Layer | None" = None
+    #: of a cell, `(params, state, x_t, length) -> carry`, the first carry, which reads shapes and options alone
+    start: Callable[[Params, State, Any, int], Any] | None = None
+
+
+class Inside(NamedTuple):
+    """What a container runs."""
+
+    layers: tuple["Layer", ...]  #: in the order of the call
+    places: tuple[Any, ...]  #: of each its entry in params and state, a number or a name; `None` of one that has all
+    #: `(*layers) -> Layer`, the same container around other layers; `None` of one without `@constructor`
+    rebuild: Callable[..., "Layer"] | None
+
+
+class Layer(NamedTuple):
+    """Four pure functions, and what the layer says of itself; the head of this module has the promises of each.
+
+    `init, apply = layer[:2]` is all that autodiff needs. A layer prints as the call that made it. Two layers are equal
+    if their four functions are, and functions of equal calls are.
 
     >>> import funcnet as fn
     >>> fn.layers.serial(fn.layers.dense(16), fn.layers.relu())
     serial(dense(16), relu())
+    >>> fn.layers.dense(16) == fn.layers.dense(16), fn.layers.relu().made.constructor is fn.layers.relu
+    (True, True)
     """
 
     init: InitFn
     apply: ApplyFn
     forward: ForwardFn
     backward: BackwardFn
+    made: Made = own_call("layer")  #: the call that made it
+    inside: Inside | None = None  #: of a container
+    rules: Rules = Rules()
 
-    @property
-    def name(self) -> str:
-        """The call that made the layer, `dense(16)`: every error of the layer begins with it."""
-        return getattr(self.forward, "__name__", "layer")
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layer) and self[:4] == other[:4]
 
-    @property
-    def sublayers(self) -> tuple["Layer", ...]:
-        """The layers that a container runs, in order; `()` for a plain layer."""
-        return getattr(self.forward, "sublayers", ())
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
-    @property
-    def rebuild(self) -> Callable[..., "Layer"] | None:
-        """For a container, `(*sublayers) -> Layer`, the same one around other layers; `None` for a plain layer."""
-        return getattr(self.forward, "rebuild", None)
-
-    @property
-    def per_example(self) -> Callable[[Params, Residuals, Any], Params] | None:
-        """`(params, residuals, dy) -> dparams` with a leading batch axis, or `None`: see `gradients.per_example`."""
-        return getattr(self.forward, "per_example", None)
-
-    @property
-    def per_example_square(self) -> Callable[[Params, Residuals, Any], Array] | None:
-        """`(params, residuals, dy) -> (batch,)`, the squared norms of those gradients, or `None`."""
-        return getattr(self.forward, "per_example_square", None)
+    def __hash__(self) -> int:
+        return hash(self[:4])
 
     def __repr__(self) -> str:
-        return self.name
+        return str(self.made)
 
 
 class Gradient(NamedTuple):
@@ -119,6 +157,7 @@ class Gradient(NamedTuple):
     grads: Params  #: ∂loss/∂params, a tree like the parameters
     state: State  #: the layers' state after the batch
     prediction: Any  #: the model's output for the batch
+    counted: Any = None  #: by what the loss was divided, one number, or one for each part of a `losses.weighted_sum`
 
 
 class GradientFn(Protocol):
@@ -148,6 +187,10 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Params], Any]  #: (params) -> state
     update: Callable[[Any, Params], Any]  #: (state, grads) -> state
+    made: Made = own_call("optimizer")  #: the call that made it
+
+    def __repr__(self) -> str:
+        return str(self.made)
 
 
 class TrainState(NamedTuple):

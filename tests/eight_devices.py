@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from funcnet import gradients, layers, losses, metrics, models, optimizers, parallel, training
+from funcnet import gradients, layers, losses, metrics, models, optimizers, parallel, training, trees
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.trees import flatten_with_paths, total_bytes
+from funcnet.types import Padded
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
 FSDP = [(".*kernel", parallel.fsdp(min_bytes=0)), (".*", parallel.replicate())]
@@ -151,6 +152,71 @@ def test_masked_rows_and_penalties_count_as_on_one_device(engine, x64):
     for where in (rows % 3 == 0, rows < 3, rows < 0):  # scattered, none on most devices, none at all
         for one in spread:
             assert worst(one(params, state, (x, y, where)), alone(params, state, (x, y, where))) <= 1e-14
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_trees_of_inputs_and_heads_count_as_on_one_device(x64, engine):
+    """Two inputs, two heads in a weighted sum, one masked, one weighted; classes with weights of their own."""
+    random = np.random.default_rng(0)
+    x = {"image": jnp.asarray(random.normal(size=(16, 4, 2))), "row": jnp.asarray(random.normal(size=(16, 3)))}
+    target = {"digit": np.arange(16) % 3, "ink": jnp.asarray(random.normal(size=(16, 1)))}
+    towers = layers.each(image=layers.serial(layers.flatten(), layers.dense(5)), row=layers.dense(5))
+    join = layers.serial(towers, added(), layers.tanh())
+    model = layers.serial(trunk=join, heads=layers.parallel(digit=layers.dense(3), ink=layers.dense(1)))
+    digit = losses.partial(losses.softmax_cross_entropy, class_weights=(1.0, 2.0, 0.5))
+    loss = losses.weighted_sum(digit=(1.0, digit), ink=(0.5, losses.huber))
+    where, weights = {"digit": np.arange(16) % 5 < 2}, {"ink": jnp.arange(16.0)}
+    batch = (x, target, where, weights)
+    params, state = model.init(jax.random.key(0), x)
+    gradient = ENGINES[engine](model, loss, penalty=losses.partial(losses.l2_penalty, strength=0.1))
+    alone = jax.jit(gradient)(params, state, batch)
+    for layout in (flat(8), automatic(8), parallel.layout(mesh_of(8), flat=True)):
+        spread = jax.jit(layout.gradient(gradient))(params, state, layout.place_batch(batch))
+        assert worst((spread.loss, spread.grads), (alone.loss, alone.grads)) <= 1e-12
+    accumulated = jax.jit(flat(4).gradient(gradients.accumulated(gradient, 2)))(params, state, batch)
+    assert worst((accumulated.loss, accumulated.grads), (alone.loss, alone.grads)) <= 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fit_of_trees_and_padding_is_that_of_one_device(x64, engine):
+    """Through `fit`: an incomplete last batch, parts of a loss of which one is masked, and sequences with padding."""
+    random = np.random.default_rng(0)
+    x = {"image": random.normal(size=(20, 4)), "row": random.normal(size=(20, 3))}
+    target = {"digit": np.arange(20) % 3, "ink": random.normal(size=(20, 1))}
+    towers = layers.each(image=layers.dense(5), row=layers.dense(5))
+    heads = layers.serial(towers, added(), layers.parallel(digit=layers.dense(3), ink=layers.dense(1)))
+    both = losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.huber))
+    words = Padded(random.normal(size=(20, 6, 3)), np.arange(6) < (np.arange(20) % 7)[:, None])
+    tagger = layers.serial(layers.dense(4), layers.tanh(), layers.dense(3))
+    for model, loss, rows in (
+        (heads, both, (x, target, {"ink": np.arange(20) % 2 == 0})),
+        (tagger, losses.softmax_cross_entropy, (words, random.integers(0, 3, (20, 6)))),
+    ):
+        found = []
+        for layout in (None, flat(8), automatic(4)):
+            reports = training.fit(
+                model, loss, optimizers.adam(1e-2), rows, engine=engine, epochs=3, batch_size=8, layout=layout
+            )
+            *_, last = reports
+            found.append((last.metrics, last.state.optimizer.params))
+        assert all(worst(one, found[0]) <= 1e-10 for one in found[1:])
+
+
+def added():
+    """The sum of the entries of a dictionary."""
+
+    def forward(x, *, key, train):
+        return sum(x.values()), {name: trees.keep_shape(one) for name, one in x.items()}
+
+    return layers.parameterless(forward, lambda names, dy: dict.fromkeys(names, dy), trees=True)
+
+
+def test_graphs_of_any_size_are_refused_on_several_devices():
+    batch = ({"nodes": jnp.ones((24, 3)), "edges": jnp.ones((40, 2))}, jnp.ones((16, 1)))
+    with pytest.raises(
+        ShapeError, match=r"layout: expected as many rows in every array .* 40 at 0/edges and 24 at 0/nodes"
+    ):
+        flat(8).place_batch(batch)
 
 
 def test_the_flat_way_sums_one_buffer_and_leaves_predictions_where_they_are():

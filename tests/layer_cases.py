@@ -1,14 +1,15 @@
 """The table of layers under test: every public constructor has a row, in every form that differs.
 
-A row gives the layer and the shape of its input for a batch size and a width. `kink` marks layers that have one at 0
-(finite differences stay away from it), `random` those that need a key in training, `counts` those whose state training
-changes. The others compute the same in both modes, which a law holds, so the further laws look at them in one.
+A row gives the layer and the shape of its input for a batch size and a width, or a tree of shapes. `kink` marks layers
+that have one at 0 (finite differences stay away from it), `random` those that need a key in training, `counts` those
+whose state training changes. The others compute the same in both modes, which a law holds, so the further laws look at
+them in one.
 """
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,32 @@ import numpy as np
 from numerics import quick_jit
 
 from funcnet import gradients, initializers, layers, models
-from funcnet.cli.catalogue import scale
-from funcnet.types import Layer
+from funcnet.cli.catalogue import embedding, highway, scale, square
+from funcnet.made import constructor
+from funcnet.trees import map_leaves
+from funcnet.types import Layer, Padded
 
 tanh_block = layers.serial(layers.dense(3), layers.tanh())
 
 
 class Case(NamedTuple):
     layer: Layer
-    shape: Callable[[int, int], tuple[int, ...]] = lambda batch, width: (batch, width)
+    shape: Callable[[int, int], Any] = lambda batch, width: (batch, width)
     kink: bool = False
     random: bool = False
     counts: bool = False
 
+    def example(self, batch: int, width: int, dtype: Any = jnp.float32) -> Any:
+        """The input as shapes; those without a dtype of their own have this one."""
+        is_shape = lambda node: type(node) is tuple and all(isinstance(n, int) for n in node)  # noqa: E731
+        return jax.tree.map(
+            lambda one: jax.ShapeDtypeStruct(one, dtype) if is_shape(one) else one,
+            self.shape(batch, width),
+            is_leaf=is_shape,
+        )
 
+
+@constructor
 def counter():
     """A user's own layer with a state: it adds how often it ran in training."""
 
@@ -39,16 +52,18 @@ def counter():
     def forward(params, state, x, *, key=None, train=False):
         return x + state, state + 1 if train else state, None
 
-    return layers.layer(init, forward, lambda params, residuals, dy: ((), dy), name="counter()")
+    return layers.layer(forward, lambda params, residuals, dy: ((), dy), init=init)
 
 
-def wave_apply(params, state, x, *, key=None, train=False):
-    noise = jax.random.normal(key, x.shape, jnp.float32).astype(x.dtype) if train else 0
-    return jnp.sin(params["scale"] * x) + noise * x, state
+@constructor
+def noisy_wave():
+    """y = sin(a x), in training with noise, whose backward autodiff supplies."""
 
+    def apply(params, state, x, *, key=None, train=False):
+        noise = jax.random.normal(key, x.shape, jnp.float32).astype(x.dtype) if train else 0
+        return jnp.sin(params["scale"] * x) + noise * x, state
 
-def wave_init(key, x):
-    return {"scale": jnp.ones((), x.dtype)}, ()
+    return gradients.automatic(lambda key, x: ({"scale": jnp.ones((), x.dtype)}, ()), apply)
 
 
 def fixed(batch, width):
@@ -154,13 +169,14 @@ CASES = {
     "repeat_recompute": Case(layers.repeat(layers.recompute(layers.residual(tanh_block)), 3), fixed),
     "gated": Case(layers.gated(layers.dense(1))),
     "squeeze_excitation": Case(layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)),
+    "serial_named": Case(layers.serial(trunk=tanh_block, head=layers.dense(2))),
+    "held": Case(layers.held(layers.serial(tanh_block, layers.dropout(0.5), counter()))),
     # own layers
     "layer": Case(scale()),
-    "parameterless": Case(
-        layers.parameterless(lambda x, *, key, train: (x * x, x), lambda x, dy: 2 * x * dy, name="square()")
-    ),
+    "parameterless": Case(square()),
+    "container": Case(highway(tanh_block, layers.serial(layers.dense(3), layers.sigmoid())), fixed),
     "elementwise": Case(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x))),
-    "automatic": Case(gradients.automatic(wave_init, wave_apply, name="wave()"), random=True),
+    "automatic": Case(noisy_wave(), random=True),
     "automatic_function": Case(gradients.automatic_function(jnp.sin)),
     # models
     "linear": Case(models.linear(3)),
@@ -176,7 +192,41 @@ STRAIGHT_THROUGH = {
     "binary_step_clip": Case(layers.binary_step(ste="clip"), kink=True),
     "perceptron": Case(models.perceptron(3)),
 }
-ALL_CASES = CASES | STRAIGHT_THROUGH
+
+
+def towers(batch, width):
+    """An image and words, by number."""
+    return {"image": (batch, 2, width), "words": jax.ShapeDtypeStruct((batch, width + 1), jnp.int32)}
+
+
+def pair(batch, width):
+    return ((batch, width), (batch, 3))
+
+
+def padded(batch, width):
+    return Padded((batch, 4, width), jax.ShapeDtypeStruct((batch, 4), bool))
+
+
+# Inputs or outputs that are trees, integers among them, and padded sequences.
+TREES = {
+    "each": Case(layers.each(tanh_block, layers.dropout(0.4)), pair, random=True),
+    "each_named": Case(
+        layers.each(
+            words=layers.serial(embedding(3, 2), layers.tanh()), image=layers.serial(layers.flatten(), layers.dense(2))
+        ),
+        towers,
+    ),
+    "parallel_named": Case(
+        layers.parallel(ink=layers.dense(1), digit=layers.serial(tanh_block, counter())), counts=True
+    ),
+    "parallel_tuple": Case(layers.parallel(layers.dense(3), tanh_block, combine=None)),
+    "repeat_tree": Case(
+        layers.repeat(layers.each(tanh_block, layers.dense(3)), 2), lambda batch, width: ((batch, 3),) * 2
+    ),
+    "serial_padded": Case(layers.serial(layers.dense(4), layers.tanh(), layers.layer_norm()), padded),
+    "residual_padded": Case(layers.residual(layers.recompute(tanh_block)), lambda batch, width: padded(batch, 3)),
+}
+ALL_CASES = CASES | STRAIGHT_THROUGH | TREES
 
 
 def in_modes(cases):
@@ -194,13 +244,24 @@ def draw(case, seed=0, batch=3, width=2, dtype=jnp.float64):
 @lru_cache(maxsize=512)  # most laws look at the same draw
 def _drawn(case, seed, batch, width, dtype, x64):
     random, key = np.random.default_rng(seed), jax.random.key(seed)  # NumPy's numbers need no program to be compiled
-    x = random.normal(size=case.shape(batch, width))
-    x = jnp.asarray(x + 0.1 * np.where(x >= 0, 1, -1) if case.kink else x, dtype)
+    x = map_leaves(lambda leaf: drawn_like(random, leaf, case.kink), case.example(batch, width, dtype))
     params, state = jax.eval_shape(case.layer.init, key, x)
     if jax.tree.leaves(state):
         state = quick_jit(lambda key: case.layer.init(key, x)[1])(key)
     params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / fan_in(leaf) ** 0.5, dtype), params)
     return params, state, x, jax.random.fold_in(key, 1)
+
+
+def drawn_like(random, leaf, kink=False):
+    """Normal numbers for a floating shape, 0 and 1 for integers, and lengths from 1 to all for what is padded."""
+    if isinstance(leaf, Padded):
+        *rows, time = leaf.where.shape
+        lengths = random.integers(1, time + 1, rows)
+        return Padded(drawn_like(random, leaf.values, kink), jnp.asarray(np.arange(time) < lengths[..., None]))
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.asarray(random.integers(0, 2, leaf.shape), leaf.dtype)
+    x = random.normal(size=leaf.shape)
+    return jnp.asarray(x + 0.1 * np.where(x >= 0, 1, -1) if kink else x, leaf.dtype)
 
 
 def fan_in(leaf):
@@ -210,5 +271,8 @@ def fan_in(leaf):
 
 def draw_shapes(case, dtype):
     """The shapes and dtypes of a draw, without one."""
-    key, x = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct(case.shape(3, 2), dtype)
-    return *jax.eval_shape(case.layer.init, key, x), x, key
+    key, x = jax.eval_shape(jax.random.key, 0), case.example(3, 2, dtype)
+    params, state = jax.eval_shape(case.layer.init, key, x)
+    if case in TREES.values():  # below integers the parameters are of the default dtype
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), params)
+    return params, state, x, key

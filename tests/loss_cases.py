@@ -1,7 +1,8 @@
 """The table of losses under test: every public loss has a row, in every form and with every kind of target.
 
 A row gives the loss, its options, a prediction and a target, and its values by a NumPy formula that shares nothing
-with the library. Predictions keep 0.01 off every kink, so that finite differences see one branch.
+with the library; with class weights also by how much each value counts in the mean. Predictions keep 0.01 off every
+kink, so that finite differences see one branch.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class Case(NamedTuple):
     values: Callable[[np.ndarray, np.ndarray], np.ndarray]
     options: dict[str, Any] = {}
     reductions: tuple[str, ...] = ("mean", "sum", "none")
+    shares: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def off_kinks(shape):
@@ -66,10 +68,18 @@ def binary(p, y):
     return -(y * np.log(p)) - (~y if y.dtype == bool else 1 - y) * np.log(1 - p)
 
 
-def binary_logits(weight=1.0, smoothing=0.0):
+def weighted_binary(w0, w1):
+    return lambda p, y: -w1 * y * np.log(p) - w0 * (1.0 - y) * np.log(1 - p)
+
+
+def sides(w0, w1):
+    return lambda y: np.where(y == 0, w0, np.where(y == 1, w1, w0 + (w1 - w0) * y))
+
+
+def binary_logits(weight=1.0, smoothing=0.0, w0=1.0, w1=1.0):
     def values(z, y):
         p, y = 1 / (1 + np.exp(-z)), (1 - smoothing) * y + smoothing / 2
-        return -weight * y * np.log(p) - (1 - y) * np.log(1 - p)
+        return -weight * w1 * y * np.log(p) - w0 * (1 - y) * np.log(1 - p)
 
     return values
 
@@ -81,24 +91,34 @@ labels = rng.integers(0, 4, 5)
 sequence_labels = rng.integers(0, 4, (3, 2)).astype(np.uint8)
 one_hot = np.eye(4, dtype=bool)[labels]
 weights = rng.uniform(size=(5, 4))  # rows that do not sum to 1
+class_weights = (0.5, 2.0, 1.25, 0.8)
+W = np.array(class_weights)
 
 
 def log_softmax(z):
     return np.log(np.exp(z) / np.exp(z).sum(-1, keepdims=True))
 
 
-def likelihood(log_p, t, smoothing=0.0):
+def likelihood(log_p, t, smoothing=0.0, w=1.0):
     t = np.eye(log_p.shape[-1])[t] if t.ndim < log_p.ndim else t
-    return -(((1 - smoothing) * t + smoothing / log_p.shape[-1]) * log_p).sum(-1)
+    return -(w * ((1 - smoothing) * t + smoothing / log_p.shape[-1]) * log_p).sum(-1)
 
 
-def cross_entropy(smoothing=0.0):
-    return lambda z, t: likelihood(log_softmax(z), t, smoothing)
+def cross_entropy(smoothing=0.0, w=1.0):
+    return lambda z, t: likelihood(log_softmax(z), t, smoothing, w)
 
 
-def hinge(combine, margin=1.0):
+def by_label(y):
+    return W[y]
+
+
+def by_row(t):
+    return np.array([sum(w * x for w, x in zip(class_weights, row, strict=True)) for row in t])
+
+
+def hinge(combine, margin=1.0, w=(1.0,) * 4):
     def row(s, y):
-        return combine([max(0, s[j] - s[y] + margin) for j in range(len(s)) if j != y])
+        return w[y] * combine([max(0, s[j] - s[y] + margin) for j in range(len(s)) if j != y])
 
     def values(s, y):
         return np.array([row(*pair) for pair in zip(s.reshape(-1, 4), y.ravel(), strict=True)]).reshape(y.shape)
@@ -150,15 +170,62 @@ CASES = {
     "multiclass_hinge crammer_singer": Case(
         losses.multiclass_hinge, logits, labels, hinge(max, 1.5), {"margin": 1.5} | crammer_singer
     ),
+    "binary_cross_entropy class weights": Case(
+        losses.binary_cross_entropy, probabilities, booleans, weighted_binary(0.5, 3.0),
+        {"class_weights": (0.5, 3.0)}, shares=sides(0.5, 3.0),
+    ),
+    "binary_cross_entropy shares class weights": Case(
+        losses.binary_cross_entropy, probabilities, shares, weighted_binary(0.5, 3.0),
+        {"class_weights": (0.5, 3.0)}, shares=sides(0.5, 3.0),
+    ),
+    "binary_cross_entropy_with_logits class weights": Case(
+        losses.binary_cross_entropy_with_logits, numbers, shares, binary_logits(3, 0.2, 0.5, 3.0),
+        {"pos_weight": 3.0, "label_smoothing": 0.2, "class_weights": (0.5, 3.0)}, shares=sides(0.5, 3.0),
+    ),
+    "softmax_cross_entropy labels class weights": Case(
+        losses.softmax_cross_entropy, logits, labels, cross_entropy(0, W), {"class_weights": class_weights},
+        shares=by_label,
+    ),
+    "softmax_cross_entropy labels smoothed class weights": Case(
+        losses.softmax_cross_entropy, logits, labels, cross_entropy(0.1, W),
+        {"label_smoothing": 0.1, "class_weights": class_weights}, shares=by_label,
+    ),
+    "softmax_cross_entropy one-hot class weights": Case(
+        losses.softmax_cross_entropy, logits, one_hot, cross_entropy(0, W), {"class_weights": class_weights},
+        shares=lambda _: W[labels],
+    ),
+    "softmax_cross_entropy weights class weights": Case(
+        losses.softmax_cross_entropy, logits, weights, cross_entropy(0, W), {"class_weights": class_weights},
+        shares=by_row,
+    ),
+    "negative_log_likelihood class weights": Case(
+        losses.negative_log_likelihood, log_softmax(sequences), sequence_labels,
+        lambda p, t: likelihood(p, t, w=W), {"class_weights": class_weights}, shares=by_label,
+    ),
+    "multiclass_hinge class weights": Case(
+        losses.multiclass_hinge, sequences, sequence_labels, hinge(sum, 0.5, class_weights),
+        {"margin": 0.5, "class_weights": class_weights}, shares=by_label,
+    ),
 }  # fmt: skip
 
-MASKS = ("no mask", "rows", "values")
+COUNTS = ("everything", "rows", "values", "row weights", "value weights", "rows and value weights")
 
 
-def mask_of(case, kind):
-    """None, a mask over the first axis, or one over all axes of the values; each leaves out something."""
-    if kind == "no mask":
-        return None
+def counts_of(case, kind):
+    """`where` and `weights`, over the first axis or over all axes of the values; each mask leaves out something."""
     shape = case.prediction.shape[: case.loss.axes]
-    shape = shape[:1] if kind == "rows" else shape
-    return np.arange(np.prod(shape)).reshape(shape) % 3 != 1
+
+    def where(shape):
+        return np.arange(np.prod(shape)).reshape(shape) % 3 != 1
+
+    def weights(shape):
+        return np.round(0.3 + 0.7 * np.arange(np.prod(shape)).reshape(shape) ** 0.5, 3)
+
+    return {
+        "everything": {},
+        "rows": {"where": where(shape[:1])},
+        "values": {"where": where(shape)},
+        "row weights": {"weights": weights(shape[:1])},
+        "value weights": {"weights": weights(shape)},
+        "rows and value weights": {"where": where(shape[:1]), "weights": weights(shape)},
+    }[kind]

@@ -1,105 +1,164 @@
-"""What `accumulated` does; the laws of all optimizers and 100 steps against NumPy are in `test_optimizers`."""
+"""`gradients.accumulated`: a batch in parts gives what the whole batch gives."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import quick_jit
+from numerics import quick_jit, worst_leaf
 
-from funcnet.errors import ConfigError
-from funcnet.gradients import backprop
-from funcnet.layers import dense, serial, tanh
-from funcnet.losses import mean_squared_error
-from funcnet.optimizers import AccumulatedState, accumulated, adam, clipped, decayed, frozen, sgd
-from funcnet.schedules import step_decay
+from funcnet import gradients, layers, losses
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.types import Padded
 
-
-def after(optimizer, params, *gradients):
-    state, update = optimizer.init(params), quick_jit(optimizer.update)
-    for grads in gradients:
-        state = update(state, grads)
-    return state
+ENGINES = [gradients.autodiff, gradients.backprop]
+RANDOM = np.random.default_rng(0)
+X, LABELS = RANDOM.normal(size=(12, 3)), np.arange(12) % 3
+TARGET = RANDOM.normal(size=(12, 2))
+WHERE = np.array([True, True, True, True, True, False, True, False, False, False, False, False])  # 4, 2 and none of 4
+WEIGHTS = np.linspace(0, 3, 12)
 
 
-def test_nothing_changes_before_the_last_of_k():
-    params = {"kernel": jnp.array([1.0, 2.0])}
-    optimizer = accumulated(adam(0.1), 3)
-    state = after(optimizer, params, {"kernel": jnp.array([1.0, 0.0])}, {"kernel": jnp.array([3.0, -1.0])})
-    assert isinstance(state, AccumulatedState)
-    chex.assert_trees_all_equal(state.inner, adam(0.1).init(params))
-    chex.assert_trees_all_equal(state.total, {"kernel": jnp.array([4.0, -1.0])})
-    assert state.step == 2
-    state = optimizer.update(state, {"kernel": jnp.array([2.0, 4.0])})
-    inner = adam(0.1)
-    wanted = inner.update(inner.init(params), {"kernel": jnp.array([2.0, 1.0])})
-    chex.assert_trees_all_close(state.inner, wanted, rtol=1e-6)
-    chex.assert_trees_all_equal(state.total, {"kernel": jnp.zeros(2)})
-    assert (int(state.step), int(state.inner.step)) == (3, 1)
+def mlp(*last):
+    return layers.serial(layers.dense(4), layers.tanh(), *last)
 
 
-def test_small_batches_are_one_large_one(x64):
-    """Four steps on three batches of five rows each, against the steps on fifteen rows."""
-    model = serial(dense(6), tanh(), dense(2))
-    gradient = backprop(model, mean_squared_error)
-    x, target = jax.random.normal(jax.random.key(0), (60, 3)), jax.random.normal(jax.random.key(1), (60, 2))
-    params, layers = quick_jit(model.init)(jax.random.key(2), x)
-
-    def train(optimizer, rows):
-        batches = (x.reshape(-1, rows, 3), target.reshape(-1, rows, 2))
-
-        def step(state, batch):
-            return optimizer.update(state, gradient(state.params, layers, batch).grads), None
-
-        return quick_jit(lambda state: jax.lax.scan(step, state, batches)[0])(optimizer.init(params))
-
-    for inner in (sgd(0.1, momentum=0.9), clipped(adam(0.01), norm=0.1)):
-        gathered, whole = train(accumulated(inner, 3), 5), train(inner, 15)
-        assert (int(gathered.step), int(whole.step)) == (12, 4)
-        chex.assert_trees_all_close(gathered.params, whole.params, rtol=1e-14, atol=1e-15)
-        assert not np.allclose(jax.tree.leaves(whole.params)[0], jax.tree.leaves(params)[0])
+def sequences():
+    where = np.arange(5) < (np.arange(12) % 6)[:, None]
+    return Padded(RANDOM.normal(size=(12, 5, 3)), where), RANDOM.normal(size=(12, 5, 2))
 
 
-def test_the_schedule_counts_updates():
-    """The rate halves after two updates, which are six calls."""
-    state = after(accumulated(sgd(step_decay(1.0, 2, gamma=0.5)), 3), jnp.array([0.0]), *[jnp.array([1.0])] * 9)
-    np.testing.assert_array_equal(state.params, [-2.5])
+CLASSES = losses.partial(losses.softmax_cross_entropy, class_weights=(1.0, 3.0, 0.2), label_smoothing=0.1)
+HEADS = layers.parallel(a=layers.dense(3), b=layers.dense(2))
+CASES = {
+    "plain": (mlp(layers.dense(3)), losses.softmax_cross_entropy, (X, LABELS)),
+    "masked": (mlp(layers.dense(3)), losses.softmax_cross_entropy, (X, LABELS, WHERE)),
+    "weighted": (mlp(layers.dense(2)), losses.huber, (X, TARGET, None, WEIGHTS)),
+    "both": (mlp(layers.dense(2)), losses.half_squared_error, (X, TARGET, WHERE, WEIGHTS)),
+    "nothing counts": (mlp(layers.dense(2)), losses.mean_squared_error, (X, TARGET, np.zeros(12, bool))),
+    "class weights": (mlp(layers.dense(3)), CLASSES, (X, LABELS, WHERE)),
+    "values": (mlp(layers.dense(2)), losses.mean_squared_error, (X, TARGET, np.abs(TARGET) < 1)),
+    "sequences": (mlp(layers.dense(2)), losses.mean_squared_error, sequences()),
+    "heads": (
+        mlp(HEADS), losses.weighted_sum(a=(1.0, CLASSES), b=(0.5, losses.mean_squared_error)),
+        (X, {"a": LABELS, "b": TARGET}, {"a": WHERE}, {"b": WEIGHTS}),
+    ),
+    "held statistics": (
+        layers.serial(layers.held(layers.batch_norm()), layers.dense(2)), losses.mean_squared_error, (X, TARGET, WHERE)
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_sums_of_half_precision_are_float32(dtype):
-    """256 + 1 is 256 in bfloat16, and 40 000 + 40 000 is infinite in float16."""
-    optimizer = accumulated(sgd(1.0), 2)
-    for pair, mean in (([256.0, 1.0], 128.5), ([40_000.0, 40_000.0], 40_000.0)):
-        state = after(optimizer, jnp.zeros(1, dtype), *(jnp.array([g], dtype) for g in pair))
-        assert state.total.dtype == jnp.float32
-        assert state.params[0] == -jnp.asarray(mean, dtype)
+@pytest.mark.parametrize("model, loss, batch", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("engine", ENGINES)
+def test_parts_add_up_to_the_whole(x64, engine, model, loss, batch):
+    batch = jax.tree.map(jnp.asarray, batch)
+    params, state = model.init(jax.random.key(0), batch[0])
+    penalty = losses.partial(losses.l2_penalty, strength=0.1)  # which counts once
+    gradient = engine(model, loss, penalty=penalty)
+    whole = quick_jit(gradient)(params, state, batch)
+    for k in (1, 3):
+        parts = quick_jit(gradients.accumulated(gradient, k))(params, state, batch)
+        assert worst_leaf((parts.loss, parts.grads, parts.counted), (whole.loss, whole.grads, whole.counted)) <= 1e-12
+        assert worst_leaf(parts.prediction, whole.prediction) <= 1e-12
 
 
-def test_wrappers_within_see_the_mean_and_those_outside_each_gradient():
-    gradients = jnp.array([3.0]), jnp.array([-1.0])
-    np.testing.assert_array_equal(
-        after(accumulated(clipped(sgd(1.0), value=1.0), 2), jnp.zeros(1), *gradients).params, -1
-    )
-    np.testing.assert_array_equal(
-        after(clipped(accumulated(sgd(1.0), 2), value=1.0), jnp.zeros(1), *gradients).params, 0
+def test_parts_within_parts(x64):
+    model, loss, batch = CASES["both"]
+    batch = jax.tree.map(jnp.asarray, batch)
+    params, state = model.init(jax.random.key(0), batch[0])
+    gradient = gradients.backprop(model, loss)
+    nested = gradients.accumulated(gradients.accumulated(gradient, 2), 3)
+    assert worst_leaf(nested(params, state, batch)[:2], gradient(params, state, batch)[:2]) <= 1e-12
+
+
+def counter():
+    """Adds how many rows it saw before."""
+
+    def forward(params, state, x, *, key=None, train=False):
+        return x + state, state + len(x) if train else state, None
+
+    return layers.layer(
+        forward, lambda params, residuals, dy: ((), dy), init=lambda key, x: ((), jnp.zeros((), x.dtype))
     )
 
 
-def test_decay_is_the_same_inside_and_outside():
-    gradients = jnp.array([3.0]), jnp.array([-1.0])
-    for optimizer in (accumulated(decayed(sgd(0.5), 0.25), 2), decayed(accumulated(sgd(0.5), 2), 0.25)):
-        np.testing.assert_array_equal(after(optimizer, jnp.array([4.0]), *gradients).params, 4 - 0.5 * (1 + 1))
+def test_each_part_draws_its_own_and_hands_its_state_on():
+    x = jnp.ones((6, 2))
+    model = layers.serial(counter(), layers.dropout(0.5))
+    params, state = model.init(jax.random.key(0), x)
+    gradient = gradients.accumulated(gradients.autodiff(model, losses.mean_squared_error), 3)
+    computed = gradient(params, state, (x, x), jax.random.key(1))
+    assert computed.state[0] == 6
+    for i in range(3):
+        key = jax.random.fold_in(jax.random.key(1), i)
+        y, _ = model.apply(params, (jnp.float32(2 * i), ()), x[:2], key=key, train=True)
+        np.testing.assert_array_equal(computed.prediction[2 * i : 2 * i + 2], y)
 
 
-def test_frozen_leaves_have_no_sum():
-    params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
-    state = after(frozen(accumulated(sgd(1.0), 2), lambda path: path == "bias"), params, params, params)
-    assert state.inner.total["bias"] is None
-    chex.assert_trees_all_equal(state.params, {"bias": jnp.ones(1), "kernel": jnp.zeros(1)})
+def test_half_precision_is_summed_in_float32():
+    """In bfloat16 a sum of 256 equal parts would stop growing at 256 of them."""
+    model = layers.dense(1, use_bias=False)
+    params, x = {"kernel": jnp.zeros((1, 1), jnp.bfloat16)}, jnp.ones((1024, 1), jnp.bfloat16)
+    gradient = gradients.accumulated(gradients.backprop(model, losses.half_squared_error), 1024)
+    computed = gradient(params, (), (x, -x))
+    assert computed.grads["kernel"].dtype == computed.loss.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(computed.grads["kernel"].astype(jnp.float32), 1)
 
 
-@pytest.mark.parametrize("k", [0, 2.0, True, None])
-def test_k_is_a_count(k):
-    with pytest.raises(ConfigError, match=rf"accumulated\(…, {k}\): expected k to be a positive integer, got"):
-        accumulated(sgd(0.1), k)
+@losses.loss(mean=False)
+def spread(prediction, target, *, reduction="mean", where=None):
+    return jnp.std(prediction - target)
+
+
+def own(params, state, batch, key=None, /):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: gradients.accumulated(gradients.autodiff(mlp(), losses.huber), 0),
+            "k to be a positive integer, got 0",
+        ),
+        (
+            lambda: gradients.accumulated(own, 2),
+            r"expected a gradient of autodiff or backprop, got own; split the batch",
+        ),
+        (
+            lambda: gradients.accumulated(
+                gradients.autodiff(mlp(layers.repeat(layers.batch_norm(), 2)), losses.huber), 2
+            ),
+            r"expected layers that take each row by itself, got serial\[2\] repeat batch_norm\(\), which computes",
+        ),
+        (
+            lambda: gradients.accumulated(gradients.backprop(mlp(), losses.root_mean_squared_error), 2),
+            "expected a loss that is a mean of values, got root_mean_squared_error; the mean of its parts is not",
+        ),
+        (lambda: gradients.accumulated(gradients.autodiff(mlp(), spread), 2), "a mean of values, got spread"),
+        (
+            lambda: gradients.accumulated(gradients.autodiff(mlp(), lambda prediction, target: 0.0), 2),
+            "expected a loss that is a mean of values, got <lambda>",
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_refused_by_name(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_rows_that_k_does_not_divide_are_refused():
+    gradient = gradients.accumulated(gradients.autodiff(layers.relu(), losses.huber), 5)
+    with pytest.raises(
+        ShapeError, match=r"expected rows that 5 divides, got 12; choose another number of parts or rows"
+    ):
+        gradient((), (), (jnp.ones((12, 2)), jnp.ones((12, 2))))
+
+
+def test_the_last_layer_is_warned_of_once():
+    """Each part is computed by a gradient made anew, which is not to warn again: here a warning is an error."""
+    model = layers.serial(layers.dense(3), layers.softmax())
+    with pytest.warns(match="expected a model that gives logits"):
+        gradient = gradients.autodiff(model, losses.softmax_cross_entropy)
+    params, state = model.init(jax.random.key(0), jnp.ones((4, 3)))
+    gradients.accumulated(gradient, 2)(params, state, (jnp.ones((4, 3)), jnp.zeros(4, int)))

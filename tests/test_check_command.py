@@ -15,7 +15,7 @@ from funcnet.checking import Score
 from funcnet.cli import check as command
 from funcnet.cli import main, options
 from funcnet.cli.catalogue import CATALOGUE, LAYERS, LOSSES, PENALTIES
-from funcnet.cli.targets import parse_shape, resolve
+from funcnet.cli.targets import parse_shape, parse_shapes, resolve
 from funcnet.errors import ConfigError
 from funcnet.types import Layer
 
@@ -23,9 +23,11 @@ from funcnet.types import Layer
 
 
 def test_every_public_constructor_is_in_the_catalogue():
-    made = {*layers.__all__, *models.__all__, "automatic", "automatic_function"} - {"map_layers", "no_parameters"}
+    machinery = {"map_layers", "merged", "plain_layers", "within"}
+    made = {*layers.__all__, *models.__all__, "automatic", "automatic_function"} - machinery
     assert sorted(made - set(LAYERS)) == []
-    assert set(LOSSES) >= {name for name in losses.__all__ if hasattr(getattr(losses, name), "check")}
+    assert set(LOSSES) >= {name for name in losses.__all__ if isinstance(getattr(losses, name), losses.Loss)}
+    assert "weighted_sum" in LOSSES
     assert set(PENALTIES) == {name for name in losses.__all__ if name.endswith("_penalty")}
 
 
@@ -36,9 +38,10 @@ def test_the_catalogue_holds_what_its_names_say(name):
     if isinstance(target, Layer):
         params, state = jax.eval_shape(lambda key: target.init(key, x), jax.random.key(0))
         y = jax.eval_shape(lambda *a: target.apply(*a, key=jax.random.key(0), train=True)[0], params, state, x)
-        assert y.shape[0] == x.shape[0]
+        assert {leaf.shape[0] for leaf in jax.tree.leaves((x, y))} == {jax.tree.leaves(x)[0].shape[0]}
     else:
-        assert name.startswith(target.__name__)
+        call = target.made.arguments.get("function", target).made  # of a partial the loss itself
+        assert name.startswith(call.word)
         assert np.isfinite(target(x) if y is None else target(x, y))
 
 
@@ -60,13 +63,32 @@ class Numbers:
     x: "np.ndarray"
 
 
+@fn.constructor
+def mine(features, change):
+    inner = fn.layers.dense(features)
+    return fn.layers.layer(inner.forward, lambda *a: change(*inner.backward(*a)), init=inner.init)
+
+
 def mistaken(change):
-    inner = fn.layers.dense(3)
-    return fn.layers.layer(inner.init, inner.forward, lambda *a: change(*inner.backward(*a)), name="mine(3)")
+    return mine(3, change)
+
+
+def double(dparams, dx):
+    return dparams, 2 * dx
 
 
 right = fn.layers.serial(fn.layers.dense(3), fn.layers.tanh())
-wrong = fn.layers.serial(fn.layers.tanh(), mistaken(lambda p, dx: (p, 2 * dx)))
+wrong = fn.layers.serial(fn.layers.tanh(), mistaken(double))
+towers = fn.layers.each(image=fn.layers.flatten(), text=fn.layers.identity())
+pair = fn.layers.each(fn.layers.tanh(), fn.layers.dense(2))
+
+
+@fn.losses.loss()
+def underived(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = fn.losses.prepare(underived, prediction, target, reduction, where, weights)
+    return over.reduce(p - t)
+
+
 lacking = mistaken(lambda p, dx: ({"kernel": p["kernel"]}, dx))
 loss = fn.losses.huber
 penalty = fn.losses.l2_penalty
@@ -133,10 +155,10 @@ def test_a_wrong_layer_is_shown_in_full_and_placed(capsys, folder):
     assert re.search(r"ok +own_targets:right +3 ", out)
     assert re.search(r"WRONG +own_targets:wrong +3 +6\.\de-01|WRONG +own_targets:wrong +3 +1\.0e\+00", out)
     assert re.search(r"WRONG +both +float64 +x +backprop / autodiff +8 of 8", out)
-    assert "wrong formula: serial[1] mine(3)" in out
+    assert "wrong formula: serial[1] mine(3, double)" in out
     assert "1 of 2 failed" in out
     page = (folder / "page.html").read_text(encoding="utf-8")
-    assert "wrong formula: serial[1] mine(3)" in page
+    assert "wrong formula: serial[1] mine(3, double)" in page
     assert page.index("own_targets:wrong</td>") < page.index("own_targets:right</td>")
     assert "<svg" in page
 
@@ -172,7 +194,7 @@ def test_mutants(capsys):
 
 def test_a_missed_mutant_fails(capsys, monkeypatch):
     def score(target, x, y, **options):
-        return Score(target.name, 7, ("training x: zeroed",), ())
+        return Score(str(target), 7, ("training x: zeroed",), ())
 
     monkeypatch.setattr(checking, "mutation_score", score)
     code, out, _ = output_of(capsys, "identity", "--mutants")
@@ -194,7 +216,7 @@ def test_a_bar_on_a_terminal():
 
 @pytest.mark.parametrize("place", ["own_targets", "own_targets.py", "{folder}/own_targets.py"])
 def test_a_target_is_found_in_a_module_or_a_file(folder, place):
-    entry = resolve(f"{place.format(folder=folder)}:right", (5, 2))
+    entry = resolve(f"{place.format(folder=folder)}:right", jax.ShapeDtypeStruct((5, 2), jnp.float32))
     assert str(entry.target) == "serial(dense(3), tanh())"
     assert entry.x == jax.ShapeDtypeStruct((5, 2), jnp.float32)
 
@@ -209,8 +231,8 @@ def test_a_target_is_found_in_a_module_or_a_file(folder, place):
     ],
 )
 def test_what_a_target_may_be(name, target, x_shape, y_shape):
-    entry = resolve(f"own_targets:{name}", (5, 2))
-    assert getattr(entry.target, "name", None) or entry.target.__name__ == target
+    entry = resolve(f"own_targets:{name}", jax.ShapeDtypeStruct((5, 2), jnp.float32))
+    assert str(entry.target) == target
     assert entry.x.shape == x_shape
     assert (None if entry.y is None else entry.y.shape) == y_shape
 
@@ -223,10 +245,39 @@ def test_a_penalty_of_your_own(capsys):
 
 @pytest.mark.parametrize("text, shape", [("8,4", (8, 4)), ("3", (3,)), ("2, 3, 4", (2, 3, 4))])
 def test_shapes(text, shape):
-    assert parse_shape(text) == shape
+    assert parse_shape(text) == jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-@pytest.mark.parametrize("text", ["", "8x4", "8,", "0,4", "-1,4", "(8,4)", "8,4.0", "²"])
+@pytest.mark.parametrize(
+    "texts, shapes",
+    [
+        (["8,12:int32"], jax.ShapeDtypeStruct((8, 12), jnp.int32)),
+        (["8:bool"], jax.ShapeDtypeStruct((8,), bool)),
+        (["8:bfloat16"], jax.ShapeDtypeStruct((8,), jnp.bfloat16)),
+        (["8,4", "8,2:int8"], (jax.ShapeDtypeStruct((8, 4), jnp.float32), jax.ShapeDtypeStruct((8, 2), jnp.int8))),
+        (["text=8,12:int32", "image=8,2"], {"text": jax.ShapeDtypeStruct((8, 12), jnp.int32),
+                                            "image": jax.ShapeDtypeStruct((8, 2), jnp.float32)}),
+        (["image=8,2"], {"image": jax.ShapeDtypeStruct((8, 2), jnp.float32)}),
+    ],
+)  # fmt: skip
+def test_several_shapes_and_dtypes(texts, shapes):
+    assert parse_shapes(texts) == shapes
+
+
+@pytest.mark.parametrize("texts", [["image=8,2", "8,4"], ["image=8,2", "image=8,4"], ["=8,4"]])
+def test_names_are_for_all_inputs_and_differ(texts):
+    message = f"--shape {' --shape '.join(texts)}: expected a name for each input, and no name twice: --shape image="
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_shapes(texts)
+
+
+def test_an_unknown_dtype_is_named():
+    message = "--shape 8,4:int23: expected a dtype among float32, float64, .*, got 'int23': --shape 8,12:int32"
+    with pytest.raises(ConfigError, match=message):
+        parse_shape("8,4:int23")
+
+
+@pytest.mark.parametrize("text", ["", "8x4", "8,", "0,4", "-1,4", "(8,4)", "8,4.0", "²", ":int32"])
 def test_other_shapes_are_named(text):
     with pytest.raises(ConfigError, match=re.escape(f"--shape {text}: expected positive integers between commas")):
         parse_shape(text)
@@ -249,6 +300,7 @@ def test_other_shapes_are_named(text):
         ("own_targets:array", "expected a Layer, a loss with a gradient, or a tuple (layer, x)"),
         ("own_targets:right", "a Layer alone needs the shape of its input, the batch first: add --shape 8,4"),
         ("own_targets:loss", "a loss alone needs the shape of its input"),
+        ("own_targets:underived", "expected a Layer, a loss with a gradient, or a tuple (layer, x)"),
     ],
 )
 def test_bad_targets_are_named(target, message):
@@ -262,6 +314,7 @@ def test_bad_targets_are_named(target, message):
         (["dens"], "funcnet: dens: expected a layer"),
         (["own_targets:right", "--shape", "8x4"], "funcnet: --shape 8x4: expected positive integers"),
         (["dense", "--shape", "8,4"], "--shape 8,4: expected a TARGET of your own"),
+        (["own_targets:towers", "--shape", "image=8,4", "--shape", "8,4"], "expected a name for each input"),
         (["dense", "--html", "nowhere/page.html"], "--html nowhere/page.html: expected a folder that exists"),
         (["dense", "--html", "."], "--html .: expected a file, got a folder"),
         (["dense", "--seeds", "0"], "expected seeds to be a positive integer, got 0"),
@@ -271,6 +324,16 @@ def test_usage_errors(capsys, arguments, message):
     code, out, err = output_of(capsys, *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_several_inputs(capsys):
+    inputs = ["--shape", "image=3,2,2", "--shape", "text=3,4:int32"]
+    code, out, _ = output_of(capsys, *inputs, "own_targets:towers")  # the target may stand behind them
+    assert code == 0
+    assert re.search(r"ok +own_targets:towers +1 ", out)  # integers have no gradient
+    code, out, _ = output_of(capsys, "own_targets:pair", "--shape", "3,4", "--shape", "3,5", "--mutants")
+    assert code == 0
+    assert re.search(r"ok +own_targets:pair +4 ", out)
 
 
 def test_an_input_that_does_not_fit_is_the_layers_to_name(capsys):

@@ -1,25 +1,28 @@
 """The gradient checker: no false alarm on what is right, every planted mistake found and placed, errors named."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, scale
+from layer_cases import ALL_CASES, TREES, embedding, highway, scale
 
-from funcnet import layers, losses, models
-from funcnet.checking import check_gradients
+from funcnet import gradients, layers, losses, models
+from funcnet.checking import check_gradients, gradient_test
 from funcnet.checking.numeric import differences, sample, sampler
-from funcnet.checking.subjects import Point
+from funcnet.checking.subjects import Point, subjects_of
 from funcnet.errors import ConfigError, GradientError, StructureError
+from funcnet.made import constructor
+from funcnet.types import Padded
 
 BOTH = ("backprop", "autodiff")
 NUMERIC = ("backprop", "numeric")
 
 
-def shape(*sizes):
-    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+def shape(*sizes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
 
 
 def mistaken(inner, change):
@@ -28,7 +31,7 @@ def mistaken(inner, change):
     def backward(params, residuals, dy):
         return change(*inner.backward(params, residuals, dy))
 
-    return layers.layer(inner.init, inner.forward, backward, name=f"wrong {inner}")
+    return inner._replace(backward=backward)
 
 
 def times(factor):
@@ -71,8 +74,7 @@ def test_every_mistake_is_caught(mistake, engines):
 def test_losses(loss, target):
     report = check_gradients(loss, shape(4, 3), target, seeds=2)
     assert report.ok, report
-    wrong = losses.loss()(lambda prediction, target, *, reduction="mean", where=None: loss(prediction, target))
-    vars(wrong)["gradient"] = lambda prediction, target: 1.001 * loss.gradient(prediction, target)
+    wrong = dataclasses.replace(loss, gradient=lambda *args: 1.001 * loss.gradient(*args))
     assert not check_gradients(wrong, shape(4, 3), target).ok
 
 
@@ -94,9 +96,12 @@ def test_functions():
 
 def by_mode(in_evaluation, in_training, backward=lambda slope, dy: dy * slope):
     """A layer y = f(x) with an f for each mode, which returns y and its slope."""
-    return layers.parameterless(
-        lambda x, *, key, train: (in_training if train else in_evaluation)(x), backward, name="two()"
-    )
+
+    @constructor
+    def two():
+        return layers.parameterless(lambda x, *, key, train: (in_training if train else in_evaluation)(x), backward)
+
+    return two()
 
 
 def scaled(factor):
@@ -167,7 +172,7 @@ def breakable(inner):
         dparams, dx = inner.backward(params, kept[0], dy)
         return dparams, dx * (1 + 1e-3 * kept[1])
 
-    return layers.layer(init, forward, backward, name=inner.name)
+    return inner._replace(init=init, apply=lambda *a, **k: forward(*a, **k)[:2], forward=forward, backward=backward)
 
 
 plain = [layer for width in (6, 5, 7, 5, 6, 4) for layer in (layers.dense(width), layers.tanh())]
@@ -192,7 +197,7 @@ def test_the_last_of_several_comes_first():
     model = layers.serial(mistaken(layers.dense(3), MISTAKES["sign of the input gradient"]), layers.tanh(),
                           mistaken(layers.tanh(), lambda p, dx: (p, 2 * dx)))  # fmt: skip
     report = check_gradients(model, shape(3, 4), engines=BOTH)
-    assert report.located == ("serial[2] wrong tanh()", "serial[0] wrong dense(3)")
+    assert report.located == ("serial[2] tanh()", "serial[0] dense(3)")
 
 
 @pytest.mark.parametrize(
@@ -203,32 +208,154 @@ def test_the_last_of_several_comes_first():
         (lambda inner: layers.parallel(layers.dense(3), inner, combine="concatenate"), "parallel[1]"),
         (lambda inner: layers.serial(layers.dense(3), layers.repeat(inner, 3)), "serial[1] repeat"),
         (layers.recompute, "recompute"),
+        (layers.held, "held"),
+        (lambda inner: layers.serial(trunk=layers.dense(3), head=inner), "serial[head]"),
+        (lambda inner: layers.serial(layers.dense(3), highway(inner, layers.sigmoid())), "serial[1] highway[0]"),
+        (lambda inner: gated_twice(inner), "gated_twice[0]"),
     ],
 )
 def test_a_wrong_formula_is_placed_within_containers(around, place):
     inner = mistaken(layers.dense(3), lambda p, dx: (p, 1.001 * dx))
     report = check_gradients(around(inner), shape(3, 4), engines=BOTH)
-    assert report.located == (f"{place} wrong dense(3)",)
+    assert report.located == (f"{place} dense(3)",)
 
 
-def embedding():
-    """Rows of a table: its input has no gradient."""
+@constructor
+def gated_twice(inner):
+    """A container of one's own that runs layers which are no arguments of its constructor."""
 
-    def forward(params, state, x, *, key=None, train=False):
-        return params["table"][x], state, x
+    def walk(run, x):
+        return run(1, run(0, x)), None
 
-    def backward(params, x, dy):
-        return {"table": jnp.zeros_like(params["table"]).at[x].add(dy)}, None
+    def back(run, kept, dy):
+        return run(0, run(1, dy))
 
-    return layers.layer(lambda key, x: ({"table": jax.random.normal(key, (5, 3))}, ()), forward, backward)
+    return layers.container((inner, layers.gated(layers.sigmoid())), walk, back)
+
+
+def test_the_order_is_that_of_the_call_and_not_that_of_the_names():
+    wrong = mistaken(layers.tanh(), lambda p, dx: (p, 2 * dx))
+    model = layers.serial(
+        stem=wrong, block=layers.repeat(layers.parallel(z=wrong, a=wrong, combine="sum"), 2), end=wrong
+    )
+    report = check_gradients(model, shape(3, 4), engines=BOTH)
+    assert report.located == (
+        "serial[end] tanh()", "serial[block] repeat parallel[a] tanh()", "serial[block] repeat parallel[z] tanh()",
+        "serial[stem] tanh()",
+    )  # fmt: skip
 
 
 def test_a_wrong_formula_is_placed_above_an_integer_input():
     wrong = mistaken(layers.tanh(), lambda p, dx: (p, jnp.nan * dx))
-    model = layers.serial(layers.identity(), embedding(), wrong)
+    model = layers.serial(layers.identity(), embedding(5, 3), wrong)
     report = check_gradients(model, np.array([0, 3, 3]), engines=BOTH, modes=("training",))
-    assert report.located == ("serial[2] wrong tanh()",)
-    assert check_gradients(layers.serial(layers.identity(), embedding()), np.array([0, 3, 3])).ok
+    assert report.located == ("serial[2] tanh()",)
+    assert check_gradients(layers.serial(layers.identity(), embedding(5, 3)), np.array([0, 3, 3])).ok
+
+
+# Trees.
+
+TOKENS = shape(3, 2, dtype=jnp.int32)
+
+
+def test_each_floating_leaf_of_inputs_and_outputs_has_a_row():
+    """Two inputs, one of integers, and two outputs, one of integers."""
+
+    @constructor
+    def with_length():
+        def forward(x, *, key, train):
+            return {"length": jnp.full(x.shape[:1], x.shape[1], jnp.int32), "values": x * x}, x
+
+        return layers.parameterless(forward, lambda x, dy: 2 * x * dy["values"])
+
+    towers = layers.each(words=layers.serial(embedding(3, 2), layers.flatten()), image=layers.tanh())
+    heads = layers.each(words=layers.dense(2), image=with_length())
+    report = check_gradients(layers.serial(towers=towers, heads=heads), {"image": shape(3, 2), "words": TOKENS})
+    assert report.ok, report
+    assert [row.leaf for row in report.rows if row.engines == BOTH] == [
+        "params/heads/words/bias", "params/heads/words/kernel", "params/towers/words/0/table", "x/image",
+    ]  # fmt: skip
+    assert {row.checked for row in report.rows if row.leaf == "x/image"} == {6}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_mistake_in_a_tree_is_caught_by_both(name):
+    case = TREES[name]
+    wrong = mistaken(case.layer, lambda p, dx: (p, jax.tree.map(lambda g: 1.001 * g, dx)))
+    for engines in (BOTH, NUMERIC):
+        report = check_gradients(wrong, case.example(3, 2), engines=engines, modes=("training",))
+        leaves = [row.leaf for row in report.rows if not row.ok]
+        assert leaves == [row.leaf for row in report.rows if row.leaf.startswith("x")]
+        assert leaves
+
+
+def test_padded_sequences_are_drawn_with_several_lengths(x64):
+    x = Padded(shape(20, 4, 3), shape(20, 4, dtype=bool))
+    (subject,) = subjects_of(layers.dense(2), x, modes=["training"])
+    point = subject.draw(0, x, None, None, None)
+    where = np.asarray(point.constants["x"].where)
+    assert set(where.sum(1)) == {1, 2, 3, 4}
+    np.testing.assert_array_equal(where, np.arange(4) < where.sum(1)[:, None])
+    report = check_gradients(layers.serial(layers.dense(2), layers.tanh()), x)
+    assert report.ok, report
+    assert [row.leaf for row in report.rows if row.engines == BOTH] == ["params/0/bias", "params/0/kernel", "x"]
+
+
+def test_integers_are_drawn(x64):
+    x = shape(40, dtype=jnp.int32)
+    (subject,) = subjects_of(embedding(2, 3), x, modes=["training"])
+    drawn = np.asarray(subject.draw(0, x, None, None, None).constants["x"])
+    assert set(drawn) == {0, 1}
+    assert check_gradients(embedding(2, 3), x).ok
+
+
+BOTH_LOSSES = losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.mean_squared_error))
+HEADS = {"digit": shape(4, 3), "ink": shape(4, 2), "code": shape(4, 1)}
+
+
+def test_losses_of_trees():
+    goals = {"digit": shape(4, dtype=jnp.int32), "ink": shape(4, 2)}
+    report = check_gradients(BOTH_LOSSES, HEADS, goals)
+    assert report.ok, report
+    leaves = ["prediction/code", "prediction/digit", "prediction/ink"]
+    assert [row.leaf for row in report.rows if row.engines == BOTH] == leaves
+    wrong = dataclasses.replace(
+        BOTH_LOSSES, gradient=lambda *args: BOTH_LOSSES.gradient(*args) | {"code": jnp.ones((4, 1))}
+    )
+    assert {row.leaf for row in check_gradients(wrong, HEADS, goals).rows if not row.ok} == {"prediction/code"}
+
+
+def test_a_loss_without_a_target():
+    @losses.loss(check=lambda prediction, target, where: None)
+    def size(prediction, target, *, reduction="mean", where=None, weights=None):
+        p, _, over = losses.prepare(
+            size, prediction, target, reduction, where, weights, convert=lambda target, prediction: prediction
+        )
+        return over.reduce(p**2)
+
+    @size.hand_gradient
+    def _(prediction, target, *, reduction="mean", where=None, weights=None):
+        p, _, over = losses.prepare(
+            size, prediction, target, reduction, where, weights, convert=lambda target, prediction: prediction
+        )
+        return over.spread(2 * p)
+
+    report = check_gradients(size, shape(4, 3))
+    assert report.ok, report
+    assert {row.leaf for row in report.rows} == {"prediction"}
+
+
+def test_a_test_of_a_tree():
+    case = TREES["each_named"]
+    gradient_test(case.layer, case.example(3, 2))()
+    wrong = mistaken(case.layer, lambda p, dx: (p, dx | {"image": 2 * dx["image"]}))
+    with pytest.raises(GradientError, match="(?s)WRONG.*x/image"):
+        gradient_test(wrong, case.example(3, 2))()
+
+
+def test_autodiffs_backward_of_trees_is_right():
+    both = gradients.automatic_function(lambda x: {"sum": x["a"] + x["b"].astype(x["a"].dtype), "same": x["b"]})
+    assert check_gradients(both, {"a": shape(3, 2), "b": shape(3, 2, dtype=jnp.int32)}).ok
 
 
 # The report.
@@ -383,9 +510,7 @@ def test_a_backward_that_loses_digits_is_caught():
 
 def test_a_gradient_of_another_structure_is_named():
     without_bias = mistaken(layers.dense(3), lambda p, dx: ({"kernel": p["kernel"]}, dx))
-    with pytest.raises(
-        StructureError, match=r"wrong dense\(3\).backward: gradients do not fit .*params/bias is missing"
-    ):
+    with pytest.raises(StructureError, match=r"^dense\(3\).backward: gradients do not fit .*params/bias is missing"):
         check_gradients(without_bias, shape(2, 4))
     transposed = mistaken(layers.dense(3), lambda p, dx: (p | {"kernel": p["kernel"].T}, dx))
     with pytest.raises(StructureError, match=r"params/kernel has shape \(3, 4\), expected \(4, 3\)"):
@@ -406,14 +531,14 @@ def test_a_gradient_of_another_structure_is_named():
         ((layers.relu(), shape(2, 2)), {"modes": ()}, r'expected modes among "evaluation" and "training", got \(\)'),
         ((layers.relu(), shape(2, 2)), {"seeds": 0}, "expected seeds to be a positive integer, got 0"),
         ((layers.relu(), shape(2, 2)), {"tolerance": -1.0}, "expected tolerance to be"),
-        ((jnp.sin, shape(2, 2)), {}, "a loss with a hand-derived gradient, or a function and gradient="),
         (
-            (layers.identity(), jax.ShapeDtypeStruct((2, 2), jnp.int32)),
+            (layers.identity(), shape(2, 2, dtype=jnp.int32)),
             {},
-            "expected an array for an input of integers",
+            r"expected parameters or inputs of a floating dtype, got none in identity\(\)",
         ),
+        ((jnp.sin, shape(2, 2)), {}, "a loss with a hand-derived gradient, or a function and gradient="),
     ],
 )
 def test_misuse_is_named(arguments, options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^check_gradients: .*{message}"):
         check_gradients(*arguments, **options)

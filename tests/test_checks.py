@@ -9,22 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import checks, initializers, layers, schedules
+from funcnet import checks
 from funcnet.checks import (
+    as_shaped,
     check_choice,
     check_count,
     check_key,
+    check_values,
+    check_weights,
+    check_where,
     describe,
     fraction,
     is_count,
     is_number,
     nonnegative,
     number,
+    over_leading_axes,
     positive,
-    spell,
     unit_interval,
 )  # fmt: skip
-from funcnet.errors import ConfigError, DtypeError
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError
+from funcnet.made import leading
 
 NO_NUMBERS = ["1", None, True, math.nan, math.inf, -math.inf, 1j, Decimal(1), [1.0], np.ones(1), np.float32(np.nan)]
 
@@ -39,13 +44,14 @@ BOUNDS = {
 
 
 def refusal(check, *arguments):
-    with pytest.raises(ConfigError, match=r"^f\(3\): expected width to be ") as caught:
-        check("f(3)", "width", *arguments)
+    with pytest.raises(ConfigError, match=r"^f\(3\): expected width to be ") as caught, leading("f(3)"):
+        check("width", *arguments)
     return str(caught.value).removeprefix("f(3): expected width to be ")
 
 
 def test_every_check_is_tested():
-    tested = {*BOUNDS, check_choice, check_count, check_key, describe, is_count, is_number, spell}
+    tested = {*BOUNDS, as_shaped, check_choice, check_count, check_key, check_values, check_weights, check_where,
+              describe, is_count, is_number, over_leading_axes}  # fmt: skip
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -55,7 +61,7 @@ def test_numbers(check):
     for value in (-1, -0.5, 0, 0.5, 1, 2):
         for kind in (float, np.float32, np.float64, Fraction, *([int, np.int8] if value == int(value) else [])):
             if value in taken:
-                got = check("f(3)", "width", kind(value))
+                got = check("width", kind(value))
                 assert (type(got), got) == (float, value)
             else:
                 assert refusal(check, kind(value)) == f"{words}, got {kind(value)!r}."
@@ -66,7 +72,7 @@ def test_numbers(check):
 @pytest.mark.parametrize("least, words", [(0, "an integer >= 0"), (1, "a positive integer"), (2, "an integer >= 2")])
 def test_counts(least, words):
     for value in (least, least + 1, np.int32(least), np.uint8(least + 1)):
-        got = check_count("f(3)", "width", value, least)
+        got = check_count("width", value, least)
         assert (type(got), got) == (int, value)
     for value in (least - 1, np.int64(least - 1), float(least), np.float32(least), "1", None, True, jnp.array(least)):
         assert not is_count(value, least)
@@ -75,10 +81,10 @@ def test_counts(least, words):
 
 def test_keys():
     for key in (jax.random.key(0), jax.random.key(0, impl="rbg"), jax.random.key_data(jax.random.key(0))):
-        check_key("f(3)", key)
+        check_key(key)
     for value in (None, 0, "seed", jnp.ones(2), jax.random.split(jax.random.key(0)), jnp.zeros(3, jnp.uint32)):
-        with pytest.raises(DtypeError, match=r"^f\(3\): expected key to be a PRNG key, got .*; make one with"):
-            check_key("f(3)", value)
+        with pytest.raises(DtypeError, match=r"^expected key to be a PRNG key, got .*; make one with"):
+            check_key(value)
 
 
 def test_predicates():
@@ -89,8 +95,8 @@ def test_predicates():
 
 
 def test_choices():
-    check_choice("f(3)", "width", "slim", ("slim", "wide"))
-    check_choice("f(3)", "width", "wide", {"slim": 1, "wide": 2, "full": 3})
+    check_choice("width", "slim", ("slim", "wide"))
+    check_choice("width", "wide", {"slim": 1, "wide": 2, "full": 3})
     assert refusal(check_choice, 5, ("slim", "wide", "full")) == '"slim", "wide" or "full", got 5.'
     assert refusal(check_choice, ["slim"], ("slim", "wide")) == '"slim" or "wide", got a list [\'slim\'].'
     assert refusal(check_choice, None, {"slim": 1, "wide": 2}) == '"slim" or "wide", got None.'
@@ -121,12 +127,44 @@ def test_describe_sees_tracers():
     assert seen == ["an array of dtype float32 and shape ()"]
 
 
-def test_spell():
-    def make(width, *, rate=0.5, start=initializers.zeros): ...
+# What counts, and by how much.
 
-    assert spell(make, 3, rate=0.5, start=initializers.zeros) == "make(3)"
-    assert spell(make, 3, rate=1, start=initializers.constant(2.0)) == "make(3, rate=1, start=constant(2.0))"
-    assert spell(make, ..., rate="high") == "make(…, rate='high')"
-    assert spell(make, [schedules.constant(0.1), 2], rate=(3,)) == "make([constant(0.1), 2], rate=(3,))"
-    assert spell(make, layers.serial(layers.relu()), rate=()) == "make(serial(relu()), rate=())"
-    assert spell(make, np.ones(2), rate=np.ones(2)) == "make(array([1., 1.]), rate=array([1., 1.]))"
+
+def test_leading_axes():
+    assert as_shaped([1.0, 2.0]).shape == (2,)
+    x = jnp.ones((2, 3))
+    assert as_shaped(x) is x
+    assert over_leading_axes(x, 4).shape == (2, 3, 1, 1)
+
+
+def test_masks():
+    for where in (None, np.ones(2, bool), jnp.ones((2, 3), bool), [True, False]):
+        check_where(where, (2, 3))
+    with pytest.raises(DtypeError, match="^expected where of dtype bool, got int64; compare it, as in where != 0"):
+        check_where(np.ones(2, int), (2, 3))
+    with pytest.raises(ShapeError, match=r"^expected where of shape \(2,\) or \(2, 3\), got \(3,\); mark examples"):
+        check_where(np.ones(3, bool), (2, 3))
+
+
+def test_weights():
+    for weights in (None, np.ones(2, np.float32), jnp.ones((2, 3)), [1, 0]):
+        check_weights(weights, (2, 3))
+    check_weights(np.array([1.0, np.nan]), (2,), np.array([True, False]))  # what where excludes may be anything
+    for wrong in (-1.0, np.inf, np.nan):
+        with pytest.raises(DataError, match=rf"^weights {wrong} at row 1, expected finite numbers >= 0; where= leaves"):
+            check_weights(np.array([1.0, wrong]), (2,))
+    with pytest.raises(DtypeError, match="^expected weights of numbers, got dtype bool; pass booleans as where="):
+        check_weights(np.ones(2, bool), (2,))
+    with pytest.raises(ShapeError, match=r"^expected weights of shape \(2,\), got \(3,\); weigh examples"):
+        check_weights(np.ones(3), (2,))
+
+
+def test_values():
+    def check(values, where=None):
+        check_values(LabelError, "label", values, where, lambda v: v >= 0, "0 or more", "count from 0")
+
+    check(np.array([0, 1]))
+    check(np.array([0, -1]), np.array([True, False]))
+    jax.jit(check)(np.array([-1]))  # a tracer has no values yet
+    with pytest.raises(LabelError, match=r"^label -1 at \[1, 0\], expected 0 or more; count from 0\.$"):
+        check(np.array([[0, 1], [-1, 0]]))

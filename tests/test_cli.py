@@ -270,14 +270,14 @@ def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
     model = networks.build_model(options.Train(features=(3,)), shape, 4)
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert (model.sublayers[0].name == f"reshape({image})") == (shape != image)
+    assert (str(model.inside.layers[0]) == f"reshape({image})") == (shape != image)
     kernels = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
     assert kernels == [(3, 3, image[-1], 3), (3, 3, 3, 3)]
 
 
 def test_images_are_rows_to_an_mlp():
     model = networks.build_model(options.Train(model="linear"), (2, 3, 1), 4)
-    assert model.name == "serial(reshape((6,)), dense(4))"
+    assert str(model) == "serial(reshape((6,)), dense(4))"
 
 
 def test_an_image_set_brings_its_own_test_images(tmp_path, capsys):
@@ -329,7 +329,7 @@ def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
     "text, message",
     [
         ("learning_rat = 1", "learning_rat is no option of funcnet train; did you mean learning_rate?"),
-        ("zzz = 1", "zzz is no option of funcnet train; the options are activation, batch_size"),
+        ("zzz = 1", "zzz is no option of funcnet train; the options are accumulate, activation"),
         ('epochs = "3"', "epochs: expected a value of type int, got '3'"),
         ("epochs = true", "epochs: expected a value of type int, got True"),
         ('learning_rate = "fast"', "learning_rate: expected a number, got 'fast'"),
@@ -404,6 +404,14 @@ def test_damaged_weights_are_named(run, tmp_path, capsys):
 def test_unknown_options_are_refused(capsys, arguments):
     with pytest.raises(SystemExit, match="2"):
         main(["train", *arguments])
+
+
+def test_a_batch_in_parts(tmp_path, capsys):
+    """The number is kept with the run, and `fit` refuses what does not divide the batch."""
+    options.write_config(options.Train(accumulate=4), tmp_path / "c.toml")
+    assert options.read_config(tmp_path / "c.toml")["accumulate"] == 4
+    code, _, err = output_of(capsys, "train", *SMALL, "--accumulate", 5, "--output", tmp_path / "run")
+    assert (code, "expected accumulate to divide the 64 rows of a batch, got 5; take 4" in err) == (2, True)
 
 
 def test_help_answers_at_once_and_without_jax():

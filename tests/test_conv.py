@@ -107,7 +107,7 @@ def options(draw):
     padding = draw(st.sampled_from(["SAME", "VALID", pairs]))
     groups, share = draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (3, 1)]))
     features = groups * draw(st.sampled_from([1, 2, 17]))
-    fitted = place("conv", several(5, 6), window, strides, padding, dilation)
+    fitted = place(several(5, 6), window, strides, padding, dilation)
     return fitted, groups, (*window, share, features), draw(st.integers(1, 3))
 
 
@@ -138,7 +138,7 @@ def drawn(window, shape, batch=5, groups=1):
 @pytest.mark.parametrize("groups, share", [(1, 3), (2, 2), (4, 1)])
 def test_the_way_of_other_platforms_is_the_same(x64, monkeypatch, groups, share):
     """Where the vendor's kernels are good each is one convolution, whatever the groups."""
-    window = place("conv", (5, 6), (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2))
+    window = place((5, 6), (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2))
     x, kernel, dy = drawn(window, (3, 2, share, 4), groups=groups)
     functions = (convolution.convolve, convolution.kernel_gradient, convolution.input_gradient)
     arguments = ((x, kernel), (x, dy), (dy, kernel))
@@ -149,7 +149,7 @@ def test_the_way_of_other_platforms_is_the_same(x64, monkeypatch, groups, share)
 
 
 def test_a_gpu_gets_one_convolution():
-    window = place("conv", (5, 6), (3, 3), (1, 1), "SAME")
+    window = place((5, 6), (3, 3), (1, 1), "SAME")
     x, _, dy = drawn(window, (3, 3, 2, 40))
     traced = jax.jit(lambda x, dy: convolution.kernel_gradient(x, dy, window)).trace(x, dy)
     texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda")}
@@ -160,7 +160,7 @@ def test_a_gpu_gets_one_convolution():
 @pytest.mark.parametrize("batch", [4, 5])
 def test_chunks_of_images_add_up(x64, monkeypatch, batch):
     """5 images by twos: the last chunk is filled up with zeros."""
-    window = place("conv", (4, 5), (3, 3), (1, 2), "SAME")
+    window = place((4, 5), (3, 3), (1, 2), "SAME")
     x, _, dy = drawn(window, (3, 3, 2, 40), batch)
     whole = convolution._in_chunks(x, dy, window)
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
@@ -191,7 +191,7 @@ def test_chunks_are_of_equal_size_where_the_batch_allows(batch, about, images):
 def test_short_numbers_are_added_in_float32(monkeypatch):
     """256 images of ones: in bfloat16 a sum by twos would stand still at 256."""
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
-    window = place("conv", (2, 2), (1, 1), (1, 1), "VALID")
+    window = place((2, 2), (1, 1), (1, 1), "VALID")
     x, dy = jnp.ones((256, 2, 2, 1), jnp.bfloat16), jnp.ones((256, 2, 2, 40), jnp.bfloat16)
     assert (convolution._in_chunks(x, dy, window) == 1024).all()
 
@@ -229,7 +229,7 @@ def test_the_size_of_the_output(n, kernel, strides, zeros):
 def test_same_gives_a_place_for_each_stride():
     for n in range(1, 9):
         for s in (1, 2, 3):
-            window = place("conv", (n,), (3,), (s,), "SAME")
+            window = place((n,), (3,), (s,), "SAME")
             assert window.places == (-(-n // s),)
             lo, hi = window.padding[0]
             assert hi - lo in (0, 1)
@@ -327,12 +327,13 @@ def test_params_of_another_layer_are_named(make):
     params, state = layer.init(KEY, IMAGES)
     with pytest.raises(
         ShapeError,
-        match=r"params\['kernel'\], of shape \(3, 3, 4, 4\), got x of shape \(2, 6, 7, 3\)",
+        match=rf"^{make.__name__}\(4, 3\): expected params\['kernel'\] of shape \(3, 3, 3, 4\) for x of shape "
+        r"\(2, 6, 7, 3\), got \(3, 3, 4, 4\); feed the width that init saw, or init again\.$",
     ):
         layer.apply(params, state, IMAGES[..., :3])
     with pytest.raises(StructureError, match=r"the leaves \['bias', 'kernel'\], got the leaves \['kernel'\]"):
         layer.apply({"kernel": params["kernel"]}, state, IMAGES)
-    with pytest.raises(ShapeError, match=r"expected params\['kernel'\] of shape \(3, 3, 4, 4\), got \(2, 2, 4, 4\)"):
+    with pytest.raises(ShapeError, match=r"of shape \(3, 3, 4, 4\) for x of shape .*, got \(2, 2, 4, 4\)"):
         layer.apply(params | {"kernel": params["kernel"][:2, :2]}, state, IMAGES)
     with pytest.raises(DtypeError, match=r"x of dtype float32, the dtype of params\['kernel'\], got bfloat16"):
         layer.apply(params, state, IMAGES.astype(jnp.bfloat16))

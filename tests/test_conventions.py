@@ -60,7 +60,7 @@ def test_gelu_is_exact_by_default(x64):
 
 
 def test_softplus_is_not_cut_off(x64):
-    """Above 20 it is no straight line yet: log(1 + e²¹) − 21 = 7.6e-10."""
+    """Above 20 it is not a straight line yet: log(1 + e²¹) − 21 = 7.6e-10."""
     y, _ = layers.softplus().apply((), (), jnp.array([21.0]))
     assert float(y[0]) - 21 == pytest.approx(7.58e-10, rel=1e-2)
     assert layers.softplus(2.0).apply((), (), jnp.zeros(1))[0] == pytest.approx(np.log(2) / 2)

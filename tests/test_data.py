@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcnet.data import Batches, batch_rows, check_data, digits, epoch_order, split, steps_per_epoch
-from funcnet.errors import ChecksumError, ConfigError, DataError, DtypeError, LabelError
+from funcnet.errors import ChecksumError, ConfigError, DataError, DtypeError, LabelError, ShapeError
+from funcnet.types import Padded
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 LABELS = np.arange(20, dtype=np.int32) % 4
+NUMBERS = np.arange(20)
 
 
 # The bundled set.
@@ -61,7 +63,7 @@ def test_the_attribution_is_there():
 @pytest.mark.parametrize("stratified", [False, True])
 @pytest.mark.parametrize("fractions", [(0.8, 0.2), (0.5, 0.25, 0.25), (1.0,), (0.1,) * 10])
 def test_split_has_each_row_once(fractions, stratified):
-    parts = split(ROWS, LABELS, fractions, seed=3, stratified=stratified)
+    parts = split(ROWS, LABELS, fractions=fractions, seed=3, stratified=stratified)
     assert [len(x) for x, _ in parts] == [round(20 * fraction) for fraction in fractions]
     rows = np.concatenate([x for x, _ in parts])
     labels = np.concatenate([target for _, target in parts])
@@ -87,7 +89,7 @@ def test_split_keeps_arrays_on_the_device():
 @given(st.lists(st.integers(0, 4), min_size=30, max_size=80), st.integers(0, 9))
 def test_stratified_shares(labels, seed):
     labels = np.array(labels)
-    first, second = split(np.zeros((len(labels), 1)), labels, (0.7, 0.3), seed, stratified=True)
+    first, second = split(np.zeros((len(labels), 1)), labels, fractions=(0.7, 0.3), seed=seed, stratified=True)
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         in_first = int(np.sum(first[1] == label))
         assert in_first + np.sum(second[1] == label) == count
@@ -96,30 +98,48 @@ def test_stratified_shares(labels, seed):
 
 
 def test_stratified_digits():
-    (_, train), (_, test) = split(*digits(), (0.8, 0.2), stratified=True)
+    (_, train), (_, test) = split(*digits(), fractions=(0.8, 0.2), stratified=True)
     np.testing.assert_allclose(np.bincount(test) / np.bincount(np.r_[train, test]), 0.2, atol=1 / 174)
     assert not np.array_equal(test, np.sort(test))
 
 
 @pytest.mark.parametrize(
-    "error, message, arguments",
+    "error, message, arrays, options",
     [
-        (DataError, "expected x and target of one length, got 20 and 19 rows", (ROWS, LABELS[1:])),
-        (DataError, r"expected at least one row for each of \(0.99, 0.01\), got 20", (ROWS, LABELS, (0.99, 0.01))),
-        (DataError, r"expected x with at least one row.*\(0, 3\)", (ROWS[:0], LABELS[:0])),
-        (ConfigError, r"expected fractions .* with the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS, (0.8, 0.3))),
-        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS, (1.2, -0.2))),
-        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS, ())),
-        (ConfigError, "expected fractions to be positive numbers .* got 0.8", (ROWS, LABELS, 0.8)),
-        (ConfigError, r"expected fractions to be positive numbers .* got \('a',\)", (ROWS, LABELS, ("a",))),
-        (ConfigError, "expected seed to be a non-negative integer .* got -1", (ROWS, LABELS, (0.8, 0.2), -1)),
-        (LabelError, r"expected target of integers and shape \(n,\).*argmax", (ROWS, ROWS, (0.8, 0.2), 0, True)),
-        (LabelError, "expected target of integers", (ROWS, LABELS * 1.0, (0.8, 0.2), 0, True)),
+        (DataError, "expected x and target of one length, got 20 and 19 rows", (ROWS, LABELS[1:]), {}),
+        (DataError, "expected x/a and x/b of one length, got 20 and 19 rows", ({"a": ROWS, "b": LABELS[1:]},), {}),
+        (DataError, "expected x and weights of one length, got 20 and 19", (ROWS, LABELS, None, LABELS[1:]), {}),
+        (ConfigError, r"expected fractions by name, .* write fractions=\(0.8, 0.2\)", (ROWS, LABELS, (0.8, 0.2)), {}),
+        (DataError, r"expected at least one row for each of \(0.99, 0.01\), got 20", (ROWS, LABELS),
+         {"fractions": (0.99, 0.01)}),
+        (DataError, r"expected x with at least one row.*\(0, 3\)", (ROWS[:0], LABELS[:0]), {}),
+        (ConfigError, r"expected fractions .* the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS), {"fractions": (0.8, 0.3)}),
+        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS), {"fractions": (1.2, -0.2)}),
+        (ConfigError, "expected fractions to be positive numbers", (ROWS, LABELS), {"fractions": ()}),
+        (ConfigError, "expected fractions to be positive numbers .* got 0.8", (ROWS, LABELS), {"fractions": 0.8}),
+        (ConfigError, r"expected fractions to be positive .* got \('a',\)", (ROWS, LABELS), {"fractions": ("a",)}),
+        (ConfigError, "expected seed to be a non-negative integer .* got -1", (ROWS, LABELS), {"seed": -1}),
+        (LabelError, r"expected target of integers and shape \(n,\).*argmax", (ROWS, ROWS), {"stratified": True}),
+        (LabelError, "expected target of integers", (ROWS, LABELS * 1.0), {"stratified": True}),
+        (LabelError, "expected target of integers", (ROWS, {"a": LABELS}), {"stratified": True}),
     ],
-)
-def test_split_errors(error, message, arguments):
+)  # fmt: skip
+def test_split_errors(error, message, arrays, options):
     with pytest.raises(error, match=f"^split: {message}"):
-        split(*arguments)
+        split(*arrays, **options)
+
+
+def test_split_of_trees_has_as_many_entries_as_were_given():
+    x = {"image": ROWS, "text": (jnp.asarray(NUMBERS),)}
+    where, weights = NUMBERS > 3, NUMBERS / 20
+    for data in [(x,), (x, None), (x, LABELS), (x, LABELS, where), (x, LABELS, None, weights)]:
+        parts = split(*data, seed=3)
+        assert [len(part) for part in parts] == [max(len(data), 2)] * 2
+        for part in parts:
+            order = part[0]["image"][:, 0] // 3
+            np.testing.assert_array_equal(part[0]["text"][0], order)
+            for entry, array in zip(part[1:], data[1:], strict=False):
+                np.testing.assert_array_equal(entry, None if array is None else array[order.astype(int)])
 
 
 # The order of batches.
@@ -208,6 +228,27 @@ def test_batches_of_two_lengths():
         Batches(ROWS, LABELS[1:], 4)
 
 
+@pytest.mark.parametrize(
+    "arrays, options, message",
+    [
+        (
+            ({"a": ROWS, "b": [LABELS, LABELS[1:]]}, None),
+            {},
+            "expected x/a and x/b/1 of one length, got 20 and 19 rows",
+        ),
+        ((ROWS, None), {"where": LABELS[1:] > 3}, "expected x and where of one length, got 20 and 19 rows"),
+        (
+            (ROWS, None),
+            {"where": {"a": NUMBERS > 3}},
+            "expected batch_size to divide the rows where each part .* got 3 for",
+        ),
+    ],
+)
+def test_batches_of_trees_that_do_not_fit(arrays, options, message):
+    with pytest.raises((ConfigError, DataError), match=f"^Batches: {message}"):
+        Batches(*arrays, 3, **options)
+
+
 # Batches.
 
 
@@ -225,6 +266,21 @@ def test_batches_are_those_of_batch_rows():
         np.testing.assert_array_equal(where, expected)
         steps += 1
     assert steps == 2 * steps_per_epoch(20, 6)
+
+
+def test_batches_of_trees_with_where_and_weights():
+    x = {"image": ROWS, "text": (LABELS,)}
+    where, weights = np.arange(40).reshape(20, 2) % 3 > 0, NUMBERS / 20
+    for i, batch in enumerate(Batches(x, None, 6, where=where, weights=weights, seed=4)):
+        rows, mask = batch_rows(4, i, 20, 6)
+        np.testing.assert_array_equal(batch[0]["image"], ROWS[rows])
+        np.testing.assert_array_equal(batch[0]["text"][0], LABELS[rows])
+        np.testing.assert_array_equal(batch[2], where[rows] & mask[:, None])
+        np.testing.assert_array_equal(batch[3], weights[rows])
+        assert batch[1] is None
+    by_parts = Batches(x, LABELS, 5, where={"a": NUMBERS > 3}, weights=weights)
+    assert all(batch[2]["a"].shape == (5,) for batch in by_parts)
+    assert all(batch[2] is None for batch in Batches(x, LABELS, 5, weights=weights))
 
 
 @pytest.mark.parametrize("batch_size, drop_last, parts", [(5, False, 2), (6, True, 2), (6, False, 3)])
@@ -352,6 +408,61 @@ def changed(array, index, value):
 def test_refused(error, message, x, target):
     with pytest.raises(error, match=f"^check_data: .*{message}"):
         check_data(x, target)
+
+
+BAD = changed(ROWS[:, 0], 7, np.nan)
+TIMES = np.arange(40).reshape(20, 2)
+
+
+@pytest.mark.parametrize(
+    "error, message, data",
+    [
+        (DataError, r"x/b\[12, 2\] is nan; 1 of 20", ({"a": ROWS, "b": changed(ROWS, (12, 2), np.nan)}, None)),
+        (DataError, r"target/0\[7\] is nan; 1 of 20", (ROWS, [BAD, LABELS])),
+        (DataError, r"target/b\[7\] is nan", (ROWS, {"a": BAD, "b": BAD}, {"a": NUMBERS != 7})),
+        (DataError, r"target\[7\] is nan", (ROWS, BAD, {"a": NUMBERS != 7})),  # a part without a mask may read it
+        (DataError, r"target\[3, 1\] is nan", (ROWS, changed(TIMES / 2, (3, 1), np.nan), TIMES != 6)),
+        (DataError, r"x\[12, 2\] is nan", (changed(ROWS, (12, 2), np.nan), LABELS, NUMBERS != 12)),
+        (DataError, "expected x/0 and target of one length, got 3 and 20 rows; .* np.stack", (list(ROWS), LABELS)),
+        (DataError, "expected x and where of one length, got 20 and 19", (ROWS, LABELS, LABELS[1:] > 3)),
+        (DtypeError, "expected where/a of dtype bool, got int64; compare it", (ROWS, LABELS, {"a": np.int64(LABELS)})),
+        (DtypeError, "expected weights of numbers, got dtype bool; pass", (ROWS, LABELS, None, NUMBERS > 3)),
+        (DataError, "weights nan at row 7, expected finite numbers >= 0", (ROWS, LABELS, NUMBERS != 8, BAD)),
+        (ShapeError, r"expected where and weights over .* got \(20, 3\) and \(20, 2\)", (ROWS, ROWS, ROWS > 3, TIMES)),
+        (ShapeError, r"expected x/0.where, of what is padded, .* got an array of dtype float32",
+         ((Padded(ROWS, ROWS),), LABELS)),
+        (ShapeError, r"expected x.where, .* \(20, 3\), got an array of dtype bool and shape \(20, 2\)",
+         (Padded(ROWS, TIMES > 3), LABELS)),
+        (DataError, "expected x with at least one array, got None", (None, LABELS)),
+        (DtypeError, "expected x/text of a floating dtype, got int64", ({"text": np.int64(LABELS)}, None)),
+    ],
+)  # fmt: skip
+def test_trees_refused(error, message, data):
+    with pytest.raises(error, match=f"^check_data: {message}"):
+        check_data(*data)
+
+
+def test_what_where_excludes_may_be_anything():
+    bad = changed(np.int64(LABELS), 7, 2**40)
+    _, target, where = check_data(ROWS, {"a": BAD, "b": bad}, {"a": NUMBERS != 7, "b": NUMBERS < 7})
+    assert np.isnan(target["a"][7])
+    assert (where["a"].dtype, target["b"].dtype) == (bool, np.int32)
+    check_data(ROWS, changed(TIMES / 2, (3, 1), np.nan), TIMES != 7)
+    check_data(ROWS, BAD, (TIMES != 14) & (TIMES != 15))  # a label per row, of which no time counts
+    padded = Padded(changed(ROWS, (3, 1), np.nan), TIMES[:, 0] != 6)
+    check_data(ROWS, padded)
+    with pytest.raises(DataError, match=r"x\[3, 1\] is nan"):
+        check_data(padded, None)
+    assert len(check_data(ROWS, LABELS, weights=changed(NUMBERS / 2, 7, np.nan), where=NUMBERS != 7)) == 4
+
+
+def test_trees_are_converted_leaf_by_leaf():
+    """Arrays in a list or tuple are never stacked; lists of numbers are one array."""
+    x, target = check_data((ROWS.astype(">f8"), [[1.0]] * 20, {"a": LABELS.tolist()}), None, integers=True)
+    assert [leaf.dtype for leaf in jax.tree.leaves(x)] == [np.float32, np.float32, np.int32]
+    assert (x[1].shape, x[2]["a"].shape, target) == ((20, 1), (20,), None)
+    assert check_data([ROWS, ROWS], LABELS)[0][1] is ROWS
+    assert check_data(([1.0, 2.0], [3.0, 4.0]), None)[0].shape == (2, 2)
 
 
 def test_token_ids_must_fit_too():

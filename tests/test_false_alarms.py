@@ -3,13 +3,16 @@
 By default a seed for each layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand.
 """
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, STRAIGHT_THROUGH
+from layer_cases import ALL_CASES, STRAIGHT_THROUGH, drawn_like
 from loss_cases import CASES as LOSS_CASES
 
 from funcnet.checking import check_gradients
 from funcnet.losses import partial
+from funcnet.trees import map_leaves
+from funcnet.types import Padded
 
 KINDS = {
     "normal": lambda random, shape: random.normal(size=shape),
@@ -31,13 +34,21 @@ def numbers(random, shape):
     return KINDS[random.choice(list(KINDS))](random, shape)
 
 
+def inputs(random, shape):
+    """Such numbers in each floating leaf."""
+    if isinstance(shape, Padded):
+        return Padded(numbers(random, shape.values.shape), drawn_like(random, shape).where)
+    return numbers(random, shape.shape) if jnp.issubdtype(shape.dtype, jnp.floating) else drawn_like(random, shape)
+
+
 @pytest.mark.parametrize("name", ALL_CASES)
 def test_layers(name, randoms):
     case = ALL_CASES[name]
     # A straight-through form has a backward that is no derivative.
     engines = ("backprop", "autodiff", "numeric")[: 2 if name in STRAIGHT_THROUGH else 3]
     for seed, random in enumerate(randoms):
-        x = numbers(random, case.shape(*random.integers(1, 4, 2).tolist()))
+        shapes = case.example(*random.integers(1, 4, 2).tolist())
+        x = map_leaves(lambda leaf, random=random: inputs(random, leaf), shapes)
         modes = ("evaluation",) if seed % 4 == 3 and (case.random or case.counts) else ("training",)
         report = check_gradients(case.layer, x, engines=engines, modes=modes, seed=seed)
         assert report.ok, (seed, x, report)

@@ -125,7 +125,10 @@ def test_own_losses_work_without_a_gradient_under_autodiff_only():
 @pytest.mark.parametrize("engine", [gradients.autodiff, gradients.backprop])
 def test_a_batch_is_a_tuple(engine, batch):
     gradient = engine(models.linear(1), losses.mean_squared_error)
-    with pytest.raises(DtypeError, match=r"expected batch to be \(x, target\) or \(x, target, where\), got a"):
+    with pytest.raises(
+        DtypeError,
+        match=r"expected batch to be \(x, target\), \(x, target, where\) or \(x, target, where, weights\), got a",
+    ):
         gradient({}, (), batch)
 
 
@@ -140,4 +143,4 @@ def test_automatic_layers_take_integers():
     dparams, dx = lookup.backward(params, residuals, jnp.ones_like(y))
     assert dx is None
     np.testing.assert_array_equal(dparams["table"], [[1, 1], [0, 0], [2, 2]])
-    assert lookup.name == "apply"
+    assert str(lookup) == "apply"

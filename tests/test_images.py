@@ -154,7 +154,7 @@ def test_dropout_of_single_numbers_draws_as_ever():
         (lambda: layers.local_response_norm(alpha=-1), "expected alpha to be a finite number >= 0, got -1."),
         (lambda: layers.local_response_norm(beta=-1), "expected beta to be a finite number >= 0, got -1."),
         (lambda: layers.local_response_norm(k=0), "expected k to be a finite number > 0, got 0."),
-        (lambda: layers.gated(layers.sigmoid), "gated: expected argument 0 to be a Layer"),
+        (lambda: layers.gated(layers.sigmoid), "gated(sigmoid): expected argument 0 to be a Layer"),
         (lambda: layers.squeeze_excitation(0), "squeeze_excitation(0): expected channels to be a positive integer"),
         (lambda: layers.squeeze_excitation(8, 0), "squeeze_excitation(8, reduction=0): expected reduction to be a"),
         (
@@ -192,7 +192,7 @@ def test_images_that_do_not_fit_are_named(layer, message):
 
 
 @pytest.mark.parametrize("layer", [layers.pad(1), layers.upsample(2)], ids=str)
-def test_rows_are_no_images(layer):
+def test_rows_are_not_images(layer):
     with pytest.raises(ShapeError, match=r"with one, two or three axes of size, none of them empty, got \(2, 3\)"):
         layer.apply((), (), jnp.ones((2, 3)))
 

@@ -84,6 +84,22 @@ def test_named_as_the_call(call):
     assert ALL[call].__name__ == call
 
 
+@pytest.mark.parametrize("call", [call for call in ALL if "(" in call])
+def test_equal_calls_are_equal(call):
+    """So a model written twice is compiled once."""
+    again = eval(call, vars(initializers))
+    assert again == ALL[call]
+    assert hash(again) == hash(ALL[call])
+    assert repr(again) == call
+    assert again.made.constructor is getattr(initializers, call.split("(")[0])
+
+
+def test_other_calls_are_not_equal():
+    assert len(set(ALL.values())) == len(ALL)
+    assert he_normal() != he_normal(mode="fan_out")
+    assert constant(0) != constant(0.0)  # which make the same numbers, but no two programs are taken for one
+
+
 def test_layers_print_it():
     assert repr(layers.dense(3, kernel_init=constant(0.5))) == "dense(3, kernel_init=constant(0.5))"
 

@@ -1,6 +1,7 @@
 """Values of layers against hand-computed or independent NumPy numbers: a gradient check cannot see a wrong forward."""
 
 import math
+import re
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ from numerics import quick_jit
 
 from funcnet import initializers, layers
 from funcnet.errors import ConfigError, ShapeError, StructureError
+from funcnet.types import Padded
 
 x_grid = np.array([-1e4, -20.0, -3.0, -1.0, -1e-3, -0.0, 0.0, 1e-3, 0.5, 1.0, 3.0, 20.0, 1e4])
 erf = np.vectorize(math.erf)
@@ -203,6 +205,85 @@ def test_integers_pass_and_have_no_gradient(layer):
     assert layer.backward((), residuals, None)[1] is None
 
 
+def test_identity_hands_on_any_tree():
+    """Integers have no gradient; where no loss reads an output there is one of zeros."""
+    sequences = Padded(jnp.ones((2, 3)), jnp.ones((2, 3), bool))
+    x = {"image": jnp.ones((2, 4)), "text": (jnp.arange(2), sequences)}
+    y, _, residuals = layers.identity().forward((), (), x)
+    jax.tree.map(np.testing.assert_array_equal, y, x)
+    _, dx = layers.identity().backward((), residuals, {"image": None, "text": (None, jnp.full((2, 3), 5.0))})
+    np.testing.assert_array_equal(dx["image"], np.zeros((2, 4)))
+    assert dx["text"][0] is None
+    np.testing.assert_array_equal(dx["text"][1], np.full((2, 3), 5))
+
+
+POSITIONWISE = [
+    *(layer for layer, _, _ in ACTIVATIONS.values()),
+    layers.prelu(),
+    layers.dropout(0.3),
+    layers.softmax(),
+    layers.log_softmax(),
+    layers.local_response_norm(3, alpha=1.0),
+]
+
+
+@pytest.mark.parametrize("layer", POSITIONWISE, ids=str)
+def test_padding_passes_through_layers_that_take_each_position_by_itself(layer, x64):
+    """What is padded changes no number that counts and gets no gradient; the cell is the layer at one position."""
+    key, where = jax.random.key(0), jnp.array([[True, True, True], [True, False, False], [False] * 3])
+    there = where[..., None]
+    x = jax.random.normal(key, (3, 3, 4))
+    dy = jnp.where(there, jnp.cos(x), 0)
+    params, state = layer.init(key, Padded(x, where))
+
+    def run(x):
+        y, _, residuals = layer.forward(params, state, x, key=key, train=True)
+        return y, layer.backward(params, residuals, dy)
+
+    y, (dparams, dx) = run(x)
+    padded, gradients = run(Padded(jnp.where(there, x, 100 * x), where))
+    np.testing.assert_array_equal(padded.where, where)
+    np.testing.assert_array_equal(jnp.where(there, padded.values, 0), jnp.where(there, y, 0))
+    jax.tree.map(np.testing.assert_array_equal, gradients, (dparams, jnp.where(there, dx, 0)))
+
+    cell = layer.rules.cell
+    first, state = cell.init(key, (cell.rules.start(params, state, x[:, 0], 3), x[:, 0]))
+    jax.tree.map(np.testing.assert_array_equal, first, params)
+    y, _, residuals = layer.forward(params, state, x)
+    for t in range(3):
+        (_, y_t), _, kept = cell.forward(params, state, ((), x[:, t]))
+        np.testing.assert_array_equal(y_t, y[:, t])
+        _, (_, dx_t) = cell.backward(params, kept, ((), dy[:, t]))
+        np.testing.assert_array_equal(dx_t, layer.backward(params, residuals, dy)[1][:, t])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.flatten(), layers.reshape((12,)), layers.softmax(1), layers.dropout(0.1, broadcast_dims=(1,))],
+    ids=str,
+)
+def test_padding_is_refused_by_layers_that_look_at_several_positions(layer):
+    assert layer.rules.positionwise is None
+    assert layer.rules.cell is None
+    with pytest.raises(StructureError, match=f"^{re.escape(str(layer))}: expected x without padding, got a Padded"):
+        layer.apply((), (), Padded(jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)))
+
+
+def test_softmax_reads_the_axes_behind_time():
+    """Over the axis −2 of (batch, time, heads, features) each time has its own sum; without heads times would mix."""
+    layer, where = layers.softmax(-2), jnp.ones((2, 3), bool)
+    y, _ = layer.apply((), (), Padded(jnp.ones((2, 3, 5, 4)), where))
+    np.testing.assert_allclose(y.values, 0.2, rtol=1e-6)
+    with pytest.raises(ShapeError, match=r"^softmax\(axis=-2\): expected x with 2 more axes than where"):
+        layer.apply((), (), Padded(jnp.ones((2, 3, 4)), where))
+
+
+def test_lists_are_tuples():
+    assert layers.reshape([2, 3]) == layers.reshape((2, 3))
+    assert layers.dropout(0.1, broadcast_dims=[1, 2]) == layers.dropout(0.1, broadcast_dims=(1, 2))
+    assert repr(layers.pad([1, [2, 0]])) == "pad((1, (2, 0)))"
+
+
 def test_serial_stops_below_a_layer_without_input_gradient():
     """Below integers nothing learns: a zero gradient, of the parameters' structure."""
 
@@ -210,16 +291,14 @@ def test_serial_stops_below_a_layer_without_input_gradient():
         return {"table": jnp.zeros(3).at[residuals].add(dy)}, None
 
     lookup = layers.layer(
-        lambda key, x: ({"table": jnp.ones(3)}, ()),
         lambda params, state, x, *, key=None, train=False: (params["table"][x], state, x),
         lookup_backward,
-        name="lookup()",
+        leaves={"table": (initializers.ones, (3,), jnp.float32)},
     )
     unused = layers.layer(
-        lambda key, x: ({"a": jnp.ones(2)}, ()),
         lambda params, state, x, *, key=None, train=False: (x, state, None),
         lambda params, residuals, dy: (params, dy),
-        name="unused()",
+        init=lambda key, x: ({"a": jnp.ones(2)}, ()),
     )
     model = layers.serial(unused, lookup)
     params, state = model.init(jax.random.key(0), jnp.array([0, 2, 2]))
@@ -244,7 +323,7 @@ def test_combinators_are_what_they_say(x64):
         np.testing.assert_allclose(layer.apply(params, state, x)[0], want, rtol=1e-14)
 
     check(layers.serial(block, block), (first, second), (state, state), run(second, run(first, x)))
-    check(layers.residual(block), (first, ()), (state, ()), x + run(first, x))
+    check(layers.residual(block), (first,), (state,), x + run(first, x))
     check(layers.residual(block, block), (first, second), (state, state), run(first, x) + run(second, x))
     check(layers.parallel(block, block), (first, second), (state, state), run(first, x) + run(second, x))
     both = np.concatenate([run(first, x), run(second, x)], axis=-1)
@@ -290,10 +369,11 @@ def test_recompute_keeps_its_input_only():
 def test_layers_print_as_the_call_that_made_them():
     model = layers.serial(layers.dense(3, use_bias=False), layers.elu(2.0), layers.repeat(layers.dropout(0.1), 2))
     assert repr(model) == "serial(dense(3, use_bias=False), elu(alpha=2.0), repeat(dropout(0.1), 2))"
-    assert [layer.name for layer in model.sublayers] == [
+    assert model.inside
+    assert list(map(str, model.inside.layers)) == [
         "dense(3, use_bias=False)", "elu(alpha=2.0)", "repeat(dropout(0.1), 2)",
     ]  # fmt: skip
-    assert layers.relu().sublayers == ()
+    assert layers.relu().inside is None
 
 
 @pytest.mark.parametrize(
@@ -311,12 +391,17 @@ def test_layers_print_as_the_call_that_made_them():
         (lambda: layers.elu(True), r"elu\(alpha=True\): expected alpha to be a finite number, got True"),
         (lambda: layers.softplus(0.0), "expected beta to be a finite number > 0, got 0.0"),
         (lambda: layers.binary_step(ste="soft"), 'expected ste to be "zero", "identity" or "clip", got \'soft\''),
-        (lambda: layers.reshape([2, 3]), "expected shape to be a tuple of positive integers"),
+        (lambda: layers.reshape(6), r"reshape\(6\): expected shape to be a tuple of positive integers, .* got 6"),
+        (lambda: layers.softmax("last"), r"^softmax\(axis='last'\): expected axis to be an integer, got 'last'"),
+        (lambda: layers.log_softmax(True), r"^log_softmax\(axis=True\): expected axis to be an integer, got True"),
         (lambda: layers.reshape((2, -1, -1)), "at most one of them -1"),
         (lambda: layers.reshape((0, 3)), "tuple of positive integers"),
-        (lambda: layers.serial(layers.dense(3), layers.relu), r"serial: expected argument 1 to be a Layer.*relu\(\)"),
-        (lambda: layers.serial([layers.relu()]), r"unpack it: serial\(\*layers\)"),
-        (lambda: layers.residual(3), "residual: expected argument 0 to be a Layer, got 3"),
+        (
+            lambda: layers.serial(layers.dense(3), layers.relu),
+            r"^serial\(dense\(3\), relu\): expected argument 1 to be a Layer.*relu\(\)",
+        ),
+        (lambda: layers.serial([layers.relu()]), r"unpack it: \*layers"),
+        (lambda: layers.residual(3), r"residual\(3\): expected argument 0 to be a Layer, got 3"),
         (lambda: layers.parallel(), "expected at least one layer, got none"),
         (lambda: layers.parallel(layers.relu(), combine="mean"), 'combine to be "sum" or "concatenate", got \'mean\''),
         (lambda: layers.repeat(layers.relu(), 0), "expected n to be a positive integer, got 0"),
@@ -328,6 +413,12 @@ def test_impossible_hyper_parameters_are_named(make, message):
         make()
 
 
+WIDTH = (
+    r"dense\({}\): expected params\['kernel'\] of shape \({}, {}\) for x of shape \({}, {}\), got \({}, {}\); feed the "
+    r"width that init saw, or init again"
+)
+
+
 def initialised(layer, shape):
     return layer, *layer.init(jax.random.key(0), jnp.ones(shape))
 
@@ -335,14 +426,14 @@ def initialised(layer, shape):
 @pytest.mark.parametrize(
     "made, shape, message",
     [
-        (initialised(layers.dense(16), (2, 3)), (4, 5), r"dense\(16\): expected x of shape \(batch, 3\), got \(4, 5\)"),
+        (initialised(layers.dense(16), (2, 3)), (4, 5), WIDTH.format(16, 5, 16, 4, 5, 3, 16)),
         (initialised(layers.dense(16), (2, 3)), (3,), r"expected x of shape \(batch, features\), got \(3,\)"),
         (
             initialised(layers.serial(layers.tanh(), layers.serial(layers.dense(3))), (2, 3)), (2, 4),
-            r"^serial\[1\] serial\[0\] dense\(3\): expected x of shape \(batch, 3\), got \(2, 4\)",
+            r"^serial\[1\] serial\[0\] " + WIDTH.format(3, 4, 3, 2, 4, 3, 3),
         ),
-        (initialised(layers.reshape((2, 3)), (2, 6)), (2, 7), r"with 6 elements an example, got \(2, 7\)"),
-        (initialised(layers.reshape((2, -1)), (2, 6)), (2, 7), "2 elements an example or a multiple"),
+        (initialised(layers.reshape((2, 3)), (2, 6)), (2, 7), r"with 6 elements per example, got \(2, 7\); choose"),
+        (initialised(layers.reshape((2, -1)), (2, 6)), (2, 7), "2 elements per example or a multiple"),
         (initialised(layers.softmax(3), (1, 1, 1, 1)), (2, 7), r"softmax\(axis=3\): expected x with an axis 3"),
     ],
 )  # fmt: skip
@@ -371,7 +462,7 @@ def test_mismatched_params_are_named():
     model = layers.serial(layers.dense(4), layers.relu(), layers.dense(2))
     x = jnp.ones((2, 3))
     params, state = model.init(jax.random.key(0), x)
-    with pytest.raises(StructureError, match="expected params to be a tuple with one entry a layer, 3 in all, got 2"):
+    with pytest.raises(StructureError, match="expected params to be a tuple with one entry per layer, 3 in all, got 2"):
         model.apply(params[:2], state, x)
     with pytest.raises(StructureError, match=r"dense\(4\): expected params with the leaves \['bias', 'kernel'\], got"):
         model.apply(({"kernel": params[0]["kernel"]}, *params[1:]), state, x)
@@ -385,7 +476,7 @@ def test_foreign_errors_say_where_they_were_raised():
     def broken(x, *, key, train):
         raise RuntimeError("broken")
 
-    model = layers.serial(layers.relu(), layers.parameterless(broken, broken, name="mine()"))
+    model = layers.serial(layers.relu(), layers.parameterless(broken, broken))
     with pytest.raises(RuntimeError, match="broken") as caught:
         model.apply(((), ()), ((), ()), jnp.ones(2))
     assert caught.value.__notes__ == ["funcnet: raised in serial[1]"]

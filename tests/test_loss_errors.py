@@ -1,5 +1,7 @@
 """What losses refuse, how a loss is made, and the penalties on parameters."""
 
+import copy
+import dataclasses
 import inspect
 import pickle
 import re
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 from numerics import richardson, worst_leaf
 
-from funcnet import losses
-from funcnet.errors import ConfigError, DtypeError, LabelError, ShapeError
+from funcnet import Padded, losses
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError
 
 column, flat, table = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 10))
 labels = np.array([0, 9, 3, 1])
@@ -60,6 +62,32 @@ REFUSED = [
     (losses.softmax_cross_entropy, (table, labels), {"where": np.ones((4, 10), bool)}, ShapeError, "shape (4,)"),
     (losses.half_squared_error, (table, table), {"where": np.ones((4, 10), bool)}, ShapeError, "shape (4,)"),
     (losses.mean_squared_error, (flat, flat), {"where": labels}, DtypeError, "expected where of dtype bool, got int64"),
+    (losses.softmax_cross_entropy, (Padded(table, np.ones((4, 3), bool)), labels), {}, ShapeError,
+     "softmax_cross_entropy: expected prediction without padding, as this loss has values of shape (4,), got Padded of "
+     "positions (4, 3); take a loss with a value per position, or reduce over time before it."),
+    (losses.mean_squared_error, (Padded(table, np.ones((4, 3), bool)), table), {}, ShapeError,
+     "mean_squared_error: expected where of shape (4,) or (4, 10), got (4, 3)"),
+    # Weights.
+    (losses.mean_squared_error, (table, table), {"weights": np.ones(3)}, ShapeError,
+     "mean_squared_error: expected weights of shape (4,) or (4, 10), got (3,); weigh examples, or single values."),
+    (losses.softmax_cross_entropy, (table, labels), {"weights": np.ones((4, 10))}, ShapeError, "weights of shape (4,)"),
+    (losses.huber, (flat, flat), {"weights": labels > 2}, DtypeError,
+     "huber: expected weights of numbers, got dtype bool; pass booleans as where=."),
+    (losses.huber, (flat, flat), {"weights": flat.astype(complex)}, DtypeError, "numbers, got dtype complex64"),
+    (losses.huber, (flat, flat), {"weights": np.array([1.0, 2.0, -0.5, 1.0])}, DataError,
+     "huber: weights -0.5 at row 2, expected finite numbers >= 0; where= leaves out what is not to count."),
+    (losses.huber, (flat, flat), {"weights": np.array([1, np.inf, 1, 1])}, DataError, "weights inf at row 1"),
+    (losses.huber, (flat, flat), {"weights": np.array([1, np.nan, 1, 1]), "where": np.ones(4, bool)}, DataError,
+     "weights nan at row 1"),
+    # Class weights.
+    (losses.softmax_cross_entropy, (table, labels), {"class_weights": np.ones(9)}, ShapeError,
+     "softmax_cross_entropy: expected class_weights of shape (10,), got (9,); give one number for each class."),
+    (losses.multiclass_hinge, (table, labels), {"class_weights": 2.0}, ShapeError, "of shape (10,), got ()"),
+    (losses.binary_cross_entropy, (flat, flat), {"class_weights": (1.0, 2.0, 3.0)}, ShapeError, "shape (2,), got (3,)"),
+    (losses.negative_log_likelihood, (table, labels), {"class_weights": [1.0] * 9 + [-1.0]}, DataError,
+     "class_weights -1.0 at row 9, expected finite numbers >= 0; 0 is for what is not to count."),
+    (losses.softmax_cross_entropy, (table, labels), {"class_weights": list("abcdefghij")}, DtypeError,
+     "expected class_weights of numbers, got dtype <U1; convert it with .astype."),
     # Options.
     (losses.mean_squared_error, (flat, flat), {"reduction": "average"}, ConfigError,
      'mean_squared_error: expected reduction to be "mean", "sum" or "none", got \'average\'.'),
@@ -90,7 +118,7 @@ def test_refused(loss, arguments, options, error, message):
 def test_check_refuses_the_same_before_there_is_a_prediction(loss, arguments, error):
     prediction, target = arguments
     with pytest.raises(error, match=f"^{loss.__name__}: "):
-        loss.check(jax.ShapeDtypeStruct(prediction.shape, prediction.dtype), target)
+        loss.check(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), prediction), target)
 
 
 def test_a_mask_excuses_labels_in_check():
@@ -99,7 +127,21 @@ def test_a_mask_excuses_labels_in_check():
         losses.softmax_cross_entropy.check(table, np.array([0, 1, -100, 3]), where=np.ones(4, bool))
 
 
+def test_a_mask_excuses_weights():
+    where, weights = np.array([True, False, True, True]), np.array([1.0, np.nan, 1.0, 2.0])
+    assert losses.mean_squared_error(flat, 0 * flat, where=where, weights=weights) == 1
+    assert losses.mean_squared_error.counted(flat, flat, where=where, weights=weights) == 4
+    np.testing.assert_array_equal(
+        losses.mean_squared_error.gradient(flat, 0 * flat, where=where, weights=weights), [0.5, 0, 0.5, 1]
+    )
+    # A mask over single values and weights over rows: a row is excused if none of its values count.
+    weights = np.array([1.0, np.nan])
+    values = np.array([[True, False], [False, False]])
+    assert losses.mean_squared_error.counted(table[:2, :2], table[:2, :2], where=values, weights=weights) == 1
+
+
 def test_lists_and_numbers_are_arrays():
+    assert losses.mean_squared_error([1.0, 2.0], [0, 4], weights=[3, 1]) == 7 / 4
     assert losses.mean_squared_error([1.0, 2.0], [0, 4], where=[True, False]) == 1
     assert losses.huber(2.0, 0.0) == 1.5
     assert losses.softmax_cross_entropy([[0.0, 0.0]], [1]) == np.float32(np.log(2))
@@ -115,8 +157,8 @@ def fourth_power():
     """A user's own loss, one value for each row."""
 
     @losses.loss(axes=-1)
-    def fourth(prediction, target, *, scale=1.0, reduction="mean", where=None):
-        p, t, over = losses.prepare(fourth, prediction, target, reduction, where)
+    def fourth(prediction, target, *, scale=1.0, reduction="mean", where=None, weights=None):
+        p, t, over = losses.prepare(fourth, prediction, target, reduction, where, weights)
         return over.reduce(scale * ((p - t) ** 4).sum(-1))
 
     return fourth
@@ -126,8 +168,8 @@ def test_an_own_loss():
     fourth = fourth_power()
 
     @fourth.hand_gradient
-    def _(prediction, target, *, scale=1.0, reduction="mean", where=None):
-        p, t, over = losses.prepare(fourth, prediction, target, reduction, where)
+    def _(prediction, target, *, scale=1.0, reduction="mean", where=None, weights=None):
+        p, t, over = losses.prepare(fourth, prediction, target, reduction, where, weights)
         return over.spread(4 * scale * (p - t) ** 3)
 
     p, t, where = jnp.array([[1.0, 2.0], [3.0, 0.0], [np.nan, 0.0]]), np.zeros((3, 2)), np.array([True, True, False])
@@ -139,17 +181,17 @@ def test_an_own_loss():
 
 
 def test_an_own_check():
-    def positive(name, prediction, target, where):
-        losses.check_equal_shapes(name, prediction, target, where)
-        raise LabelError(f"{name}: no")
+    def positive(prediction, target, where):
+        losses.check_equal_shapes(prediction, target, where)
+        raise LabelError("no")
 
     @losses.loss(check=positive)
-    def poisson(prediction, target, *, reduction="mean", where=None):
-        return losses.prepare(poisson, prediction, target, reduction, where)[0]
+    def poisson(prediction, target, *, reduction="mean", where=None, weights=None):
+        return losses.prepare(poisson, prediction, target, reduction, where, weights)[0]
 
     with pytest.raises(LabelError, match="poisson: no"):
         poisson(flat, flat)
-    assert not hasattr(losses.partial(poisson), "gradient")
+    assert losses.partial(poisson).gradient is None
 
 
 def test_a_gradient_of_other_arguments_is_refused():
@@ -157,14 +199,48 @@ def test_a_gradient_of_other_arguments_is_refused():
     with pytest.raises(ConfigError, match=r"fourth.hand_gradient: expected a gradient with the arguments .*scale=1.0"):
 
         @fourth.hand_gradient
-        def _(prediction, target, *, scale=2.0, reduction="mean", where=None):
+        def _(prediction, target, *, scale=2.0, reduction="mean", where=None, weights=None):
             return prediction
+
+
+def test_a_second_gradient_is_refused():
+    fourth = fourth_power()
+
+    def gradient(prediction, target, *, scale=1.0, reduction="mean", where=None, weights=None):
+        return prediction
+
+    assert fourth.hand_gradient(gradient) is gradient
+    with pytest.raises(ConfigError, match=r"fourth.hand_gradient: expected one gradient, got a second"):
+        fourth.hand_gradient(gradient)
+
+
+def test_a_loss_that_is_not_a_mean_has_no_count():
+    def own(prediction, target, *, reduction="mean", where=None, weights=None):
+        return jnp.sum(prediction)
+
+    def without_weights(prediction, target, *, reduction="mean", where=None):
+        return jnp.sum(prediction)
+
+    assert losses.loss()(own).counted(flat, flat) == 4
+    assert losses.loss(mean=False)(own).counted is None
+    assert losses.loss()(without_weights).counted is None
+    assert losses.partial(losses.root_mean_squared_error).counted is None
+
+
+def test_losses_are_equal_if_their_functions_are():
+    fourth = fourth_power()
+    assert fourth == fourth != fourth_power()  # each has a call of its own
+    assert losses.partial(losses.huber, delta=2.0) == losses.partial(losses.huber, delta=2.0)
+    assert losses.partial(losses.huber, delta=2.0) != losses.partial(losses.huber, delta=2)  # they make other programs
+    wrong = dataclasses.replace(losses.huber, gradient=lambda prediction, target: prediction)
+    assert wrong != losses.huber
+    assert str(wrong) == "huber"
 
 
 def test_values_of_another_shape_than_declared_are_refused():
     @losses.loss()
-    def row_sums(prediction, target, *, reduction="mean", where=None):
-        p, _, over = losses.prepare(row_sums, prediction, target, reduction, where)
+    def row_sums(prediction, target, *, reduction="mean", where=None, weights=None):
+        p, _, over = losses.prepare(row_sums, prediction, target, reduction, where, weights)
         return over.reduce(p.sum(-1))
 
     with pytest.raises(ShapeError, match=r"row_sums: expected values of shape \(4, 10\), got \(4,\); say which axes"):
@@ -176,16 +252,39 @@ def test_partial():
     assert soft(jnp.array([2.0]), jnp.array([0.0])) == 0.875
     assert losses.partial(soft, reduction="none")(jnp.array([2.0]), jnp.array([0.0])).shape == (1,)
     assert losses.partial(soft, reduction="none").gradient(jnp.array([2.0]), jnp.array([0.0])) == 0.5
-    assert inspect.signature(soft).parameters["delta"].default == 0.5
-    with pytest.raises(ConfigError, match=r"partial\(huber\): expected options among \['delta'.*got \['dleta'\]"):
+    assert str(soft) == soft.__name__ == "partial(huber, delta=0.5)"
+    assert str(losses.partial(soft, reduction="sum")) == "partial(partial(huber, delta=0.5), reduction='sum')"
+    assert list(inspect.signature(soft).parameters)[2] == "delta"
+    with pytest.raises(ConfigError, match=r"partial\(huber, dleta=0.5\): expected options .*'delta'.*got \['dleta'\]"):
         losses.partial(losses.huber, dleta=0.5)
     with pytest.raises(ConfigError, match=r"got \['target'\]"):
         losses.partial(losses.huber, target=flat)
 
 
-def test_losses_pickle():
-    for function in (losses.huber, losses.huber.gradient, losses.l2_penalty.gradient):
-        assert pickle.loads(pickle.dumps(function)) is function
+def test_errors_of_partial_begin_with_the_loss():
+    soft = losses.partial(losses.huber, delta=-1.0)
+    for function in (soft, soft.gradient):
+        with pytest.raises(ConfigError, match=r"^huber: expected delta to be a finite number > 0, got -1.0"):
+            function(flat, flat)
+    for function in (soft.check, soft.counted):
+        with pytest.raises(ShapeError, match=r"^huber: expected target of the shape"):
+            function(flat, column)
+
+
+def test_partial_of_a_plain_function():
+    def scaled(prediction, target, scale=1.0):
+        return scale * jnp.sum(prediction - target)
+
+    twice = losses.partial(scaled, scale=2.0)
+    assert twice(flat, 0 * flat) == 8
+    assert twice == losses.partial(scaled, scale=2.0)
+    assert str(twice) == "partial(scaled, scale=2.0)"
+
+
+def test_losses_pickle_by_name():
+    for value in (losses.huber, losses.l2_penalty):
+        assert pickle.loads(pickle.dumps(value)) is value
+        assert copy.deepcopy(value) is value
 
 
 # Penalties.

@@ -194,6 +194,117 @@ def test_multiclass_hinge_by_hand(scores, label, variant, value, slopes, x64):
         np.testing.assert_array_equal(gradient, slopes)
 
 
+# Class weights, as torch counts them: cross_entropy, nll_loss and binary_cross_entropy with weight=.
+
+Z = np.log([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.2, 0.2, 0.6]])
+Y, W = np.array([2, 0, 1]), (1.0, 2.0, 4.0)
+LOGS = np.log([0.7, 0.5, 0.2])  # of the label's probability
+
+
+def test_class_weights_by_hand(x64):
+    """Σ w_y v / Σ w_y, with w_y = 4, 1, 2."""
+    want = -(4 * LOGS[0] + LOGS[1] + 2 * LOGS[2]) / 7
+    for loss in (losses.softmax_cross_entropy, losses.negative_log_likelihood):
+        np.testing.assert_allclose(loss(Z, Y, class_weights=W), want, rtol=1e-14)
+        np.testing.assert_allclose(loss(Z, np.eye(3)[Y], class_weights=W), want, rtol=1e-14)
+        assert loss(Z, Y, class_weights=W) == loss(Z, np.eye(3)[Y], class_weights=W)
+        assert loss.counted(Z, Y, class_weights=W) == 7
+        np.testing.assert_allclose(values(loss, Z, Y, class_weights=W), [4, 1, 2] * -LOGS, rtol=1e-14)
+    weighted = losses.softmax_cross_entropy(Z, Y, class_weights=W, weights=[1.0, 0.5, 0.0])
+    np.testing.assert_allclose(weighted, -(4 * LOGS[0] + 0.5 * LOGS[1]) / 4.5, rtol=1e-14)
+    masked = losses.softmax_cross_entropy(Z, [2, 0, -1], class_weights=W, where=np.array([True, True, False]))
+    np.testing.assert_allclose(masked, -(4 * LOGS[0] + LOGS[1]) / 5, rtol=1e-14)
+
+
+def test_class_weights_with_label_smoothing_by_hand(x64):
+    """(1 − e) Σ w_y v_y + (e/C) Σ_k w_k v_k, over Σ w_y."""
+    smooth = -sum(w * Z[:, k].sum() for k, w in enumerate(W)) / 3
+    want = (0.7 * -(4 * LOGS[0] + LOGS[1] + 2 * LOGS[2]) + 0.3 * smooth) / 7
+    got = losses.softmax_cross_entropy(Z, Y, class_weights=W, label_smoothing=0.3)
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+def test_binary_class_weights_by_hand(x64):
+    p, y = np.array([0.25, 0.5, 0.8]), np.array([1, 0, 1])
+    want = -(3 * np.log(0.25) + 0.5 * np.log(0.5) + 3 * np.log(0.8)) / 6.5
+    np.testing.assert_allclose(losses.binary_cross_entropy(p, y, class_weights=(0.5, 3.0)), want, rtol=1e-14)
+    z = np.log(p / (1 - p))
+    with_logits = losses.binary_cross_entropy_with_logits
+    np.testing.assert_allclose(with_logits(z, y, class_weights=(0.5, 3.0)), want, rtol=1e-14)
+    # pos_weight is a factor that does not count.
+    want = -(2 * 3 * np.log(0.25) + 0.5 * np.log(0.5) + 2 * 3 * np.log(0.8)) / 6.5
+    np.testing.assert_allclose(with_logits(z, y, class_weights=(0.5, 3.0), pos_weight=2.0), want, rtol=1e-14)
+
+
+def test_two_classes_are_one_logit(x64):
+    """softmax of (0, z) is σ(z), with smoothed shares and class weights too."""
+    z, y = np.array([0.3, -1.2, 2.0]), np.array([1.0, 0.25, 0.0])
+    options = {"class_weights": (0.5, 3.0), "label_smoothing": 0.2}
+    two = losses.softmax_cross_entropy(np.stack([0 * z, z], -1), np.stack([1 - y, y], -1), **options)
+    np.testing.assert_allclose(losses.binary_cross_entropy_with_logits(z, y, **options), two, rtol=1e-14)
+
+
+def test_hinge_class_weights_by_hand(x64):
+    s, y = np.array([[2.0, 1.5, 3.0], [0.0, 0.0, 0.5]]), np.array([0, 2])
+    # Row 0: 0.5 + 2 = 2.5; row 1: 0.5 + 0.5 = 1.
+    assert losses.multiclass_hinge(s, y, class_weights=W) == (1 * 2.5 + 4 * 1.0) / 5
+    gradient = losses.multiclass_hinge.gradient(s, y, class_weights=W)
+    np.testing.assert_allclose(gradient, np.array([[-2, 1, 1], [4, 4, -8]]) / 5, rtol=1e-15)
+
+
+def test_a_class_of_weight_zero_does_not_count(x64):
+    z = np.array([[0.0, -np.inf], [1.0, 2.0]])
+    got = losses.softmax_cross_entropy(z, [1, 1], class_weights=(1.0, 0.0))
+    assert (got, losses.softmax_cross_entropy.counted(z, [1, 1], class_weights=(1.0, 0.0))) == (0, 0)
+    assert not np.any(losses.softmax_cross_entropy.gradient(z, [1, 1], class_weights=(1.0, 0.0)))
+
+
+def test_weights_by_hand(x64):
+    p, t = np.array([[1.0, 5.0], [4.0, 2.0]]), np.zeros((2, 2))
+    # Squares 1 25 | 16 4.
+    assert losses.mean_squared_error(p, t, weights=[3, 1]) == (3 * 26 + 20) / 8
+    assert losses.mean_squared_error.counted(p, t, weights=[3, 1]) == 8
+    assert losses.mean_squared_error(p, t, weights=[[1, 0], [0, 0.5]]) == (1 + 2) / 1.5
+    assert losses.mean_squared_error(p, t, weights=[3, 1], where=[[True, False], [True, True]]) == (3 + 20) / 5
+    assert losses.mean_squared_error(p, t, weights=[3, 1], reduction="sum") == 98
+    np.testing.assert_array_equal(losses.half_squared_error(p, t, weights=[3, 1], reduction="none"), [39, 10])
+    assert losses.root_mean_squared_error(p, t, weights=[3, 1]) == np.sqrt(98 / 8)
+    np.testing.assert_array_equal(losses.mean_squared_error.gradient(p, t, weights=[3, 1]), [[0.75, 3.75], [1, 0.5]])
+    assert losses.mean_squared_error(p, t, weights=[0, 0]) == 0
+    assert not np.any(losses.mean_squared_error.gradient(p, t, weights=[0, 0]))
+
+
+def test_a_weight_of_zero_hides_no_nan():
+    assert np.isnan(losses.mean_squared_error(jnp.array([1.0, jnp.nan]), jnp.zeros(2), weights=[1, 0]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+def test_weights_of_any_dtype(dtype):
+    """Counts are at least float32, whatever the dtypes of prediction and weights."""
+    p, weights = jnp.full(4, 2.0, jnp.bfloat16), jnp.array([1, 2, 3, 300], dtype)
+    assert losses.mean_squared_error(p, jnp.zeros_like(p), weights=weights) == 4
+    counted = losses.mean_squared_error.counted(p, p, weights=weights)
+    assert (counted, counted.dtype) == (306, jnp.float32)
+
+
+@pytest.mark.peers
+def test_class_weights_are_those_of_torch(x64):
+    torch = pytest.importorskip("torch")
+    f, tensor, rng = torch.nn.functional, torch.tensor, np.random.default_rng(3)
+    z, y, w = rng.normal(size=(50, 3)), rng.integers(0, 3, 50), tensor(W, dtype=torch.float64)
+    for smoothing in (0.0, 0.3):
+        want = f.cross_entropy(tensor(z), tensor(y), weight=w, label_smoothing=smoothing)
+        got = losses.softmax_cross_entropy(z, y, class_weights=W, label_smoothing=smoothing)
+        np.testing.assert_allclose(got, want.item(), rtol=1e-13)
+    want = f.nll_loss(tensor(z), tensor(y), weight=w)
+    np.testing.assert_allclose(losses.negative_log_likelihood(z, y, class_weights=W), want.item(), rtol=1e-13)
+    # torch's weight of the binary loss is one of rows, and its mean divides by their number.
+    b, rows = (y > 0).astype(float), np.where(y > 0, 3.0, 0.5)
+    want = f.binary_cross_entropy_with_logits(tensor(z[:, 0]), tensor(b), weight=tensor(rows), reduction="sum")
+    got = losses.binary_cross_entropy_with_logits(z[:, 0], b, class_weights=(0.5, 3.0))
+    np.testing.assert_allclose(got, want.item() / rows.sum(), rtol=1e-13)
+
+
 def test_half_precision_is_reduced_in_float32():
     """300² is infinite in float16, the mean of 300² and 0 is not; nor is a count of 70,000."""
     p = jnp.array([300.0, 0.0], jnp.float16)
@@ -201,6 +312,9 @@ def test_half_precision_is_reduced_in_float32():
     assert losses.root_mean_squared_error(p[:1], jnp.zeros_like(p[:1])) == 300
     ones = jnp.ones(70_000, jnp.float16)
     assert losses.mean_squared_error(ones, jnp.zeros_like(ones), where=ones > 0) == 1
+    # The sum over a part is infinite in float16; its share of the whole is not.
+    counted = losses.mean_squared_error.counted(ones, ones)
+    assert losses.share(losses.mean_squared_error, 2 * counted)(ones, -ones) == 2
 
 
 def test_large_numpy_integers_survive_without_x64():
@@ -211,6 +325,9 @@ def test_large_numpy_integers_survive_without_x64():
 INVALID = {
     "softmax_cross_entropy": (losses.softmax_cross_entropy, {}),
     "softmax_cross_entropy smoothed": (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
+    "softmax_cross_entropy class weights": (losses.softmax_cross_entropy, {"class_weights": (1.0, 2.0, 3.0)}),
+    "binary_cross_entropy class weights": (losses.binary_cross_entropy, {"class_weights": (1.0, 2.0)}),
+    "multiclass_hinge class weights": (losses.multiclass_hinge, {"class_weights": (1.0, 2.0, 3.0)}),
     "negative_log_likelihood": (losses.negative_log_likelihood, {}),
     "multiclass_hinge": (losses.multiclass_hinge, {}),
     "multiclass_hinge crammer_singer": (losses.multiclass_hinge, {"variant": "crammer_singer"}),

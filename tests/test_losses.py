@@ -1,6 +1,6 @@
 """Laws that every loss obeys, over the table of `loss_cases`: in float64 unless a test is about another dtype."""
 
-import inspect
+from functools import partial
 from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import CASES, MASKS, mask_of
+from loss_cases import CASES, COUNTS, counts_of
 from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_element
 
-from funcnet import losses
+from funcnet import Padded, losses
 
 pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def report(case, where, p):
+def report(case, counts, p):
     """(loss, hand-derived gradient, autodiff gradient) for each reduction."""
 
     def one(options):
@@ -28,36 +28,42 @@ def report(case, where, p):
         hand = case.loss.gradient(p, case.target, **options)
         return loss, hand, jax.grad(lambda p: case.loss(p, case.target, **options).sum())(p)
 
-    return {reduction: one(case.options | {"reduction": reduction, "where": where}) for reduction in case.reductions}
+    return {reduction: one(case.options | counts | {"reduction": reduction}) for reduction in case.reductions}
 
 
 @pytest.fixture(scope="module")
 def reports():
-    """The reports of a case under each mask, in float64: one compiled program, run once."""
+    """The reports of a case with each mask and weights, in float64: one compiled program, run once."""
     made = {}
 
     def get(case):
         if id(case) not in made:
-            program = usual_jit(lambda p: {kind: report(case, mask_of(case, kind), p) for kind in MASKS})
+            program = usual_jit(lambda p: {kind: report(case, counts_of(case, kind), p) for kind in COUNTS})
             made[id(case)] = program(jnp.asarray(case.prediction))
         return made[id(case)]
 
     return get
 
 
-def expected_losses(case, where):
+def expected_losses(case, where=None, weights=None):
     """By the row's NumPy formula."""
     values = np.asarray(case.values(case.prediction, case.target), np.float64)
-    marked = np.ones(values.shape, bool)
-    if where is not None:
-        marked &= where.reshape(where.shape + (1,) * (values.ndim - where.ndim))
-    mean = values[marked].mean()
+
+    def whole(x):
+        return np.broadcast_to(x.reshape(x.shape + (1,) * (values.ndim - x.ndim)), values.shape)
+
+    counts = np.ones(values.shape)
+    for x in (where, weights):
+        counts = counts if x is None else counts * whole(x)
+    shares = counts if case.shares is None else counts * case.shares(case.target)
+    mean = (counts * values).sum() / shares.sum()
     root = case.loss is losses.root_mean_squared_error
-    return {"mean": np.sqrt(mean) if root else mean, "sum": values[marked].sum(), "none": np.where(marked, values, 0)}
+    sums = {"mean": np.sqrt(mean) if root else mean, "sum": (counts * values).sum(), "none": counts * values}
+    return sums | {"counted": shares.sum()}
 
 
 def test_every_public_loss_has_a_row():
-    public = [value for name in losses.__all__ if hasattr(value := getattr(losses, name), "check")]
+    public = [value for name in losses.__all__ if isinstance(value := getattr(losses, name), losses.Loss)]
     assert len(public) == 12
     assert set(public) == {case.loss for case in CASES.values()}
 
@@ -71,7 +77,7 @@ def test_nothing_is_differentiated_by_jax():
 @every_case
 def test_values(case, reports, x64):
     for kind, by_reduction in reports(case).items():
-        want = expected_losses(case, mask_of(case, kind))
+        want = expected_losses(case, **counts_of(case, kind))
         for reduction, (loss, _, _) in by_reduction.items():
             np.testing.assert_allclose(loss, want[reduction], rtol=1e-13, atol=1e-15, err_msg=f"{kind} {reduction}")
 
@@ -87,16 +93,16 @@ def test_hand_gradient_is_that_of_autodiff(case, reports, x64):
 
 @every_case
 def test_gradients_are_those_of_finite_differences(case, reports, x64):
-    # One sum of all masks and reductions, each with its own weight, so that one program differentiates all of them.
-    forms = [(kind, reduction) for kind in MASKS for reduction in case.reductions]
-    weights = dict(zip(forms, np.linspace(1, 2, len(forms)), strict=True))
+    # One sum of all forms, each with its own factor, so that one program differentiates all of them.
+    forms = [(kind, reduction) for kind in COUNTS for reduction in case.reductions]
+    factors = dict(zip(forms, np.linspace(1, 2, len(forms)), strict=True))
 
     def total(p):
-        options = [case.options | {"reduction": r, "where": mask_of(case, kind)} for kind, r in forms]
-        return sum(w * case.loss(p, case.target, **o).sum() for w, o in zip(weights.values(), options, strict=True))
+        options = [case.options | counts_of(case, kind) | {"reduction": r} for kind, r in forms]
+        return sum(w * case.loss(p, case.target, **o).sum() for w, o in zip(factors.values(), options, strict=True))
 
     numeric = richardson(total, jnp.asarray(case.prediction))
-    hand, auto = (sum(w * reports(case)[kind][r][i] for (kind, r), w in weights.items()) for i in (1, 2))
+    hand, auto = (sum(w * reports(case)[kind][r][i] for (kind, r), w in factors.items()) for i in (1, 2))
     assert norm_relative(hand, numeric) <= 1e-9
     assert worst_element(hand, numeric) <= 1e-6
     assert worst_element(auto, numeric) <= 1e-6
@@ -104,9 +110,9 @@ def test_gradients_are_those_of_finite_differences(case, reports, x64):
 
 @every_case
 def test_jit_is_eager(case, reports, x64):
-    where, p = mask_of(case, "rows"), jnp.asarray(case.prediction)
-    for reduction, (loss, hand, _) in reports(case)["rows"].items():
-        options = case.options | {"reduction": reduction, "where": where}
+    p = jnp.asarray(case.prediction)
+    for reduction, (loss, hand, _) in reports(case)["rows and value weights"].items():
+        options = case.options | counts_of(case, "rows and value weights") | {"reduction": reduction}
         assert norm_relative(case.loss(p, case.target, **options), loss) <= 1e-12
         assert norm_relative(case.loss.gradient(p, case.target, **options), hand) <= 1e-12
 
@@ -120,9 +126,9 @@ def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
         return case.loss(p, t, **options), case.loss.gradient(p, t, **options)
 
     p, t = jnp.asarray(case.prediction), jnp.asarray(case.target)
-    wheres = jnp.stack([jnp.asarray(mask_of(case, "rows")), jnp.ones(len(p), bool)])
+    wheres = jnp.stack([jnp.asarray(counts_of(case, "rows")["where"]), jnp.ones(len(p), bool)])
     loss, hand = quick_jit(jax.vmap(both, (None, None, 0)))(p, t, wheres)
-    for row, kind in enumerate(("rows", "no mask")):
+    for row, kind in enumerate(("rows", "everything")):
         want_loss, want_hand, _ = reports(case)[kind]["mean"]
         assert norm_relative(loss[row], want_loss) <= 1e-13
         assert norm_relative(hand[row], want_hand) <= 1e-13
@@ -132,7 +138,7 @@ def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
 def test_float32_is_float64_to_its_precision(case, reports):
     with jax.enable_x64(True):
         want_loss, want_hand, _ = reports(case)["rows"]["mean"]
-    options = case.options | {"where": mask_of(case, "rows")}
+    options = case.options | counts_of(case, "rows")
     p = jnp.asarray(case.prediction)
     loss, hand = case.loss(p, case.target, **options), case.loss.gradient(p, case.target, **options)
     assert loss.dtype == hand.dtype == jnp.float32
@@ -145,7 +151,7 @@ def test_float32_is_float64_to_its_precision(case, reports):
 def test_half_precision_is_kept(case, dtype):
     target = case.target.astype(dtype) if case.target.dtype == np.float64 else case.target
     p = jnp.asarray(case.prediction).astype(dtype)
-    options = case.options | {"reduction": case.reductions[-1]}
+    options = case.options | counts_of(case, "rows and value weights") | {"reduction": case.reductions[-1]}
     loss, hand = case.loss(p, target, **options), case.loss.gradient(p, target, **options)
     assert loss.dtype == hand.dtype == dtype
     # The same in float32 of the rounded arguments: the mathematics itself adds one rounding at the end.
@@ -157,12 +163,12 @@ def test_half_precision_is_kept(case, dtype):
 @every_case
 def test_masked_rows_do_not_count(case, reports, x64):
     """NaN predictions and impossible targets outside the mask reach neither the loss nor the gradients."""
-    where = mask_of(case, "rows")
+    where = counts_of(case, "rows")["where"]
     spoilt, target = case.prediction.copy(), case.target.copy()
     spoilt[~where] = np.nan
     target[~where] = np.nan if target.dtype.kind == "f" else 99
     spoilt_case = case._replace(target=target, reductions=("mean",))
-    program = quick_jit(lambda p, where: report(spoilt_case, where, p)["mean"])
+    program = quick_jit(lambda p, where: report(spoilt_case, {"where": where}, p)["mean"])
     loss, hand, auto = program(spoilt, where)
     for number, want in zip((loss, hand, auto), reports(case)["rows"]["mean"], strict=True):
         np.testing.assert_allclose(number, want, rtol=1e-14, atol=1e-16)
@@ -185,26 +191,127 @@ def test_check_reads_shapes_only(case, x64):
 
 
 @every_case
-def test_partial_binds_loss_gradient_and_check(case, x64):
+def test_partial_binds_loss_gradient_count_and_check(case, x64):
     bound = losses.partial(case.loss, **case.options)
     p, t = jnp.asarray(case.prediction), case.target
     np.testing.assert_array_equal(bound(p, t), case.loss(p, t, **case.options))
     np.testing.assert_array_equal(bound.gradient(p, t), case.loss.gradient(p, t, **case.options))
+    if case.loss.counted is not None:
+        np.testing.assert_array_equal(bound.counted(p, t), case.loss.counted(p, t, **case.options))
     bound.check(p, t)
-    assert bound.__name__ == case.loss.__name__
+    assert bound == losses.partial(case.loss, **case.options)
+    assert hash(bound) == hash(losses.partial(case.loss, **case.options))
+    assert bound.__name__ == str(bound) == str(bound.made)
+    assert bound.made.constructor is losses.partial
 
 
 @every_case
-def test_a_loss_is_the_function_itself(case):
-    assert inspect.isfunction(case.loss)
-    assert inspect.getmodule(case.loss).__name__.startswith("funcnet.losses.")
-    assert case.loss.gradient.__name__ == f"{case.loss.__name__}.gradient"
+def test_a_loss_is_a_value(case):
+    assert isinstance(case.loss, losses.Loss)
+    assert case.loss.__module__.startswith("funcnet.losses.")
+    assert str(case.loss) == case.loss.__name__ == case.loss.value.__wrapped__.__name__
+    assert case.loss.made.constructor is None
     assert "Gradient. " in case.loss.__doc__
+
+
+every_mean = pytest.mark.parametrize(
+    "case", [case for case in CASES.values() if case.loss.counted], ids=[n for n in CASES if CASES[n].loss.counted]
+)
+
+
+def test_what_is_not_a_mean_of_values_has_no_count():
+    assert {case.loss for case in CASES.values() if not case.loss.counted} == {losses.root_mean_squared_error}
+
+
+@every_mean
+def test_counted_is_what_the_mean_divides_by(case, x64):
+    """From the shape of the prediction alone."""
+    shape = jax.ShapeDtypeStruct(case.prediction.shape, jnp.float64)
+    for kind in COUNTS:
+        given = counts_of(case, kind)
+        counted = case.loss.counted(shape, case.target, **given, **case.options)
+        assert (counted.shape, counted.dtype) == ((), jnp.float64)
+        np.testing.assert_allclose(counted, expected_losses(case, **given)["counted"], rtol=1e-14)
+        assert case.loss.counted(shape, case.target, reduction="sum", **given, **case.options) == 1
+
+
+@every_mean
+def test_shares_of_parts_add_up_to_the_whole(case, reports, x64):
+    """Rows 0–1 and the others; the totals are traced."""
+    bound, cut = losses.partial(case.loss, **case.options), 2
+
+    @quick_jit
+    def in_parts(p):
+        def one(given):
+            part = losses.share(bound, bound.counted(p, case.target, **given))
+            rows = slice(0, cut), slice(cut, None)
+            options = [{name: x[r] for name, x in given.items()} for r in rows]
+            parts = [(p[r], case.target[r]) for r in rows]
+            values = sum(part(*q, **o) for q, o in zip(parts, options, strict=True))
+            return values, jnp.concatenate([part.gradient(*q, **o) for q, o in zip(parts, options, strict=True)])
+
+        return {kind: one(counts_of(case, kind)) for kind in COUNTS}
+
+    for kind, (value, gradient) in in_parts(jnp.asarray(case.prediction)).items():
+        want_value, want_gradient, _ = reports(case)[kind]["mean"]
+        assert norm_relative(value, want_value) <= 1e-12, kind
+        assert norm_relative(gradient, want_gradient) <= 1e-12, kind
+
+
+@every_case
+def test_weights_of_0_and_1_are_a_mask_and_equal_ones_are_none(case, reports, x64):
+    where = counts_of(case, "values")["where"]
+
+    @quick_jit
+    def program(p):
+        return [report(case, {"weights": w}, p)["mean"] for w in (where.astype(float), np.full(where.shape, 2.5))]
+
+    for got, kind in zip(program(jnp.asarray(case.prediction)), ("values", "everything"), strict=True):
+        for number, want in zip(got, reports(case)[kind]["mean"], strict=True):
+            np.testing.assert_allclose(number, want, rtol=1e-13, atol=1e-16, err_msg=kind)
+
+
+PADDED = {name: case for name, case in CASES.items() if len(case.prediction.shape[: case.loss.axes]) >= 2}
+
+
+@pytest.mark.parametrize("case", PADDED.values(), ids=PADDED)
+def test_padding_does_not_count(case, x64):
+    """It equals a mask over positions, whatever stands there, in both engines."""
+    shape = case.prediction.shape[:2]
+    there, where = np.arange(np.prod(shape)).reshape(shape) % 4 != 3, np.arange(shape[0]) != 1
+    given = {"weights": counts_of(case, "value weights")["weights"]} | case.options
+
+    @partial(jax.jit, static_argnums=2)
+    def both(p, t, padded):
+        def loss(p):
+            return case.loss(Padded(p, there) if padded else p, t, where=where if padded else whole, **given)
+
+        whole = there & where[:, None]
+        prediction = Padded(p, there) if padded else p
+        hand = case.loss.gradient(prediction, Padded(t, there), where=where if padded else whole, **given)
+        return loss(p), hand, jax.grad(loss)(p)
+
+    want = both(case.prediction, case.target, False)
+    assert not np.any(want[1][~there])
+    for rubbish in (7.5, np.nan):
+        p, t = case.prediction.copy(), case.target.copy()
+        p[~there] = rubbish
+        t[~there] = rubbish if t.dtype.kind == "f" else 1
+        for number, wanted in zip(both(p, t, True), want, strict=True):
+            np.testing.assert_array_equal(number, wanted)
+    if case.loss.counted is not None:
+        counted = case.loss.counted(Padded(case.prediction, there), case.target, where=where, **given)
+        whole = case.loss.counted(case.prediction, case.target, where=there & where[:, None], **given)
+        assert counted == whole
 
 
 # Integers make ties and kinks, 0 and 1 are the ends of probabilities, ±10⁴ are extreme.
 EDGES = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 1e4, -1e4)
-ELEMENTWISE = [loss for loss in (getattr(losses, name) for name in losses.__all__) if getattr(loss, "axes", 0) is None]
+ELEMENTWISE = [
+    loss
+    for loss in (getattr(losses, name) for name in losses.__all__)
+    if isinstance(loss, losses.Loss) and loss.axes is None
+]
 
 
 @quick_jit

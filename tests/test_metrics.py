@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import losses, metrics
-from funcnet.errors import ConfigError, DtypeError, ShapeError
+from funcnet import Padded, losses, metrics
+from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
 from funcnet.metrics import (
     ClassScores,
     accuracy,
@@ -27,9 +27,19 @@ VALUES = rng.normal(size=(N, 3)).astype(np.float32)
 TARGETS = (VALUES + rng.normal(size=(N, 3))).astype(np.float32)
 
 
-def squared_error(prediction, target, *, reduction, where=None):
+def squared_error(prediction, target, *, reduction, where=None, weights=None):
     assert reduction == "none"
-    return jnp.square(prediction - target)
+    values = jnp.square(prediction - target)
+    return values if weights is None else values * weights.astype(values.dtype)[:, None]
+
+
+def mean_square(prediction, target, where=None, weights=None):
+    """A scalar that is a mean over rows."""
+    counts = jnp.ones(len(prediction), prediction.dtype)
+    for x in (where, weights):
+        counts = counts if x is None else counts * x.astype(counts.dtype)
+    square = jnp.where(counts > 0, jnp.square(prediction[:, 0] - target[:, 0]), 0)
+    return (counts * square).sum() / jnp.maximum(counts.sum(), 1)
 
 
 def numpy_confusion(p, t):
@@ -78,6 +88,18 @@ CASES = {
     "r_squared": (r_squared(), VALUES[:, 0], TARGETS[:, 0], numpy_r_squared),
     "r_squared of three": (r_squared(3), VALUES, TARGETS, numpy_r_squared),
     "mean_loss": (mean_loss(squared_error), VALUES, TARGETS, lambda p, t: np.mean((p - t) ** 2)),
+    "mean_loss of a loss": (
+        mean_loss(losses.mean_squared_error), VALUES, TARGETS, lambda p, t: np.mean((p - t) ** 2),
+    ),
+    "mean_loss of a scalar": (mean_loss(mean_square), VALUES, TARGETS, lambda p, t: np.mean((p - t)[:, 0] ** 2)),
+    "mean_loss with class weights": (
+        mean_loss(losses.partial(losses.negative_log_likelihood, class_weights=(1.0, 3.0, 0.5, 2.0))), -SCORES, LABELS,
+        lambda p, t: -np.sum(np.take([1, 3, 0.5, 2], t) * p[range(len(t)), t]) / np.take([1, 3, 0.5, 2], t).sum(),
+    ),
+    "mean_loss of a sum": (
+        mean_loss(losses.weighted_sum(a=(0.5, losses.mean_squared_error), b=(2.0, losses.half_squared_error))),
+        VALUES, TARGETS, lambda p, t: 0.5 * np.mean((p - t) ** 2) + 2.0 * np.mean(((p - t) ** 2).sum(1)) / 2,
+    ),
 }  # fmt: skip
 every_case = pytest.mark.parametrize("metric, prediction, target, expected", CASES.values(), ids=CASES.keys())
 
@@ -108,6 +130,39 @@ def test_batches_add_up(metric, prediction, target, expected):
     cut = len(target) // 3
     batches = (prediction[:cut], target[:cut]), (prediction[cut:], target[cut:])
     assert_close(run(metric, *batches), expected(prediction, target))
+
+
+@every_case
+def test_weights_are_repeated_rows(metric, prediction, target, expected):
+    """Whole weights count a row so many times; batches without weights stand beside them."""
+    weights = np.arange(len(target)) % 4
+    repeated = np.repeat(np.arange(len(target)), weights)
+    cut = len(target) // 3
+    want = expected(*(np.concatenate([x[:cut], x[repeated[repeated >= cut]]]) for x in (prediction, target)))
+    batches = (prediction[:cut], target[:cut]), (prediction[cut:], target[cut:], None, weights[cut:])
+    assert_close(run(metric, *batches), want)
+    masked = prediction, target, weights > 0, np.where(weights > 0, weights, np.nan)
+    assert_close(run(metric, masked), expected(prediction[repeated], target[repeated]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["accuracy", "accuracy one-hot", "top_k_accuracy", "confusion_matrix", "precision_recall_f1", "r_squared of three",
+     "mean_loss of a loss", "mean_loss with class weights"],
+)  # fmt: skip
+def test_padding_does_not_count(name):
+    """Of sequences, as a mask over positions, whatever stands there."""
+    metric, *arrays, _ = CASES[name]
+    p, t = (np.reshape(x, (15, 4, *x.shape[1:]))[:, :3].copy() for x in arrays)
+    there, weights = np.arange(45).reshape(15, 3) % 4 != 3, np.linspace(1, 2, 15)
+    want = run(metric, (p, t, there, weights))
+    p[~there] = np.nan
+    assert_same(run(metric, (Padded(p, there), t, None, weights)), want)
+    assert_same(run(metric, (Padded(p, there), Padded(t, there), np.ones(15, bool), weights)), want)
+
+
+def assert_same(got, want):
+    jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 @every_case
@@ -190,9 +245,10 @@ def test_several_labels_at_once():
 
 def test_counts_are_exact_beyond_float32():
     metric = accuracy()
-    state = metric.init()._replace(hits=jnp.int32(2**24), total=jnp.int32(2**25))
+    state = metric.init()
+    state = state._replace(hits=state.hits._replace(exact=jnp.int32(2**24)))
     state = metric.update(state, jnp.array([[1.0, 0.0]]), jnp.array([0]))
-    assert (int(state.hits), int(state.total)) == (2**24 + 1, 2**25 + 1)
+    assert int(state.hits.exact) == 2**24 + 1
 
 
 def test_rows_are_true_and_columns_predicted():
@@ -245,6 +301,20 @@ def test_mean_loss_of_padding_without_a_label():
         np.testing.assert_allclose(metric.compute(update(metric.init(), *batch)), np.log(4), rtol=1e-6)
 
 
+def test_metrics_print_as_their_calls():
+    assert str(binary_accuracy(threshold=0.0)) == "binary_accuracy(threshold=0.0)"
+    assert str(mean_loss(losses.huber)) == "mean_loss(huber)"
+    assert accuracy() == accuracy()
+    assert confusion_matrix(3).made is confusion_matrix(3).made
+    assert precision_recall_f1(3).update != confusion_matrix(3).update
+
+
+def test_where_over_positions():
+    where = np.array([[True, False], [True, True]])
+    prediction = jnp.eye(3)[jnp.array([[0, 1], [2, 2]])]
+    assert value(accuracy(), prediction, jnp.array([[0, 0], [2, 1]]), where) == jnp.float32(2 / 3)
+
+
 # What is refused.
 
 ROWS = np.ones(N, bool)
@@ -261,18 +331,26 @@ ONE = VALUES[:, :1]
         (DtypeError, accuracy(), (SCORES, TARGETS[:, 0]), "target of integer labels, got float32"),
         (ShapeError, accuracy(), (SCORES, LABELS, ROWS[1:]), r"where of shape \(60,\), got \(59,\)"),
         (DtypeError, accuracy(), (SCORES, LABELS, LABELS), "where of dtype bool, got int32"),
+        (ShapeError, accuracy(), (SCORES, LABELS, None, ROWS[1:] * 1.0), r"weights of shape \(60,\), got \(59,\)"),
+        (DtypeError, r_squared(), (ONE, ONE, None, ROWS), "weights of numbers, got dtype bool; pass"),
         (ShapeError, binary_accuracy(), (ONE, LABELS), r"prediction and target.*got \(60, 1\) and \(60,\)"),
         (ShapeError, top_k_accuracy(5), (SCORES, LABELS), r"at least 5 classes, got prediction of shape \(60, 4\)"),
         (ShapeError, confusion_matrix(3), (SCORES, LABELS), r"prediction of shape \(batch, 3\), got \(60, 4\)"),
         (ShapeError, precision_recall_f1(5), (SCORES, LABELS), r"prediction of shape \(batch, 5\), got \(60, 4\)"),
         (ShapeError, r_squared(), (ONE, TARGETS[:, 0]), r"prediction and target.*got \(60, 1\) and \(60,\)"),
         (ShapeError, r_squared(), (VALUES, TARGETS), r"prediction and target.*got \(60, 3\); use r_squared\(3\)"),
-        (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape \(60,\), got \(59,\)"),
+        (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape .*, got \(59,\); mark"),
     ],
 )  # fmt: skip
 def test_batches_that_do_not_fit(error, metric, batch, message):
     with pytest.raises(error, match=r"^[a-z0-9_]+\(.*\): expected " + message):
         metric.update(metric.init(), *batch)
+
+
+def test_impossible_weights():
+    metric = accuracy()
+    with pytest.raises(DataError, match=r"accuracy\(\): weights -1.0 at row 0, expected finite numbers >= 0; where="):
+        metric.update(metric.init(), SCORES, LABELS, None, -np.ones(N))
 
 
 @pytest.mark.parametrize(

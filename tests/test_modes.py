@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
-from layer_cases import CASES, draw
+from layer_cases import CASES, TREES, draw
 from numerics import quick_jit, worst_leaf
 
 from funcnet import gradients
+from funcnet.checking.subjects import joined, parted
 
 # For the straight-through forms there is no second order: their backward is the derivative of no function.
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+SMOOTH = CASES | TREES
+every_case = pytest.mark.parametrize("case", SMOOTH.values(), ids=SMOOTH.keys())
 
 
 def normal_like(tree, seed):
@@ -31,15 +33,20 @@ def test_second_order_equals_that_of_autodiff(x64, case):
     equal as H is symmetric, the latter rematerialised."""
     params, state, x, key = draw(case)
     layer = case.layer
-    dy = normal_like(jax.eval_shape(lambda x: layer.apply(params, state, x, key=key, train=True)[0], x), 1)
+    x, rest = parted(x)
+
+    def output(point):
+        return parted(layer.apply(point[0], state, joined(rest, point[1]), key=key, train=True)[0])[0]
+
+    dy = normal_like(jax.eval_shape(output, (params, x)), 1)
 
     def by_hand(point):
-        _, _, residuals = layer.forward(point[0], state, point[1], key=key, train=True)
+        _, _, residuals = layer.forward(point[0], state, joined(rest, point[1]), key=key, train=True)
         return layer.backward(point[0], residuals, dy)
 
     @jax.grad
     def by_autodiff(point):
-        return jnp.vdot(layer.apply(point[0], state, point[1], key=key, train=True)[0], dy)
+        return sum(map(jnp.vdot, jax.tree.leaves(output(point)), jax.tree.leaves(dy)))
 
     @quick_jit
     def products(point, vs):
@@ -59,7 +66,7 @@ def test_second_order_equals_that_of_autodiff(x64, case):
 
 SHARDED = [
     "dense", "dense_time_axis", "prelu", "softmax", "serial_nested", "residual_shortcut", "parallel_concatenate",
-    "repeat", "recompute", "layer", "automatic",
+    "repeat", "recompute", "layer", "automatic", "container", "held",
 ]  # fmt: skip
 
 

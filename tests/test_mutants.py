@@ -1,10 +1,12 @@
 """Mutants: every mistake that changes a gradient is made, told from equivalent ones, and caught."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES
+from layer_cases import ALL_CASES, TREES
 from loss_cases import CASES as LOSS_CASES
 
 from funcnet import layers, losses
@@ -24,9 +26,65 @@ def shape(*sizes):
 )  # fmt: skip
 def test_every_mutant_of_a_layer_is_caught(name):
     case = ALL_CASES[name]
-    score = mutation_score(case.layer, shape(*case.shape(3, 3)), modes=("training",), seeds=2)
+    score = mutation_score(case.layer, case.example(3, 3), modes=("training",), seeds=2)
     assert score.ok, score
     assert score.made >= 7 or name in ("binary_step", "identity"), score
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_mutant_of_trees_is_caught(name):
+    case = TREES[name]
+    score = mutation_score(case.layer, case.example(3, 2), modes=("training",), seeds=2)
+    assert score.ok, score
+    assert score.made >= 20, score
+
+
+def test_the_mistakes_of_trees():
+    """In each floating leaf; integers have no gradient, and arrays of no numbers, which keep shapes, no mistake."""
+    case = TREES["each_named"]
+    made = mutants(case.layer, case.example(3, 2))
+    assert {mutant.mistake.split(": ")[0] for mutant in made if ": " in mutant.mistake} == {
+        "params/image/1/bias", "params/image/1/kernel", "params/words/0/table", "x/image",
+    }  # fmt: skip
+    assert [mutant.mistake for mutant in made if mutant.mistake.startswith("residual ")] == [
+        "residual 0 zeroed", "residual 2 zeroed",  # the input of dense and the output of tanh, not the integers
+    ]  # fmt: skip
+    assert all(str(mutant.target) == str(case.layer) for mutant in made)
+    assert len({mutant.target for mutant in made}) == len(made)
+
+
+def test_no_mistake_is_made_where_there_are_no_numbers():
+    """What `layer` puts around a backward is no formula, and the shapes that it keeps are no residuals."""
+    mistakes = [mutant.mistake for mutant in mutants(layers.identity(), shape(3, 4))]
+    assert [mistake for mistake in mistakes if ": " not in mistake] == [
+        "dy ignored", "dy shuffled", "dy of the first example left out",
+    ]  # fmt: skip
+
+
+def test_every_mutant_of_a_weighted_sum_is_caught():
+    loss = losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.mean_squared_error))
+    prediction = {"digit": shape(4, 3), "ink": shape(4, 2), "code": shape(4, 1)}
+    target = {"digit": np.array([0, 2, 1, 1]), "ink": shape(4, 2)}
+    score = mutation_score(loss, prediction, target, seeds=2)
+    assert score.ok, score
+    assert score.made >= 20
+    made = mutants(loss, prediction, target)
+    assert {mutant.mistake.split(": ")[0] for mutant in made if ": " in mutant.mistake} == {"digit", "ink"}
+    assert all(dataclasses.replace(mutant.target, gradient=loss.gradient) == loss for mutant in made)
+
+
+def test_a_loss_of_ones_own_is_wrapped_and_not_changed():
+    class Squares:
+        def __call__(self, prediction, target):
+            return jnp.sum((prediction - target) ** 2)
+
+        def gradient(self, prediction, target):
+            return 2 * (prediction - target)
+
+    own = Squares()
+    score = mutation_score(own, shape(4, 3), np.ones((4, 3)), seeds=1)
+    assert score.ok, score
+    assert vars(own) == {}
 
 
 @pytest.mark.parametrize("name", {case.loss.__name__: name for name, case in LOSS_CASES.items()}.values())
@@ -133,10 +191,16 @@ def test_formulas_are_read_within_compiled_functions_and_loops_stay():
     [
         (
             lambda: mutation_score(layers.relu(), shape(2, 2), seeds=0),
-            "mutation_score: expected seeds to be a positive",
+            "^mutation_score: expected seeds to be a positive",
         ),
-        (lambda: mutants(layers.relu(), shape(2, 2), mode="test"), 'expected modes among "evaluation" and "training"'),
-        (lambda: mutants(jnp.sin, shape(2, 2)), "a loss with a hand-derived gradient, or a function and gradient="),
+        (
+            lambda: mutants(layers.relu(), shape(2, 2), mode="test"),
+            '^mutants: expected modes among "evaluation" and "training"',
+        ),
+        (
+            lambda: mutants(jnp.sin, shape(2, 2)),
+            "^mutants: .*a loss with a hand-derived gradient, or a function and gradient=",
+        ),
     ],
 )
 def test_misuse_is_named(call, message):

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import counter, scale
+from layer_cases import counter, embedding, highway, scale
 from numerics import quick_jit
 
 from funcnet import gradients, initializers, layers, losses
 from funcnet.checking import find_nonfinite
 from funcnet.errors import DtypeError, LabelError, MissingKeyError, ShapeError
+from funcnet.made import constructor
 
 loss = losses.mean_squared_error
 
@@ -20,15 +21,26 @@ def dtype(request):
         yield request.param
 
 
-root = layers.elementwise(jnp.sqrt, lambda x, y: 0.5 / y, name="root()")
-log = layers.elementwise(jnp.log, lambda x, y: 1 / x, name="log()")
-exp = layers.elementwise(jnp.exp, lambda x, y: y, name="exp()")
+@constructor
+def root():
+    return layers.elementwise(jnp.sqrt, lambda x, y: 0.5 / y)
+
+
+@constructor
+def log():
+    return layers.elementwise(jnp.log, lambda x, y: 1 / x)
+
+
+@constructor
+def exp():
+    return layers.elementwise(jnp.exp, lambda x, y: y)
+
 
 # layer -> a number that it can take and one that it cannot, then direction and what is born
 BIRTHS = {
-    "root": (root, 1.0, 0.0, "backward", "dx"),
-    "log": (log, 20.0, -1.0, "forward", "y"),
-    "exp": (exp, 1.0, 1000.0, "forward", "y"),
+    "root": (root(), 1.0, 0.0, "backward", "dx"),
+    "log": (log(), 20.0, -1.0, "forward", "y"),
+    "exp": (exp(), 1.0, 1000.0, "forward", "y"),
 }
 # container -> its place around the layer, in the forward pass and in the backward pass
 AROUND = {
@@ -41,6 +53,8 @@ AROUND = {
         "repeat[2] serial[1]",
     ),
     "recompute": (layers.recompute, "recompute", "recompute"),
+    "names": (lambda inner: layers.serial(z=layers.identity(), a=inner), "serial[a]", "serial[a]"),
+    "own": (lambda inner: highway(inner, layers.sigmoid()), "highway[0]", "highway[0]"),
 }
 
 
@@ -118,6 +132,7 @@ def test_labels_are_judged():
         searched(layers.dense(2), jnp.ones((1, 2)), loss=losses.softmax_cross_entropy, target=np.array([2]))
 
 
+@constructor
 def power():
     """y = x^a: its derivative in a, y log x, is no number at x = 0."""
 
@@ -128,9 +143,7 @@ def power():
         a = params["a"]
         return {"a": jnp.sum(dy * x**a * jnp.log(x))}, dy * a * x ** (a - 1)
 
-    return layers.layer(
-        lambda key, x: ({"a": jnp.full((), 2, x.dtype)}, jnp.zeros(1, x.dtype)), forward, backward, name="power()"
-    )
+    return layers.layer(forward, backward, init=lambda key, x: ({"a": jnp.full((), 2, x.dtype)}, jnp.zeros(1, x.dtype)))
 
 
 def test_the_gradient_of_a_parameter_and_a_state(x64):
@@ -157,7 +170,7 @@ def test_sums_of_containers(dtype):
 
 def test_a_dx_for_nobody_is_no_find():
     """√ at 0 on the batch itself: every parameter's gradient is finite."""
-    model, x = layers.serial(root, layers.dense(2)), jnp.zeros((1, 2))
+    model, x = layers.serial(root(), layers.dense(2)), jnp.zeros((1, 2))
     params, state = model.init(jax.random.key(0), x)
     done = gradients.backprop(model, loss)(params, state, (x, x))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((done.loss, done.grads)))
@@ -165,15 +178,13 @@ def test_a_dx_for_nobody_is_no_find():
 
 
 def test_while_jax_looks_for_nans_itself():
-    model = layers.serial(layers.dense(2, kernel_init=initializers.identity()), log)
+    model = layers.serial(layers.dense(2, kernel_init=initializers.identity()), log())
     with jax.debug_nans(True):
         assert searched(model, -jnp.ones((1, 2))).place == "serial[1] log()"
 
 
 def test_integers_and_empty_arrays_are_finite():
-    as_float = layers.parameterless(
-        lambda x, *, key, train: (x.astype(jnp.float32), None), lambda residuals, dy: None, name="as_float()"
-    )
+    as_float = layers.parameterless(lambda x, *, key, train: (x.astype(jnp.float32), None), lambda residuals, dy: None)
     model = layers.serial(as_float, layers.dense(3))
     assert searched(model, jnp.ones((2, 3), int), target=jnp.ones((2, 3))) is None
     assert searched(model, jnp.ones((0, 3))) is None
@@ -183,10 +194,30 @@ def test_what_engines_refuse():
     x = jnp.ones((4, 3))
     model = layers.serial(layers.dense(3), layers.dropout(0.5))
     params, state = model.init(jax.random.key(0), x)
-    with pytest.raises(DtypeError, match=r"expected batch to be \(x, target\) or \(x, target, where\), got a list"):
+    with pytest.raises(DtypeError, match=r"^find_nonfinite: expected batch to be \(x, target\), .*, got a list"):
         find_nonfinite(model, loss, params, state, [x, x])
     with pytest.raises(MissingKeyError, match=r"serial\[1\] dropout\(0.5\): train=True draws random numbers"):
         find_nonfinite(model, loss, params, state, (x, x))
-    with pytest.raises(ShapeError, match=r"serial\[0\] dense\(3\): expected x of shape \(batch, 3\), got \(4, 2\)"):
+    with pytest.raises(ShapeError, match=r"serial\[0\] dense\(3\): expected .* for x of shape \(4, 2\), got \(3, 3\)"):
         find_nonfinite(model, loss, params, state, (x[:, :2], x))
     assert find_nonfinite(model, loss, params, state, (x, x), jax.random.key(1)) is None
+
+
+def test_trees():
+    """Named inputs and heads, a mask for each part, and weights."""
+    towers = layers.each(words=embedding(5, 2), row=layers.identity())
+    model = layers.serial(towers, layers.each(words=layers.dense(2), row=log()))
+    parts = losses.weighted_sum(words=(1.0, loss), row=(1.0, loss))
+    x = {"row": jnp.array([[1.0], [2.0]]), "words": np.array([1, 4])}
+    params, state = model.init(jax.random.key(0), x)
+    target = {"words": jnp.ones((2, 2)), "row": jnp.array([[0.0], [jnp.nan]])}
+
+    def found(x=x, *options):
+        return find_nonfinite(model, parts, params, state, (x, target, *options))
+
+    assert found()[:4] == ("batch", "given", "target/row", (1, 0))
+    where = {"row": np.array([True, False])}
+    assert found(x, where) is None
+    assert found(x, where, np.ones(2, np.float32)) is None
+    assert found(x | {"row": x["row"].at[0, 0].set(jnp.inf)}, where)[:4] == ("batch", "given", "x/row", (0, 0))
+    assert found(x | {"row": x["row"].at[0, 0].set(-1)}, where)[:3] == ("serial[1] each[row] log()", "forward", "y")

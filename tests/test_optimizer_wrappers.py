@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, DtypeError, ShapeError
 from funcnet.optimizers import (
     FrozenState,
     PartitionedState,
@@ -213,33 +213,69 @@ def test_masks_within_frozen_get_the_same_paths():
     assert paths == ["0/kernel", "2/deep/0/kernel"]
 
 
+def test_an_error_within_names_the_call_where_it_was_seen_once():
+    """The outer wrapper looks first; what it cannot see is named by the optimizer within."""
+    optimizer = clipped(decayed(sgd(lambda step: jnp.ones(2)), 0.1), norm=1.0)
+    state = optimizer.init(jnp.ones(1))
+    message = r"^clipped\(decayed\(sgd\(<lambda>\), 0\.1\), norm=1\.0\): expected the gradient of '' .* got an array of"
+    with pytest.raises(DtypeError, match=message):
+        optimizer.update(state, jnp.ones(1, jnp.float16))
+    with pytest.raises(ShapeError, match=r"^sgd\(<lambda>\): expected learning_rate\(step\) to be a scalar"):
+        optimizer.update(state, jnp.ones(1))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: clipped(sgd(0.1)), r"clipped\(…\): expected exactly one .* got none"),
+        (lambda: clipped(sgd(0.1)), r"^clipped\(sgd\(0\.1\)\): expected exactly one .* got none"),
         (
             lambda: clipped(sgd(0.1), norm=1, value=1),
-            r"clipped\(…, norm=1, value=1\): expected exactly one .* got both",
+            r"^clipped\(sgd\(0\.1\), norm=1, value=1\): expected exactly one .* got both",
         ),
-        (lambda: clipped(sgd(0.1), norm=0), r"clipped\(…, norm=0\): expected norm to be a finite number > 0, got 0"),
-        (lambda: clipped(sgd(0.1), value=-1), r"clipped\(…, value=-1\): expected value to be a finite number > 0"),
-        (lambda: clipped(sgd(0.1), norm=math.nan), r"clipped\(…, norm=nan\)"),
+        (
+            lambda: clipped(sgd(0.1), norm=0),
+            r"^clipped\(sgd\(0\.1\), norm=0\): expected norm to be a finite number > 0, got 0",
+        ),
+        (
+            lambda: clipped(sgd(0.1), value=-1),
+            r"^clipped\(sgd\(0\.1\), value=-1\): expected value to be a finite number > 0",
+        ),
+        (lambda: clipped(sgd(0.1), norm=math.nan), r"^clipped\(sgd\(0\.1\), norm=nan\)"),
         (
             lambda: decayed(sgd(0.1), -0.1),
-            r"decayed\(…, -0\.1\): expected weight_decay .* >= 0, got -0\.1",
+            r"^decayed\(sgd\(0\.1\), -0\.1\): expected weight_decay .* >= 0, got -0\.1",
         ),
         (
             lambda: decayed(sgd(0.1), 0.1, mask=["kernel"]),
-            r"decayed\(…, 0\.1, mask=\['kernel'\]\): expected mask to be a func",
+            r"^decayed\(sgd\(0\.1\), 0\.1, mask=\('kernel',\)\): expected mask to be a func",
         ),
-        (lambda: frozen(sgd(0.1), "bias"), r"frozen\(…, 'bias'\): expected select to be a function of a leaf's"),
+        (
+            lambda: clipped(adam(1e-3), norm=-1),
+            r"^clipped\(adam\(0\.001\), norm=-1\): expected norm to be .* > 0, got -1\.",
+        ),
+        (
+            lambda: clipped(0.1, norm=1),
+            r"^clipped\(0\.1, norm=1\): expected optimizer to be an optimizer, .* got 0\.1; call",
+        ),
+        (
+            lambda: decayed(sgd, 0.1),
+            r"^decayed\(sgd, 0\.1\): expected optimizer to be an optimizer, such as adam\(1e-3\)",
+        ),
+        (
+            lambda: frozen(None, is_bias),
+            r"^frozen\(None, is_bias\): expected optimizer to be an optimizer, .* got None",
+        ),
+        (
+            lambda: frozen(sgd(0.1), "bias"),
+            r"^frozen\(sgd\(0\.1\), 'bias'\): expected select to be a function of a leaf's",
+        ),
         (
             lambda: frozen(sgd(0.1), lambda path: False).init(PARAMS),
-            r"frozen\(…, <lambda>\): .* it chose 0 of 3: 0/kernel, 0/bias, 2/deep/0/kernel; it is called with",
+            r"^frozen\(sgd\(0\.1\), <lambda>\): .* it chose 0 of 3: 0/kernel, 0/bias, 2/deep/0/kernel; it is called",
         ),
         (
             lambda: frozen(sgd(0.1), lambda path: True).init(PARAMS),
-            r"frozen\(…, <lambda>\): .* it chose 3 of 3: 0/kernel",
+            r"^frozen\(sgd\(0\.1\), <lambda>\): .* it chose 3 of 3: 0/kernel",
         ),
         (
             lambda: frozen(sgd(0.1), lambda path: False).init([jnp.ones(1)] * 9),
@@ -247,20 +283,23 @@ def test_masks_within_frozen_get_the_same_paths():
         ),
         (
             lambda: partitioned([]),
-            r"^partitioned\(…\): expected rules to be pairs \(pattern, optimizer\), at least one, got",
+            r"^partitioned\(\(\)\): expected rules to be pairs \(pattern, optimizer\), at least one, got",
         ),
         (
             lambda: partitioned([(is_bias, sgd(0.1))]),
-            r"^partitioned\(…\): expected rules to be pairs .* got a tuple; write",
+            r"^partitioned\(\(\(is_bias, sgd\(0\.1\)\),\)\): expected rules to be pairs .* got a tuple; write",
         ),
-        (lambda: partitioned([(".*", 0.1)]), r"^partitioned\(…\): expected rules to be pairs .* say\."),
+        (
+            lambda: partitioned([(".*", 0.1)]),
+            r"^partitioned\(\(\('\.\*', 0\.1\),\)\): expected rules to be pairs .*; write for example",
+        ),
         (
             lambda: partitioned([("[", sgd(0.1))]),
-            r"^partitioned\(…\): expected '\[' to be a regular expression: untermin",
+            r"^partitioned\(\(\('\[', sgd\(0\.1\)\),\)\): expected '\[' to be a regular expression: untermin",
         ),
         (
             lambda: partitioned([("0/.*", sgd(0.1))]).init(PARAMS),
-            r"^partitioned\(…\): expected a rule for every leaf, got none for '2/deep/0/kernel'; end with a rule for",
+            r"^partitioned\(\(\('0/\.\*', sgd\(0\.1\)\),\)\): expected a rule for every leaf, got none for '2/.*'; end",
         ),
         (
             lambda: partitioned([(".*", sgd(0.1)), ("0/bias", sgd(0.2))]).init(PARAMS),

@@ -1,6 +1,8 @@
 """Optimizers, bare and wrapped: against NumPy, by the laws that all obey, and with bad arguments."""
 
 import math
+from importlib import import_module
+from typing import NamedTuple
 
 import chex
 import jax
@@ -8,20 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numerics import quick_jit, usual_jit
+from source import code_lines_of
 
 from funcnet import optimizers
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
+from funcnet.made import constructor
 from funcnet.optimizers import (
-    accumulated,
     adagrad,
     adam,
     adamw,
     averaged,
     clipped,
     decayed,
+    descent,
     frozen,
     guarded,
+    lion,
+    nadam,
     partitioned,
+    rescaled,
     rmsprop,
     sgd,
 )
@@ -63,20 +70,66 @@ def numpy_rmsprop(gradient, p, rate, rho=0.99, epsilon=1e-8, inside=False, cente
     return p
 
 
-def numpy_adam(gradient, p, rate, b1=0.9, b2=0.999, epsilon=1e-8, decay=0.0):
-    m = v = 0.0
+def numpy_adam(gradient, p, rate, b1=0.9, b2=0.999, epsilon=1e-8, decay=0.0, amsgrad=False):
+    m = v = largest = 0.0
     for t in range(STEPS):
         g = gradient(t, p)
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        m_hat, v_hat = m / (1 - b1 ** (t + 1)), v / (1 - b2 ** (t + 1))
+        largest = np.maximum(largest, v) if amsgrad else v
+        m_hat, v_hat = m / (1 - b1 ** (t + 1)), largest / (1 - b2 ** (t + 1))
         p = p - rate(t) * (m_hat / (np.sqrt(v_hat) + epsilon) + decay * p)
     return p
 
 
-def numpy_accumulated(reference, gradient, p, rate, k, *options):
-    """The reference with the mean of k gradients, for as many updates as there are; then its rate is 0."""
-    mean = lambda t, p: sum(gradient((k * t + i) % STEPS, p) for i in range(k)) / k  # noqa: E731
-    return reference(mean, p, lambda t: rate(t) if t < STEPS // k else 0.0, *options)
+def numpy_nadam(gradient, p, rate, b1=0.9, b2=0.999, epsilon=1e-8, momentum_decay=4e-3):
+    m, v, momenta = 0.0, 0.0, [b1 * (1 - 0.96 ** (t * momentum_decay) / 2) for t in range(1, STEPS + 2)]
+    for t in range(STEPS):
+        g = gradient(t, p)
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        ahead = momenta[t + 1] * m / (1 - np.prod(momenta[: t + 2]))
+        m_hat = ahead + (1 - momenta[t]) * g / (1 - np.prod(momenta[: t + 1]))
+        p = p - rate(t) * m_hat / (np.sqrt(v / (1 - b2 ** (t + 1))) + epsilon)
+    return p
+
+
+def numpy_lion(gradient, p, rate, b1=0.9, b2=0.99, decay=0.0):
+    m = 0.0
+    for t in range(STEPS):
+        g = gradient(t, p)
+        p = p - rate(t) * (np.sign(b1 * m + (1 - b1) * g) + decay * p)
+        m = b2 * m + (1 - b2) * g
+    return p
+
+
+def numpy_normalised(gradient, p, rate, rho=0.9, decay=0.0):
+    m = size = 0.0
+    for t in range(STEPS):
+        g = gradient(t, p)
+        m = rho * m + (1 - rho) * g
+        size = rho * size + (1 - rho) * np.where(BIAS, np.mean(g[BIAS] ** 2), np.mean(g[~BIAS] ** 2))  # of each leaf
+        p = p - rate(t) * (m / np.sqrt(size) + decay * p)
+    return p
+
+
+# An optimizer made of `descent`, whose one slot is a tree: beside the mean gradient the mean square of the whole leaf.
+
+
+class NormalisedState(NamedTuple):
+    step: jax.Array
+    params: dict
+    moments: dict
+    scale: jax.Array
+
+
+@constructor
+def normalised(learning_rate, *, decay=0.9, **options):
+    def direction(p, g, t, moments):
+        mean = decay * moments["mean"] + (1 - decay) * g
+        size = decay * moments["size"] + (1 - decay) * jnp.mean(jnp.square(g))
+        return mean / jnp.sqrt(jnp.where(size == 0, 1, size)), {"mean": mean, "size": size}
+
+    slots = {"moments": lambda p: {"mean": 0 * p, "size": jnp.zeros((), p.dtype)}}
+    return descent(NormalisedState, learning_rate, direction, slots=slots, **options)
 
 
 # The problem: two leaves, whose flat order is bias, kernel; a quadratic, a sine and noise.
@@ -160,6 +213,24 @@ CASES = {
         adamw(0.05, b1=0.8, b2=0.9, epsilon=1e-6, weight_decay=0.1, mask=is_bias),
         lambda g, p: numpy_adam(g, p, at(0.05), 0.8, 0.9, 1e-6, 0.1 * BIAS),
     ),
+    "adam amsgrad": (
+        adam(0.05, b2=0.9, amsgrad=True),
+        lambda g, p: numpy_adam(g, p, at(0.05), b2=0.9, amsgrad=True),
+    ),
+    "adamw amsgrad": (
+        adamw(0.05, b2=0.9, amsgrad=True),
+        lambda g, p: numpy_adam(g, p, at(0.05), b2=0.9, decay=0.01, amsgrad=True),
+    ),
+    "nadam": (nadam(0.05), lambda g, p: numpy_nadam(g, p, at(0.05))),
+    "nadam options": (
+        nadam(decaying, b1=0.8, b2=0.9, epsilon=1e-3, momentum_decay=0.1),
+        lambda g, p: numpy_nadam(g, p, lambda t: 0.1 * 0.5 ** (t / 20), 0.8, 0.9, 1e-3, 0.1),
+    ),
+    "lion": (lion(0.01), lambda g, p: numpy_lion(g, p, at(0.01))),
+    "lion options": (
+        lion(decaying, b1=0.5, b2=0.8, weight_decay=0.1),
+        lambda g, p: numpy_lion(g, p, lambda t: 0.1 * 0.5 ** (t / 20), 0.5, 0.8, 0.1),
+    ),
     "clipped norm": (
         clipped(sgd(0.1), norm=2.0),
         lambda g, p: numpy_sgd(lambda t, p: norm_clipped(g(t, p)), p, at(0.1)),
@@ -185,11 +256,6 @@ CASES = {
         frozen(clipped(decayed(adagrad(0.1), 0.1), norm=2.0), is_bias),
         lambda g, p: numpy_adagrad(lambda t, p: ~BIAS * norm_clipped(g(t, p), ~BIAS) + 0.1 * ~BIAS * p, p, at(0.1)),
     ),
-    "accumulated": (accumulated(adam(0.05), 2), lambda g, p: numpy_accumulated(numpy_adam, g, p, at(0.05), 2)),
-    "accumulated schedule": (
-        accumulated(sgd(decaying, momentum=0.5), 3),
-        lambda g, p: numpy_accumulated(numpy_sgd, g, p, lambda t: 0.1 * 0.5 ** (t / 20), 3, 0.5),
-    ),
     "partitioned": (
         partitioned([("b.*", sgd(0.1, momentum=0.5)), (".*", adamw(0.05))]),
         lambda g, p: np.where(BIAS, numpy_sgd(g, p, at(0.1), 0.5), numpy_adam(g, p, at(0.05), decay=0.01)),
@@ -200,13 +266,13 @@ CASES = {
     ),
     "guarded": (guarded(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),
     "averaged": (averaged(adam(0.05)), lambda g, p: numpy_adam(g, p, at(0.05))),
-    "guarded(accumulated(clipped(averaged)))": (
-        guarded(accumulated(clipped(averaged(sgd(0.1)), norm=2.0), 2)),
-        lambda g, p: numpy_sgd(  # as numpy_accumulated, with the mean clipped
-            lambda t, p: norm_clipped((g(2 * t % STEPS, p) + g((2 * t + 1) % STEPS, p)) / 2),
-            p,
-            lambda t: 0.1 if t < STEPS // 2 else 0.0,
-        ),
+    "guarded(clipped(averaged))": (
+        guarded(clipped(averaged(sgd(0.1)), norm=2.0)),
+        lambda g, p: numpy_sgd(lambda t, p: norm_clipped(g(t, p)), p, at(0.1)),
+    ),
+    "descent": (
+        normalised(0.05, weight_decay=0.1, mask=is_bias),
+        lambda g, p: numpy_normalised(g, p, at(0.05), decay=0.1 * BIAS),
     ),
 }
 
@@ -214,16 +280,17 @@ by_case = pytest.mark.parametrize("optimizer", [optimizer for optimizer, _ in CA
 
 
 def test_every_optimizer_has_a_case():
-    constructors = {name for name in optimizers.__all__ if not name.endswith("State")} - {"guards"}
+    constructors = {name for name in optimizers.__all__ if not name.endswith("State")} - {"guards", "rescaled"}
     assert {name.replace("(", " ").split()[0] for name in CASES} == constructors
 
 
 def test_every_state_begins_with_step_and_params():
-    """And those of wrappers with the state of what they wrap, from which they take the params."""
+    """And ends with scale; those of wrappers begin with the state of what they wrap, which has the params."""
     for name in optimizers.__all__:
         if name.endswith("State"):
             state = getattr(optimizers, name)
-            assert state._fields[0] == "inner" or state._fields[:2] == ("step", "params")
+            if state._fields[0] != "inner":
+                assert (*state._fields[:2], state._fields[-1]) == ("step", "params", "scale")
             assert hasattr(state, "step")
             assert hasattr(state, "params")
 
@@ -259,8 +326,10 @@ def test_float32_is_near_float64(optimizer, x64):
         (rmsprop(0.1, decay=0.9, eps_in_sqrt=True), [0.6838, 0.4544, 0.2623]),
         (adam(0.1), [0.9, 0.8, 0.7]),
         (adamw(0.1), [0.899, 0.7981, 0.6973]),
+        (nadam(0.1), [0.8944, 0.8160, 0.7428]),
+        (lion(0.1), [0.9, 0.8, 0.7]),
     ],
-    ids=["sgd", "momentum", "nesterov", "dampening", "adagrad", "start", "rmsprop", "inside", "adam", "adamw"],
+    ids=str,
 )
 def test_three_steps(optimizer, expected):
     """From 1 with the gradient 0.5: the numbers of the libraries whose convention was taken."""
@@ -401,7 +470,9 @@ def test_numpy_hyper_parameters(x64):
         sgd(number, momentum=number),
         adagrad(number, initial_accumulator=number, epsilon=number),
         rmsprop(number, decay=number, epsilon=number, momentum=number),
-        adamw(number, b1=number, b2=number, epsilon=number, weight_decay=number),
+        adamw(number, b1=number, b2=number, epsilon=number, weight_decay=number, amsgrad=True),
+        nadam(number, b1=number, b2=number, epsilon=number, momentum_decay=number),
+        lion(number, b1=number, b2=number, weight_decay=number),
         clipped(decayed(sgd(number), number), norm=number),
         clipped(sgd(number), value=number),
     ):
@@ -417,11 +488,14 @@ SOLVERS = {
     "adagrad": (adagrad(1.0), adagrad(1.0)),
     "rmsprop": (rmsprop(exponential_decay(0.1, 50, 0.5)), rmsprop(exponential_decay(0.01, 2000, 0.5))),
     "adam": (adam(0.1), adam(0.02)),
+    "amsgrad": (adam(0.1, amsgrad=True), adam(0.02, amsgrad=True)),
     "adamw": (adamw(0.1, weight_decay=0.0), adamw(0.02, weight_decay=0.0)),
+    "nadam": (nadam(0.1), nadam(0.02)),
+    "lion": (lion(exponential_decay(0.1, 50, 0.5)), lion(exponential_decay(0.01, 2000, 0.5))),
 }
 
 
-def descend(optimizer, objective, start, steps):
+def minimum(optimizer, objective, start, steps):
     def step(_, state):
         return optimizer.update(state, jax.grad(objective)(state.params))
 
@@ -431,13 +505,13 @@ def descend(optimizer, objective, start, steps):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solves_a_parabola(name):
     objective = lambda p: jnp.sum(jnp.square(p - jnp.array([3.0, -1.0])))  # noqa: E731
-    np.testing.assert_allclose(descend(SOLVERS[name][0], objective, jnp.zeros(2), 500), [3, -1], atol=1e-3)
+    np.testing.assert_allclose(minimum(SOLVERS[name][0], objective, jnp.zeros(2), 500), [3, -1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solves_rosenbrock(name):
     objective = lambda p: jnp.square(1 - p[0]) + 100 * jnp.square(p[1] - jnp.square(p[0]))  # noqa: E731
-    np.testing.assert_allclose(descend(SOLVERS[name][1], objective, jnp.array([-1.0, 1.0]), 20_000), [1, 1], atol=2e-2)
+    np.testing.assert_allclose(minimum(SOLVERS[name][1], objective, jnp.array([-1.0, 1.0]), 20_000), [1, 1], atol=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -464,6 +538,14 @@ def test_solves_rosenbrock(name):
         (lambda: adamw(0.1, b2=1.5), r"adamw\(0\.1, b2=1\.5\)"),
         (lambda: adamw(0.1, weight_decay=-1), r"adamw\(0\.1, weight_decay=-1\): .* number >= 0"),
         (lambda: adamw(0.1, mask="kernel"), r"adamw\(0\.1, mask='kernel'\): expected mask to be a function of a leaf"),
+        (lambda: nadam(0.1, b1=1), r"^nadam\(0\.1, b1=1\): expected b1 to be a finite number in \[0, 1\), got 1\."),
+        (
+            lambda: nadam(0.1, momentum_decay=-1),
+            r"^nadam\(0\.1, momentum_decay=-1\): .* momentum_decay .* >= 0, got -1",
+        ),
+        (lambda: lion(0.1, b2=1.0), r"^lion\(0\.1, b2=1\.0\): expected b2 to be a finite number in \[0, 1\), got 1\.0"),
+        (lambda: lion(0.1, weight_decay=-1), r"^lion\(0\.1, weight_decay=-1\): expected weight_decay to be .* >= 0"),
+        (lambda: adam(1e-3, b1=adam), r"^adam\(0\.001, b1=adam\): expected b1 to be a finite number in \[0, 1\)"),
     ],
 )
 def test_bad_arguments(make, message):
@@ -482,7 +564,7 @@ def test_bad_arguments(make, message):
     ids=["integers", "complex", "number"],
 )
 def test_init_needs_floating_arrays(optimizer, leaf, got):
-    message = rf"^\w+\(.+\)\.init\(params\): expected '1/table' to be an array of a floating dtype, got {got}"
+    message = rf"^\w+\(.+\): expected the parameter '1/table' to be an array of a floating dtype, got {got}"
     with pytest.raises(DtypeError, match=message):
         optimizer.init(({"bias": jnp.ones(2)}, {"table": leaf}))
 
@@ -509,14 +591,14 @@ def test_init_needs_floating_arrays(optimizer, leaf, got):
 )
 def test_update_needs_fitting_grads(optimizer, grads, error, message):
     state = optimizer.init({"bias": jnp.ones(()), "kernel": jnp.ones(2)})
-    with pytest.raises(error, match=rf"^\w+\(.+\)\.update\(state, grads\): .*{message}"):
+    with pytest.raises(error, match=rf"^\w+\(.+\): .*{message}"):
         optimizer.update(state, grads)
 
 
 @by_case
 def test_swapped_arguments_of_update_are_named(optimizer):
     state = optimizer.init({"bias": jnp.ones(()), "kernel": jnp.ones(2)})
-    message = r"^\w+\(.+\)\.update\(state, grads\): expected state .*, got a dict; the order is update\(state, grads\)"
+    message = r"^\w+\(.+\): expected state .*, got a dict; the order is update\(state, grads\)"
     with pytest.raises(StructureError, match=message):
         optimizer.update({"bias": jnp.ones(()), "kernel": jnp.ones(2)}, state)
 
@@ -526,3 +608,109 @@ def test_rate_must_be_a_scalar():
     message = r"adam\(<lambda>\): expected learning_rate\(step\) to be a scalar, got an array of shape \(1,\)"
     with pytest.raises(ShapeError, match=message):
         optimizer.update(optimizer.init(jnp.ones(())), jnp.ones(()))
+
+
+# Two equal calls make one optimizer.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sgd(0.1, momentum=0.9),
+        lambda: adamw(exponential_decay(0.1, 20, 0.5), mask=is_bias),
+        lambda: guarded(averaged(clipped(decayed(frozen(lion(0.1), is_bias), 0.1), norm=1.0))),
+        lambda: partitioned([("b.*", sgd(0.1)), (".*", nadam(0.1))]),
+        lambda: normalised(0.1, weight_decay=0.1),
+    ],
+    ids=lambda make: str(make()),
+)
+def test_equal_calls_are_equal(make):
+    assert make() == make()
+    assert hash(make()) == hash(make())
+
+
+def test_other_calls_are_not_equal():
+    others = [adam(0.1), adam(0.2), adam(0.1, b1=0.5), adamw(0.1), adam(0.1)._replace(update=sgd(0.1).update)]
+    assert len(set(others)) == len(others)
+    assert sgd(lambda step: 0.1) != sgd(lambda step: 0.1)
+    assert adam(1e-3) == adam(0.001, b1=0.9)
+
+
+def test_optimizers_print_as_their_calls():
+    rate = exponential_decay(0.1, 20, 0.5)
+    assert str(adam(1e-3)) == "adam(0.001)"
+    assert str(sgd(rate, momentum=0.9)) == "sgd(exponential_decay(0.1, 20, 0.5), momentum=0.9)"
+    assert str(clipped(adam(0.001), norm=1.0)) == "clipped(adam(0.001), norm=1.0)"
+    assert str(partitioned([("b.*", sgd(0.1)), (".*", lion(1e-3))])) == (
+        "partitioned((('b.*', sgd(0.1)), ('.*', lion(0.001))))"
+    )
+    assert adam(1e-3).made.constructor is adam
+    assert repr(adam(1e-3).update) == "adam(0.001)"
+
+
+def test_amsgrad_divides_by_the_largest_mean_square():
+    """Gradients 2 and 1, β₁ = 0, β₂ = ½: ν = 2, then 1.5; the corrections are ½ and ¾."""
+    optimizer = adam(1.0, b1=0.0, b2=0.5, epsilon=0.0, amsgrad=True)
+    first = optimizer.update(optimizer.init(jnp.zeros(())), jnp.array(2.0))
+    second = optimizer.update(first, jnp.array(1.0))
+    np.testing.assert_allclose([first.params, second.params], [-1, -1 - math.sqrt(0.75 / 2)], rtol=1e-6)
+    assert (float(second.nu), float(second.nu_max)) == (1.5, 2.0)
+
+
+# The scale of the rate.
+
+
+@by_case
+def test_rescaled_by_a_half_is_half_the_rate(optimizer, x64):
+    """The scale acts at once, and as the rate does; `halved` is the same call with half of it."""
+
+    def halved(optimizer):
+        made = optimizer.made
+        if "learning_rate" in made.arguments:
+            rate = made.arguments["learning_rate"]
+            half = (lambda step: rate(step) / 2) if callable(rate) else rate / 2
+            return called(made, learning_rate=half)
+        if "rules" in made.arguments:
+            return called(made, rules=[(pattern, halved(one)) for pattern, one in made.arguments["rules"]])
+        return called(made, optimizer=halved(made.arguments["optimizer"]))
+
+    def called(made, **changed):
+        arguments = {name: value for name, value in made.arguments.items() if name != "options"}
+        return made.constructor(**{**arguments, **made.arguments.get("options", {}), **changed})
+
+    def train(optimizer, factor):
+        def step(state, noise):
+            return optimizer.update(state, noise), None
+
+        start = rescaled(optimizer.init(tree(START)), factor)
+        return quick_jit(lambda state, noise: jax.lax.scan(step, state, noise)[0])(start, noise_tree()).params
+
+    chex.assert_trees_all_close(train(optimizer, 0.5), train(halved(optimizer), 1), rtol=1e-12, atol=1e-13)
+    assert not np.allclose(flat(train(optimizer, 0.5)), flat(train(optimizer, 1)))
+
+
+@by_case
+def test_rescaled_changes_the_scale_alone(optimizer):
+    """In half precision too, under `jit`, and twice: scales multiply."""
+    start = optimizer.init(jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), first_params()))
+    state = rescaled(jax.jit(rescaled)(start, jnp.bfloat16(0.5)), 0.5)
+    assert jax.tree.structure(state) == jax.tree.structure(start)
+    assert shapes(state) == shapes(start)
+    changed = [(a, b) for a, b in zip(*map(jax.tree.leaves, (start, state)), strict=True) if not np.array_equal(a, b)]
+    assert changed
+    assert all((before.shape, float(before), float(after)) == ((), 1, 0.25) for before, after in changed)
+    grads, update = jax.tree.map(jnp.ones_like, start.params), quick_jit(optimizer.update)
+    assert shapes(update(state, grads)) == shapes(start)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(update(state, grads).params))
+
+
+def test_an_optimizer_is_a_few_lines():
+    """With its state; `nadam` shares that of `adam`, of which 4 lines are for `amsgrad`."""
+    adams = import_module("funcnet.optimizers.adam")
+    for most, parts in (
+        (20, (optimizers.SGDState, sgd)),
+        (20 + 4, (optimizers.AdamState, adam, adams._adam)),
+        (12, (nadam,)),
+        (12, (optimizers.LionState, lion)),
+    ):
+        assert code_lines_of(*parts) <= most, parts

@@ -57,5 +57,7 @@ def test_the_perceptron_never_learns_xor():
 
 
 def test_impossible_units():
-    with pytest.raises(ConfigError, match=r"perceptron\(0\): expected features to be a positive integer, got 0"):
+    with pytest.raises(
+        ConfigError, match=r"perceptron\(features=0\): expected features to be a positive integer, got 0"
+    ):
         models.perceptron(0)

@@ -6,14 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layer_cases import embedding, highway
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from funcnet import initializers, layers, optimizers, plotting, schedules
 from funcnet.errors import ConfigError, DataError, LabelError, MissingExtraError, ShapeError, StructureError
-from funcnet.layers import dense, gated, parallel, recompute, relu, repeat, residual, serial, sigmoid, tanh
-from funcnet.types import Report, TrainState
+from funcnet.layers import (
+    dense,
+    each,
+    flatten,
+    gated,
+    held,
+    parallel,
+    recompute,
+    relu,
+    repeat,
+    residual,
+    serial,
+    sigmoid,
+    tanh,
+)  # fmt: skip
+from funcnet.made import constructor
+from funcnet.types import Padded, Report, TrainState
 
 
 def legend(figure):
@@ -228,8 +244,8 @@ def test_a_boundary_that_moves(tmp_path):
 X = jax.ShapeDtypeStruct((5, 4), jnp.float32)
 
 
-def drawn(model):
-    axes = plotting.graph(model, X).axes[0]
+def drawn(model, x=X):
+    axes = plotting.graph(model, x).axes[0]
     boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [text.get_text() for text in axes.texts if text.get_text()], boxes, frames
@@ -257,10 +273,56 @@ def test_branches_stand_side_by_side():
     assert len(boxes) == 1  # the identity is a line
     words, boxes, _ = drawn(residual(parallel(dense(2), dense(2), combine="concatenate"), dense(4)))
     assert (words[-2:], len(boxes)) == (["+", "y (5, 4)"], 3)
+    assert drawn(parallel(dense(2), dense(3), combine=None))[0][-2:] == ["( )", "y (5, 2), (5, 3)"]
+
+
+def test_names_stand_above_their_layers_in_the_order_of_the_call():
+    model = serial(trunk=dense(3), heads=parallel(ink=dense(1), digit=serial(dense(2), relu())))
+    words, boxes, _ = drawn(model)
+    assert words == [
+        "x (5, 4)", "trunk", "dense(3)", "(5, 3)", "heads", "ink", "dense(1)", "(5, 1)", "digit", "dense(2)", "(5, 2)",
+        "relu()", "(5, 2)", "{ }", "y ink (5, 1), digit (5, 2)",
+    ]  # fmt: skip
+    trunk, ink, digit, _ = boxes
+    assert trunk.get_y() < ink.get_y() == digit.get_y()
+    assert ink.get_x() < digit.get_x()
+
+
+def test_entries_of_their_own():
+    x = {"words": jax.ShapeDtypeStruct((5, 2), jnp.int32), "image": jax.ShapeDtypeStruct((5, 2, 3), jnp.float32)}
+    words, boxes, _ = drawn(each(words=embedding(7, 4), image=serial(flatten(), dense(2))), x)
+    assert words == [
+        "x words (5, 2), image (5, 2, 3)", "words", "embedding(7, 4)", "(5, 2, 4)", "image", "flatten()", "(5, 6)",
+        "dense(2)", "(5, 2)", "{ }", "y words (5, 2, 4), image (5, 2)",
+    ]  # fmt: skip
+    assert len({to_hex(box.get_edgecolor()) for box in boxes}) == 2
+    padded = Padded(jax.ShapeDtypeStruct((5, 2, 3), jnp.float32), jax.ShapeDtypeStruct((5, 2), bool))
+    assert drawn(each(dense(4), tanh()), (padded, X))[0][-1] == "y (5, 2, 4), (5, 4)"
+
+
+def test_a_container_of_ones_own_is_a_frame_around_its_layers():
+    words, (first, second, below), (frame,) = drawn(highway(dense(4), serial(dense(4), sigmoid())))
+    assert "highway" in words
+    assert first.get_x() < second.get_x()
+    assert first.get_y() == second.get_y() < below.get_y()
+    for box in (first, second, below):
+        assert frame.get_x() < box.get_x() < frame.get_x() + frame.get_width()
+        assert frame.get_y() < box.get_y() < frame.get_y() + frame.get_height()
+
+
+def test_what_is_called_repeat_is_not_taken_for_it():
+    @constructor
+    def repeat(inner):
+        return layers.container(inner, lambda run, x: (run(0, x), None), lambda run, kept, dy: run(0, dy))
+
+    words, boxes, frames = drawn(repeat(dense(4)))
+    assert "repeat" in words
+    assert (len(boxes), len(frames)) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "wrap, word", [(lambda inner: repeat(inner, 3), "× 3"), (recompute, "recompute"), (gated, "gated")]
+    "wrap, word",
+    [(lambda inner: repeat(inner, n=3), "× 3"), (recompute, "recompute"), (gated, "gated"), (held, "held")],
 )
 def test_containers_of_one_are_frames_around_it(wrap, word):
     words, (first, second), (frame,) = drawn(wrap(serial(dense(4), sigmoid())))
@@ -271,9 +333,14 @@ def test_containers_of_one_are_frames_around_it(wrap, word):
 
 
 def test_nothing_lies_outside_and_long_names_are_cut(tmp_path):
-    own = layers.elementwise(jnp.sin, lambda x, y: jnp.cos(x), name="a_name_that_is_far_too_long_for_a_box()")
+    @constructor
+    def a_name_that_is_far_too_long_for_a_box():
+        return layers.elementwise(jnp.sin, lambda x, y: jnp.cos(x))
+
+    own = a_name_that_is_far_too_long_for_a_box()
     block = residual(serial(own, repeat(dense(4), 2)), serial(dense(4), relu()))
-    figure = plotting.graph(serial(block, parallel(block, dense(4)), dense(1)), X, tmp_path / "graph.png")
+    heads = parallel(a_head_with_a_name=dense(1), another=highway(dense(4), sigmoid()))
+    figure = plotting.graph(serial(block, parallel(block, dense(4)), heads), X, tmp_path / "graph.png")
     figure.draw_without_rendering()
     (axes,) = figure.axes
     whole = figure.bbox

@@ -120,7 +120,7 @@ def test_what_max_pool_keeps_is_one_byte_a_window():
     """And two for windows whose numbers do not fit into one."""
     x = jax.ShapeDtypeStruct((2, 12, 150, 3), jnp.float32)
     for window, dtype in [(2, jnp.int8), ((1, 128), jnp.int8), ((1, 129), jnp.int16)]:
-        y, _, (index, shape) = jax.eval_shape(layers.max_pool(window).forward, (), (), x)
+        y, _, ((index, shape), _) = jax.eval_shape(layers.max_pool(window).forward, (), (), x)
         assert (index.shape, index.dtype, shape.size) == (y.shape, dtype, 0)
 
 

@@ -17,14 +17,14 @@ import funcnet as fn
 from funcnet.errors import ConfigError, DataError, DivergenceError, OutOfMemoryError
 from funcnet.layers import batch_norm, dense, dropout, relu, serial
 from funcnet.losses import mean_squared_error
-from funcnet.optimizers import accumulated, adam, clipped, guarded, sgd
+from funcnet.optimizers import adam, clipped, guarded, sgd
 from funcnet.training import fit, stop_on_signals
 from funcnet.training import memory as memory_of_training
 
 X = np.random.default_rng(0).standard_normal((50, 4), np.float32)
 Y = X[:, :2] ** 2
 MODEL = serial(dense(5), batch_norm(), relu(), dropout(0.2), dense(2))
-OPTIMIZER = accumulated(adam(1e-2), 3)
+OPTIMIZER = adam(1e-2)
 EPOCHS = 15  # of 7 steps, the last one with 2 of 8 rows: 105 steps
 
 
@@ -48,7 +48,7 @@ def uninterrupted():
 
 
 def test_every_step_is_a_point_to_go_on_from(uninterrupted, tmp_path):
-    """104 of them, through the disk: within epochs and at their ends, within accumulations, from the first step on."""
+    """104 of them, through the disk: within epochs and at their ends, from the first step on."""
     *reports, last = fn.checkpoints.saving(iter(uninterrupted), tmp_path, keep=200)
     like = jax.eval_shape(lambda: last.state)
     for report in reports:
@@ -294,7 +294,7 @@ def with_nan(*rows):
 def unchecked(monkeypatch):
     """Data that turn bad after they were looked at."""
     module = sys.modules["funcnet.training.fit"]
-    monkeypatch.setattr(module, "check_data", lambda x, target, **_: (np.asarray(x), np.asarray(target)))
+    monkeypatch.setattr(module, "checked_data", lambda data, **_: tuple(map(np.asarray, data)))
 
 
 @pytest.mark.parametrize("engine", ["autodiff", "backprop"])
@@ -324,14 +324,6 @@ def test_too_many_in_a_row_end_the_run_and_say_where(unchecked):
     ):
         seen += reports
     assert same_bits(seen[1].state.optimizer.inner, seen[-1].state.optimizer.inner)
-
-
-def test_a_guard_within_an_accumulation_counts_its_own_steps(unchecked):
-    optimizer = accumulated(guarded(sgd(1e-2), most=2), 2)
-    with pytest.raises(
-        DivergenceError, match=r"[2-9] gradients in a row .*, from step 1 on; the first leaf there is 0/b"
-    ):
-        list(run(with_nan(16, 24, 32), shuffle=False, optimizer=optimizer, report_steps=1000))
 
 
 def test_a_guard_that_never_trips_changes_no_bit():
@@ -399,7 +391,7 @@ def test_a_step_that_will_not_fit_is_named_before_it_runs(monkeypatch):
     with pytest.raises(
         OutOfMemoryError,
         match=r"fit: a step needs .* GiB of memory .* besides the .* of state and data, and .* has 0\.0 GiB free; take "
-        "a batch_size below 50, optimizers.accumulated .*, or layers.recompute",
+        "a batch_size below 50, accumulate= to compute each batch in parts, or layers.recompute",
     ):
         list(fit(model, mean_squared_error, sgd(0.1), (X, np.ones((50, 17), np.float32)), epochs=1))
 

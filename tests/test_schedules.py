@@ -136,8 +136,41 @@ def test_functions_are_schedules():
 
 def test_schedules_print_as_their_calls():
     made = warmup(step_decay(0.1, 30), 5)
-    assert repr(made).startswith("<function warmup(step_decay(0.1, 30), 5) at")
-    assert join([made, 0.1], (9,)).__name__ == "join([warmup(step_decay(0.1, 30), 5), 0.1], (9,))"
+    assert repr(made) == "warmup(step_decay(0.1, 30), 5)"
+    assert str(join([made, 0.1], (9,))) == "join((warmup(step_decay(0.1, 30), 5), 0.1), (9,))"
+    assert str(exponential_decay(0.3, 9, 0.5, staircase=True)) == "exponential_decay(0.3, 9, 0.5, staircase=True)"
+    assert made.made.constructor is warmup
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: constant(0.1), lambda: step_decay(0.1, 5), lambda: multi_step(0.1, [3, 5]), lambda: linear(0.1, 0.0, 5),
+        lambda: exponential_decay(0.1, 5, 0.5), lambda: cosine_decay(1e-3, 10), lambda: warmup(cosine_decay(0.1, 5), 5),
+        lambda: join((0.1, constant(0.2)), (3,)), lambda: per_epoch(step_decay(0.1, 5), 5), lambda: as_schedule(0.1),
+    ],
+    ids=lambda make: str(make()),
+)  # fmt: skip
+def test_equal_calls_are_equal(make):
+    assert make() == make()
+    assert hash(make()) == hash(make())
+
+
+def test_other_calls_are_not_equal():
+    different = [
+        cosine_decay(1e-3, 10), cosine_decay(1e-3, 11), cosine_decay(2e-3, 10), cosine_decay(1e-3, 10, 0.5),
+        warmup(1e-3, 10), warmup(cosine_decay(1e-3, 10), 10), warmup(lambda step: 1e-3, 10), constant(1e-3),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert cosine_decay(1e-3, 10) == cosine_decay(0.001, decay_steps=10, alpha=0.0)
+
+
+def test_errors_of_a_schedule_within_name_it():
+    """Each error is led by one call: of the schedule that was made wrong, or, for an argument, the one that got it."""
+    with pytest.raises(ConfigError, match=r"^step_decay\(0\.1, 0\): expected step_size"):
+        warmup(step_decay(0.1, 0), 5)
+    with pytest.raises(ConfigError, match=r"^join\(\('fast', 0\.1\), \(3,\)\): expected each of schedules to be a fin"):
+        join(("fast", 0.1), (3,))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +182,7 @@ def test_schedules_print_as_their_calls():
         (lambda: as_schedule("0.1"), r"as_schedule\('0\.1'\): .* got '0\.1'"),
         (lambda: as_schedule(True), r"as_schedule\(True\): .* got True"),
         (lambda: as_schedule(jnp.ones(())), r"as_schedule\(Array\(1\., .* got an array .*; write an array as float\("),
-        (lambda: as_schedule(-1, name="sgd(-1)", what="rates"), r"^sgd\(-1\): expected rates to be a finite number"),
+        (lambda: as_schedule(-1, what="rates"), r"^expected rates to be a finite number >= 0 or a schedule .* got -1"),
         (lambda: constant(-1), r"constant\(-1\): expected value to be a finite number >= 0, got -1"),
         (lambda: step_decay(math.nan, 3), r"step_decay\(nan, 3\): expected value"),
         (lambda: step_decay(0.1, 0), r"step_decay\(0\.1, 0\): expected step_size to be a positive int"),

@@ -128,4 +128,4 @@ def test_a_failure_of_the_leading_process_is_its_own_error():
         raise CheckpointError("save: no room.")
 
     with pytest.raises(CheckpointError, match=r"^save: no room\.$"):
-        shards.leading("save", fails)
+        shards.on_first("save", fails)

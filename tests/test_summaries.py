@@ -3,12 +3,30 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from layer_cases import embedding, highway
 
 import funcnet as fn
-from funcnet.errors import ShapeError
-from funcnet.layers import dense, dropout, flatten, parallel, recompute, relu, repeat, residual, serial, tanh
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.layers import (
+    dense,
+    dropout,
+    each,
+    flatten,
+    gated,
+    held,
+    layer_norm,
+    parallel,
+    recompute,
+    relu,
+    repeat,
+    residual,
+    serial,
+    tanh,
+)
+from funcnet.made import constructor
 from funcnet.summaries import Row, Summary, residual_bytes, summary
-from funcnet.trees import total_bytes, total_size
+from funcnet.trees import flatten_with_paths, total_bytes, total_size
+from funcnet.types import Padded
 
 X = jax.ShapeDtypeStruct((32, 8, 8), jnp.float32)
 MODEL = serial(flatten(), serial(dense(16), relu()), dropout(0.5), dense(10))
@@ -63,10 +81,144 @@ X16 = jax.ShapeDtypeStruct((32, 16), jnp.float32)
     ],
     ids=str,
 )
-def test_any_other_container_and_a_lone_layer_are_one_row(layer, parameters, kept):
-    (row,) = summary(layer, X16).rows
+def test_a_container_that_is_not_opened_and_a_lone_layer_are_one_row(layer, parameters, kept):
+    (row,) = summary(layer, X16, depth=0).rows
     assert (row.path, row.name, row.parameters, row.residual_bytes) == ("", str(layer), parameters, kept)
     assert residual_bytes(layer, X16) == kept
+
+
+DEEP = serial(
+    trunk=repeat(residual(serial(dense(16), tanh())), 3),
+    body=highway(recompute(serial(dense(16), tanh())), serial(dense(16), dropout(0.5))),
+    head=parallel(ink=gated(dense(1)), digit=held(dense(10))),
+)
+
+
+def test_every_container_is_opened_in_the_order_of_the_call():
+    """What a container holds itself stands in its row: recompute its input and the key, highway x, f(x) and s(x)."""
+    block = 4 * 32 * 16
+    digits = {"ink": (32, 16), "digit": (32, 10)}
+    assert summary(DEEP, X16).rows == (
+        Row("trunk", "repeat(…, 3)", (32, 16), "float32", 0, 0, 0, 0),
+        Row("trunk", "residual(…)", (32, 16), "float32", 0, 0, 0, 1),
+        Row("trunk/0/0", "dense(16)", (32, 16), "float32", 3 * 272, 4 * 3 * 272, 3 * block, 2),
+        Row("trunk/0/1", "tanh()", (32, 16), "float32", 0, 0, 3 * block, 2),
+        Row("body", "highway(…, …)", (32, 16), "float32", 0, 0, 3 * block, 0),
+        Row("body/0", "recompute(…)", (32, 16), "float32", 0, 0, block + 8, 1),
+        Row("body/0/0", "dense(16)", (32, 16), "float32", 272, 4 * 272, 0, 2),
+        Row("body/0/1", "tanh()", (32, 16), "float32", 0, 0, 0, 2),
+        Row("body/1/0", "dense(16)", (32, 16), "float32", 272, 4 * 272, block, 1),
+        Row("body/1/1", "dropout(0.5)", (32, 16), "float32", 0, 0, 32 * 16, 1),
+        Row("head", "parallel(ink=…, digit=…)", digits, "float32", 0, 0, 0, 0),
+        Row("head/ink", "gated(…)", (32, 16), "float32", 0, 0, block + 4 * 32, 1),  # x and the gates
+        Row("head/ink", "dense(1)", (32, 1), "float32", 17, 4 * 17, block, 2),
+        Row("head/digit", "held(…)", (32, 10), "float32", 0, 0, 0, 1),
+        Row("head/digit", "dense(10)", (32, 10), "float32", 170, 4 * 170, block, 2),
+    )
+
+
+def test_a_deep_table_shows_what_is_in_what():
+    lines = str(summary(DEEP, X16)).splitlines()
+    assert [line[:38] for line in lines[2:6]] == [
+        "trunk       repeat(…, 3)              ",
+        "trunk         residual(…)             ",
+        "trunk/0/0       dense(16)             ",
+        "trunk/0/1       tanh()                ",
+    ]
+    assert "head        parallel(ink=…, digit=…)  {'ink': (32, 16), 'digit': (32, 10)}" in str(summary(DEEP, X16))
+
+
+@pytest.mark.parametrize(
+    "depth, names",
+    [
+        (0, [str(DEEP)]),
+        (1, [str(DEEP.inside.layers[i]) for i in range(3)]),
+        (2, ["repeat(…, 3)", "residual(serial(dense(16), tanh()))", "highway(…, …)",
+             "recompute(serial(dense(16), tanh()))", "serial(dense(16), dropout(0.5))", "parallel(ink=…, digit=…)",
+             "gated(dense(1))", "held(dense(10))"]),
+    ],
+)  # fmt: skip
+def test_containers_are_opened_to_a_depth(depth, names):
+    assert [row.name for row in summary(DEEP, X16, depth=depth).rows] == names
+
+
+def test_another_depth_is_named():
+    with pytest.raises(ConfigError, match=r"^summary: expected depth to be an integer >= 0, got -1"):
+        summary(DEEP, X16, depth=-1)
+
+
+@constructor
+def own_block(width):
+    """A container that makes its layers itself."""
+
+    def walk(run, x):
+        return run(1, run(0, x)), None
+
+    def back(run, kept, dy):
+        return run(0, run(1, dy))
+
+    return fn.layers.container((serial(dense(width), tanh()), layer_norm()), walk, back)
+
+
+def two_of(inner):
+    """A layer whose backward is autodiff's, which says what it runs."""
+
+    def init(key, x):
+        params, state = zip(*(inner.init(key, x) for _ in range(2)), strict=True)
+        return params, state
+
+    def apply(params, state, x, *, key=None, train=False):
+        for p, s in zip(params, state, strict=True):
+            x, _ = inner.apply(p, s, x)
+        return x, state
+
+    return fn.gradients.automatic(init, apply, inside=(inner, inner))
+
+
+@pytest.mark.parametrize("depth", [None, 0, 1, 2])
+@pytest.mark.parametrize(
+    "model, x",
+    [
+        (DEEP, X16),
+        (MODEL, X),
+        (repeat(repeat(recompute(residual(dense(16))), 2), 3), X16),
+        (serial(own_block(16), dropout(0.1)), X16),
+        (serial(two_of(dense(16)), tanh()), X16),
+        (each(row=serial(tanh(), dense(2)), words=embedding(9, 4)),
+         {"words": jax.ShapeDtypeStruct((32, 5), jnp.int32), "row": X16}),
+        (serial(dense(4), residual(tanh())),
+         Padded(jax.ShapeDtypeStruct((8, 5, 3), jnp.float32), jax.ShapeDtypeStruct((8, 5), bool))),
+        (fn.models.resnet(10, depth=8, features=4), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)),
+    ],
+    ids=["deep", "model", "repeats", "own", "automatic", "each", "padded", "resnet"],
+)  # fmt: skip
+def test_the_totals_are_those_of_the_model(model, x, depth):
+    found = summary(model, x, depth=depth)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert (found.parameters, found.parameter_bytes) == (total_size(params), total_bytes(params))
+    assert found.residual_bytes == residual_bytes(model, x)
+    paths = {path.rpartition("/")[0] for path, _ in flatten_with_paths(params)}
+    assert {row.path for row in found.rows if row.parameters} >= (paths if depth is None else set())
+
+
+def test_containers_that_make_their_layers_are_opened_too():
+    assert [(row.path, row.name) for row in summary(own_block(16), X16).rows] == [
+        ("", "own_block(16)"), ("0/0", "dense(16)"), ("0/1", "tanh()"), ("1", "layer_norm()"),
+    ]  # fmt: skip
+
+
+def test_what_a_layer_only_says_that_it_runs_has_no_output():
+    around, first, second = summary(two_of(dense(16)), X16).rows
+    assert (around.shape, around.parameters) == ((32, 16), 0)
+    assert (first.path, first.shape, first.parameters, second.path) == ("0", None, 272, "1")
+
+
+def test_what_is_called_serial_is_not_taken_for_it():
+    @constructor
+    def serial(inner):
+        return fn.layers.container(inner, lambda run, x: (run(0, x), None), lambda run, kept, dy: run(0, dy))
+
+    assert [row.name for row in summary(serial(dense(2)), X16).rows] == ["serial(…)", "dense(2)"]
 
 
 def test_residual_bytes_by_mode():
@@ -96,21 +248,19 @@ def test_half_precision_and_raw_keys():
 
 
 def test_an_output_that_is_a_tree():
-    def init(key, x):
-        return (), ()
-
     def forward(params, state, x, *, key=None, train=False):
-        return {"even": x, "whole": x.astype(jnp.int32)}, state, None
+        return {"whole": x.astype(jnp.int32), "even": x}, state, None
 
-    split = fn.layers.layer(init, forward, lambda params, residuals, dy: ((), dy["even"]), name="split()")
+    split = fn.layers.layer(forward, lambda params, residuals, dy: ((), dy["even"]))
     (row,) = summary(split, X16).rows
-    assert row.shape == {"even": (32, 16), "whole": (32, 16)}
-    assert row.dtype == "float32, int32"
+    assert row.shape == {"whole": (32, 16), "even": (32, 16)}
+    assert list(row.shape) == ["whole", "even"]  # as the layer gives it
+    assert row.dtype == "int32, float32"
 
 
 def test_long_names_are_cut_in_the_table_only():
     deep = residual(serial(*[dense(16)] * 9))
-    made = summary(deep, X16)
+    made = summary(deep, X16, depth=0)
     assert made.rows[0].name == str(deep)
     assert "residual(serial(dense(16), dense(16), d…  (32, 16)" in str(made)
 

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layer_cases import embedding
 from numerics import quick_jit
 
 from funcnet import data, gradients, initializers, layers, losses, models
 from funcnet.checking import trace_backward
 from funcnet.errors import DtypeError, MissingKeyError
+from funcnet.made import constructor
+from funcnet.types import Padded
 
 
 def numbers(seed, *shape, dtype=np.float32):
@@ -61,14 +64,15 @@ def test_the_numbers_by_hand(dtype):
     assert trace.dparams.nonfinite[1] == -1
 
 
-def passing(name, function):
+@constructor
+def passing(function):
     """A layer that no gradient goes through."""
-    return layers.parameterless(lambda x, *, key, train: (function(x), None), lambda residuals, dy: None, name=name)
+    return layers.parameterless(lambda x, *, key, train: (function(x), None), lambda residuals, dy: None)
 
 
 def shown(y, dtype):
     """The statistics of one array, the output of the first layer of a model."""
-    model = layers.serial(layers.identity(), passing("as float", lambda x: x.astype(jnp.float32)))
+    model = layers.serial(layers.identity(), passing(lambda x: x.astype(jnp.float32)))
     trace = trace_backward(model, lambda prediction, target: prediction.sum())
     part = trace(((), ()), ((), ()), (jnp.array(y, dtype), 0)).y
     return {name: float(field[0]) for name, field in part._asdict().items()}
@@ -144,13 +148,12 @@ def test_branches_by_hand():
     x, target = numbers(0, 4, 3), numbers(1, 4, 5)
     params, state = started(model, x)
     trace = quick_jit(trace_backward(model, losses.half_squared_error))(params, state, (x, target))
-    assert trace.places == ("parallel[0] residual[0] dense(3)", "parallel[0] residual[1] identity()",
-                            "parallel[1] dense(2)")  # fmt: skip
-    (inner, _), beside = params
+    assert trace.places == ("parallel[0] residual[0] dense(3)", "parallel[1] dense(2)")
+    (inner,), beside = params
     f, g = x @ inner["kernel"] + inner["bias"], x @ beside["kernel"] + beside["bias"]
     dy = (np.concatenate([f + x, g], -1) - target) / 4
-    assert_equal(trace.y, [f, x, g], 1e-5)
-    assert_equal(trace.dy, [dy[:, :3], dy[:, :3], dy[:, 3:]], 1e-5)
+    assert_equal(trace.y, [f, g], 1e-5)
+    assert_equal(trace.dy, [dy[:, :3], dy[:, 3:]], 1e-5)
 
 
 def test_gradients_are_those_of_the_engine():
@@ -171,30 +174,86 @@ def test_a_loss_without_a_gradient_of_its_own():
     assert_same_trace(quick_jit(own)(params, state, batch), traced(block, params, state))
 
 
-def tokens():
-    """A table of numbers, looked up by integers, which have no gradient."""
-
-    def init(key, x):
-        return {"table": jnp.ones((5, 3))}, ()
-
-    def forward(params, state, x, *, key=None, train=False):
-        return params["table"][x], state, x
-
-    def backward(params, x, dy):
-        return {"table": jnp.zeros_like(params["table"]).at[x].add(dy)}, None
-
-    return layers.layer(init, forward, backward, name="tokens()")
+def later(x):
+    return x + 1
 
 
 def test_where_no_gradient_arrives():
-    model = layers.serial(passing("later()", lambda x: x + 1), tokens(), layers.dense(2))
+    model = layers.serial(passing(later), embedding(5, 3), layers.dense(2))
     x = np.array([1, 2, 3])
     params, state = model.init(jax.random.key(0), x)
     trace = quick_jit(trace_backward(model, loss))(params, state, (x, np.zeros((3, 2), np.float32)))
-    assert trace.places == ("serial[0] later()", "serial[1] tokens()", "serial[2] dense(2)")
+    assert trace.places == ("serial[0] passing(later)", "serial[1] embedding(5, 3)", "serial[2] dense(2)")
     assert np.isnan(trace.dy.norm).tolist() == [True, False, False]
     assert trace.y.norm[0] == pytest.approx((4 + 9 + 16) ** 0.5)
-    assert str(trace).splitlines()[2].split() == ["serial[0]", "later()", "3.11e+00", "0.0%", "0.0%"]
+    assert str(trace).splitlines()[2].split() == ["serial[0]", "passing(later)", "3.11e+00", "0.0%", "0.0%"]
+
+
+# Names and trees.
+
+
+def test_the_order_is_that_of_the_call_and_not_that_of_the_names():
+    """Repetitions come one after the other, each with its layers in their order."""
+    inner = layers.serial(z=layers.dense(3), a=layers.tanh())
+    model = layers.serial(stem=layers.tanh(), body=layers.repeat(inner, 2), end=layers.dense(3))
+    params, state = started(model, numbers(0, 4, 3))
+    trace = traced(model, params, state)
+    assert trace.places == (
+        "serial[stem] tanh()", "serial[body] repeat[0] serial[z] dense(3)", "serial[body] repeat[0] serial[a] tanh()",
+        "serial[body] repeat[1] serial[z] dense(3)", "serial[body] repeat[1] serial[a] tanh()", "serial[end] dense(3)",
+    )  # fmt: skip
+    plain = layers.serial(layers.tanh(), *[layers.dense(3), layers.tanh()] * 2, layers.dense(3))
+    stack = [jax.tree.map(lambda leaf, i=i: leaf[i], params["body"]["z"]) for i in range(2)]
+    assert_same_trace(trace, traced(plain, ((), stack[0], (), stack[1], (), params["end"]), ((),) * 6))
+
+
+def test_a_container_of_ones_own_that_is_called_repeat():
+    """It is not taken for the library's."""
+
+    @constructor
+    def repeat(inner):
+        return layers.container(inner, lambda run, x: (run(0, x), None), lambda run, kept, dy: run(0, dy))
+
+    params, state = started(repeat(block), numbers(0, 4, 3))
+    trace = traced(repeat(block), params, state)
+    assert trace.places == ("repeat serial[0] dense(3)", "repeat serial[1] tanh()")
+    assert_same_trace(trace, traced(block, params, state))
+
+
+def test_trees():
+    """Two inputs, one of integers, and a head that no loss reads."""
+    towers = layers.each(words=embedding(5, 3), row=layers.dense(3))
+    heads = layers.each(row=layers.parallel(seen=layers.dense(2), unseen=layers.dense(4)), words=layers.tanh())
+    model = layers.serial(towers, heads)
+    x = {"row": numbers(0, 4, 2), "words": np.array([0, 1, 1, 4])}
+    params, state = started(model, x)
+
+    def loss(prediction, target, weights=None):
+        return jnp.sum(weights * jnp.sum((prediction["row"]["seen"] - target["row"]) ** 2, 1))
+
+    target, weights = {"row": numbers(1, 4, 2)}, np.array([1, 0, 2, 1], np.float32)
+    trace = quick_jit(trace_backward(model, loss))(params, state, (x, target, None, weights))
+    assert trace.places == (
+        "serial[0] each[words] embedding(5, 3)", "serial[0] each[row] dense(3)",
+        "serial[1] each[row] parallel[seen] dense(2)", "serial[1] each[row] parallel[unseen] dense(4)",
+        "serial[1] each[words] tanh()",
+    )  # fmt: skip
+    hidden = x["row"] @ params[0]["row"]["kernel"] + params[0]["row"]["bias"]
+    seen = params[1]["row"]["seen"]
+    dy = 2 * weights[:, None] * (hidden @ seen["kernel"] + seen["bias"] - target["row"])
+    np.testing.assert_allclose(trace.dy.norm[2], np.linalg.norm(dy), rtol=1e-5)
+    np.testing.assert_allclose(trace.dy.norm[1], np.linalg.norm(dy @ seen["kernel"].T), rtol=1e-5)
+    # Where nothing arrives: none in the words, and zeros in the head, as its gradient has it.
+    assert np.nan_to_num(trace.dy.norm[np.array([0, 3, 4])]).tolist() == [0, 0, 0]
+
+
+def test_of_what_is_padded_the_rest_counts():
+    x = Padded(jnp.array([[[3.0], [99.0]], [[0.0], [4.0]]]), jnp.array([[True, False], [True, True]]))
+    trace = trace_backward(layers.serial(layers.identity(), layers.tanh()), loss)(
+        ((), ()), ((), ()), (x, jnp.zeros((2, 2, 1)))
+    )
+    assert float(trace.y.rms[0]) == pytest.approx((25 / 3) ** 0.5)
+    assert float(trace.y.zeros[0]) == pytest.approx(1 / 3)
 
 
 # As data.
@@ -249,7 +308,7 @@ def test_what_engines_refuse():
     model = layers.serial(layers.dense(3), layers.dropout(0.5))
     params, state = started(model, numbers(0, 4, 3))
     batch = (numbers(0, 4, 3), numbers(1, 4, 3))
-    with pytest.raises(DtypeError, match=r"expected batch to be \(x, target\) or \(x, target, where\), got a list"):
+    with pytest.raises(DtypeError, match=r"^trace_backward: expected batch to be \(x, target\), .*, got a list"):
         trace_backward(model, loss)(params, state, list(batch))
     with pytest.raises(MissingKeyError, match=r"serial\[1\] dropout\(0.5\): train=True draws random numbers"):
         trace_backward(model, loss)(params, state, batch)

@@ -338,11 +338,16 @@ def test_augmented_rows_count_once(x64, batches):
     "augment, error, message",
     [
         (3, ConfigError, r"expected augment to be a function \(key, x, target\) -> \(x, target\), got 3"),
-        (lambda key, x, target: x, ConfigError, r"to return the two arrays \(x, target\), got an array of dtype"),
-        (lambda key, x, target: (x, (target, 1)), ConfigError, r"the two arrays \(x, target\), got a tuple"),
-        (lambda key, x, target: (x[:, :1], target), ShapeError, r"keep the shape of x, \(10, 2\), got \(10, 1\)"),
-        (lambda key, x, target: (x.astype(jnp.bfloat16), target), DtypeError, "x, float32, got bfloat16; cast it"),
-        (lambda key, x, target: (x, target[1:]), ShapeError, r"for each of the 10 rows of x, got shape \(9,\)"),
+        (lambda key, x, target: x, ConfigError, r"to return the pair \(x, target\), got an array of dtype"),
+        (lambda key, x, target: (x, target, 1), ConfigError, r"to return the pair \(x, target\), got a tuple of 3"),
+        (
+            lambda key, x, target: (x, (target, 1)),
+            ShapeError,
+            r"of the 10 rows of the batch, got target/1 of shape \(\)",
+        ),
+        (lambda key, x, target: ({"a": x[1:]}, target), ShapeError, r"10 rows of the batch, got x/a of shape \(9, 2\)"),
+        (lambda key, x, target: (x, target[1:]), ShapeError, r"10 rows of the batch, got target of shape \(9,\)"),
+        (lambda key, x, target: (x, x), LabelError, "softmax_cross_entropy: expected a target of 3 classes, .* got 2"),
         (lambda key, x, target: (data.random_flip(key, x), target), ShapeError, "random_flip: expected images"),
     ],
 )
@@ -358,18 +363,18 @@ def test_the_step_is_traced_once_for_a_whole_run_and_the_next():
     traced = []
 
     def spy(x, *, key, train):
-        traced.append(x.shape)
+        traced.append((x.shape, train))
         return x, None
 
     optimizer = optimizers.sgd(0.1, momentum=0.9)
     for engine in ("autodiff", "backprop"):
-        model = layers.serial(layers.dense(3), layers.parameterless(spy, lambda residuals, dy: dy, name="spy()"))
+        model = layers.serial(layers.dense(3), layers.parameterless(spy, lambda residuals, dy: dy))
         list(fit(model, optimizer=optimizer, rows=blobs(50), engine=engine, epochs=4, batch_size=7))
-        first = [shape for shape in traced if shape == (7, 3)]
+        # Twice for shapes alone, by init and for the loss to look at the targets, and once by the loop.
+        assert sorted(traced) == [((7, 3), False)] * 2 + [((7, 3), True)]
         traced.clear()
         list(fit(model, optimizer=optimizer, rows=blobs(50), engine=engine, epochs=2, batch_size=7, key=3))
-        assert first == [(7, 3)] * 2  # once by init, to find the next layer's input, and once by the loop
-        assert (7, 3) not in traced
+        assert ((7, 3), True) not in traced
         traced.clear()
 
 
@@ -498,7 +503,8 @@ def test_early_stopping_names_impossible_arguments(options, message):
     "options, error, message",
     [
         ({"optimizer": optimizers.sgd}, ConfigError, r"^fit: expected an optimizer, such as .*; call its constructor"),
-        ({"engine": "manual"}, ConfigError, 'expected engine to be "autodiff" or "backprop", got \'manual\''),
+        ({"engine": "manual"}, ConfigError, r'engine to be "autodiff", "backprop" or a function .*, got \'manual\'\.'),
+        ({"engine": 3}, ConfigError, r'^fit: expected engine to be "autodiff", "backprop" or a function .*, got 3\.'),
         ({"epochs": 0}, ConfigError, "expected epochs to be a positive integer, got 0"),
         ({"epochs": None}, ConfigError, "expected epochs to be a positive integer, got None"),
         ({"epochs": 1.5}, ConfigError, "expected epochs to be a positive integer, got 1.5"),
@@ -514,11 +520,30 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"rows": (np.where(np.arange(100).reshape(50, 2) == 31, np.nan, blobs()[0]), blobs()[1])}, DataError,
          r"x\[15, 1\] is nan"),
         ({"rows": ((255 * np.abs(blobs()[0])).astype(np.uint8), blobs()[1])}, DtypeError,
-         "expected x of a floating dtype, got uint8"),
-        ({"rows": (*blobs(), blobs()[1])}, DataError, r"expected data to be \(x, target\), got a tuple of 3"),
+         r"dense\(8, .*\): expected x of a floating dtype, got an array of dtype uint8 .*scale images to"),
+        ({"rows": (blobs()[1], blobs()[0])}, DataError, r"^fit: expected \(x, target\), .* int32.*look swapped"),
+        ({"rows": (*blobs(), blobs()[1])}, DtypeError, "^fit: expected where of dtype bool, got int64; compare it"),
+        ({"rows": (*blobs(), None, blobs()[1] - 1)}, DataError, "^fit: weights -1 at row 0, expected finite numbers"),
+        ({"rows": (*blobs(), None, None, None)}, DataError, r"^fit: expected data to be .*got a tuple of 5"),
+        ({"rows": (blobs()[0],)}, DataError, r"^fit: expected data to be .*, got a tuple of 1; .* write \(x, None\)"),
+        ({"rows": blobs()[0]}, DataError, r"^fit: expected data to be .*, got an array .* write \(x, None\)"),
+        ({"rows": {"x": blobs()[0]}}, DataError, r"^fit: expected data to be .*, got a dict; .* write \(x, None\)"),
+        ({"rows": ((), blobs()[1])}, DataError, r"^fit: expected x with at least one row and no empty axis"),
+        ({"rows": (None, blobs()[1])}, DataError, "^fit: expected x with at least one array, got None"),
         ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got 3"),
         ({"rows": [], "batch_size": None}, DataError, "an iterable without any"),
-        ({"rows": list(blobs()), "batch_size": None}, DataError, "expected each batch to be a tuple"),
+        ({"rows": list(blobs()), "batch_size": None}, DataError, r"each batch to be \(x, target\), .*got an array"),
+        ({"validation": blobs()[:1]}, DataError, r"^fit: expected validation to be \(x, target\), .*got a tuple of 1"),
+        ({"accumulate": 0}, ConfigError, "^fit: expected accumulate to be a positive integer, got 0"),
+        ({"accumulate": 4}, ConfigError, "^fit: expected accumulate to divide the 10 rows of a batch, got 4; take 2"),
+        ({"accumulate": 2, "loss": lambda p, t: p.sum()}, ConfigError,
+         r"^fit\(accumulate=2\): expected a loss that is a mean of values, got <lambda>"),
+        ({"loss": None}, ConfigError, "^fit: expected a loss, such as losses.mean_squared_error, got None"),
+        ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "do not begin with loss or validation_.*got 'loss'"),
+        ({"metrics": {"validation_a": metrics.accuracy()}}, ConfigError, "expected metrics by names .*'validation_a'"),
+        ({"metrics": {"loss": {"a": metrics.accuracy()}}}, ConfigError, "^fit: expected metrics by names .*'loss/a'"),
+        ({"metrics": {"a": metrics.accuracy}}, ConfigError, "^fit: expected the metric 'a' to be a Metric"),
+        ({"metrics": metrics.accuracy()}, ConfigError, "^fit: expected metrics to be a dictionary"),
         ({"rows": [blobs(10)]}, ConfigError, "expected batch_size to be None with an iterable of batches, got 10"),
         ({"validation": (blobs()[0], blobs()[1] + 1)}, LabelError, "label 3 at row 2"),
         ({"loss": lambda p, t: jnp.mean(p), "batch_size": 7}, ConfigError, "to take where="),

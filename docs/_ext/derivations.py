@@ -23,6 +23,8 @@ CURVES = {
     "binary_step", "elementwise", "elu", "gelu", "leaky_relu", "log_sigmoid", "relu", "sigmoid", "silu", "softplus",
     "tanh",
 }  # fmt: skip
+#: The files that check arguments, and that make layers and losses of what their mathematics is.
+MAKERS = {"checks", "container", "layer", "loss", "reduction"}
 FENCE = re.compile(r"^```\{derivations\} (layers|losses)\n(.*?)^```$", re.M | re.S)
 MARKDOWN = """\
 ({name}-derivation)=
@@ -62,7 +64,7 @@ def expand(app, docname, source):
 def _sections(app, module: str, names: list[str]) -> Iterator[str]:
     for name in names:
         function = getattr(importlib.import_module(f"funcnet.{module}"), name)
-        app.env.note_dependency(inspect.getsourcefile(function))
+        app.env.note_dependency(inspect.getsourcefile(inspect.unwrap(function)))
         yield section(function, module, check(name))
 
 
@@ -71,7 +73,7 @@ def section(function: Callable[..., Any], module: str, errors: str = "") -> str:
     name, full = function.__name__, f"funcnet.{module}.{function.__name__}"
     blocks = [one for one in blocks_of(inspect.getdoc(function) or "") if one.kind in ("text", "list", "References")]
     helpers = helpers_of(function)
-    shown = [*_with_gradient(function), *filter(_has_backward, helpers)]
+    shown = [*_definitions(function), *filter(_has_backward, helpers)]
     folded = "\n\n\n".join(code_of(helper) for helper in helpers if helper not in shown)
     return MARKDOWN.format(
         name=name,
@@ -87,14 +89,15 @@ def section(function: Callable[..., Any], module: str, errors: str = "") -> str:
 # Code
 
 
-def _with_gradient(function):
-    """A layer's constructor; a loss and its gradient."""
-    return [function, function.gradient] if hasattr(function, "gradient") else [function]
+def _definitions(function):
+    """The functions as they are written: a layer's constructor; a loss or penalty and its gradient."""
+    parts = [function, function.gradient] if hasattr(function, "gradient") else [function]
+    return list(map(inspect.unwrap, parts))
 
 
 def code_of(function: Callable[..., Any]) -> str:
     """The source of a function without its docstring."""
-    source = textwrap.dedent(inspect.getsource(function))
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     (tree,) = ast.parse(source).body
     lines = source.splitlines()
     if ast.get_docstring(tree) is not None and isinstance(tree, ast.FunctionDef):
@@ -107,7 +110,7 @@ def code_of(function: Callable[..., Any]) -> str:
 def helpers_of(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """The private functions of the mathematics that a constructor calls, and that these call, in the order of use."""
     found: dict[Callable[..., Any], None] = {}
-    waiting = _with_gradient(function)
+    waiting = _definitions(function)
     while waiting:
         for helper in _called(waiting.pop(0)):
             if helper not in found:
@@ -126,15 +129,15 @@ def _called(function):
         else:
             continue
         if inspect.isfunction(value) and _is_mathematics(value):
-            yield value
+            yield inspect.unwrap(value)
 
 
 def _is_mathematics(function):
     """Of the layers or losses, but neither public nor of the files that check arguments and make layers and losses."""
-    _, area, file = [*function.__module__.split("."), "", ""][:3]
-    if area not in ("layers", "losses") or file in ("checks", "layer", "loss"):
+    parts = function.__module__.split(".")
+    if parts[1:2] not in (["layers"], ["losses"]) or parts[-1] in MAKERS:
         return False
-    return function.__name__ not in importlib.import_module(f"funcnet.{area}").__all__
+    return function.__name__ not in importlib.import_module(f"funcnet.{parts[1]}").__all__
 
 
 def _has_backward(function):

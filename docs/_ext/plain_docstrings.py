@@ -11,7 +11,7 @@ from typing import NamedTuple
 __all__ = ["Block", "as_rst", "blocks_of", "setup"]
 
 FIELDS = ("Args", "Returns", "Raises", "References")
-LEADS = r"(Backward\.|Gradient\.|Kept:|Per example:|Params:|State:)"
+LEADS = r"(Backward\.|Gradient\.|Derivation\.|Kept:|Per example:|Params:|State:)"
 
 
 class Block(NamedTuple):

@@ -24,7 +24,7 @@ def trained(train):
 def draw(model, params, state, images, labels, folder):
     fn.plotting.filters(params[0]["kernel"], folder / "filters.png")
 
-    first = fn.layers.serial(*model.sublayers[:3])  # convolution, normalisation, ReLU
+    first = fn.layers.serial(*model.inside.layers[:3])  # convolution, normalisation, ReLU
     y, _ = first.apply(params[:3], state[:3], images[:1])
     fn.plotting.activation_maps(y[0], folder / "activation_maps.png")
 

@@ -15,6 +15,7 @@ from funcnet.checking.report import GradientReport, Row
 from funcnet.checking.subjects import Subject, is_floating, subjects_of, widened
 from funcnet.checks import check_count, positive
 from funcnet.errors import ConfigError
+from funcnet.made import leading
 from funcnet.trees import check_same_structure, flatten_with_paths
 from funcnet.types import Layer
 
@@ -48,9 +49,11 @@ def check_gradients(
 
     Args:
         target: a `Layer` (a model is one too); a loss of `funcnet.losses` or your own; or a function with `gradient`.
-        x: the input: an array, or a `jax.ShapeDtypeStruct` for a random one. For a loss the prediction; for a function
-            its one argument, a tree.
-        y: for a loss, its target. A penalty has none: `check_gradients(l2_penalty, params)`.
+        x: the input: an array, or a `jax.ShapeDtypeStruct` for a random one, or a tree of either; integers are drawn
+            from 0 and 1, and of a `Padded` of shapes the lengths. For a loss the prediction; for a function its one
+            argument.
+        y: for a loss, its target, likewise; `None` where it needs none. A penalty has none:
+            `check_gradients(l2_penalty, params)`.
         gradient: for a function `x -> scalar`, the hand-written `x -> tree like x`.
         engines: two or three of `"backprop"` (the hand-derived one), `"autodiff"` and `"numeric"` (extrapolated central
             differences, and complex steps where the target takes complex numbers).
@@ -84,17 +87,25 @@ def check_gradients(
         raise ConfigError(f"check_gradients: expected engines to be at least two of {ENGINES}, got {tuple(engines)}.")
     if "float64" not in dtypes or not set(dtypes) <= set(DTYPES):
         raise ConfigError(f"check_gradients: expected dtypes among {DTYPES}, float64 with them, got {tuple(dtypes)}.")
-    check_count("check_gradients", "seeds", seeds)
-    check_count("check_gradients", "most", most)
-    tolerance = positive("check_gradients", "tolerance", tolerance)
-    numeric_tolerance = positive("check_gradients", "numeric_tolerance", numeric_tolerance)
+    with leading("check_gradients"):
+        check_count("seeds", seeds)
+        check_count("most", most)
+        tolerance = positive("tolerance", tolerance)
+        numeric_tolerance = positive("numeric_tolerance", numeric_tolerance)
     rows: list[Row] = []
     located: dict[str, None] = {}
     sampling = ""
     with jax.enable_x64(True):
-        for subject in subjects_of(target, x, y, modes=modes, gradient=gradient, params=params, state=state):
+        with leading("check_gradients"):
+            subjects = subjects_of(target, x, y, modes=modes, gradient=gradient, params=params, state=state)
+        for subject in subjects:
             for draw in range(seed, seed + seeds):
                 point = subject.draw(draw, x, y, params, state)
+                if not jax.tree.leaves(point.variables):
+                    raise ConfigError(
+                        "check_gradients: expected parameters or inputs of a floating dtype, got none in "
+                        f"{subject.name}; there is no gradient to compare."
+                    )
                 found, sampling = _compare(subject, point, engines, most, draw, tolerance, numeric_tolerance)
                 for dtype in dtypes:
                     if dtype != "float64":
@@ -108,7 +119,8 @@ def check_gradients(
 def _compare(subject: Subject, point, engines, most, seed, tolerance, numeric_tolerance):
     """The float64 rows of one draw, and how finite differences chose their elements."""
     by_hand, by_autodiff = subject.both(point)
-    check_same_structure(f"{subject.name}.backward", "what they belong to", by_autodiff, "gradients", by_hand)
+    with leading(f"{subject.name}.backward"):
+        check_same_structure("what they belong to", by_autodiff, "gradients", by_hand)
     rows, floor = [], rounding_floor(point)
     if {"backprop", "autodiff"} <= set(engines):
         rows += _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor)
@@ -122,7 +134,7 @@ def _compare(subject: Subject, point, engines, most, seed, tolerance, numeric_to
 
 
 def _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor):
-    """One row a leaf, all elements, by hand against autodiff."""
+    """One row per leaf, all elements, by hand against autodiff."""
     rows = []
     for path, a, b in _leaves(by_hand, by_autodiff):
         rows.append(_row(subject, path, ENGINES[:2], a.size, a, b, _places(a.shape), agree(a, b, tolerance, floor)))
@@ -130,7 +142,7 @@ def _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor):
 
 
 def _short_rows(subject, point, dtype):
-    """One row a leaf: by hand in a short dtype, against autodiff in float64 at the same rounded numbers."""
+    """One row per leaf: by hand in a short dtype, against autodiff in float64 at the same rounded numbers."""
     short = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, point)
     by_hand, by_autodiff = subject.both(short)
     _, exact = subject.both(widened(short))
@@ -153,7 +165,7 @@ def _places(shape):
 
 
 def _numeric_rows(subject, point, suspects, most, seed, tolerances):
-    """One row a leaf and engine against numeric derivatives, and how their elements were chosen."""
+    """One row per leaf and engine against numeric derivatives, and how their elements were chosen."""
     leaves = flatten_with_paths(point.variables)
     edges = np.cumsum([0, *(leaf.size for _, leaf in leaves)])
     chosen = sample([leaf.size for _, leaf in leaves], most, seed)

@@ -7,40 +7,44 @@ import jax.numpy as jnp
 
 from funcnet import gradients
 from funcnet.checking.programs import QUICKLY
-from funcnet.checking.subjects import Point, run
-from funcnet.checking.watch import Seen, in_forward_order, seen
-from funcnet.layers import layer as make_layer
-from funcnet.layers import map_layers
+from funcnet.checking.subjects import Point, run, there, whole
+from funcnet.checking.watch import Seen, Step, map_plain, seen
+from funcnet.trees import global_norm
 from funcnet.types import Layer
 
 __all__ = ["compared", "locate"]
 
 
-def compared(place: str, inner: Layer) -> Layer:
+def compared(steps: tuple[Step, ...], inner: Layer) -> Layer:
     """`inner`, whose backward compares itself with autodiff and hands autodiff's dx on.
 
     In place of its parameters' gradient it shows its largest distance from autodiff over its leaves and dx,
     norm-relative. Since the dx handed down is right, a wrong formula does not make the layers below it look wrong.
     """
-    automatic = gradients.automatic(inner.init, inner.apply, name=inner.name)
+    automatic = gradients.automatic(inner.init, inner.apply)
 
     def forward(params, state, x, *, key=None, train=False):
         y, new_state, residuals = inner.forward(params, state, x, key=key, train=train)
         _, _, again = automatic.forward(params, state, x, key=key, train=train)
-        return y, new_state, (residuals, again)
+        return y, new_state, (residuals, again, _largest((params, x)))
 
     def backward(params, kept, dy):
-        residuals, again = kept
+        residuals, again, largest = kept
         by_hand = inner.backward(params, residuals, dy)
         by_autodiff = automatic.backward(params, again, dy)
-        floor = 64 * jnp.finfo(dy.dtype).eps * jnp.linalg.norm(dy.ravel()) * _largest((params, again["x"]))
-        distances = [
-            jnp.linalg.norm(jnp.ravel(a - b)) / (jnp.linalg.norm(jnp.ravel(b)) + floor)
-            for a, b in zip(jax.tree.leaves(by_hand), jax.tree.leaves(by_autodiff), strict=True)
-        ]
-        return Seen(place, inner.name, jnp.max(jnp.stack([jnp.zeros(()), *distances]))), by_autodiff[1]
+        floor = 64 * jnp.finfo(largest.dtype).eps * global_norm(dy) * largest
+        distances = [jnp.zeros(()), *_distances(by_hand, by_autodiff, floor)]
+        return Seen(steps, str(inner), jnp.max(jnp.stack(distances))), by_autodiff[1]
 
-    return make_layer(inner.init, forward, backward, name=inner.name)
+    return inner._replace(forward=forward, backward=backward, inside=None)
+
+
+def _distances(by_hand, by_autodiff, floor):
+    by_hand = whole(by_autodiff, by_hand)
+    if jax.tree.structure(by_hand) != jax.tree.structure(by_autodiff):
+        return [jnp.asarray(jnp.inf)]
+    pairs = zip(jax.tree.leaves(by_hand), jax.tree.leaves(by_autodiff), strict=True)
+    return [jnp.linalg.norm(jnp.ravel(a - b)) / (jnp.linalg.norm(jnp.ravel(b)) + floor) for a, b in pairs]
 
 
 def _largest(tree):
@@ -52,17 +56,17 @@ def locate(model: Layer, mode: str, point: Point, tolerance: float) -> list[str]
     """Places of the layers whose own backward departs from autodiff, the last layer of the model first."""
     # Not "distance > tolerance", which NaN is not.
     wrong = [one for one in seen(_departures(model, mode)(point)) if not float(jnp.max(one.shown)) <= tolerance]
-    wrong.sort(key=lambda one: in_forward_order(one.place), reverse=True)
+    wrong.sort(key=lambda one: one.order(), reverse=True)
     return [f"{one.place} {one.call}".strip() for one in wrong]
 
 
 @lru_cache(maxsize=8)
 def _departures(model, mode):
-    instrumented = map_layers(compared, model)
+    instrumented = map_plain(compared, model)
 
     @partial(jax.jit, compiler_options=QUICKLY)
     def departures(point):
-        _, _, residuals = run(instrumented.forward, mode, point, point.variables)
-        return instrumented.backward(point.variables["params"], residuals, point.dy)[0]
+        y, _, residuals = run(instrumented.forward, mode, point, point.variables)
+        return instrumented.backward(point.variables["params"], residuals, there(y, point.dy))[0]
 
     return departures

@@ -17,7 +17,8 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 def rounding_floor(point: Point, dtype: Any = jnp.float64) -> float:
     """What may differ by rounding alone, where a gradient cancels to nothing: some ε of the numbers that went in."""
     numbers = [np.max(np.abs(np.asarray(leaf, np.float64)), initial=0) for leaf in jax.tree.leaves(point.variables)]
-    cotangent = 1.0 if point.dy is None else np.linalg.norm(np.asarray(point.dy, np.float64))
+    squares = [np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(point.dy)]
+    cotangent = 1.0 if point.dy is None else np.sqrt(sum(squares))
     return float(64 * jnp.finfo(dtype).eps * max([1.0, *numbers]) * cotangent)
 
 

@@ -22,7 +22,7 @@ __all__ = ["IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formu
 
 
 def _with_an_element_zeroed(g, n):
-    return g.ravel().at[0].set(0).reshape(g.shape)
+    return jnp.ravel(g).at[0].set(0).reshape(g.shape)
 
 
 def _transposed(g, n):
@@ -54,11 +54,12 @@ IN_THE_GRADIENT: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
-# In what a backward reads, residuals and dy: each takes both and returns both, or `None`.
+# In what a backward reads, residuals and dy: each takes both and returns both, or `None`. Arrays of no numbers, by
+# which layers keep shapes, stay as they are.
 
 
 def _rolls(leaf):
-    return not is_key(leaf) and leaf.ndim > 0 and leaf.shape[0] > 1
+    return not is_key(leaf) and leaf.size > 0 and leaf.ndim > 0 and leaf.shape[0] > 1
 
 
 def _another_example(tree):
@@ -69,9 +70,15 @@ def _another_example(tree):
 
 
 def _masks_inverted(tree):
-    if not any(leaf.dtype == bool for leaf in jax.tree.leaves(tree)):
+    if not any(leaf.dtype == bool and leaf.size for leaf in jax.tree.leaves(tree)):
         return None
     return jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf, tree)
+
+
+def _without_the_first(tree):
+    if not any(leaf.ndim for leaf in jax.tree.leaves(tree)):
+        return None
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[0].set(0) if leaf.ndim else leaf, tree)
 
 
 def _residuals(change):
@@ -85,9 +92,9 @@ def _dy(change):
 IN_WHAT_IS_READ: dict[str, Callable[[Any, Any], Any]] = {
     "residuals shuffled": _residuals(_another_example),
     "mask inverted": _residuals(_masks_inverted),
-    "dy ignored": _dy(jnp.ones_like),
+    "dy ignored": _dy(lambda dy: jax.tree.map(jnp.ones_like, dy)),
     "dy shuffled": _dy(_another_example),
-    "dy of the first example left out": _dy(lambda dy: dy.at[0].set(0) if dy.ndim else None),
+    "dy of the first example left out": _dy(_without_the_first),
 }
 
 

@@ -7,6 +7,7 @@ apart, so it counts neither as caught nor as missed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +17,15 @@ import numpy as np
 from funcnet.checking.judging import agree, rounding_floor
 from funcnet.checking.mistakes import IN_THE_GRADIENT, IN_WHAT_IS_READ, in_the_formula, wrong_formula
 from funcnet.checking.programs import QUICKLY
-from funcnet.checking.subjects import Point, Subject, by_hand, is_floating, run, subjects_of
+from funcnet.checking.subjects import Point, Subject, arguments_of, by_hand, is_floating, run, subjects_of, there
 from funcnet.checks import check_count
-from funcnet.layers import layer as make_layer
+from funcnet.made import leading, spelled
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Layer
 
 __all__ = ["Mutant", "Score", "mutants", "mutation_score"]
 
-SAME = 1e-13  # gradients nearer than this differ by rounding: a sum in another order, say
+SAME = 1e-13  # gradients nearer than this differ by rounding, as of a sum in another order
 
 
 class Mutant(NamedTuple):
@@ -78,7 +79,8 @@ def mutants(
     (16, 'x: zeroed', 'second term of sum 1 left out')
     """
     with jax.enable_x64(True):
-        (subject,) = subjects_of(target, x, y, modes=[mode])
+        with leading("mutants"):
+            (subject,) = subjects_of(target, x, y, modes=[mode])
         return _made(target, subject.mode, subject.draw(seed, x, y, None, None))
 
 
@@ -109,10 +111,12 @@ def mutation_score(
     >>> print(fn.checking.mutation_score(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32), seeds=2))
     softmax(): 16 of 16 mutants caught, 0 equivalent
     """
-    check_count("mutation_score", "seeds", seeds)
+    with leading("mutation_score"):
+        check_count("seeds", seeds)
     fates: dict[str, list[str]] = {"caught": [], "missed": [], "equivalent": []}
     with jax.enable_x64(True):
-        subjects = subjects_of(target, x, y, modes=modes)
+        with leading("mutation_score"):
+            subjects = subjects_of(target, x, y, modes=modes)
         for subject in subjects:
             draws = [subject.draw(draw, x, y, None, None) for draw in range(seed, seed + seeds)]
             made = _made(target, subject.mode, draws[0])
@@ -144,22 +148,22 @@ def _same(a, b, tolerance, floor):
 
 
 def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
-    params, dy = point.variables["params"], point.dy
-    residuals = jax.eval_shape(lambda point: run(layer.forward, mode, point, point.variables)[2], point)
-    batch = dy.shape[0] if dy.ndim else 1
+    params = point.variables["params"]
+    y, _, residuals = jax.eval_shape(lambda point: run(layer.forward, mode, point, point.variables), point)
+    dy = jax.eval_shape(there, y, point.dy)
     dparams, dx = jax.eval_shape(layer.backward, params, residuals, dy)
 
     def mutant(backward, forward=layer.forward):
-        return make_layer(layer.init, forward, backward, name=layer.name)
+        return layer._replace(forward=forward, backward=backward, inside=None)
 
     def as_tree(dparams, dx):
-        return {"params": dparams} | ({} if dx is None else {"x": dx})
+        return {"params": dparams, "x": dx}
 
-    for path, mistake, change in _in_leaves(as_tree(dparams, dx), batch):
+    for path, mistake, change in _in_leaves(as_tree(dparams, dx), _rows(dy)):
 
         def backward(params, residuals, dy, change=change):
             wrong = change(as_tree(*layer.backward(params, residuals, dy)))
-            return wrong["params"], wrong.get("x")
+            return wrong["params"], wrong["x"]
 
         yield f"{path}: {mistake}", mutant(backward)
 
@@ -170,51 +174,79 @@ def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
     def stale(params, state, x, *, key=None, train=False):
         """The residuals of another batch."""
         y, new_state, _ = layer.forward(params, state, x, key=key, train=train)
-        before = 0.9 * x if is_floating(x) else jnp.roll(x, 1, 0)
         key = None if key is None else jax.random.fold_in(key, 1)
-        return y, new_state, layer.forward(params, state, before, key=key, train=train)[2]
+        return y, new_state, layer.forward(params, state, _another_batch(x), key=key, train=train)[2]
 
-    if jax.tree.leaves(residuals):
+    if any(leaf.size for leaf in jax.tree.leaves(residuals)):
         yield "residuals stale", mutant(layer.backward, stale)
 
     for mistake in in_the_formula(layer.backward, params, residuals, dy):
         yield mistake.name, mutant(wrong_formula(layer.backward, mistake))
 
 
+def _rows(tree):
+    """How many rows a batch has."""
+    return next((leaf.shape[0] for leaf in jax.tree.leaves(tree) if leaf.ndim), 1)
+
+
+def _another_batch(x):
+    """Other numbers in the places of these."""
+    return jax.tree.map(
+        lambda leaf: 0.9 * leaf if is_floating(leaf) else jnp.roll(leaf, 1, 0) if leaf.ndim else leaf, x
+    )
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A user's function with another gradient than its own."""
+
+    value: Callable[..., Any]
+    gradient: Callable[..., Any]
+
+    def __call__(self, *args, **options):
+        return self.value(*args, **options)
+
+    @property
+    def __name__(self):
+        return spelled(self.value)
+
+
 def _of_loss(loss, point) -> Iterator[tuple[str, Any]]:
     """Of a loss of a prediction and a target, or of a penalty or function of one tree."""
-    first = point.variables["prediction"] if point.constants else point.variables
-    batch = first.shape[0] if point.constants and first.ndim else 1
+    first, *rest = arguments_of(point, point.variables)
+    batch = _rows(first) if rest else 1
 
     def mutant(gradient):
-        def wrong(*args, **options):
-            return loss(*args, **options)
+        if is_dataclass(loss) and not isinstance(loss, type):
+            return replace(loss, gradient=gradient)
+        return _Wrong(loss, gradient)
 
-        vars(wrong)["gradient"] = gradient
-        wrong.__name__ = loss.__name__
-        return wrong
-
-    for path, mistake, change in _in_leaves(first, batch):
+    for path, mistake, change in _in_leaves(jax.eval_shape(loss.gradient, first, *rest), batch):
         yield (
             f"{path or 'prediction'}: {mistake}",
             mutant(lambda *args, change=change, **options: change(loss.gradient(*args, **options))),
         )  # fmt: skip
 
-    if point.constants:
-        yield "sum for the mean", mutant(lambda p, t, **options: batch * loss.gradient(p, t, **options))
-        yield "prediction stale", mutant(lambda p, t, **options: loss.gradient(0.9 * p, t, **options))
-        shuffled = lambda p, t, **options: loss.gradient(p, jnp.roll(t, 1, 0), **options)  # noqa: E731
-        yield "targets shuffled", mutant(shuffled)
+    if rest:
+        times = lambda tree: jax.tree.map(lambda leaf: batch * leaf, tree)  # noqa: E731
+        yield "sum for the mean", mutant(lambda p, t, **options: times(loss.gradient(p, t, **options)))
+        yield "prediction stale", mutant(lambda p, t, **options: loss.gradient(_another_batch(p), t, **options))
+    if jax.tree.leaves(rest):
+        yield "targets shuffled", mutant(lambda p, t, **options: loss.gradient(p, _shuffled(t), **options))
 
     def formula(rest, options):
         return lambda first: loss.gradient(first, *rest, **options)
 
-    for mistake in in_the_formula(formula(point.constants, {}), first):
+    for mistake in in_the_formula(formula(rest, {}), first):
 
         def gradient(first, *rest, mistake=mistake, **options):
             return wrong_formula(formula(rest, options), mistake)(first)
 
         yield mistake.name, mutant(gradient)
+
+
+def _shuffled(target):
+    return jax.tree.map(lambda leaf: jnp.roll(leaf, 1, 0) if leaf.ndim else leaf, target)
 
 
 def _in_leaves(gradient, batch):
@@ -234,14 +266,15 @@ def _in_leaves(gradient, batch):
 def _in_what_is_read(residuals):
     yield from IN_WHAT_IS_READ.items()
     leaves, structure = jax.tree.flatten(residuals)
-    for i, leaf in enumerate(leaves):
-        if is_floating(leaf) and leaf.size:
+    with_numbers = [i for i, leaf in enumerate(leaves) if leaf.size]
+    for number, i in enumerate(with_numbers):
+        if is_floating(leaves[i]):
 
             def zeroed(residuals, dy, i=i):
                 leaves = jax.tree.leaves(residuals)
                 return jax.tree.unflatten(structure, [*leaves[:i], 0 * leaves[i], *leaves[i + 1 :]]), dy
 
-            yield f"residual {i} zeroed", zeroed
+            yield f"residual {number} zeroed", zeroed
 
 
 def _fits(change, *args):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checking.programs import QUICKLY
-from funcnet.checking.watch import backpropagate, in_forward_order, repetitions, seen, watched
+from funcnet.checking.watch import backpropagate, seen, watched
 from funcnet.gradients.engines import unpack
+from funcnet.made import leading, spelled
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
 
@@ -70,13 +71,16 @@ def find_nonfinite(
     Raises: what the layers and the loss raise for the batch.
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> root = fn.layers.elementwise(jnp.sqrt, lambda x, y: 0.5 / y, name="root()")
-    >>> model, loss = fn.layers.serial(fn.layers.dense(2), root), fn.losses.mean_squared_error
+    >>> @fn.constructor
+    ... def root():
+    ...     return fn.layers.elementwise(jnp.sqrt, lambda x, y: 0.5 / y)
+    >>> model, loss = fn.layers.serial(fn.layers.dense(2), root()), fn.losses.mean_squared_error
     >>> params, state = ({"kernel": jnp.eye(2), "bias": jnp.zeros(2)}, ()), ((), ())
     >>> print(fn.checking.find_nonfinite(model, loss, params, state, (jnp.array([[4.0, 0.0]]), jnp.ones((1, 2)))))
     serial[1] root(): dx is -inf at [0, 1], born here in the backward pass: all that went in is finite.
     """
-    x, target, where = unpack(batch)
+    with leading("find_nonfinite"):
+        x, target, options = unpack(batch)
     instrumented = watched(
         model,
         lambda params, state, x, y, new_state: (
@@ -87,15 +91,15 @@ def find_nonfinite(
 
     @partial(jax.jit, compiler_options=QUICKLY)
     def run(params, state, x, key):
-        # The target stays outside, because labels that are no tracers are judged.
-        done = backpropagate(instrumented, loss, params, state, x, target, where, key)
+        # The target stays outside, because labels are judged unless they are tracers.
+        done = backpropagate(instrumented, loss, params, state, x, target, options, key)
         ends = {"x": x, "prediction": done.prediction, "target": target, "value": done.loss,
                 "gradient": done.dprediction}  # fmt: skip
         return {name: _firsts(**{name: tree}) for name, tree in ends.items()}, done.state, done.dparams
 
     with jax.debug_nans(False), jax.debug_infs(False):  # they would raise at the first one, without its place
         ends, states, dparams = jax.device_get(run(params, state, x, key))
-    layers, name = _layers(states), getattr(loss, "__name__", "loss")
+    layers, name = _layers(states), spelled(loss)
     walk = [
         ("batch", "given", ends["x"]),
         *((place, "given", before) for place, (before, _) in layers),
@@ -134,9 +138,9 @@ def _layers(tree: Any) -> list[tuple[str, Any]]:
     layers = []
     for one in seen(tree):
         firsts = jax.tree.leaves(one.shown, is_leaf=lambda node: isinstance(node, _First))
-        for index, place in repetitions(one.place, firsts[0].number.shape if firsts else ()):
+        for index, place in one.repetitions(firsts[0].number.shape if firsts else ()):
             shown = jax.tree.map(lambda leaf, index=index: leaf[index], one.shown)
-            layers.append((in_forward_order(place), f"{place} {one.call}".strip(), shown))
+            layers.append((one.order(index), place, shown))
     return [layer[1:] for layer in sorted(layers, key=lambda layer: layer[0])]
 
 

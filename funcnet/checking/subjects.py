@@ -1,5 +1,9 @@
 """What can be checked, in one form: a layer, a loss, a function. Each gives its gradient by hand and by autodiff, and
-the values of the scalar whose differences are taken."""
+the values of the scalar whose differences are taken.
+
+Inputs, outputs and targets are trees. Gradients are taken with respect to the floating leaves, of a `Padded` its
+values.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -11,10 +15,27 @@ import numpy as np
 
 from funcnet.checking.numeric import sampler
 from funcnet.checking.programs import QUICKLY, compiled, is_key, same_program
+from funcnet.checks import over_leading_axes
 from funcnet.errors import ConfigError
-from funcnet.types import Layer
+from funcnet.gradients.cotangents import as_cotangent
+from funcnet.made import spelled
+from funcnet.trees import is_padded, leaves, map_leaves
+from funcnet.types import Layer, Padded
 
-__all__ = ["Point", "Subject", "by_hand", "is_floating", "run", "subjects_of", "widened"]
+__all__ = [
+    "Point",
+    "Subject",
+    "arguments_of",
+    "by_hand",
+    "is_floating",
+    "joined",
+    "parted",
+    "run",
+    "subjects_of",
+    "there",
+    "whole",
+    "widened",
+]
 
 MODES = ("evaluation", "training")
 
@@ -22,9 +43,9 @@ MODES = ("evaluation", "training")
 class Point(NamedTuple):
     """Where gradients are compared."""
 
-    variables: Any  #: what they are taken with respect to: {"params": …, "x": …} or {"prediction": …}
-    constants: Any  #: the rest: of a layer state, key and integers, of a loss `(target,)`, of a function `()`
-    dy: Any  #: the cotangent, or None for a scalar
+    variables: Any  #: the floating leaves: {"params": …, "x": …}, {"prediction": …} or those of a function's argument
+    constants: Any  #: the rest of the input, and of a layer state and key, of a loss its target
+    dy: Any  #: the cotangent, a tree like the output with None for what has no gradient, or None for a scalar
 
 
 class Subject(NamedTuple):
@@ -55,36 +76,46 @@ def subjects_of(
             one = same_program(*(subject.program(subject.draw(0, x, y, params, state)) for subject in every))
             return [training._replace(mode="both")] if one else every
         if not modes or not set(modes) <= set(MODES):
-            raise ConfigError(f'check_gradients: expected modes among "evaluation" and "training", got {modes!r}.')
+            raise ConfigError(f'expected modes among "evaluation" and "training", got {modes!r}.')
         return [_layer_subject(target, mode) for mode in modes]
+    # A loss may have no target; what tells it from a penalty then is its check of one.
+    is_loss = y is not None or getattr(target, "check", None) is not None
     gradient = gradient or getattr(target, "gradient", None)
     if gradient is None:
         raise ConfigError(
-            f"check_gradients: expected a Layer, a loss with a hand-derived gradient, or a function and gradient=…, "
-            f"got {getattr(target, '__name__', target)}, which has none; attach it with losses.loss, or pass gradient=."
+            f"expected a Layer, a loss with a hand-derived gradient, or a function and gradient=…, got "
+            f"{spelled(target)}, which has none; attach it with losses.loss, or pass gradient=."
         )
-    return [_function_subject(target, gradient) if y is None else _loss_subject(target, gradient)]
+    return [_loss_subject(target, gradient) if is_loss else _function_subject(target, gradient)]
 
 
 def by_hand(target: Any, mode: str, point: Point) -> Any:
     """The hand-derived gradient of a layer, or of a loss or penalty that carries one: a tree like `point.variables`."""
     if not isinstance(target, Layer):
         return _of_loss(target.gradient, point)
-    _, _, residuals = run(target.forward, mode, point, point.variables)
-    dparams, dx = target.backward(point.variables["params"], residuals, point.dy)
-    return {"params": dparams} | ({"x": dx} if "x" in point.variables else {})
+    y, _, residuals = run(target.forward, mode, point, point.variables)
+    dparams, dx = target.backward(point.variables["params"], residuals, there(y, point.dy))
+    return {"params": dparams, "x": whole(point.variables["x"], dx)}
 
 
 def _of_loss(gradient: Callable[..., Any], point: Point) -> Any:
     """A gradient of a loss, of a penalty, or of a function of one argument, at a point."""
-    if point.constants:
-        return {"prediction": gradient(point.variables["prediction"], *point.constants)}
-    return gradient(point.variables)
+    arguments = arguments_of(point, point.variables)
+    if len(arguments) > 1:
+        return {"prediction": whole(point.variables["prediction"], gradient(*arguments))}
+    return whole(point.variables, gradient(*arguments))
+
+
+def arguments_of(point: Point, variables: Any) -> list[Any]:
+    """The arguments of a loss or function at a point with other variables: prediction and target, or one tree."""
+    if "target" in point.constants:
+        return [joined(point.constants["prediction"], variables["prediction"]), point.constants["target"]]
+    return [joined(point.constants["rest"], variables)]
 
 
 def run(function: Callable[..., Any], mode: str, point: Point, variables: Any) -> Any:
     """A layer's `apply` or `forward`, at a point with other variables."""
-    x = variables.get("x", point.constants["x"])
+    x = joined(point.constants["x"], variables["x"])
     args = (variables["params"], point.constants["state"], x)
     return function(*args, key=point.constants["key"], train=mode != "evaluation")
 
@@ -97,7 +128,7 @@ def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
 
 @lru_cache(maxsize=16)  # the same target checked again is not compiled again
 def _layer_subject(layer, mode):
-    """A layer: the variables are its parameters, and its input unless that holds integers."""
+    """A layer: the variables are its parameters and its input."""
 
     def draw(seed, x, y, params, state):
         del y
@@ -106,11 +137,12 @@ def _layer_subject(layer, mode):
         if params is None:
             params, fresh = _init(layer)(init_key, x)
             params, state = _moved(random, params), fresh if state is None else state
-        variables = {"params": _as_float64(params)} | ({"x": x} if is_floating(x) else {})
+        floating, rest = parted(x)
         state = () if state is None else _as_float64(state)
-        point = Point(variables, {"state": state, "key": key, "x": None if is_floating(x) else x}, None)
+        constants = {"state": state, "key": key, "x": rest}
+        point = Point({"params": _as_float64(params), "x": floating}, constants, None)
         y, _ = jax.eval_shape(output, point)
-        return point._replace(dy=jnp.asarray(random.normal(size=y.shape), y.dtype))
+        return point._replace(dy=map_leaves(partial(_random_dy, random), y))
 
     @jax.jit  # so that it is traced once for all draws; only its shapes are asked for
     def output(point):
@@ -123,13 +155,14 @@ def _layer_subject(layer, mode):
         return run(layer.apply, mode, point, variables)[0]
 
     def by_autodiff(point):
-        return jax.vjp(lambda variables: apply(point, variables), point.variables)[1](point.dy)[0]
+        y, vjp = jax.vjp(lambda variables: apply(point, variables), point.variables)
+        return vjp(as_cotangent(y, there(y, point.dy)))[0]
 
     def scalar(point, variables):
-        terms = apply(point, variables) * point.dy
-        return jnp.sum(terms), jnp.sum(jnp.abs(terms))
+        terms = _terms(apply(point, variables), point.dy)
+        return sum(map(jnp.sum, terms), jnp.zeros(())), sum((jnp.sum(jnp.abs(one)) for one in terms), jnp.zeros(()))
 
-    subject = _subject(layer.name, mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
+    subject = _subject(str(layer), mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
     return subject._replace(program=program)
 
 
@@ -139,13 +172,11 @@ def _loss_subject(loss, gradient):
 
     def draw(seed, x, y, params, state):
         del params, state
-        return Point({"prediction": _random_like(np.random.default_rng(seed), x)}, (_as_float64(y),), None)
+        random = np.random.default_rng(seed)
+        floating, rest = parted(_random_like(random, x))
+        return Point({"prediction": floating}, {"prediction": rest, "target": _random_like(random, y)}, None)
 
-    def scalar(point, variables):
-        value = loss(variables["prediction"], *point.constants)
-        return value, jnp.abs(value)
-
-    return _of_scalar(loss, gradient, draw, scalar)
+    return _of_scalar(loss, gradient, draw)
 
 
 @lru_cache(maxsize=16)
@@ -154,22 +185,21 @@ def _function_subject(function, gradient):
 
     def draw(seed, x, y, params, state):
         del y, params, state
-        random = np.random.default_rng(seed)
-        return Point(jax.tree.map(partial(_random_like, random), x), (), None)
+        floating, rest = parted(_random_like(np.random.default_rng(seed), x))
+        return Point(floating, {"rest": rest}, None)
 
+    return _of_scalar(function, gradient, draw)
+
+
+def _of_scalar(function, gradient, draw):
     def scalar(point, variables):
-        value = function(variables)
+        value = function(*arguments_of(point, variables))
         return value, jnp.abs(value)
 
-    return _of_scalar(function, gradient, draw, scalar)
-
-
-def _of_scalar(function, gradient, draw, scalar):
     def by_autodiff(point):
         return jax.grad(lambda variables: scalar(point, variables)[0])(point.variables)
 
-    name = getattr(function, "__name__", "function")
-    return _subject(name, "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
+    return _subject(spelled(function), "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
 
 
 @lru_cache(maxsize=16)
@@ -177,20 +207,100 @@ def _init(layer):
     return jax.jit(layer.init, compiler_options=QUICKLY)
 
 
-# Random numbers are NumPy's, because a program that draws them takes longer to compile than the rest of a check.
-
-
-def _random_like(random, x):
-    """`x` as float64; random normal numbers where only its shape is given. Integers stay."""
-    if isinstance(x, jax.ShapeDtypeStruct):
-        if not is_floating(x):
-            raise ConfigError("check_gradients: expected an array for an input of integers, got a shape; draw it.")
-        return jnp.asarray(random.normal(size=x.shape))
-    return _as_float64(x)
+# Trees and their floating leaves.
 
 
 def is_floating(leaf):
     return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def parted(tree):
+    """The floating leaves, of `Padded` the values, with `None` for others; and the others with `None` for these."""
+
+    def variable(leaf):
+        values = leaf.values if is_padded(leaf) else leaf
+        return values if is_floating(values) else None
+
+    def rest(leaf):
+        if variable(leaf) is None:
+            return leaf
+        return Padded(None, leaf.where) if is_padded(leaf) else None
+
+    return map_leaves(variable, tree), map_leaves(rest, tree)
+
+
+def joined(rest, floating):
+    """What was parted."""
+
+    def one(leaf, variable):
+        if leaf is None:
+            return variable
+        return Padded(variable, leaf.where) if is_padded(leaf) and leaf.values is None else leaf
+
+    return jax.tree.map(one, rest, floating, is_leaf=lambda node: node is None or is_padded(node))
+
+
+def whole(floating, gradient):
+    """A gradient by hand with zeros for `None`, like the floating leaves; one of another structure as it is."""
+    if floating is None:
+        return gradient
+    if gradient is None:
+        return jax.tree.map(jnp.zeros_like, floating)
+    if hasattr(floating, "dtype"):
+        return gradient
+    try:
+        return jax.tree.map(whole, floating, gradient, is_leaf=lambda node: node is not floating)  # one level down
+    except (TypeError, ValueError):
+        return gradient
+
+
+def there(y, dy):
+    """`dy` with zeros where in a padded output nothing is."""
+
+    def one(leaf, gradient):
+        if gradient is None or not is_padded(leaf):
+            return gradient
+        return jnp.where(over_leading_axes(leaf.where, gradient.ndim), gradient, 0)
+
+    return map_leaves(one, y, dy)
+
+
+def _terms(y, dy):
+    """The products whose sum has the gradient dy at y."""
+    given = jax.tree.structure(y, is_leaf=is_padded).flatten_up_to(there(y, dy))
+    values = [leaf.values if is_padded(leaf) else leaf for leaf in leaves(y)]
+    return [one * gradient for one, gradient in zip(values, given, strict=True) if gradient is not None]
+
+
+# Random numbers are NumPy's, because a program that draws them takes longer to compile than the rest of a check.
+
+
+def _random_like(random, tree):
+    """The tree with floating leaves as float64, and drawn where only a shape is given: see `_drawn`."""
+    return map_leaves(partial(_drawn, random), tree)
+
+
+def _drawn(random, leaf):
+    """What is given; of a shape normal numbers, 0 and 1 for integers, lengths from 1 to all for what is padded."""
+    if is_padded(leaf):
+        return Padded(_drawn(random, leaf.values), _drawn_where(random, leaf.where))
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return _as_float64(leaf)
+    if is_floating(leaf):
+        return jnp.asarray(random.normal(size=leaf.shape))
+    return jnp.asarray(random.integers(0, 2, leaf.shape), leaf.dtype)
+
+
+def _drawn_where(random, where):
+    if not isinstance(where, jax.ShapeDtypeStruct):
+        return jnp.asarray(where)
+    *rows, time = where.shape
+    return jnp.asarray(np.arange(time) < random.integers(1, time + 1, rows)[..., None])
+
+
+def _random_dy(random, y):
+    values = y.values if is_padded(y) else y
+    return jnp.asarray(random.normal(size=values.shape), values.dtype) if is_floating(values) else None
 
 
 def _as_float64(tree):

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checking.watch import backpropagate, in_forward_order, repetitions, seen, watched
+from funcnet.checking.watch import backpropagate, seen, watched
+from funcnet.checks import over_leading_axes
 from funcnet.gradients.engines import unpack
+from funcnet.made import leading
 from funcnet.tables import text_table
+from funcnet.trees import is_padded, leaves
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
 
 __all__ = ["Statistics", "Trace", "trace_backward"]
@@ -59,6 +62,9 @@ def trace_backward(model: Layer, loss: LossFn) -> Callable[..., Trace]:
         model: a layer.
         loss: `(prediction, target) -> scalar`; without a hand-derived gradient, its own is taken by `jax.grad`.
 
+    A batch is `(x, target[, where[, weights]])`, of trees too; the numbers of a layer whose output is a tree are those
+    of all its leaves. Of a padded output what is there counts; gradients are 0 where nothing is.
+
     Statistics are in JAX's default float dtype, and no square in them under- or overflows. Where no gradient arrives,
     below an integer input, those of dy and dparams are NaN; so are those of dparams in a layer without parameters.
 
@@ -84,35 +90,47 @@ def trace_backward(model: Layer, loss: LossFn) -> Callable[..., Trace]:
     )
 
     def trace(params: Params, state: State, batch: Batch, key: Key | None = None, /) -> Trace:
-        done = backpropagate(instrumented, loss, params, state, *unpack(batch), key)
-        arrived = {one.place: one.shown for one in seen(done.dparams)}
+        with leading("trace_backward"):
+            x, target, options = unpack(batch)
+        done = backpropagate(instrumented, loss, params, state, x, target, options, key)
+        arrived = {one.steps: one.shown for one in seen(done.dparams)}
         places, rows = [], []
         for one in seen(done.state):
             shape = one.shown.norm.shape
-            rows.append((one.shown, *arrived.get(one.place, [_nothing(shape)] * 2)))
-            places += [(place, one.call) for _, place in repetitions(one.place, shape)]
-        order = sorted(range(len(places)), key=lambda i: in_forward_order(places[i][0]))
+            rows.append((one.shown, *arrived.get(one.steps, [_nothing(shape)] * 2)))
+            places += [(one.order(index), place) for index, place in one.repetitions(shape)]
+        order = sorted(range(len(places)), key=lambda i: places[i][0])
         parts = jax.tree.map(lambda *numbers: jnp.concatenate([n.ravel() for n in numbers])[np.array(order)], *rows)
-        return Trace(tuple(" ".join(places[i]).strip() for i in order), *parts)
+        return Trace(tuple(places[i][1] for i in order), *parts)
 
     return trace
 
 
 def _statistics(tree: Any) -> Statistics:
     dtype = jnp.result_type(float)  # a square beyond 255 is infinite in float16
-    leaves = [leaf.astype(dtype) for leaf in jax.tree.leaves(tree) if leaf.size]
-    if not leaves:
+    parts = [(values.astype(dtype), there) for values, there in map(_with_mask, leaves(tree)) if values.size]
+    if not parts:
         return _nothing(())
-    numbers = jnp.concatenate([leaf.ravel() for leaf in leaves])
-    units = jnp.concatenate([(leaf == 0).reshape(-1, *leaf.shape[-1:] or (1,)).all(0) for leaf in leaves])
+    numbers = jnp.concatenate([values.ravel() for values, _ in parts])
+    there = jnp.concatenate([there.ravel() for _, there in parts])
+    units = jnp.concatenate([(values == 0).reshape(-1, *values.shape[-1:] or (1,)).all(0) for values, _ in parts])
     # The largest is divided out: in float32 the square of a vanished gradient, of 1e-23 already, is 0.
     largest = jnp.max(jnp.abs(numbers))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    rms = scale * jnp.sqrt(jnp.mean(jnp.square(numbers / scale)))
+    size = jnp.sum(there.astype(dtype))
+    rms = scale * jnp.sqrt(jnp.sum(jnp.square(numbers / scale)) / size)
     at = jnp.argmax(~jnp.isfinite(numbers))
     first = jnp.where(jnp.isfinite(numbers[at]), -1, at).astype(jnp.int32)
-    zeros, dead = (jnp.mean(mask.astype(dtype)) for mask in (numbers == 0, units))
-    return Statistics(rms * numbers.size**0.5, rms, zeros, dead, first)
+    zeros = jnp.sum(((numbers == 0) & there).astype(dtype)) / size
+    return Statistics(rms * jnp.sqrt(size), rms, zeros, jnp.mean(units.astype(dtype)), first)
+
+
+def _with_mask(leaf):
+    """The values, 0 where in a `Padded` nothing is, and where something is."""
+    if not is_padded(leaf):
+        return leaf, jnp.ones(leaf.shape, bool)
+    there = jnp.broadcast_to(over_leading_axes(leaf.where, leaf.values.ndim), leaf.values.shape)
+    return jnp.where(there, leaf.values, 0), there
 
 
 def _nothing(shape: tuple[int, ...]) -> Statistics:

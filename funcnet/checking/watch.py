@@ -4,7 +4,6 @@ What a layer shows of its forward pass comes out in the place of its new state, 
 in the place of its parameters' gradient: containers hand both on, through `scan` and the second forward of `recompute`.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,11 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from funcnet.layers import layer as make_layer
-from funcnet.layers import map_layers
+from funcnet import layers
+from funcnet.gradients.cotangents import as_gradient
+from funcnet.layers.containers.mapping import places_of
 from funcnet.types import Array, Layer, LossFn
 
-__all__ = ["Pass", "Seen", "backpropagate", "in_forward_order", "repetitions", "seen", "watched"]
+__all__ = ["Pass", "Seen", "Step", "backpropagate", "map_plain", "seen", "watched"]
+
+
+class Step(NamedTuple):
+    """From a container to a layer in it."""
+
+    word: str  #: `serial[2]`
+    position: int | None  #: which of the container's layers it is; `None` in a `repeat`, which runs one many times
 
 
 @jax.tree_util.register_dataclass
@@ -24,26 +31,60 @@ __all__ = ["Pass", "Seen", "backpropagate", "in_forward_order", "repetitions", "
 class Seen:
     """What a layer shows. In a `repeat` each array has a leading axis of the repetitions."""
 
-    place: str = field(metadata={"static": True})  #: as `layers.map_layers` names it
+    steps: tuple[Step, ...] = field(metadata={"static": True})  #: the way to the layer
     call: str = field(metadata={"static": True})  #: the one that made the layer
     shown: Any  #: a pytree
+
+    @property
+    def place(self) -> str:
+        """As in errors, `serial[1] repeat serial[0]`."""
+        return " ".join(step.word for step in self.steps)
+
+    def order(self, index: tuple[int, ...] = ()) -> list[int]:
+        """A key to sort by, of the repetition with that index: containers run their layers in the order of the call."""
+        numbers = iter(index)
+        return [next(numbers, 0) if step.position is None else step.position for step in self.steps]
+
+    def repetitions(self, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
+        """The index and the name of each: `serial[1] repeat` of shape (2,) is `serial[1] repeat[0]`, `…[1]`."""
+        for index in np.ndindex(*shape):
+            numbers = iter(index)
+            words = [f"{word}[{next(numbers)}]" if position is None else word for word, position in self.steps]
+            yield index, " ".join([*words, self.call])
+
+
+def map_plain(
+    function: Callable[[tuple[Step, ...], Layer], Layer], model: Layer, steps: tuple[Step, ...] = ()
+) -> Layer:
+    """As `layers.map_layers`, with the steps to each plain layer in place of its place."""
+    inside = model.inside
+    if inside is None or inside.rebuild is None:
+        return function(steps, model)
+    loops = model.made.constructor is layers.repeat
+    ways = [Step(word, None if loops else i) for i, word in enumerate(places_of(model, ""))]
+    inner = [map_plain(function, layer, (*steps, way)) for way, layer in zip(ways, inside.layers, strict=True)]
+    return inside.rebuild(*inner)
 
 
 def watched(model: Layer, forward: Callable[..., Any], backward: Callable[..., Any]) -> Layer:
     """`model`, whose layers show `forward(params, state, x, y, new_state)` and `backward(dparams, dx, dy)`."""
 
-    def watch(place: str, inner: Layer) -> Layer:
+    def watch(steps: tuple[Step, ...], inner: Layer) -> Layer:
+        def watched_apply(params, state, x, *, key=None, train=False):  # what `recompute` runs
+            y, new_state = inner.apply(params, state, x, key=key, train=train)
+            return y, Seen(steps, str(inner), forward(params, state, x, y, new_state))
+
         def watched_forward(params, state, x, *, key=None, train=False):
             y, new_state, residuals = inner.forward(params, state, x, key=key, train=train)
-            return y, Seen(place, inner.name, forward(params, state, x, y, new_state)), residuals
+            return y, Seen(steps, str(inner), forward(params, state, x, y, new_state)), residuals
 
         def watched_backward(params, residuals, dy):
             dparams, dx = inner.backward(params, residuals, dy)
-            return Seen(place, inner.name, backward(dparams, dx, dy)), dx
+            return Seen(steps, str(inner), backward(dparams, dx, dy)), dx
 
-        return make_layer(inner.init, watched_forward, watched_backward, name=inner.name)
+        return inner._replace(apply=watched_apply, forward=watched_forward, backward=watched_backward, inside=None)
 
-    return map_layers(watch, model)
+    return map_plain(watch, model)
 
 
 class Pass(NamedTuple):
@@ -56,29 +97,21 @@ class Pass(NamedTuple):
     dparams: Any
 
 
-def backpropagate(model: Layer, loss: LossFn, params, state, x, target, where, key) -> Pass:
+def backpropagate(model: Layer, loss: LossFn, params, state, x, target, options, key) -> Pass:
     """As `gradients.backprop`, but with ∂loss/∂prediction, which is taken by autodiff where it is not hand-derived."""
     prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
-    loss_gradient = getattr(loss, "gradient", None) or jax.grad(loss)
-    dprediction = loss_gradient(prediction, target, **where)
+    loss_gradient = getattr(loss, "gradient", None) or _by_autodiff(loss)
+    dprediction = loss_gradient(prediction, target, **options)
     dparams, _ = model.backward(params, residuals, dprediction)
-    return Pass(prediction, loss(prediction, target, **where), dprediction, new_state, dparams)
+    return Pass(prediction, loss(prediction, target, **options), dprediction, new_state, dparams)
+
+
+def _by_autodiff(loss):
+    gradient = jax.grad(loss, allow_int=True)
+    return lambda prediction, target, **options: as_gradient(gradient(prediction, target, **options))
 
 
 def seen(tree: Any) -> list[Seen]:
     """What the layers showed in a state or gradient. Where no dy arrived a gradient holds zeros and shows nothing."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Seen))
     return [node for node in nodes if isinstance(node, Seen)]
-
-
-def repetitions(place: str, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
-    """The index and the place of each repetition: `serial[1] repeat` of shape (2,) is `serial[1] repeat[0]`, `…[1]`."""
-    for index in np.ndindex(*shape):
-        numbers = iter(index)
-        words = [f"repeat[{next(numbers)}]" if word == "repeat" else word for word in place.split()]
-        yield index, " ".join(words)
-
-
-def in_forward_order(place: str) -> list[int]:
-    """A key to sort by: a container runs its sublayers, and `repeat` its repetitions, by number."""
-    return [int(number) for number in re.findall(r"\[(\d+)\]", place)]

@@ -21,7 +21,7 @@ import numpy as np
 
 from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
 from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
-from funcnet.checkpoints.shards import SHARDS, leading, problem_with, spread_entries, write_parts
+from funcnet.checkpoints.shards import SHARDS, on_first, problem_with, spread_entries, write_parts
 from funcnet.checkpoints.tensors import DTYPES, safetensors_module
 from funcnet.errors import CheckpointError
 
@@ -124,10 +124,10 @@ def commit_together(
         with _writing(name, manifest.step, temporary):
             _complete(name, temporary, path, known, tensors, keys)
 
-    leading(name, prepare)
+    on_first(name, prepare)
     files = write_parts(name, temporary, spread)
     known = manifest._replace(files=files, spread=spread_entries(spread))
-    leading(name, complete)
+    on_first(name, complete)
     return path
 
 

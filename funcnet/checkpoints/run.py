@@ -11,10 +11,11 @@ import numpy as np
 from funcnet.checkpoints.files import beside
 from funcnet.checkpoints.folder import commit, commit_together, path_of, problem_of, read, steps
 from funcnet.checkpoints.manifest import Manifest, environment
-from funcnet.checkpoints.shards import are_spread, leading, load, orbax_module
+from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
 from funcnet.checks import check_count, describe
 from funcnet.errors import CheckpointError, CheckpointWarning, StructureError
+from funcnet.made import leading
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Report
 
@@ -66,8 +67,9 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
     """Copy a report to the host."""
     if not isinstance(report, Report):
         raise StructureError(f"{name}: expected a Report, as fit yields them, got {describe(report)}.")
-    step = check_count(name, "report.step", report.step, 0)
-    epoch = check_count(name, "report.epoch", report.epoch, 0)
+    with leading(name):
+        step = check_count("report.step", report.step, 0)
+        epoch = check_count("report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
     metrics = {metric: np.asarray(value).tolist() for metric, value in report.metrics.items()}
     manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {})
@@ -82,7 +84,7 @@ def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
     """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted; a good one is an error."""
     safetensors_module(name)
     if snapshot.spread:
-        leading(name, lambda: _make_way(name, folder, snapshot.manifest.step))
+        on_first(name, lambda: _make_way(name, folder, snapshot.manifest.step))
         return commit_together(name, folder, *snapshot)
     _make_way(name, folder, snapshot.manifest.step)
     return commit(name, folder, *snapshot[:3])
@@ -126,7 +128,8 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
     """
     name = f"checkpoints.restore({os.fspath(folder)!r})"
     found = steps(folder)
-    wanted = found[::-1] if step is None else [check_count(name, "step", step, 0)]
+    with leading(name):
+        wanted = found[::-1] if step is None else [check_count("step", step, 0)]
     if not found or not set(wanted) <= set(found):
         there = f"those of steps {', '.join(map(str, found))}" if found else "none"
         which = "a checkpoint" if step is None else f"a checkpoint of step {step}"

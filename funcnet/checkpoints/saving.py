@@ -15,6 +15,7 @@ from funcnet.checkpoints.run import Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
 from funcnet.checks import check_choice, check_count
 from funcnet.errors import CheckpointError, ConfigError
+from funcnet.made import leading
 from funcnet.types import Report
 
 __all__ = ["saving"]
@@ -65,8 +66,9 @@ def saving(
     (40, [10, 30, 40])
     """
     name = f"checkpoints.saving({os.fspath(folder)!r})"
-    every, keep = check_count(name, "every", every), check_count(name, "keep", keep)
-    check_choice(name, "mode", mode, ("min", "max"))
+    with leading(name):
+        every, keep = check_count("every", every), check_count("keep", keep)
+        check_choice("mode", mode, ("min", "max"))
     safetensors_module(name)
     leader = jax.process_index() == 0
     if leader:

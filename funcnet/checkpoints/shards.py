@@ -15,7 +15,7 @@ from funcnet.checkpoints.files import sync_file, sync_folder
 from funcnet.checkpoints.manifest import File, Spread, sha256
 from funcnet.errors import CheckpointError, MissingExtraError
 
-__all__ = ["SHARDS", "are_spread", "leading", "load", "orbax_module", "problem_with", "spread_entries", "write_parts"]
+__all__ = ["SHARDS", "are_spread", "load", "on_first", "orbax_module", "problem_with", "spread_entries", "write_parts"]
 
 SHARDS = "shards"
 
@@ -37,7 +37,7 @@ def are_spread(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
-def leading(name: str, action: Callable[[], Any]) -> None:
+def on_first(name: str, action: Callable[[], Any]) -> None:
     """Process 0 acts while the others wait; where it fails, all fail."""
     problem = None
     if jax.process_index() == 0:

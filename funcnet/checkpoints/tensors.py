@@ -9,6 +9,7 @@ import numpy as np
 
 from funcnet.checks import describe
 from funcnet.errors import CheckpointError, DtypeError, MissingExtraError, StructureError
+from funcnet.made import leading
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
 
 __all__ = ["DTYPES", "as_tensors", "from_bytes", "restore_tree", "safetensors_module", "split_keys"]
@@ -83,7 +84,8 @@ def restore_tree(
     """
     plain = jax.tree.map(lambda leaf: jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf, like)
     try:
-        check_same_structure(name, wanted_name, dict(flatten_with_paths(plain)), stored_name, tensors)
+        with leading(name):
+            check_same_structure(wanted_name, dict(flatten_with_paths(plain)), stored_name, tensors)
     except StructureError as error:
         raise CheckpointError(str(error)) from None
     restored = map_with_paths(lambda path, _: _array(name, path, tensors[path], keys.get(path)), like)

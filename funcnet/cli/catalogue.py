@@ -7,35 +7,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import gradients, layers, losses, models
-from funcnet.types import Layer
+from funcnet import gradients, initializers, layers, losses, models
+from funcnet.made import constructor
+from funcnet.trees import total
+from funcnet.types import Layer, Padded
 
-__all__ = ["CATALOGUE", "Entry", "scale"]
+__all__ = ["CATALOGUE", "Entry", "embedding", "highway", "scale", "square", "wave"]
 
 
 class Entry(NamedTuple):
     """A target with an input, as `check_gradients` takes them."""
 
     target: Any  #: a layer, a loss, or a penalty
-    x: Any  #: the input; for a loss the prediction, for a penalty the parameters
+    x: Any  #: the input, or a tree of inputs; for a loss the prediction, for a penalty the parameters
     y: Any = None  #: the target of a loss
     engines: tuple[str, ...] = ("backprop", "autodiff", "numeric")
 
 
+def _shape(*sizes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
 def _layer(layer, *sizes):
-    return Entry(layer, jax.ShapeDtypeStruct(sizes or (3, 4), jnp.float32))
+    return Entry(layer, _shape(*(sizes or (3, 4))))
 
 
 def _straight_through(layer):
-    """A layer whose backward is no derivative on purpose: numeric ones say nothing of it."""
+    """A layer whose backward is on purpose not a derivative: numeric ones say nothing of it."""
     return _layer(layer)._replace(engines=("backprop", "autodiff"))
 
 
+@constructor
 def scale() -> Layer:
     """A user's own layer, y = a ⊙ x. With g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x."""
-
-    def init(key, x):
-        return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
 
     def forward(params, state, x, *, key=None, train=False):
         return params["scale"] * x, state, x
@@ -43,16 +47,57 @@ def scale() -> Layer:
     def backward(params, x, dy):
         return {"scale": (dy * x).sum(0)}, params["scale"] * dy
 
-    return layers.layer(init, forward, backward, name="scale()")
+    return layers.layer(forward, backward, leaves=lambda x: {"scale": (initializers.ones, x.shape[-1:])})
 
 
-def _wave():
-    """y = sin(a x), whose backward pass is left to autodiff."""
+@constructor
+def highway(f: Layer, s: Layer) -> Layer:
+    """A user's own container, y = t ⊙ f(x) + (1 − t) ⊙ x with t = s(x).
+
+    With g = ∂L/∂y: df = t ⊙ g, dt = (f(x) − x) ⊙ g, and x is reached directly by (1 − t) ⊙ g. Kept: x, f(x), t.
+    """
+
+    def walk(run, x):
+        y, t = run(0, x), run(1, x)
+        return layers.merged(lambda x, y, t: t * y + (1 - t) * x, x, y, t), (x, y, t)
+
+    def back(run, kept, dy):
+        x, y, t = kept
+        return total([run(0, t * dy), run(1, (y - x) * dy), (1 - t) * dy])
+
+    return layers.container((f, s), walk, back)
+
+
+@constructor
+def embedding(rows: int, features: int) -> Layer:
+    """A user's own layer on integers, y = W[x], the rows of a table: ∂L/∂W[i] = Σ g where x = i. Kept: x."""
+
+    def forward(params, state, x, *, key=None, train=False):
+        return params["table"][x], state, x
+
+    def backward(params, x, dy):
+        return {"table": jnp.zeros_like(params["table"]).at[x].add(dy)}, None
+
+    def init(key, x):
+        return {"table": initializers.normal(1.0)(key, (rows, features), jnp.result_type(float))}, ()
+
+    return layers.layer(forward, backward, init=init)
+
+
+@constructor
+def square() -> Layer:
+    """A user's own layer, y = x², with ∂L/∂x = 2 x ⊙ g. Kept: x."""
+    return layers.parameterless(lambda x, *, key, train: (x * x, x), lambda x, dy: 2 * x * dy)
+
+
+@constructor
+def wave() -> Layer:
+    """A user's own layer, y = sin(a x), whose backward pass is left to autodiff."""
 
     def apply(params, state, x, *, key=None, train=False):
         return jnp.sin(params["scale"] * x), state
 
-    return gradients.automatic(lambda key, x: ({"scale": jnp.ones((), x.dtype)}, ()), apply, name="wave()")
+    return gradients.automatic(lambda key, x: ({"scale": jnp.ones((), x.dtype)}, ()), apply)
 
 
 _block = layers.serial(layers.dense(4), layers.tanh())
@@ -112,16 +157,25 @@ LAYERS = {
     "residual_shortcut": _layer(layers.residual(_block, layers.dense(4, use_bias=False)), 3, 2),
     "parallel": _layer(layers.parallel(_noisy, layers.dense(4))),
     "parallel_concatenate": _layer(layers.parallel(_noisy, layers.dense(2), combine="concatenate")),
+    "serial_named": _layer(layers.serial(trunk=_noisy, head=layers.dense(2))),
+    "parallel_named": _layer(layers.parallel(digit=layers.dense(3), ink=_noisy)),
+    "parallel_tuple": _layer(layers.parallel(_noisy, layers.dense(3), combine=None)),
+    "each": Entry(layers.each(_noisy, layers.dense(3)), (_shape(3, 4), _shape(3, 2))),
+    "each_named": Entry(
+        layers.each(image=layers.serial(layers.flatten(), layers.dense(2)), words=embedding(2, 3)),
+        {"image": _shape(3, 2, 4), "words": _shape(3, 2, dtype=jnp.int32)},
+    ),
     "repeat": _layer(layers.repeat(_noisy, 3)),
     "recompute": _layer(layers.recompute(_noisy)),
+    "held": _layer(layers.held(_noisy)),
+    "container": _layer(highway(_noisy, layers.serial(layers.dense(4), layers.sigmoid()))),
+    "padded": Entry(_block, Padded(_shape(3, 4, 2), _shape(3, 4, dtype=bool))),
     "gated": _layer(layers.gated(_noisy)),
     "squeeze_excitation": _layer(layers.squeeze_excitation(4, 2), 3, 2, 2, 4),
     "layer": _layer(scale()),
-    "parameterless": _layer(
-        layers.parameterless(lambda x, *, key, train: (x * x, x), lambda x, dy: 2 * x * dy, name="square()")
-    ),
-    "elementwise": _layer(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x), keep="x", name="arctan()")),
-    "automatic": _layer(_wave()),
+    "parameterless": _layer(square()),
+    "elementwise": _layer(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x), keep="x")),
+    "automatic": _layer(wave()),
     "automatic_function": _layer(gradients.automatic_function(jnp.sin)),
     "linear": _layer(models.linear(3)),
     "softmax_regression": _layer(models.softmax_regression(2), 3, 2, 2, 1),
@@ -159,12 +213,20 @@ LOSSES = {
     "softmax_cross_entropy_smoothed": Entry(
         losses.partial(losses.softmax_cross_entropy, label_smoothing=0.1), _numbers, _labels
     ),
+    "softmax_cross_entropy_class_weights": Entry(
+        losses.partial(losses.softmax_cross_entropy, class_weights=(1.0, 2.0, 0.5, 3.0)), _numbers, _labels
+    ),
     "softmax_cross_entropy_shares": Entry(losses.softmax_cross_entropy, _numbers, _shares),
     "negative_log_likelihood": Entry(losses.negative_log_likelihood, _log_shares, _labels),
     "negative_log_likelihood_shares": Entry(losses.negative_log_likelihood, _log_shares, _shares),
     "multiclass_hinge": Entry(losses.multiclass_hinge, _numbers, _labels),
     "multiclass_hinge_crammer_singer": Entry(
         losses.partial(losses.multiclass_hinge, variant="crammer_singer", margin=1.5), _numbers, _labels
+    ),
+    "weighted_sum": Entry(
+        losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.mean_squared_error)),
+        {"digit": _numbers, "ink": _between, "code": _goals},
+        {"digit": _labels, "ink": _goals},
     ),
 }
 

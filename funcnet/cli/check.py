@@ -15,7 +15,7 @@ from funcnet.cli import options
 from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
-from funcnet.cli.targets import parse_shape, resolve
+from funcnet.cli.targets import parse_shapes, resolve
 from funcnet.errors import ConfigError, MissingExtraError, StructureError
 
 __all__ = ["check"]
@@ -23,10 +23,11 @@ __all__ = ["check"]
 
 def check(chosen: options.Check) -> int:
     """Check the targets, show what came out, and return the exit code."""
-    shape = None if chosen.shape is None else parse_shape(chosen.shape)
+    shape = parse_shapes(chosen.shape) if chosen.shape else None
     if shape is not None and all(target in CATALOGUE for target in chosen.targets):
         raise ConfigError(
-            f"--shape {chosen.shape}: expected a TARGET of your own, module:attribute; the library's have their shapes."
+            f"--shape {chosen.shape[0]}: expected a TARGET of your own, module:attribute; the library's have their "
+            "shapes."
         )
     if chosen.html is not None:
         check_place("--html", chosen.html, "gradients.html")

@@ -9,6 +9,7 @@ from funcnet import data, layers, losses, models, optimizers, schedules
 from funcnet.checks import positive
 from funcnet.cli import options
 from funcnet.errors import ConfigError, DataError
+from funcnet.made import leading
 from funcnet.types import Layer, Optimizer, Schedule
 
 __all__ = ["LOSS", "build_model", "build_optimizer", "build_schedule", "classes_of", "load_data", "split_rows"]
@@ -57,7 +58,8 @@ def _in_shape(shape, wanted, model):
     """The model, behind a layer that brings examples into the shape that it takes, where they have another."""
     if shape == wanted:
         return model
-    return layers.serial(layers.reshape(wanted), *(model.sublayers or (model,)))
+    inner = model.inside.layers if model.inside and model.made.constructor is layers.serial else (model,)
+    return layers.serial(layers.reshape(wanted), *inner)
 
 
 def _image_shape(name, shape):
@@ -77,7 +79,8 @@ def _image_shape(name, shape):
 
 def build_schedule(chosen: options.Train, steps: int) -> Schedule:
     """The learning rate that the options describe, for a run of `steps` steps."""
-    rate = positive("--learning-rate", "learning_rate", chosen.learning_rate)
+    with leading("--learning-rate"):
+        rate = positive("learning_rate", chosen.learning_rate)
     warm = max(1, steps // 20)
     return {
         "constant": lambda: schedules.constant(rate),

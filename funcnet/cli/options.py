@@ -82,7 +82,9 @@ class Train(_Network):
     epochs: int = 30
     """Passes over the training rows."""
     batch_size: int = 32
-    """Rows a step."""
+    """Rows per update."""
+    accumulate: int = 1
+    """Equal parts in which a batch is computed, one after the other, to save memory; they divide --batch-size."""
     seed: int = 0
     """Seed of the split, the parameters' start, the order of the rows and dropout."""
     patience: int | None = None
@@ -207,8 +209,9 @@ class Check(_Machine):
     """Make deliberately wrong variants of each gradient too, and see that the check catches every one."""
     html: Path | None = None
     """A page for the whole report."""
-    shape: str | None = None
-    """Input of a Layer or loss that came alone, such as 8,4, the batch first."""
+    shape: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Input of a Layer or loss that came alone, such as 8,4, the batch first; of another dtype 8,12:int32. Several
+    inputs one by one, by name as --shape image=8,28,28,1 --shape text=8,12:int32, or by position."""
 
 
 @dataclass(frozen=True)

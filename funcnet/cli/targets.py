@@ -6,45 +6,73 @@ import importlib
 import inspect
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.errors import ConfigError
 from funcnet.types import Layer
 
-__all__ = ["parse_shape", "resolve"]
+__all__ = ["parse_shape", "parse_shapes", "resolve"]
 
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int32", "int64", "int8", "int16", "uint8", "bool")
 RETURNS = "a Layer, a loss with a gradient, or a tuple (layer, x) or (loss, prediction, target)"
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """`"8,4"` -> `(8, 4)`.
+def parse_shapes(texts: Sequence[str]) -> Any:
+    """One input, or several: a dictionary where they have names, else a tuple.
 
     Raises:
-        ConfigError: anything but positive integers between commas.
+        ConfigError: something that is not a shape, names for some only, or a name that comes twice.
+
+    >>> parse_shapes(["image=8,28", "text=8,12:int32"])["text"]
+    ShapeDtypeStruct(shape=(8, 12), dtype=int32)
+    """
+    pairs = [text.rpartition("=") for text in texts]
+    names = [name for name, equals, _ in pairs if equals]
+    if not names:
+        shapes = [parse_shape(text) for text in texts]
+        return shapes[0] if len(shapes) == 1 else tuple(shapes)
+    if len(set(names)) < len(texts) or "" in names:
+        raise ConfigError(
+            f"--shape {' --shape '.join(texts)}: expected a name for each input, and no name twice: "
+            "--shape image=8,28,28,1 --shape text=8,12:int32."
+        )
+    return {name: parse_shape(text) for name, _, text in pairs}
+
+
+def parse_shape(text: str) -> jax.ShapeDtypeStruct:
+    """`"8,4"` -> an input of that shape, `"8,12:int32"` of another dtype than float32.
+
+    Raises:
+        ConfigError: anything but positive integers between commas, or an unknown dtype.
 
     >>> parse_shape("8,4")
-    (8, 4)
+    ShapeDtypeStruct(shape=(8, 4), dtype=float32)
     """
-    words = text.split(",")
+    sizes, colon, dtype = text.partition(":")
+    words = sizes.split(",")
     if not all(word.strip().isascii() and word.strip().isdigit() and int(word) > 0 for word in words):
         raise ConfigError(f"--shape {text}: expected positive integers between commas, the batch first: --shape 8,4.")
-    return tuple(map(int, words))
+    if colon and dtype not in DTYPES:
+        raise ConfigError(
+            f"--shape {text}: expected a dtype among {', '.join(DTYPES)}, got {dtype!r}: --shape 8,12:int32."
+        )
+    return jax.ShapeDtypeStruct(tuple(map(int, words)), dtype or "float32")
 
 
-def resolve(target: str, shape: tuple[int, ...] | None) -> Entry:
+def resolve(target: str, shape: Any) -> Entry:
     """The target and its input.
 
     Args:
         target: a name in the catalogue, `module:attribute`, or `path/to/file.py:attribute`.
-        shape: of the input, where the attribute is a layer or a loss alone.
+        shape: the input as shapes, where the attribute is a layer or a loss alone; `None` where none was given.
 
     Raises:
         ConfigError: no such name, module, file or attribute; code that raises on import; something that has no
@@ -61,7 +89,7 @@ def resolve(target: str, shape: tuple[int, ...] | None) -> Entry:
     sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` have it
     try:
         found = _attribute(target, _module(target, place), name)
-        if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):
+        if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):  # a loss has the field
             found = _call(target, found)
     except ConfigError:
         raise
@@ -104,7 +132,7 @@ def _attribute(target: str, module: ModuleType, name: str) -> Any:
     try:
         return functools.reduce(getattr, name.split("."), module)
     except AttributeError as error:
-        public = [key for key in vars(module) if not key.startswith("_")]
+        public = [key for key in dir(module) if not key.startswith("_")]
         near = difflib.get_close_matches(name, public, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(public) or 'no public names'}."
         raise ConfigError(f"{target}: expected an attribute of the module, got {name!r}; {hint}") from error
@@ -122,26 +150,27 @@ def _call(target: str, function: Any) -> Any:
     return function()
 
 
-def _entry(target: str, found: Any, shape: tuple[int, ...] | None) -> Entry:
+def _entry(target: str, found: Any, shape: Any) -> Entry:
     match found:
         case Layer():
             return Entry(found, _drawn(target, "a Layer", "(layer, x)", shape))
         case (Layer(), x):
             return Entry(found[0], x)
-        case (loss, x) if hasattr(loss, "gradient"):
+        case (loss, x) if getattr(loss, "gradient", None) is not None:
             return Entry(loss, x)
-        case (loss, prediction, goal) if hasattr(loss, "gradient"):
+        case (loss, prediction, goal) if getattr(loss, "gradient", None) is not None:
             return Entry(loss, prediction, goal)
-    if not hasattr(found, "gradient"):
+    if getattr(found, "gradient", None) is None:
         raise ConfigError(f"{target}: expected {RETURNS}, or a function that returns one, got {found!r}.")
     x = _drawn(target, "a loss", "(loss, prediction, target)", shape)
-    return Entry(found, x, np.random.default_rng(0).normal(size=x.shape))
+    random = np.random.default_rng(0)
+    return Entry(found, x, jax.tree.map(lambda leaf: random.normal(size=leaf.shape), x))
 
 
-def _drawn(target: str, what: str, tuple_: str, shape: tuple[int, ...] | None) -> jax.ShapeDtypeStruct:
+def _drawn(target: str, what: str, tuple_: str, shape: Any) -> Any:
     if shape is None:
         raise ConfigError(
             f"{target}: {what} alone needs the shape of its input, the batch first: add --shape 8,4; "
             f"or name a function that returns {tuple_}."
         )
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+    return shape

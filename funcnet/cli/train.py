@@ -33,7 +33,9 @@ from funcnet.cli.folders import (
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, timed
 from funcnet.cli.tables import new_table
+from funcnet.data.batching import count_steps
 from funcnet.errors import ConfigError, MissingExtraError
+from funcnet.made import leading
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
 __all__ = ["final_results", "train"]
@@ -74,7 +76,8 @@ def _job(chosen: options.Train) -> _Job:
         training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
     x, target = training_rows
     shape, classes = x.shape[1:], classes_of(target)
-    epoch_steps = data.steps_per_epoch(len(x), chosen.batch_size, name="funcnet train: --batch-size")
+    with leading("funcnet train: --batch-size"):
+        epoch_steps = count_steps(len(x), chosen.batch_size, drop_last=False)
     steps = chosen.epochs * epoch_steps
     model, optimizer = build_model(chosen, shape, classes), optimizers.guarded(build_optimizer(chosen, steps))
     schedule = build_schedule(chosen, steps)
@@ -137,7 +140,8 @@ def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
         return iter(())
     reports = training.fit(
         job.model, LOSS, job.optimizer, job.training_rows, engine=chosen.engine, epochs=chosen.epochs,
-        batch_size=chosen.batch_size, key=chosen.seed, state=None if start is None else start.state,
+        batch_size=chosen.batch_size, accumulate=chosen.accumulate, key=chosen.seed,
+        state=None if start is None else start.state,
         validation=job.watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
         watchdog=chosen.watchdog,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Augmentation: images as they might as well have been, drawn anew for each batch.
 
 Pure functions of a key and a batch of images (batch, height, width, channels). Shapes and dtypes stay as they are, so
-all run under `jit`, within a training step say; each image gets a draw of its own, and one key gives one result.
-Several are composed by hand, each with a key of its own:
+all run under `jit`, for example within a training step. Each image gets a draw of its own, and one key gives one
+result. Several are composed by hand, each with a key of its own:
 
     def augment(key, images):
         crop_key, flip_key = jax.random.split(key)
@@ -21,6 +21,7 @@ from jax.core import Tracer
 
 from funcnet.checks import check_count, check_key, describe, nonnegative, positive
 from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
+from funcnet.made import leading
 from funcnet.types import Array, Key
 
 __all__ = ["channel_statistics", "cutout", "mixup", "random_crop", "random_flip", "random_shift", "standardize"]
@@ -45,9 +46,10 @@ def random_crop(key: Key, images: Any, padding: int = 4) -> Array:
            [5, 6, 0],
            [8, 9, 0]], dtype=int32)
     """
-    check_key("random_crop", key)
-    images = _as_images("random_crop", images)
-    padding = check_count("random_crop", "padding", padding, 0)
+    with leading("random_crop"):
+        check_key(key)
+        images = _as_images(images)
+        padding = check_count("padding", padding, 0)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1, jnp.int32)
     return _windows(images, padding, corners, images.shape[1:3])
 
@@ -71,8 +73,9 @@ def random_flip(key: Key, images: Any) -> Array:
            [2, 1, 0],
            [2, 1, 0]], dtype=int32)
     """
-    check_key("random_flip", key)
-    images = _as_images("random_flip", images)
+    with leading("random_flip"):
+        check_key(key)
+        images = _as_images(images)
     flipped = jax.random.uniform(key, (len(images), 1, 1, 1), jnp.float32) < 0.5
     return jnp.where(flipped, images[:, :, ::-1], images)
 
@@ -97,10 +100,11 @@ def random_shift(key: Key, images: Any, most: float = 2.0) -> Array:
            [0.26, 0.29, 0.  , 0.  ],
            [0.  , 0.  , 0.  , 0.  ]], dtype=float32)
     """
-    check_key("random_shift", key)
-    images = _as_images("random_shift", images)
-    _check_floating("random_shift", "images", images)
-    most = nonnegative("random_shift", "most", most)
+    with leading("random_shift"):
+        check_key(key)
+        images = _as_images(images)
+        _check_floating("images", images)
+        most = nonnegative("most", most)
     shifts = jax.random.uniform(key, (len(images), 2), jnp.float32, -most, most)
     whole = jnp.floor(shifts)
     padding = math.ceil(most)
@@ -132,13 +136,12 @@ def cutout(key: Key, images: Any, size: int) -> Array:
            [1., 1., 0., 0.],
            [1., 1., 1., 1.]], dtype=float32)
     """
-    check_key("cutout", key)
-    images = _as_images("cutout", images)
-    batch, height, width, _ = images.shape
-    if check_count("cutout", "size", size) > min(height, width):
-        raise ConfigError(
-            f"cutout: expected size of at most {min(height, width)}, the images' shorter side, got {size}."
-        )
+    with leading("cutout"):
+        check_key(key)
+        images = _as_images(images)
+        batch, height, width, _ = images.shape
+        if check_count("size", size) > min(height, width):
+            raise ConfigError(f"expected size of at most {min(height, width)}, the images' shorter side, got {size}.")
     centres = jax.random.randint(key, (batch, 2), 0, jnp.array([height, width], jnp.int32), jnp.int32)
     top, left = (centres - int(size) // 2).T[..., None]
     rows, columns = jnp.arange(height, dtype=jnp.int32), jnp.arange(width, dtype=jnp.int32)
@@ -168,13 +171,14 @@ def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Arra
     >>> jnp.allclose(mixed.sum(-1), 1), (mixed > 0).sum(-1)
     (Array(True, dtype=bool), Array([2, 2, 2], dtype=int32))
     """
-    check_key("mixup", key)
-    images, targets = jnp.asarray(images), jnp.asarray(targets)
-    _check_floating("mixup", "images", images)
-    _check_floating("mixup", "targets", targets, "make labels one-hot rows by jax.nn.one_hot(labels, classes)")
-    if not images.shape[:1] == targets.shape[:1] != ():
-        raise ShapeError(f"mixup: expected as many targets as images, got shapes {targets.shape} and {images.shape}.")
-    alpha = positive("mixup", "alpha", alpha)
+    with leading("mixup"):
+        check_key(key)
+        images, targets = jnp.asarray(images), jnp.asarray(targets)
+        _check_floating("images", images)
+        _check_floating("targets", targets, "make labels one-hot rows by jax.nn.one_hot(labels, classes)")
+        if not images.shape[:1] == targets.shape[:1] != ():
+            raise ShapeError(f"expected as many targets as images, got shapes {targets.shape} and {images.shape}.")
+        alpha = positive("alpha", alpha)
     order_key, share_key = jax.random.split(key)
     partners = jax.random.permutation(order_key, jnp.arange(len(images), dtype=jnp.int32))
     shares = jax.random.beta(share_key, alpha, alpha, (len(images),), jnp.float32)
@@ -204,11 +208,12 @@ def standardize(images: Any, mean: Any, std: Any) -> Array:
     Array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
     """
-    images = _as_images("standardize", images)
-    _check_floating("standardize", "images", images)
-    mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
-    if not isinstance(std, Tracer) and not (np.asarray(std) > 0).all():
-        raise ConfigError(f"standardize: expected std to be positive, got {np.asarray(std).tolist()}.")
+    with leading("standardize"):
+        images = _as_images(images)
+        _check_floating("images", images)
+        mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
+        if not isinstance(std, Tracer) and not (np.asarray(std) > 0).all():
+            raise ConfigError(f"expected std to be positive, got {np.asarray(std).tolist()}.")
     return (images - mean) / std
 
 
@@ -229,8 +234,9 @@ def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> fn.data.channel_statistics(np.array([[0.0, 1.0], [4.0, 3.0]]).reshape(1, 2, 2, 1))
     (array([2.]), array([1.58113883]))
     """
-    _check_images("channel_statistics", images)
-    _check_floating("channel_statistics", "images", images)
+    with leading("channel_statistics"):
+        _check_images(images)
+        _check_floating("images", images)
     images = np.asarray(images)
     parts = [images[start : start + 1000] for start in range(0, len(images), 1000)]
     pixels = math.prod(images.shape[:3])
@@ -259,29 +265,27 @@ def _windows(images, padding, corners, size):
     return jax.vmap(window)(padded, corners)
 
 
-def _as_images(name, images):
-    _check_images(name, images)
+def _as_images(images):
+    _check_images(images)
     return jnp.asarray(images)
 
 
-def _check_images(name, images):
+def _check_images(images):
     if not (hasattr(images, "shape") and hasattr(images, "dtype")):
-        raise DtypeError(f"{name}: expected images to be an array, got {describe(images)}.")
+        raise DtypeError(f"expected images to be an array, got {describe(images)}.")
     if len(images.shape) != 4 or 0 in images.shape:
         raise ShapeError(
-            f"{name}: expected images of shape (batch, height, width, channels), got {images.shape}; reshape them."
+            f"expected images of shape (batch, height, width, channels), got {images.shape}; reshape them."
         )
 
 
-def _check_floating(name, what, array, fix="convert it, and scale images to [0, 1]"):
+def _check_floating(what, array, fix="convert it, and scale images to [0, 1]"):
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise DtypeError(f"{name}: expected {what} of a floating dtype, got {array.dtype}; {fix}.")
+        raise DtypeError(f"expected {what} of a floating dtype, got {array.dtype}; {fix}.")
 
 
 def _per_channel(what, value, images):
     value = jnp.asarray(value, images.dtype)
     if value.shape not in ((), images.shape[3:]):
-        raise ShapeError(
-            f"standardize: expected {what} of shape {images.shape[3:]}, one number a channel, got {value.shape}."
-        )
+        raise ShapeError(f"expected {what} of shape {images.shape[3:]}, one number per channel, got {value.shape}.")
     return value

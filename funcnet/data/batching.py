@@ -8,13 +8,15 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
-from funcnet.checks import check_count, is_count
-from funcnet.data.checks import as_array
+from funcnet.checks import check_count, is_count, over_leading_axes
+from funcnet.data.checks import as_trees, count_rows
 from funcnet.errors import ConfigError, DataError
+from funcnet.made import leading
 
-__all__ = ["Batches", "Seed", "batch_rows", "epoch_order", "generator", "steps_per_epoch"]
+__all__ = ["Batches", "Seed", "batch_rows", "count_steps", "epoch_order", "generator", "masked", "steps_per_epoch"]
 
 Seed: TypeAlias = int | tuple[int, ...]  #: the words of a seed, such as `tuple(jax.random.key_data(key).tolist())`
 
@@ -29,15 +31,15 @@ def epoch_order(seed: Seed, epoch: int, n: int) -> np.ndarray:
     >>> fn.data.epoch_order(0, epoch=1, n=5)
     array([1, 4, 3, 0, 2])
     """
-    return generator("epoch_order", seed, epoch).permutation(n)
+    with leading("epoch_order"):
+        return generator(seed, epoch).permutation(n)
 
 
-def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False, *, name: str = "steps_per_epoch") -> int:
+def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
     """Batches in an epoch of `n` rows: ⌈n / batch_size⌉, or ⌊n / batch_size⌋ without an incomplete last one.
 
     Args:
-        n, batch_size, drop_last: rows, rows a batch, and whether an incomplete last batch is left out.
-        name: what errors begin with.
+        n, batch_size, drop_last: rows, rows per batch, and whether an incomplete last batch is left out.
 
     Raises:
         ConfigError: `batch_size` is no positive integer.
@@ -47,11 +49,17 @@ def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False, *, name: s
     >>> fn.data.steps_per_epoch(10, 4), fn.data.steps_per_epoch(10, 4, drop_last=True)
     (3, 2)
     """
+    with leading("steps_per_epoch"):
+        return count_steps(n, batch_size, drop_last)
+
+
+def count_steps(n: int, batch_size: int, drop_last: bool) -> int:
+    """`steps_per_epoch`, whose errors begin with what calls it."""
     if n < 1:
-        raise DataError(f"{name}: expected at least one row, got {n}.")
-    batch_size = check_count(name, "batch_size", batch_size)
+        raise DataError(f"expected at least one row, got {n}.")
+    batch_size = check_count("batch_size", batch_size)
     if batch_size > n:
-        raise DataError(f"{name}: expected batch_size to be at most {n}, the number of rows, got {batch_size}.")
+        raise DataError(f"expected batch_size to be at most {n}, the number of rows, got {batch_size}.")
     return n // batch_size if drop_last else -(-n // batch_size)
 
 
@@ -76,9 +84,28 @@ def batch_rows(
     >>> fn.data.batch_rows(0, step=2, n=5, batch_size=2, shuffle=False)
     (array([4, 0]), array([ True, False]))
     """
-    step = check_count("batch_rows", "step", step, 0)
-    epoch, index = divmod(step, steps_per_epoch(n, batch_size, drop_last, name="batch_rows"))
-    return _slice(epoch_order(seed, epoch, n) if shuffle else np.arange(n), index, batch_size)
+    with leading("batch_rows"):
+        step = check_count("step", step, 0)
+        epoch, index = divmod(step, count_steps(n, batch_size, drop_last))
+        order = generator(seed, epoch).permutation(n) if shuffle else np.arange(n)
+    return _slice(order, index, batch_size)
+
+
+def masked(where: Any, mask: Any, parts: Any = None) -> Any:
+    """`where` of which only the rows in `mask` count; both may be `None`.
+
+    A dictionary gets an entry for each of the `parts` of a `losses.weighted_sum`: one that is left out counts all rows.
+
+    >>> import numpy as np
+    >>> masked(np.array([[True, False], [True, True]]), np.array([True, False])).tolist()
+    [[True, False], [False, False]]
+    """
+    if mask is None or where is None:
+        return mask if where is None else where
+    if isinstance(where, dict):
+        within = {name: getattr(loss, "parts", None) for name, (_, loss) in (parts or {}).items()}
+        return {name: masked(where.get(name), mask, within.get(name)) for name in within | where}
+    return over_leading_axes(mask, where.ndim) & where
 
 
 class Batches:
@@ -88,15 +115,17 @@ class Batches:
     epochs after them. A pass that is broken off, or restored, goes on where it was.
 
     Args:
-        x, target: arrays with n rows.
+        x, target: trees of arrays with n rows; the target may be `None`.
         batch_size, seed, drop_last, shuffle: as for `batch_rows`.
-        epochs: epochs a pass; `None` for no end.
+        where, weights: what counts in the loss, and by how much, with n rows too.
+        epochs: epochs per pass; `None` for no end.
 
-    A batch is `(x, target)`, or `(x, target, where)` if the last batch of an epoch is incomplete: `where` (batch_size,)
-    is `False` for rows that only fill up.
+    A batch is `(x, target)`, followed by the rows of `where` and `weights` if they are given. If the last batch of an
+    epoch is incomplete, batches have a `where`, by itself (batch_size,), that is `False` for rows that only fill up.
 
     Raises:
-        ConfigError, DataError: as for `batch_rows`; DataError also if `x` and `target` differ in length.
+        ConfigError, DataError: as for `batch_rows`; DataError also for arrays of different lengths, ConfigError for a
+            `where` by parts of a loss with an incomplete last batch.
 
     >>> import numpy as np, funcnet as fn
     >>> batches = fn.data.Batches(np.arange(5.0), np.arange(5), 2, shuffle=False)
@@ -112,36 +141,44 @@ class Batches:
         target: Any,
         batch_size: int,
         *,
+        where: Any = None,
+        weights: Any = None,
         epochs: int | None = 1,
         seed: Seed = 0,
         shuffle: bool = True,
         drop_last: bool = False,
     ):
-        self._x, self._target = as_array("Batches", "x", x), as_array("Batches", "target", target)
-        if len(self._x) != len(self._target):
-            raise DataError(
-                f"Batches: expected x and target of one length, got {len(self._x)} and {len(self._target)} rows."
-            )
-        if epochs is not None:
-            check_count("Batches", "epochs", epochs)
-        generator("Batches", seed)
-        self._epoch_steps = steps_per_epoch(len(self._x), batch_size, drop_last, name="Batches")
-        self._masked = self._epoch_steps * batch_size > len(self._x)
+        with leading("Batches"):
+            self._data = as_trees((x, target, where, weights))
+            self._rows = count_rows(self._data)
+            if epochs is not None:
+                check_count("epochs", epochs)
+            generator(seed)
+            self._epoch_steps = count_steps(self._rows, batch_size, drop_last)
+            self._masked = self._epoch_steps * batch_size > self._rows
+            if self._masked and isinstance(where, dict):
+                raise ConfigError(
+                    "expected batch_size to divide the rows where each part of the loss has its where, because a part "
+                    f"without one would count rows that only fill up, got {batch_size} for {self._rows} rows; take "
+                    "another, drop_last=True, or give the arrays to fit."
+                )
         self._batch_size, self._epochs, self._seed, self._shuffle = batch_size, epochs, seed, shuffle
         self._step = 0
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         pass_steps = math.inf if self._epochs is None else self._epochs * self._epoch_steps
         end = (self._step // pass_steps + 1) * pass_steps
-        order, order_epoch = np.arange(len(self._x)), None
+        order, order_epoch = np.arange(self._rows), None
         while self._step < end:
             epoch, index = divmod(self._step, self._epoch_steps)
             if self._shuffle and epoch != order_epoch:
-                order, order_epoch = epoch_order(self._seed, epoch, len(self._x)), epoch
-            rows, where = _slice(order, index, self._batch_size)
+                order, order_epoch = epoch_order(self._seed, epoch, self._rows), epoch
+            rows, mask = _slice(order, index, self._batch_size)
             self._step += 1
-            batch = (self._x[rows], self._target[rows])
-            yield (*batch, where) if self._masked else batch
+            x, target, *rest = jax.tree.map(lambda leaf, rows=rows: leaf[rows], self._data)
+            if self._masked:
+                rest = [masked(rest[0] if rest else None, mask), *rest[1:]]
+            yield (x, target, *rest)
 
     def get_state(self) -> dict[str, int]:
         """How many batches were handed out."""
@@ -155,14 +192,15 @@ class Batches:
         """
         if not isinstance(state, dict) or set(state) != {"step"}:
             raise ConfigError(f"Batches.set_state: expected {{'step': integer}}, got {state!r}.")
-        self._step = check_count("Batches.set_state", "step", state["step"], 0)
+        with leading("Batches.set_state"):
+            self._step = check_count("step", state["step"], 0)
 
 
-def generator(name: str, seed: Seed, *more: int) -> np.random.Generator:
-    """NumPy's generator for the words of a seed and more; errors begin with `name`."""
+def generator(seed: Seed, *more: int) -> np.random.Generator:
+    """NumPy's generator for the words of a seed and more."""
     words = seed if isinstance(seed, tuple) else (seed,)
     if not words or not all(is_count(word, 0) for word in words):
-        raise ConfigError(f"{name}: expected seed to be a non-negative integer or a tuple of them, got {seed!r}.")
+        raise ConfigError(f"expected seed to be a non-negative integer or a tuple of them, got {seed!r}.")
     return np.random.default_rng([*words, *more])
 
 

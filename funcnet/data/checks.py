@@ -1,7 +1,8 @@
 """What is checked before training: on the host, once, and vectorised.
 
-Inside a compiled step nothing can raise: an infinity poisons all parameters, and jax itself turns an integer that is
-too large for 32 bits into another one, in silence.
+Data are `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`; each entry is a tree of arrays with the
+rows first. Inside a compiled step nothing can raise: an infinity poisons all parameters, and jax itself turns an
+integer that is too large for 32 bits into another one, in silence.
 """
 
 from typing import Any
@@ -10,97 +11,260 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.errors import DataError, DtypeError, LabelError
+from funcnet.checks import check_weights, describe, over_leading_axes
+from funcnet.errors import DataError, DtypeError, LabelError, ShapeError
+from funcnet.made import leading
+from funcnet.trees import is_padded, path_string
+from funcnet.types import Padded
 
-__all__ = ["as_array", "check_data"]
+__all__ = [
+    "as_array", "as_trees", "check_data", "check_order", "checked_data", "count_rows", "named_leaves", "unpacked",
+]  # fmt: skip
+
+ENTRIES = ("x", "target", "where", "weights")
 
 
-def check_data(x: Any, target: Any, *, integers: bool = False, name: str = "check_data") -> tuple[Any, Any]:
-    """Data as training needs it, or an error that says where it is wrong.
+def check_data(
+    x: Any, target: Any = None, where: Any = None, weights: Any = None, *, integers: bool = False
+) -> tuple[Any, ...]:
+    """Data as training needs them, or an error that says where they are wrong.
 
     Args:
-        x: (n, …), floating-point numbers.
-        target: (n, …), numbers: class labels, one-hot rows, values.
-        integers: whether `x` may hold integers, such as token ids. Otherwise they are refused: images of 8-bit
-            integers are to be scaled first.
-        name: what errors begin with.
+        x: a tree of arrays (n, …), floating-point numbers.
+        target: a tree of arrays (n, …), numbers: class labels, one-hot rows, values. `None` where there is none.
+        where, weights: what counts in the loss, and by how much: of the shape of the loss's values or a leading part of
+            it, (n,) or (n, time); or a dictionary of such arrays by the names of the parts of a `losses.weighted_sum`.
+        integers: whether `x` may hold integers and booleans, such as token ids. Otherwise they are refused: images of
+            8-bit integers are to be scaled first.
 
-    Returns: `x` and `target`. Arrays of jax come back as they are, wherever they lie. All others become NumPy arrays,
-    contiguous and in native byte order, in the dtype that jax gives them: without 64-bit mode float64 becomes float32
-    and int64 int32.
+    A tree in which nothing has a dtype, such as nested lists of numbers, is one array.
+
+    What `where` excludes in the target may be anything, NaN or an impossible label. NaN in `x` is refused everywhere:
+    a loss multiplies the gradient there by 0, and 0 · NaN is NaN in the backward pass.
+
+    Returns: `(x, target)`, and `where` and `weights` if they are given. Arrays of jax come back as they are, wherever
+    they lie. All others become NumPy arrays, contiguous and in native byte order, in the dtype that jax gives them:
+    without 64-bit mode float64 becomes float32 and int64 int32.
 
     Raises:
         DataError: no rows, different lengths, `x` and `target` in the wrong order, a value that is NaN or infinite, or
             one that its dtype under jax cannot hold (LabelError for an integer target).
-        DtypeError: no numbers, or integers in `x`.
+        DtypeError: no numbers, or integers in `x`; `where` that is not boolean, or weights that are not numbers.
+        ShapeError: `where` and `weights` that do not fit each other.
 
     >>> import numpy as np, funcnet as fn
     >>> x, target = fn.data.check_data(np.ones((3, 2)), np.array([0, 1, 2]))
     >>> x.dtype, target.dtype
     (dtype('float32'), dtype('int32'))
-    >>> fn.data.check_data(np.array([[1.0, np.nan]]), np.array([0]))
+    >>> fn.data.check_data({"a": np.array([[1.0, np.nan]])}, np.array([0]))
     Traceback (most recent call last):
-    funcnet.errors.DataError: check_data: x[0, 1] is nan; 1 of 1 rows have such values, leave them out or fill them.
+    funcnet.errors.DataError: check_data: x/a[0, 1] is nan; 1 of 1 rows have such values, leave them out or fill them.
     """
-    x, target = as_array(name, "x", x), as_array(name, "target", target)
-    if not integers and _is_integer(x) and x.ndim == 1 and _is_floating(target) and target.ndim > 1:
-        raise DataError(
-            f"{name}: expected (x, target), got x of dtype {x.dtype} and shape {x.shape} and target of dtype "
-            f"{target.dtype} and shape {target.shape}; they look swapped."
-        )
-    if len(x) != len(target):
-        raise DataError(f"{name}: expected x and target of one length, got {len(x)} and {len(target)} rows.")
-    if not (_is_floating(x) or (integers and _is_integer(x))):
-        raise DtypeError(
-            f"{name}: expected x of a floating dtype, got {x.dtype}; convert it with x.astype(np.float32) and "
-            "scale images to [0, 1]. Token ids need integers=True."
-        )
-    if not (_is_floating(target) or _is_integer(target) or target.dtype == bool):
-        raise DtypeError(f"{name}: expected target of a numeric dtype, got {target.dtype}; convert it.")
-    return _as_jax_would(name, "x", x), _as_jax_would(name, "target", target)
+    with leading("check_data"):
+        return checked_data((x, target, where, weights), integers=integers)
 
 
-def as_array(name: str, what: str, value: Any) -> Any:
+def checked_data(data: tuple[Any, ...], *, integers: bool = True, graphs: bool = False) -> tuple[Any, ...]:
+    """`check_data` of a tuple; with `graphs` the leaves of x may have any first lengths."""
+    data = as_trees(data)
+    x, target, where, weights = (*data, None, None)[:4]
+    if not integers:
+        check_order(x, target)
+    count_rows(data, graphs=graphs)
+    for name, leaf in named_leaves("x", x):
+        _check_numbers(name, leaf, integers)
+    for name, leaf in named_leaves("target", target):
+        if not (_is_floating(leaf) or _is_integer(leaf) or leaf.dtype == bool):
+            raise DtypeError(f"expected {name} of a numeric dtype, got {leaf.dtype}; convert it.")
+    _check_counting(where, weights)
+    x, target = _converted("x", x), _converted("target", target, where)
+    return x, target, *(_converted(name, entry) for name, entry in zip(ENTRIES[2:], data[2:], strict=False))
+
+
+def unpacked(what: str, data: Any) -> tuple[Any, ...]:
+    """`(x, target[, where[, weights]])`, given as a tuple or a list."""
+    if isinstance(data, tuple | list) and 2 <= len(data) <= 4:
+        return tuple(data)
+    one = isinstance(data, tuple | list) and len(data) == 1
+    kind = f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else describe(data)
+    fix = "without a target write (x, None)" if one or hasattr(data, "dtype") else "put them in this order"
+    raise DataError(
+        f"expected {what} to be (x, target), (x, target, where) or (x, target, where, weights), got {kind}; {fix}."
+    )
+
+
+def as_trees(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Each entry as a tree of arrays; `where` and `weights` are left out from behind where they are `None`."""
+    while len(data) > 2 and data[-1] is None:
+        data = data[:-1]
+    return tuple(_as_tree(name, entry) for name, entry in zip(ENTRIES, data, strict=False))
+
+
+def _as_tree(what, value):
+    if is_padded(value):
+        padded = Padded(as_array(what, value.values), as_array(f"{what}.where", value.where))
+        if padded.where.dtype != bool or padded.where.shape != padded.values.shape[: padded.where.ndim]:
+            raise ShapeError(
+                f"expected {what}.where, of what is padded, to be boolean over the leading axes of its values, "
+                f"{padded.values.shape}, got {describe(padded.where)}."
+            )
+        return padded
+    children, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)
+    if type(value) in (list, tuple) and not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)):
+        return as_array(what, value)
+    if len(children) == 1 and children[0][1] is value:
+        return as_array(what, value)
+    entries = [_as_tree(f"{what}/{path_string(path)}", child) for path, child in children]
+    return jax.tree.unflatten(structure, entries)
+
+
+def as_array(what: str, value: Any) -> Any:
     """An array of jax as it is, all else as NumPy's; with at least one axis and one element."""
     if not isinstance(value, jax.Array):
         if np.ma.is_masked(value):  # asarray would uncover what lies under the mask
-            raise DataError(f"{name}: expected {what} without masked values, got some; leave them out or fill them.")
+            raise DataError(f"expected {what} without masked values, got some; leave them out or fill them.")
         try:
             value = np.asarray(value)
         except ValueError as error:  # rows of different lengths
-            raise DataError(f"{name}: expected {what} to be an array, got {type(value).__name__}: {error}") from error
+            raise DataError(f"expected {what} to be an array, got {type(value).__name__}: {error}") from error
     if value.size == 0 or value.ndim == 0:
-        raise DataError(f"{name}: expected {what} with at least one row and no empty axis, got shape {value.shape}.")
+        raise DataError(f"expected {what} with at least one row and no empty axis, got shape {value.shape}.")
     return value
 
 
-def _as_jax_would(name, what, array):
-    """`array` in the dtype and layout that jax makes of it, every value the same and finite."""
+def named_leaves(what: str, tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of an entry, with names such as `x/image/0`; a `Padded` is one, and its values stand for it."""
+    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_padded)[0]
+    return [
+        ("/".join([what, path_string(path)] if path else [what]), leaf.values if is_padded(leaf) else leaf)
+        for path, leaf in found
+    ]
+
+
+def count_rows(data: tuple[Any, ...], *, graphs: bool = False) -> int:
+    """How many rows there are, the same in each leaf.
+
+    With `graphs` the leaves of x may have any first lengths where there is a target or `where`, which have the rows.
+    """
+    x, *others = (named_leaves(name, entry) for name, entry in zip(ENTRIES, data, strict=False))
+    counted = [leaf for entry in others for leaf in entry]
+    if not x:
+        raise DataError(f"expected x with at least one array, got {describe(data[0])}.")
+    if not (graphs and counted):
+        counted = x + counted
+    (first, one), *rest = counted
+    for name, leaf in rest:
+        if len(leaf) != len(one):
+            fix = "; a list of examples becomes one array by np.stack" if isinstance(data[0], list) else ""
+            if graphs and not any(others):
+                fix = "; where x has leaves of several lengths, a target or where says how many rows there are"
+            raise DataError(f"expected {first} and {name} of one length, got {len(one)} and {len(leaf)} rows{fix}.")
+    return len(one)
+
+
+def check_order(x: Any, target: Any) -> None:
+    """DataError if x are labels and the target is what they belong to."""
+    if not (hasattr(x, "dtype") and hasattr(target, "dtype")):
+        return
+    if _is_integer(x) and x.ndim == 1 and _is_floating(target) and target.ndim > 1:
+        raise DataError(
+            f"expected (x, target), got x of dtype {x.dtype} and shape {x.shape} and target of dtype {target.dtype} "
+            f"and shape {target.shape}; they look swapped."
+        )
+
+
+def _check_numbers(name, leaf, integers):
+    if not (_is_floating(leaf) or (integers and (_is_integer(leaf) or leaf.dtype == bool))):
+        more = "" if integers else " Token ids need integers=True."
+        raise DtypeError(
+            f"expected {name} of a floating dtype, got {leaf.dtype}; convert it with x.astype(np.float32) and "
+            f"scale images to [0, 1].{more}"
+        )
+
+
+def _check_counting(where, weights):
+    """Masks are boolean and weights are numbers, each over leading axes of the same values."""
+    for name, leaf in named_leaves("where", where):
+        if leaf.dtype != bool:
+            raise DtypeError(f"expected {name} of dtype bool, got {leaf.dtype}; compare it, as in where != 0.")
+    for name, leaf, mask in _with_where("weights", weights, where):
+        axes = 0 if mask is None else min(mask.ndim, leaf.ndim)
+        if mask is not None and mask.shape[:axes] != leaf.shape[:axes]:
+            raise ShapeError(
+                f"expected where and {name} over the same leading axes, got {mask.shape} and {leaf.shape}; both have "
+                "the shape of the loss's values or a leading part of it."
+            )
+        check_weights(leaf, leaf.shape, mask, what=name)
+
+
+def _with_where(what, tree, where):
+    """`(name, leaf, mask)` of each leaf; a dictionary of masks has one for each entry of its name."""
+    if not isinstance(where, dict):
+        return [(name, leaf, where) for name, leaf in named_leaves(what, tree)]
+    if not isinstance(tree, dict):  # several parts of a loss read it, and what one excludes another may count
+        return [(name, leaf, None) for name, leaf in named_leaves(what, tree)]
+    found = []
+    for key, entry in tree.items():
+        found += _with_where(f"{what}/{key}", entry, where.get(key))
+    return found
+
+
+def _converted(what, tree, where=None):
+    """Each array in the dtype and layout that jax makes of it, with its values checked where they count."""
+    masks = {name: mask for name, _, mask in _with_where(what, tree, where)}
+
+    def convert(path, leaf):
+        name = "/".join([what, path_string(path)] if path else [what])
+        if is_padded(leaf):
+            there = [leaf.where] if what == "target" else []
+            return Padded(_as_jax_would(name, leaf.values, [*there, masks[name]]), _as_jax_would(name, leaf.where))
+        return _as_jax_would(name, leaf, [masks[name]])
+
+    return jax.tree_util.tree_map_with_path(convert, tree, is_leaf=is_padded)
+
+
+def _as_jax_would(what, array, masks=()):
+    """`array` in the dtype and layout that jax makes of it, every value that all masks mark the same and finite."""
     converted = array
     if not isinstance(array, jax.Array):
         # canonicalize_dtype takes big-endian dtypes for others than the native ones.
         dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("="))
-        with np.errstate(over="ignore"):  # an overflow is found below
-            converted = np.ascontiguousarray(array, dtype)
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            with np.errstate(over="ignore"):  # an overflow is found below
+                converted = np.ascontiguousarray(array, dtype)
+    if what.startswith("weights"):  # looked at before
+        return converted
     if _is_floating(array):
         if not (jnp if isinstance(array, jax.Array) else np).isfinite(converted).all():
-            _raise_at(name, what, np.asarray(array), ~np.isfinite(np.asarray(converted)), converted.dtype)
+            _check_where_counted(what, np.asarray(array), ~np.isfinite(np.asarray(converted)), converted.dtype, masks)
     elif array.dtype != converted.dtype and (converted != array).any():
-        error = LabelError if what == "target" else DataError
-        _raise_at(name, what, array, converted != array, converted.dtype, error)
+        error = LabelError if what.startswith("target") else DataError
+        _check_where_counted(what, array, converted != array, converted.dtype, masks, error)
     return converted
 
 
-def _raise_at(name, what, array, bad, dtype, error=DataError):
-    """Name the first `bad` element."""
+def _check_where_counted(what, array, bad, dtype, masks, error=DataError):
+    """Name the first `bad` element that counts."""
+    for mask in masks:
+        if mask is not None:
+            bad = bad & _over(np.asarray(mask), bad.shape)
     places = np.argwhere(bad)
+    if not len(places):
+        return
     first = tuple(places[0])
     value = array[first]
     problem = f"{value}" if not np.isfinite(value) else f"{value}, which {dtype} cannot hold"
     raise error(
-        f"{name}: {what}[{', '.join(map(str, first))}] is {problem}; {len(np.unique(places[:, 0]))} of "
-        f"{len(array)} rows have such values, leave them out or fill them."
+        f"{what}[{', '.join(map(str, first))}] is {problem}; {len(np.unique(places[:, 0]))} of {len(array)} rows have "
+        "such values, leave them out or fill them."
     )
+
+
+def _over(mask, shape):
+    """A mask over the axes that it shares with `shape`; where it has more, an element counts if any of it does."""
+    shared = next((i for i, (a, b) in enumerate(zip(mask.shape, shape, strict=False)) if a != b), None)
+    shared = min(mask.ndim, len(shape)) if shared is None else shared
+    return over_leading_axes(mask.any(tuple(range(shared, mask.ndim))), len(shape))
 
 
 def _is_floating(array):

@@ -15,6 +15,7 @@ from funcnet.checks import check_choice
 from funcnet.data.download import Source, fetch
 from funcnet.data.files import Images, StrPath, check_labels, read_at_most, read_members, scaled, unpacked
 from funcnet.errors import DataError, FormatError
+from funcnet.made import leading
 
 __all__ = ["cifar10", "cifar100"]
 
@@ -100,7 +101,8 @@ def cifar100(folder: StrPath, *, labels: str = "fine", download: bool = False) -
     >>> (images, groups), test = fn.data.cifar100("photographs", labels="coarse")  # doctest: +SKIP
     """
     name = f"cifar100({os.fspath(folder)!r})"
-    check_choice(name, "labels", labels, CIFAR100.classes)
+    with leading(name):
+        check_choice("labels", labels, CIFAR100.classes)
     return _load(name, Path(folder), CIFAR100, labels, download)
 
 

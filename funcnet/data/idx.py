@@ -15,6 +15,7 @@ from funcnet.checks import check_count
 from funcnet.data.download import Source, fetch
 from funcnet.data.files import Images, StrPath, check_labels, read_at_most, scaled, unpacked
 from funcnet.errors import DataError, FormatError
+from funcnet.made import leading
 
 __all__ = ["fashion_mnist", "mnist", "read_idx"]
 
@@ -71,7 +72,9 @@ def read_idx(path: StrPath, *, most_bytes: int = _MOST_BYTES) -> np.ndarray:
            [5, 6]], dtype=uint8)
     """
     name = f"read_idx({os.fspath(path)!r})"
-    return _read_idx(name, Path(path), check_count(name, "most_bytes", most_bytes))
+    with leading(name):
+        most_bytes = check_count("most_bytes", most_bytes)
+    return _read_idx(name, Path(path), most_bytes)
 
 
 def mnist(folder: StrPath, *, download: bool = False) -> Images:

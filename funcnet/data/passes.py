@@ -19,12 +19,12 @@ def has_position(what: Any) -> bool:
 class Pass:
     """The iterator of a pass over `batches`, from `position` on."""
 
-    def __init__(self, name: str, batches: Iterable[Any], position: Any = None):
+    def __init__(self, batches: Iterable[Any], position: Any = None):
         self.iterator = iter(batches)
         self._keeper: Any = next((what for what in (self.iterator, batches) if has_position(what)), None)
         if position is not None:
             if self._keeper is None:
-                raise ConfigError(f"{name}: expected batches with get_state and set_state, to go on with, got none.")
+                raise ConfigError("expected batches with get_state and set_state, to go on with, got none.")
             self._keeper.set_state(position)
             if self._keeper is batches:
                 self.iterator = iter(batches)

@@ -8,6 +8,7 @@ from typing import Any
 from funcnet.checks import check_count, describe
 from funcnet.data.passes import Pass
 from funcnet.errors import DataError
+from funcnet.made import leading
 
 __all__ = ["prefetch"]
 
@@ -15,8 +16,8 @@ __all__ = ["prefetch"]
 def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
     """The same batches, of which a thread holds up to `size` ready.
 
-    Worth its thread where reading takes long and waits, for a disk say. A pass has its thread, which ends with it. An
-    error of `batches` is raised where its batch is due.
+    Worth its thread where reading takes long and waits, for example for a disk. A pass has its thread, which ends with
+    it. An error of `batches` is raised where its batch is due.
 
     Args:
         batches: an iterable; each `iter` of it is a pass. Where it, or its iterator, has `get_state` and `set_state`,
@@ -32,9 +33,10 @@ def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
     >>> list(fn.data.prefetch(range(5)))
     [0, 1, 2, 3, 4]
     """
-    size = check_count("prefetch", "size", size)
-    if not isinstance(batches, Iterable):
-        raise DataError(f"prefetch: expected batches to be an iterable, got {describe(batches)}.")
+    with leading("prefetch"):
+        size = check_count("size", size)
+        if not isinstance(batches, Iterable):
+            raise DataError(f"expected batches to be an iterable, got {describe(batches)}.")
     return _Prefetched(batches, size)
 
 
@@ -43,7 +45,7 @@ class _Prefetched:
         self._batches, self._size = batches, size
 
     def __iter__(self) -> Iterator[Any]:
-        reading = Pass("prefetch", self._batches)
+        reading = Pass(self._batches)
         return (_PositionedReader if reading.has_position else _Reader)(self._batches, self._size, reading)
 
 
@@ -90,7 +92,9 @@ class _PositionedReader(_Reader):
 
     def set_state(self, position: Any) -> None:
         self.close()
-        self.__init__(self._batches, self._ready.maxsize, Pass("prefetch", self._batches, position))
+        with leading("prefetch"):
+            reading = Pass(self._batches, position)
+        self.__init__(self._batches, self._ready.maxsize, reading)
 
 
 def _read(reading: Pass, ready: queue.Queue[Any], stop: threading.Event) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from funcnet.checks import check_count, positive
 from funcnet.data.files import StrPath
 from funcnet.errors import ConfigError, DataError, FormatError, ShapeError
+from funcnet.made import leading
 
 __all__ = ["log_mel", "read_wav"]
 
@@ -39,7 +40,8 @@ def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, i
            [-1. ]], dtype=float32), 8000)
     """
     name = f"read_wav({os.fspath(path)!r})"
-    most_bytes = check_count(name, "most_bytes", most_bytes)
+    with leading(name):
+        most_bytes = check_count("most_bytes", most_bytes)
     try:
         with open(path, "rb") as file:
             data = file.read(most_bytes + 1)
@@ -107,9 +109,10 @@ def log_mel(
     ((98, 20), {10})
     """
     name = "log_mel"
-    rate, bands = check_count(name, "rate", rate), check_count(name, "bands", bands)
-    size = round(positive(name, "window", window) * rate)
-    hop = round(positive(name, "step", step) * rate)
+    with leading(name):
+        rate, bands = check_count("rate", rate), check_count("bands", bands)
+        size = round(positive("window", window) * rate)
+        hop = round(positive("step", step) * rate)
     if min(size, hop) < 1:
         raise ConfigError(
             f"{name}: expected window and step to be a sample or more, got {window} s and {step} s at {rate} a second."

@@ -5,33 +5,43 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import jax
 import numpy as np
 
 from funcnet.checks import is_number
 from funcnet.data.batching import Seed, generator
-from funcnet.data.checks import as_array
+from funcnet.data.checks import as_trees, count_rows
 from funcnet.errors import ConfigError, DataError, LabelError
+from funcnet.made import leading
 
 __all__ = ["split"]
 
 
 def split(
-    x: Any, target: Any, fractions: Sequence[float] = (0.8, 0.2), seed: Seed = 0, stratified: bool = False
-) -> tuple[tuple[Any, Any], ...]:
+    x: Any,
+    target: Any = None,
+    where: Any = None,
+    weights: Any = None,
+    *,
+    fractions: Sequence[float] = (0.8, 0.2),
+    seed: Seed = 0,
+    stratified: bool = False,
+) -> tuple[tuple[Any, ...], ...]:
     """Shuffle the rows and cut them into parts: each row is in exactly one.
 
     Args:
-        x, target: arrays with n rows.
+        x, target: trees of arrays with n rows; the target may be `None`.
+        where, weights: what counts in the loss, and by how much, with n rows too.
         fractions: the share of each part; they sum to 1. Part i ends at the row nearest to n times the first i shares.
         seed: an integer or a tuple of integers; same seed, same parts.
         stratified: give each part its share of every class, for integer targets of shape (n,). The counts are within
             one row of the share for classes of no more than average size.
 
-    Returns: `(x, target)` of each part.
+    Returns: `(x, target)` of each part, with `where` and `weights` if they are given, as `training.fit` takes it.
 
     Raises:
         ConfigError: `fractions` that are not positive or do not sum to 1, or an impossible seed.
-        DataError: `x` and `target` differ in length, or a part would be empty.
+        DataError: arrays of different lengths, or a part would be empty.
         LabelError: `stratified` with targets that are not integers of shape (n,).
 
     >>> import funcnet as fn
@@ -39,28 +49,29 @@ def split(
     >>> train[0].shape, test[0].shape
     ((1438, 64), (359, 64))
     """
-    x, target = as_array("split", "x", x), as_array("split", "target", target)
-    n = len(x)
-    if len(target) != n:
-        raise DataError(f"split: expected x and target of one length, got {n} and {len(target)} rows.")
-    shares = fractions if isinstance(fractions, Sequence) else ()
-    if not all(is_number(share) and share > 0 for share in shares) or not math.isclose(sum(shares), 1):
-        raise ConfigError(f"split: expected fractions to be positive numbers with the sum 1, got {fractions!r}.")
-    edges = np.rint(np.cumsum((0.0, *fractions)) * n).astype(int)
-    if 0 in np.diff(edges):
-        raise DataError(f"split: expected at least one row for each of {tuple(fractions)}, got {n} rows in all.")
-    order = generator("split", seed).permutation(n)
-    if stratified:
-        order = _evenly(order, _labels(target)[order])
+    with leading("split"):
+        if isinstance(where, Sequence) and any(map(is_number, where)):
+            raise ConfigError(f"expected fractions by name, got {where!r} as where; write fractions={where!r}.")
+        data = as_trees((x, target, where, weights))
+        n = count_rows(data)
+        shares = fractions if isinstance(fractions, Sequence) else ()
+        if not all(is_number(share) and share > 0 for share in shares) or not math.isclose(sum(shares), 1):
+            raise ConfigError(f"expected fractions to be positive numbers with the sum 1, got {fractions!r}.")
+        edges = np.rint(np.cumsum((0.0, *fractions)) * n).astype(int)
+        if 0 in np.diff(edges):
+            raise DataError(f"expected at least one row for each of {tuple(fractions)}, got {n} rows in all.")
+        order = generator(seed).permutation(n)
+        if stratified:
+            order = _evenly(order, _labels(data[1])[order])
     parts = (order[start:stop] for start, stop in pairwise(edges))
-    return tuple((x[rows], target[rows]) for rows in parts)
+    return tuple(jax.tree.map(lambda leaf, rows=rows: leaf[rows], data) for rows in parts)
 
 
 def _labels(target):
-    labels = np.asarray(target)
+    labels = np.asarray(target if hasattr(target, "dtype") else np.nan)  # a tree has no classes
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise LabelError(
-            f"split: expected target of integers and shape (n,) for stratified=True, got {labels.dtype} and shape "
+            f"expected target of integers and shape (n,) for stratified=True, got {labels.dtype} and shape "
             f"{labels.shape}; one-hot rows become labels by target.argmax(-1)."
         )
     return labels

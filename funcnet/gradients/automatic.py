@@ -1,37 +1,42 @@
 """Layers whose backward autodiff supplies, for those whose derivation is still to come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from funcnet.layers.layer import layer, no_parameters
-from funcnet.types import ApplyFn, InitFn, Layer
+from funcnet.gradients.cotangents import as_cotangent, as_gradient
+from funcnet.layers.layer import layer
+from funcnet.made import own_call, owned, spelled
+from funcnet.types import ApplyFn, InitFn, Inside, Layer
 
 __all__ = ["automatic", "automatic_function"]
 
 
-def automatic(init: InitFn, apply: ApplyFn, *, name: str | None = None) -> Layer:
+def automatic(init: InitFn, apply: ApplyFn, *, inside: Sequence[Layer] = ()) -> Layer:
     """A layer from `init` and `apply` alone: its backward is `jax.vjp` of `apply`.
 
-    For layers whose derivation is still to come. It runs `apply` again in the backward pass, like `layers.recompute`.
+    For layers whose derivation is still to come, and for models that are no chain of layers. It runs `apply` again in
+    the backward pass, like `layers.recompute`. `x` and `y` may be trees.
 
     Args:
         init: `(key, x) -> (params, state)`.
         apply: `(params, state, x, *, key=None, train=False) -> (y, state)`.
-        name: the call that makes the layer, with which its errors begin.
+        inside: the layers that it runs, for tools that look inside; params and state are to have an entry for each,
+            in tuples.
 
     Kept: params are given to the backward; x, the state before, the key and the mode are the residuals.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
-    >>> def apply(params, state, x, *, key=None, train=False):
-    ...     return jnp.sin(params["scale"] * x), state
-    >>> wave = fn.gradients.automatic(lambda key, x: ({"scale": jnp.ones(())}, ()), apply, name="wave()")
-    >>> _, _, residuals = wave.forward({"scale": jnp.ones(())}, (), jnp.zeros(1))
-    >>> wave.backward({"scale": jnp.ones(())}, residuals, jnp.ones(1))[1]
+    >>> @fn.constructor
+    ... def wave():
+    ...     def apply(params, state, x, *, key=None, train=False):
+    ...         return jnp.sin(params["scale"] * x), state
+    ...     return fn.gradients.automatic(lambda key, x: ({"scale": jnp.ones(())}, ()), apply)
+    >>> _, _, residuals = wave().forward({"scale": jnp.ones(())}, (), jnp.zeros(1))
+    >>> wave().backward({"scale": jnp.ones(())}, residuals, jnp.ones(1))[1]
     Array([1.], dtype=float32)
     """
-    name = name or getattr(apply, "__name__", "automatic")
 
     def forward(params, state, x, *, key=None, train=False):
         y, new_state = apply(params, state, x, key=key, train=train)
@@ -42,15 +47,16 @@ def automatic(init: InitFn, apply: ApplyFn, *, name: str | None = None) -> Layer
             train = residuals["mode"] is not None
             return apply(params, residuals["state"], x, key=residuals["key"], train=train)[0]
 
-        x = residuals["x"]
-        if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
-            return jax.vjp(lambda params: run(params, x), params)[1](dy)[0], None
-        return jax.vjp(run, params, x)[1](dy)
+        y, vjp = jax.vjp(run, params, residuals["x"])
+        dparams, dx = vjp(as_cotangent(y, dy))
+        return dparams, as_gradient(dx)
 
-    return layer(init, forward, backward, name=name)
+    made = layer(forward, backward, init=init, trees=True)
+    places = Inside(tuple(inside), tuple(range(len(inside))), None) if inside else None
+    return owned(own_call(getattr(apply, "__name__", "automatic")), made._replace(inside=places))
 
 
-def automatic_function(function: Callable[[Any], Any], *, name: str | None = None) -> Layer:
+def automatic_function(function: Callable[[Any], Any]) -> Layer:
     """A layer without parameters from a plain function `x -> y`; its backward is `jax.vjp` of the function.
 
     With a derivative of your own use `layers.elementwise` or `layers.parameterless`.
@@ -64,4 +70,5 @@ def automatic_function(function: Callable[[Any], Any], *, name: str | None = Non
         del params, key, train
         return function(x), state
 
-    return automatic(no_parameters, apply, name=name or getattr(function, "__name__", "function"))
+    made = automatic(lambda key, x: ((), ()), apply)
+    return owned(own_call(spelled(function)), made)

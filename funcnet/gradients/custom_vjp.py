@@ -8,7 +8,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from funcnet.errors import ForwardModeError
+from funcnet.gradients.cotangents import as_cotangent, as_gradient
 from funcnet.layers.checks import check_arrays, check_train
+from funcnet.made import leading
 from funcnet.types import Layer
 
 __all__ = ["as_custom_vjp"]
@@ -18,8 +20,7 @@ def as_custom_vjp(layer: Layer) -> Layer:
     """The same layer, whose `apply` carries its hand-derived backward as `jax.custom_vjp`.
 
     So `jax.grad` and `jax.vjp` of `apply` run `backward`, and nothing is differentiated by jax. The other three
-    functions stay as they are. Containers run their layers' `forward`, so wrap the outermost layer, the model, once;
-    `layers.map_layers` unwraps it.
+    functions stay as they are. Wrap the outermost layer, the model, once; `layers.map_layers` unwraps it.
 
     Reverse mode only: a backward computes gᵀ J from g, while forward mode needs J v. A gradient, once taken, may be
     differentiated again in either mode: `jax.hessian`, `jax.jacrev(jax.grad(…))`, `jax.jvp` of a gradient. No gradient
@@ -40,7 +41,7 @@ def as_custom_vjp(layer: Layer) -> Layer:
     ...     return (), jnp.clip(2 * x * dy, -1, 1)
     >>> def square(params, state, x, *, key=None, train=False):
     ...     return x * x, state, x
-    >>> gentle = fn.layers.layer(fn.layers.no_parameters, square, backward, name="gentle_square()")
+    >>> gentle = fn.layers.layer(square, backward)
     >>> objective = lambda x, layer: layer.apply((), (), x)[0].sum()
     >>> jax.grad(objective)(jnp.array([0.25, 3.0]), gentle)
     Array([0.5, 6. ], dtype=float32)
@@ -48,16 +49,16 @@ def as_custom_vjp(layer: Layer) -> Layer:
     Array([0.5, 1. ], dtype=float32)
     """
     runs = {train: _with_rule(layer, train) for train in (False, True)}
-    guard = _guard(layer.name)
+    guard = _guard(str(layer))
 
     def apply(params, state, x, *, key=None, train=False):
-        check_arrays(layer.name, "x", x)
-        check_train(layer.name, train)
-        params, state, x = jax.tree.map(guard, (params, state, x))
+        with leading(str(layer)):
+            check_arrays("x", x)
+            check_train(train)
+        params, state, x = jax.tree.map(guard, (params, state, jax.tree.map(jnp.asarray, x)))
         return runs[train](params, state, x, key)
 
-    apply.__name__ = apply.__qualname__ = layer.name
-    return Layer(layer.init, apply, layer.forward, layer.backward)
+    return layer._replace(apply=apply)
 
 
 def _with_rule(layer, train):
@@ -67,12 +68,12 @@ def _with_rule(layer, train):
 
     def forward(params, state, x, key):
         y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
-        return (y, new_state), (params, residuals)
+        return (y, new_state), (params, x, residuals)
 
     def backward(kept, cotangents):
-        dy = jax.tree.map(jnp.asarray, cotangents[0])  # NumPy's are handed on as they are
-        dparams, dx = layer.backward(*kept, dy)
-        return dparams, None, dx, None  # None is zero: for the state, for the key, and for x of integers
+        params, x, residuals = kept
+        dparams, dx = layer.backward(params, residuals, as_gradient(cotangents[0]))
+        return dparams, None, as_cotangent(x, dx), None  # None is zero, for the state and for the key
 
     run.defvjp(forward, backward)
     return run

@@ -1,32 +1,36 @@
 """The two gradient engines: `autodiff` and `backprop` have one signature, so swapping them changes one word.
 
-    gradient(params, state, (x, target), key=None) -> Gradient(loss, grads, state, prediction)
+    gradient(params, state, (x, target), key=None) -> Gradient(loss, grads, state, prediction, counted)
 
-Both run the model in training mode. A batch may carry a third entry, `(x, target, where)`: a mask over the rows, which
-goes to the loss as `where=`.
+Both run the model in training mode. A batch may carry two more entries, `(x, target, where, weights)`: which values of
+the loss count, and by how much; `None` stands for all of them, and for equal weights. An engine of one's own is a
+function `(model, loss, *, penalty=None) -> gradient`, taken wherever these two are.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from funcnet.checks import describe
 from funcnet.errors import ConfigError, DtypeError
 from funcnet.gradients.outputs import check_output
+from funcnet.made import constructor, spelled
 from funcnet.types import Array, Gradient, GradientFn, Layer, LossFn, Params
 
-__all__ = ["autodiff", "backprop", "hand_gradient", "unpack"]
+__all__ = ["autodiff", "backprop", "counted", "hand_gradient", "unpack"]
 
 
+@constructor
 def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] | None = None) -> GradientFn:
     """Gradients by `jax.grad` of the loss of `model.apply`.
 
     Args:
         model: a layer.
         loss: `(prediction, target) -> scalar`, one of `funcnet.losses` or your own. An `OutputWarning` says if the
-            model is known not to give what it takes: probabilities to a loss on logits, say.
-        penalty: `params -> scalar`, added to the loss: `losses.l2_penalty`, say.
+            model is known not to give what it takes: for example probabilities to a loss on logits.
+        penalty: `params -> scalar`, added to the loss, such as `losses.l2_penalty`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model, loss = fn.layers.dense(1, use_bias=False), fn.losses.mean_squared_error
@@ -37,21 +41,22 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
     check_output(model, loss)
 
     def gradient(params, state, batch, key=None, /):
-        x, target, where = unpack(batch)
+        x, target, options = unpack(batch)
 
         def objective(params):
             prediction, new_state = model.apply(params, state, x, key=key, train=True)
-            value = loss(prediction, target, **where)
+            value = loss(prediction, target, **options)
             if penalty is not None:
                 value = value + penalty(params)
             return value, (new_state, prediction)
 
         (value, (new_state, prediction)), grads = jax.value_and_grad(objective, has_aux=True)(params)
-        return Gradient(value, grads, new_state, prediction)
+        return Gradient(value, grads, new_state, prediction, counted(loss, prediction, target, options))
 
     return gradient
 
 
+@constructor
 def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] | None = None) -> GradientFn:
     """Gradients by the hand-derived `loss.gradient` and `model.backward`; nothing is differentiated by jax.
 
@@ -67,37 +72,46 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
     {'kernel': Array([[6.]], dtype=float32)}
     """
     check_output(model, loss)
-    loss_gradient = hand_gradient("backprop", "loss", loss)
-    penalty_gradient = hand_gradient("backprop", "penalty", penalty) if penalty else None
+    loss_gradient = hand_gradient("loss", loss)
+    penalty_gradient = hand_gradient("penalty", penalty) if penalty else None
 
     def gradient(params, state, batch, key=None, /):
-        x, target, where = unpack(batch)
+        x, target, options = unpack(batch)
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
-        value = loss(prediction, target, **where)
-        grads, _ = model.backward(params, residuals, loss_gradient(prediction, target, **where))
+        value = loss(prediction, target, **options)
+        grads, _ = model.backward(params, residuals, loss_gradient(prediction, target, **options))
         if penalty is not None and penalty_gradient is not None:
             value = value + penalty(params)
-            grads = jax.tree.map(lambda g, p: g + p, grads, penalty_gradient(params))
-        return Gradient(value, grads, new_state, prediction)
+            grads = jax.tree.map(jnp.add, grads, penalty_gradient(params))
+        return Gradient(value, grads, new_state, prediction, counted(loss, prediction, target, options))
 
     return gradient
 
 
 def unpack(batch: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """`(x, target, where)` -> x, the target, and the mask as a keyword of the loss; the mask may be missing."""
-    if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-        raise DtypeError(f"gradient: expected batch to be (x, target) or (x, target, where), got {describe(batch)}.")
+    """`(x, target, where, weights)` -> x, the target, and the others as keywords of the loss; these may be missing."""
+    if not isinstance(batch, tuple) or len(batch) not in (2, 3, 4):
+        raise DtypeError(
+            f"expected batch to be (x, target), (x, target, where) or (x, target, where, weights), got "
+            f"{describe(batch)}."
+        )
     x, target, *rest = batch
-    return x, target, {"where": rest[0]} if rest else {}
+    options = zip(("where", "weights"), rest, strict=False)
+    return x, target, {name: value for name, value in options if value is not None}
 
 
-def hand_gradient(engine: str, what: str, function: Any) -> Callable[..., Any]:
-    """The gradient attached to a loss or penalty."""
+def counted(loss: Any, prediction: Any, target: Any, options: dict[str, Any]) -> Any:
+    """By what the mean of a loss is divided; `None` of a loss that does not say."""
+    count = getattr(loss, "counted", None)
+    return None if count is None else count(prediction, target, **options)
+
+
+def hand_gradient(what: str, function: Any) -> Callable[..., Any]:
+    """The gradient that a loss or penalty carries."""
     gradient = getattr(function, "gradient", None)
     if gradient is None:
-        word = getattr(function, "__name__", repr(function))
         raise ConfigError(
-            f"{engine}: expected the {what} {word} to have a hand-derived gradient, got none; "
-            f"attach one with losses.loss{', or use gradients.autodiff' if engine == 'backprop' else ''}."
+            f"expected the {what} {spelled(function)} to have a hand-derived gradient, got none; make it with "
+            "losses.loss and its hand_gradient, or use gradients.autodiff."
         )
     return gradient

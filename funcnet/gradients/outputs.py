@@ -2,24 +2,28 @@
 
 import warnings
 
+from funcnet import layers
 from funcnet.errors import OutputWarning
+from funcnet.made import spelled
 from funcnet.types import Layer, LossFn
 
 __all__ = ["check_output"]
 
-# What the library's layers give, by the word before the bracket of their name. Of others nothing is known.
-_LOGITS = ("batch_norm", "conv", "conv_transpose", "dense", "depthwise_conv", "layer_norm")
+# What the library's layers give. Of others nothing is known.
+_LOGITS = (
+    layers.batch_norm, layers.conv, layers.conv_transpose, layers.dense, layers.depthwise_conv, layers.layer_norm,
+)  # fmt: skip
 _GIVES = dict.fromkeys(_LOGITS, "logits") | {
-    "binary_step": "steps",
-    "log_sigmoid": "log-probabilities",
-    "log_softmax": "log-probabilities",
-    "relu": "no negative numbers",
-    "sigmoid": "probabilities",
-    "softmax": "probabilities",
-    "softplus": "no negative numbers",
-    "tanh": "numbers within ±1",
+    layers.binary_step: "steps",
+    layers.log_sigmoid: "log-probabilities",
+    layers.log_softmax: "log-probabilities",
+    layers.relu: "no negative numbers",
+    layers.sigmoid: "probabilities",
+    layers.softmax: "probabilities",
+    layers.softplus: "no negative numbers",
+    layers.tanh: "numbers within ±1",
 }
-_PASS_ON = ("dropout", "flatten", "identity", "reshape")
+_PASS_ON = (layers.dropout, layers.flatten, layers.identity, layers.reshape)
 
 _FIX = {
     "logits": "leave that layer out: the loss wants the numbers before it",
@@ -35,28 +39,24 @@ def check_output(model: Layer, loss: LossFn) -> None:
     """
     takes = getattr(loss, "takes", None)
     last = _last(model)
-    gives = _GIVES.get(_word(last)) if last is not None else None
+    gives = _GIVES.get(last.made.constructor) if last is not None and last.made.constructor else None
     if takes is None or gives is None or gives == takes or (gives, takes) == ("log-probabilities", "logits"):
         return
     warnings.warn(
-        f"{getattr(loss, '__name__', 'loss')}: expected a model that gives {takes}, got one that ends with "
-        f"{last!r}, which gives {gives}; {_FIX[takes]}.",
+        f"{spelled(loss)}: expected a model that gives {takes}, got one that ends with {last!r}, which gives {gives}; "
+        f"{_FIX[takes]}.",
         OutputWarning,
-        stacklevel=3,
+        stacklevel=5,  # of the engine, through its `@constructor`
     )
 
 
 def _last(model: Layer) -> Layer | None:
     """The layer whose output the model's is; `None` where branches meet."""
-    if not model.sublayers:
+    if model.inside is None:
         return model
-    if _word(model) != "serial":
+    if model.made.constructor is not layers.serial:
         return None
-    for layer in reversed(model.sublayers):
-        if layer.sublayers or _word(layer) not in _PASS_ON:
+    for layer in reversed(model.inside.layers):
+        if layer.made.constructor not in _PASS_ON:
             return _last(layer)
     return None
-
-
-def _word(layer: Layer) -> str:
-    return layer.name.partition("(")[0]

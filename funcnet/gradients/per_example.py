@@ -1,4 +1,4 @@
-"""Per-example gradients: one gradient an example, from one forward and one backward pass of the whole batch.
+"""Per-example gradients: one gradient per example, from one forward and one backward pass of the whole batch.
 
 A layer that gives each example its own output knows from its residuals and dy what each contributed to the
 parameters; its own backward only adds that up. So each layer with parameters has, beside its backward, a rule without
@@ -6,7 +6,6 @@ the sum, and the containers' backwards carry what the rules return as they carry
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -16,19 +15,20 @@ import numpy as np
 
 from funcnet.errors import ConfigError
 from funcnet.gradients.engines import hand_gradient, unpack
-from funcnet.layers.checks import within
-from funcnet.layers.combinators import map_layers
+from funcnet.layers.containers import map_layers
+from funcnet.made import constructor, leading
 from funcnet.trees import check_same_structure
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
 
 __all__ = ["per_example", "per_example_norms"]
 
 
+@constructor
 def per_example(model: Layer, loss: LossFn) -> GradientFn:
     """An engine whose gradients have a leading batch axis: row i of each leaf is the gradient of example i's own loss.
 
     Args:
-        model: a layer. Each of its layers with parameters needs a rule, `layers.layer(…, per_example=…)`, as all of
+        model: a layer. Each of its layers with parameters needs a rule, `Rules(per_example=…)`, as all of
             the library's have; that of `batch_norm` refuses, as it mixes the examples of a training batch.
         loss: one with a hand-derived gradient, one of `funcnet.losses` or your own.
 
@@ -58,16 +58,17 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
     >>> one_each.loss, one_each.grads["kernel"].ravel()
     (Array([1., 4.], dtype=float32), Array([6., 4.], dtype=float32))
     """
-    run = _engine("per_example", model, loss, _batch_last)
+    run = _engine(model, loss, _batch_last)
 
     def gradient(params, state, batch, key=None, /):
-        values, grads, new_state, prediction = run(params, state, batch, key)
-        grads = jax.tree.map(lambda p, g: _batch_first(p, g, len(values)), params, grads)
-        return Gradient(values, grads, new_state, prediction)
+        computed = run(params, state, batch, key)
+        grads = jax.tree.map(lambda p, g: _batch_first(p, g, len(computed.loss)), params, computed.grads)
+        return computed._replace(grads=grads)
 
     return gradient
 
 
+@constructor
 def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Batch, Key | None], Array]:
     """The norm of each example's gradient over all parameters, ‖∂L_i/∂θ‖, in JAX's default float dtype.
 
@@ -88,7 +89,7 @@ def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Ba
     >>> norms(params, (), (jnp.array([[0.75], [0.0]]), jnp.array([[-0.5], [3.0]])))
     Array([5., 6.], dtype=float32)
     """
-    run = _engine("per_example_norms", model, loss, _squares)
+    run = _engine(model, loss, _squares)
 
     def norms(params, state, batch, key=None, /):
         result = run(params, state, batch, key)
@@ -102,51 +103,52 @@ def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Ba
 Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) -> in place of dparams
 
 
-def _engine(name: str, model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
+def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
     """An engine in which `rule` stands in for each layer's own dparams, and the loss is (batch,)."""
-    loss_gradient = hand_gradient(name, "loss", loss)
+    loss_gradient = hand_gradient("loss", loss)
     check = getattr(loss, "check", None)
-    model = map_layers(lambda place, inner: _ruled(place, inner, rule), model)
+    model = map_layers(lambda place, inner: _ruled(inner, rule), model)
 
-    def alone(prediction, target, where):
-        prediction, target, where = jax.tree.map(lambda leaf: leaf[None], (prediction, target, where))
-        return loss(prediction, target, **where), loss_gradient(prediction, target, **where)[0]
+    def alone(prediction, target, options):
+        prediction, target, options = jax.tree.map(lambda leaf: leaf[None], (prediction, target, options))
+        dy = loss_gradient(prediction, target, **options)
+        return loss(prediction, target, **options), jax.tree.map(lambda leaf: leaf[0], dy)
 
     def gradient(params, state, batch, key=None, /):
-        x, target, where = unpack(batch)
+        x, target, options = unpack(batch)
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
         if check is not None:
-            check(prediction, target, **where)  # here, because under vmap no label can be looked at
-        values, dy = jax.vmap(alone)(prediction, target, where)
+            check(prediction, target, **options)  # here, because under vmap no label can be looked at
+        values, dy = jax.vmap(alone)(prediction, target, options)
         grads, _ = model.backward(params, residuals, dy)
         return Gradient(values, grads, new_state, prediction)
 
     return gradient
 
 
-def _ruled(place: str, inner: Layer, rule: Rule) -> Layer:
+def _ruled(inner: Layer, rule: Rule) -> Layer:
     def backward(params, residuals, dy):
         dparams, dx = inner.backward(params, residuals, dy)
         # A layer without parameters has a rule only to refuse: what it mixes, the layers below it cannot take apart.
-        if jax.tree.leaves(params) or inner.per_example is not None:
-            with within(place) if place else nullcontext():
+        if jax.tree.leaves(params) or inner.rules.per_example is not None:
+            with leading(str(inner)):
                 dparams = rule(inner, params, residuals, dy)
         return dparams, dx
 
-    return Layer(inner.init, inner.apply, inner.forward, backward)
+    return inner._replace(backward=backward)
 
 
 def _one_each(inner, params, residuals, dy):
     """The layer's per-example gradients, batch axis first."""
-    if inner.per_example is None:
+    if inner.rules.per_example is None:
         raise ConfigError(
-            f"{inner}: expected a layer with a rule for per-example gradients, got none; give it one with "
-            "layer(…, per_example=rule), rule(params, residuals, dy) -> dparams with a leading batch axis."
+            "expected a layer with a rule for per-example gradients, got none; give it one with "
+            "layer(…, rules=Rules(per_example=rule)), rule(params, residuals, dy) -> dparams with a leading batch axis."
         )
-    grads = inner.per_example(params, residuals, dy)
+    grads = inner.rules.per_example(params, residuals, dy)
     n = jax.tree.leaves(dy)[0].shape[0]
     expected = jax.tree.map(lambda p: np.broadcast_to(0, (n, *p.shape)), params)
-    check_same_structure(inner.name, "params with a leading batch axis", expected, "the per-example gradients", grads)
+    check_same_structure("params with a leading batch axis", expected, "the per-example gradients", grads)
     return grads
 
 
@@ -168,8 +170,8 @@ class _Squares(NamedTuple):
 
 
 def _squares(inner, params, residuals, dy):
-    if inner.per_example_square is not None:
-        return _Squares(inner.per_example_square(params, residuals, dy).astype(jnp.result_type(float)))
+    if inner.rules.per_example_square is not None:
+        return _Squares(inner.rules.per_example_square(params, residuals, dy).astype(jnp.result_type(float)))
     leaves = jax.tree.leaves(_one_each(inner, params, residuals, dy))
     squares = [_square(leaf.astype(jnp.result_type(float))) for leaf in leaves]
     return _Squares(reduce(jnp.add, squares)) if squares else ()

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from funcnet.checks import describe
 from funcnet.errors import LabelError, ShapeError
 from funcnet.layers.checks import check_floating
+from funcnet.made import leading
 from funcnet.types import Array, Layer, Params, State
 
 __all__ = ["saliency"]
@@ -46,7 +47,8 @@ def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = 
     >>> fn.gradients.saliency(model, params, ((), ()), jnp.array([[[[1.0], [0.0]]]]))
     Array([[[1., 3.]]], dtype=float32)
     """
-    check_floating("saliency", x)
+    with leading("saliency"):
+        check_floating(x)
     if x.ndim < 3:
         raise ShapeError(
             f"saliency: expected x of shape (batch, *size, channels), got {x.shape}; "

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 
-from funcnet.checks import check_choice, number, positive, spell
+from funcnet import initializers
+from funcnet.checks import check_choice, number, positive
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_dy, check_empty, check_floating, check_leaves, require_key
+from funcnet.layers.checks import check_floating, require_key
 from funcnet.layers.layer import elementwise, layer, parameterless
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = [
     "binary_step", "elu", "gelu", "leaky_relu", "log_sigmoid", "prelu", "relu", "rrelu", "sigmoid", "silu", "softplus",
@@ -22,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@constructor
 def sigmoid() -> Layer:
     """Logistic sigmoid, y = σ(x) = 1 / (1 + e⁻ˣ).
 
@@ -34,9 +37,10 @@ def sigmoid() -> Layer:
     >>> fn.layers.sigmoid().apply((), (), jnp.array([0.0]))[0]
     Array([0.5], dtype=float32)
     """
-    return elementwise(jax.lax.logistic, lambda x, y: y * (1 - y), keep="y", name="sigmoid()")
+    return elementwise(jax.lax.logistic, lambda x, y: y * (1 - y), keep="y")
 
 
+@constructor
 def tanh() -> Layer:
     """Hyperbolic tangent, y = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ).
 
@@ -48,9 +52,10 @@ def tanh() -> Layer:
     >>> fn.layers.tanh().apply((), (), jnp.array([0.0]))[0]
     Array([0.], dtype=float32)
     """
-    return elementwise(jnp.tanh, lambda x, y: (1 - y) * (1 + y), keep="y", name="tanh()")
+    return elementwise(jnp.tanh, lambda x, y: (1 - y) * (1 + y), keep="y")
 
 
+@constructor
 def relu() -> Layer:
     """Rectified linear unit, y = max(0, x).
 
@@ -64,9 +69,10 @@ def relu() -> Layer:
     Array([0., 3.], dtype=float32)
     """
     # Not maximum(x, 0), whose autodiff at 0 is 0.5; not where(x > 0, x, 0), which turns NaN into 0.
-    return elementwise(lambda x: jnp.where(x <= 0, 0, x), lambda x, y: (y > 0).astype(y.dtype), keep="y", name="relu()")
+    return elementwise(lambda x: jnp.where(x <= 0, 0, x), lambda x, y: (y > 0).astype(y.dtype), keep="y")
 
 
+@constructor
 def leaky_relu(negative_slope: float = 0.01) -> Layer:
     """Leaky ReLU, y = x for x ≥ 0, y = a x below: no unit can die.
 
@@ -74,7 +80,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
     kink x = 0 the derivative is 1. Kept: x.
 
     Raises:
-        ConfigError: a is no finite number.
+        ConfigError: a is not a finite number.
 
     References: Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", ICML 2013.
 
@@ -82,16 +88,15 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
     >>> fn.layers.leaky_relu(0.1).apply((), (), jnp.array([-2.0, 3.0]))[0]
     Array([-0.2,  3. ], dtype=float32)
     """
-    name = spell(leaky_relu, negative_slope=negative_slope)
-    negative_slope = number(name, "negative_slope", negative_slope)
+    negative_slope = number("negative_slope", negative_slope)
     return elementwise(
         lambda x: jnp.where(x >= 0, x, negative_slope * x),
         lambda x, y: jnp.where(x >= 0, 1, jnp.full_like(x, negative_slope)),
         keep="x",
-        name=name,
     )
 
 
+@constructor
 def prelu(negative_slope: float = 0.25) -> Layer:
     """Parametric ReLU: leaky ReLU whose slope a is learned, one for the whole layer.
 
@@ -104,7 +109,7 @@ def prelu(negative_slope: float = 0.25) -> Layer:
     x = 0 the derivatives are 1 for x and 0 for a. Kept: x.
 
     Raises:
-        ConfigError: `negative_slope` is no finite number.
+        ConfigError: `negative_slope` is not a finite number.
 
     References: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 1.
 
@@ -113,23 +118,13 @@ def prelu(negative_slope: float = 0.25) -> Layer:
     >>> fn.layers.prelu().apply(params, state, jnp.array([[-2.0, 3.0]]))[0]
     Array([[-0.5,  3. ]], dtype=float32)
     """
-    name = spell(prelu, negative_slope=negative_slope)
-    negative_slope = number(name, "negative_slope", negative_slope)
-
-    def init(key, x):
-        del key
-        check_floating(name, x)
-        return {"negative_slope": jnp.asarray(negative_slope, x.dtype)}, ()
+    negative_slope = number("negative_slope", negative_slope)
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        check_empty(name, "state", state)
-        check_floating(name, x)
-        check_leaves(name, params, x, {"negative_slope": ()})
-        return jnp.where(x >= 0, x, params["negative_slope"] * x), (), x
+        return jnp.where(x >= 0, x, params["negative_slope"] * x), state, x
 
     def backward(params, x, dy):
-        check_dy(name, dy, x.shape, x.dtype)
         dslope = jnp.sum(jnp.where(x >= 0, 0, x * dy))
         return {"negative_slope": dslope}, jnp.where(x >= 0, dy, params["negative_slope"] * dy)
 
@@ -137,9 +132,11 @@ def prelu(negative_slope: float = 0.25) -> Layer:
         del params
         return {"negative_slope": jnp.sum(jnp.where(x >= 0, 0, x * dy), tuple(range(1, x.ndim)))}
 
-    return layer(init, forward, backward, name=name, per_example=per_example)
+    leaves = {"negative_slope": (initializers.constant(negative_slope), ())}
+    return layer(forward, backward, leaves=leaves, rules=Rules(per_example, positionwise=0))
 
 
+@constructor
 def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
     """Randomised leaky ReLU: in training each negative number gets a slope drawn from U(lower, upper).
 
@@ -149,7 +146,7 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
     x = 0 the derivative is 1. Kept: a.
 
     Raises:
-        ConfigError: lower > upper, or a bound that is no finite number.
+        ConfigError: lower > upper, or a bound that is not a finite number.
         MissingKeyError: in training without a key.
 
     References: Xu, Wang, Chen, Li, "Empirical Evaluation of Rectified Activations in Convolution Network", 2015.
@@ -158,15 +155,14 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
     >>> fn.layers.rrelu(0.2, 0.4).apply((), (), jnp.array([-1.0, 3.0]))[0]
     Array([-0.3,  3. ], dtype=float32)
     """
-    name = spell(rrelu, lower=lower, upper=upper)
-    lower, upper = number(name, "lower", lower), number(name, "upper", upper)
+    lower, upper = number("lower", lower), number("upper", upper)
     if not lower <= upper:
-        raise ConfigError(f"{name}: expected lower <= upper, got {lower} and {upper}; swap them.")
+        raise ConfigError(f"expected lower <= upper, got {lower} and {upper}; swap them.")
 
     def forward(x, *, key, train):
-        check_floating(name, x)
+        check_floating(x)
         if train:
-            require_key(name, key)
+            require_key(key)
             # Drawn in float32 whatever the mode, so that one key gives one set of slopes.
             slopes = jax.random.uniform(key, x.shape, jnp.float32, lower, upper).astype(x.dtype)
         else:
@@ -174,19 +170,15 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
         slopes = jnp.where(x >= 0, 1, slopes)
         return slopes * x, slopes
 
-    return parameterless(forward, _scaled(name), name=name)
+    return parameterless(forward, _scaled, rules=Rules(positionwise=0))
 
 
-def _scaled(name):
+def _scaled(derivatives, dy):
     """dx = d ⊙ g, with the derivatives d kept by the forward."""
-
-    def backward(derivatives, dy):
-        check_dy(name, dy, derivatives.shape, derivatives.dtype)
-        return derivatives * dy
-
-    return backward
+    return derivatives * dy
 
 
+@constructor
 def elu(alpha: float = 1.0) -> Layer:
     """Exponential linear unit, y = x for x > 0, y = α (eˣ − 1) below.
 
@@ -194,7 +186,7 @@ def elu(alpha: float = 1.0) -> Layer:
     derivative is α. Kept: x.
 
     Raises:
-        ConfigError: α is no finite number.
+        ConfigError: α is not a finite number.
 
     References: Clevert, Unterthiner, Hochreiter, "Fast and Accurate Deep Network Learning by ELUs", ICLR 2016.
 
@@ -202,15 +194,13 @@ def elu(alpha: float = 1.0) -> Layer:
     >>> fn.layers.elu().apply((), (), jnp.array([0.0, 3.0]))[0]
     Array([0., 3.], dtype=float32)
     """
-    name = spell(elu, alpha=alpha)
-    alpha = number(name, "alpha", alpha)
+    alpha = number("alpha", alpha)
     # Both branches of a `where` are computed; without the inner minimum e^x overflows on the unused one, and
     # autodiff multiplies that infinity by 0.
     return elementwise(
         lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(_nonpositive(x))),
         lambda x, y: jnp.where(x > 0, 1, alpha * jnp.exp(_nonpositive(x))),
         keep="x",
-        name=name,
     )
 
 
@@ -218,6 +208,7 @@ def _nonpositive(x):
     return jnp.where(x > 0, 0, x)
 
 
+@constructor
 def silu() -> Layer:
     """SiLU or Swish, y = x σ(x).
 
@@ -237,16 +228,17 @@ def silu() -> Layer:
         s = jax.lax.logistic(x)
         return s * (1 + x * (1 - s))
 
-    return elementwise(lambda x: x * jax.lax.logistic(x), derivative, keep="x", name="silu()")
+    return elementwise(lambda x: x * jax.lax.logistic(x), derivative, keep="x")
 
 
+@constructor
 def softplus(beta: float = 1.0) -> Layer:
     """Smooth ReLU, y = log(1 + e^(βx)) / β.
 
     Backward. y′ = 1/β · β e^(βx) / (1 + e^(βx)) = σ(βx), so dx = σ(βx) ⊙ g. Kept: x.
 
     Raises:
-        ConfigError: β is no positive number.
+        ConfigError: β is not a positive number.
 
     References: Dugas, Bengio, Bélisle, Nadeau, Garcia, "Incorporating Second-Order Functional Knowledge", NIPS 2000.
 
@@ -254,16 +246,15 @@ def softplus(beta: float = 1.0) -> Layer:
     >>> fn.layers.softplus().apply((), (), jnp.array([-1e4, 1e4]))[0]
     Array([    0., 10000.], dtype=float32)
     """
-    name = spell(softplus, beta=beta)
-    beta = positive(name, "beta", beta)
+    beta = positive("beta", beta)
     return elementwise(
         lambda x: jnp.logaddexp(beta * x, 0) / beta,
         lambda x, y: jax.lax.logistic(beta * x),
         keep="x",
-        name=name,
     )
 
 
+@constructor
 def log_sigmoid() -> Layer:
     """Logarithm of the sigmoid, y = log σ(x) = −log(1 + e⁻ˣ), without overflow.
 
@@ -273,11 +264,10 @@ def log_sigmoid() -> Layer:
     >>> fn.layers.log_sigmoid().apply((), (), jnp.array([-1e4, 1e4]))[0]
     Array([-10000.,     -0.], dtype=float32)
     """
-    return elementwise(
-        lambda x: -jnp.logaddexp(-x, 0), lambda x, y: jax.lax.logistic(-x), keep="x", name="log_sigmoid()"
-    )
+    return elementwise(lambda x: -jnp.logaddexp(-x, 0), lambda x, y: jax.lax.logistic(-x), keep="x")
 
 
+@constructor
 def gelu(*, approximate: bool = False) -> Layer:
     """Gaussian error linear unit, y = x Φ(x), with Φ the normal distribution function.
 
@@ -293,10 +283,9 @@ def gelu(*, approximate: bool = False) -> Layer:
     >>> fn.layers.gelu().apply((), (), jnp.array([1.0]))[0]
     Array([0.8413447], dtype=float32)
     """
-    name = spell(gelu, approximate=approximate)
     if approximate:
-        return elementwise(_gelu_tanh, _gelu_tanh_derivative, keep="x", name=name)
-    return elementwise(_gelu, _gelu_derivative, keep="x", name=name)
+        return elementwise(_gelu_tanh, _gelu_tanh_derivative, keep="x")
+    return elementwise(_gelu, _gelu_derivative, keep="x")
 
 
 def _normal_cdf(x):
@@ -327,6 +316,7 @@ def _gelu_tanh_derivative(x, y):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t) * (1 + t) * slope
 
 
+@constructor
 def binary_step(ste: str = "zero") -> Layer:
     """Binary step, y = 1 for x ≥ 0, else 0: the perceptron's unit.
 
@@ -346,16 +336,15 @@ def binary_step(ste: str = "zero") -> Layer:
     >>> fn.layers.binary_step().apply((), (), jnp.array([-1.0, 0.0, 2.0]))[0]
     Array([0., 1., 1.], dtype=float32)
     """
-    name = spell(binary_step, ste=ste)
     masks = {"zero": jnp.zeros_like, "identity": jnp.ones_like, "clip": lambda x: (jnp.abs(x) <= 1).astype(x.dtype)}
-    check_choice(name, "ste", ste, masks)
+    check_choice("ste", ste, masks)
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(name, x)
+        check_floating(x)
         mask = masks[ste](x)
         step = jnp.where(x >= 0, 1, jnp.zeros_like(x))
         stand_in = mask * (x - jax.lax.stop_gradient(x))
         return step + stand_in, mask
 
-    return parameterless(forward, _scaled(name), name=name)
+    return parameterless(forward, _scaled, rules=Rules(positionwise=0))

@@ -1,24 +1,23 @@
 """Convolution layers. The mathematics, as functions of arrays, is in `convolution.py`."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count, spell
+from funcnet.checks import check_count
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_dy, check_empty, check_leaves
 from funcnet.layers.convolution import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
 from funcnet.layers.layer import layer
 from funcnet.layers.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
-from funcnet.types import Array, Layer
+from funcnet.made import constructor
+from funcnet.types import Array, Layer, Rules
 
 __all__ = ["conv", "conv_transpose", "depthwise_conv"]
 
 
+@constructor
 def conv(
     features: int,
     kernel_size: int | tuple[int, ...],
@@ -79,18 +78,16 @@ def conv(
     >>> params["kernel"].shape, y.shape, dx.shape
     ((3, 3, 3, 4), (2, 4, 4, 4), (2, 8, 8, 3))
     """
-    name = spell(
-        conv, features, kernel_size, strides=strides, padding=padding, dilation=dilation, groups=groups,
-        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
-    )  # fmt: skip
-    features = check_count(name, "features", features)
-    groups = check_count(name, "groups", groups)
+    features, groups = check_count("features", features), check_count("groups", groups)
     if features % groups:
-        raise ConfigError(f"{name}: expected features that groups divide, got {features} features in {groups} groups.")
-    window_at = _geometry(name, kernel_size, strides, padding, dilation)
-    return _convolution(name, window_at, lambda channels: (features, groups), use_bias, kernel_init, bias_init)
+        raise ConfigError(
+            f"expected features that groups divide, got {features} features in {groups} groups; choose a multiple."
+        )
+    window_at = partial(_laid, *_options(kernel_size, strides, padding, dilation))
+    return _convolution(window_at, lambda channels: (features, groups), kernel_init, use_bias and bias_init)
 
 
+@constructor
 def depthwise_conv(
     kernel_size: int | tuple[int, ...],
     *,
@@ -130,17 +127,14 @@ def depthwise_conv(
     >>> params["kernel"].shape, layer.apply(params, state, images)[0].shape
     ((3, 3, 1, 6), (2, 8, 8, 6))
     """
-    name = spell(
-        depthwise_conv, kernel_size, multiplier=multiplier, strides=strides, padding=padding, dilation=dilation,
-        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
-    )  # fmt: skip
-    multiplier = check_count(name, "multiplier", multiplier)
-    window_at = _geometry(name, kernel_size, strides, padding, dilation)
+    multiplier = check_count("multiplier", multiplier)
+    window_at = partial(_laid, *_options(kernel_size, strides, padding, dilation))
     return _convolution(
-        name, window_at, lambda channels: (multiplier * channels, channels), use_bias, kernel_init, bias_init
+        window_at, lambda channels: (multiplier * channels, channels), kernel_init, use_bias and bias_init
     )
 
 
+@constructor
 def conv_transpose(
     features: int,
     kernel_size: int | tuple[int, ...],
@@ -186,110 +180,91 @@ def conv_transpose(
     >>> params["kernel"].shape, layer.apply(params, state, images)[0].shape
     ((3, 3, 3, 5), (2, 8, 8, 5))
     """
-    name = spell(
-        conv_transpose, features, kernel_size, strides=strides, padding=padding, dilation=dilation,
-        use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init,
-    )  # fmt: skip
-    features = check_count(name, "features", features)
-    window_at = partial(_enlarged, name, *_options(name, kernel_size, strides, padding, dilation))
+    features = check_count("features", features)
+    window_at = partial(_enlarged, *_options(kernel_size, strides, padding, dilation))
 
-    def shapes(window, x):
-        return _shapes(window, x.shape[-1], features, use_bias)
-
-    def init(key, x):
-        return _init(key, x, shapes(window_at(x), x), kernel_init, bias_init)
+    def leaves(x):
+        kernel = (*window_at(x).window, x.shape[-1], features)
+        return {"kernel": (kernel_init, kernel), "bias": use_bias and (bias_init, (features,))}
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        window = window_at(x)
-        _check(name, params, state, x, shapes(window, x))
-        y = input_gradient(x, jnp.swapaxes(params["kernel"], -1, -2), window)
-        return (y + params["bias"] if use_bias else y), (), x
+        y = input_gradient(x, jnp.swapaxes(params["kernel"], -1, -2), window_at(x))
+        return (y + params["bias"] if use_bias else y), state, x
 
     def backward(params, x, dy):
         window = window_at(x)
-        check_dy(name, dy, (len(x), *window.size, features), x.dtype)
-        dparams = {"kernel": jnp.swapaxes(kernel_gradient(dy, x, window), -1, -2)}
-        if use_bias:
-            dparams["bias"] = dy.sum(window.axes).sum(0)
-        return dparams, convolve(dy, jnp.swapaxes(params["kernel"], -1, -2), window)
+        dkernel = jnp.swapaxes(kernel_gradient(dy, x, window), -1, -2)
+        dx = convolve(dy, jnp.swapaxes(params["kernel"], -1, -2), window)
+        return {"kernel": dkernel, "bias": dy.sum(window.axes).sum(0)}, dx
 
     def per_example(params, x, dy):
         del params
         window = window_at(x)
-        dparams = {"kernel": jnp.swapaxes(kernel_gradient_per_example(dy, x, window), -1, -2)}
-        return dparams | ({"bias": dy.sum(window.axes)} if use_bias else {})
+        dkernel = jnp.swapaxes(kernel_gradient_per_example(dy, x, window), -1, -2)
+        return {"kernel": dkernel, "bias": dy.sum(window.axes)}
 
-    return layer(init, forward, backward, name=name, per_example=per_example)
+    return layer(forward, backward, leaves=leaves, rules=Rules(per_example))
 
 
-def _convolution(name, window_at, sizes, use_bias, kernel_init, bias_init):
-    """`conv` with `sizes(channels)` features and groups, its window at `window_at(x)`."""
+def _convolution(window_at, sizes, kernel_init, bias_init):
+    """`conv` with `sizes(channels)` features and groups, its window at `window_at(x)`; a false `bias_init`: no bias."""
 
-    def shapes(window, x):
-        features, groups = sizes(x.shape[-1])
-        if x.shape[-1] % groups:
+    def leaves(x):
+        window, (features, groups) = window_at(x), sizes(x.shape[-1])
+        share, rest = divmod(x.shape[-1], groups)
+        if rest:
             raise ShapeError(
-                f"{name}: expected x with channels that {groups} groups divide, got {x.shape[-1]} in {x.shape}; choose "
-                "groups that divide them."
+                f"expected x with channels that {groups} groups divide, got {x.shape[-1]} in {x.shape}; choose groups "
+                "that divide them."
             )
-        return _shapes(window, x.shape[-1] // groups, features, use_bias)
-
-    def init(key, x):
-        return _init(key, x, shapes(window_at(x), x), kernel_init, bias_init)
+        kernel = (*window.window, share, features)
+        return {"kernel": (kernel_init, kernel), "bias": bias_init and (bias_init, (features,))}
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        window = window_at(x)
-        _check(name, params, state, x, shapes(window, x))
-        y = convolve(x, params["kernel"], window, sizes(x.shape[-1])[1])
-        return (y + params["bias"] if use_bias else y), (), x
+        y = convolve(x, params["kernel"], window_at(x), sizes(x.shape[-1])[1])
+        return (y + params["bias"] if bias_init else y), state, x
 
     def backward(params, x, dy):
-        window, (features, groups) = window_at(x), sizes(x.shape[-1])
-        check_dy(name, dy, (len(x), *window.places, features), x.dtype)
-        dparams = {"kernel": kernel_gradient(x, dy, window, groups)}
-        if use_bias:
-            dparams["bias"] = dy.sum(window.axes).sum(0)  # in two steps: one over all three axes compiles worse
-        return dparams, input_gradient(dy, params["kernel"], window, groups)
+        window, (_, groups) = window_at(x), sizes(x.shape[-1])
+        dkernel, dx = kernel_gradient(x, dy, window, groups), input_gradient(dy, params["kernel"], window, groups)
+        # The bias in two steps: one over all three axes compiles worse.
+        return {"kernel": dkernel, "bias": dy.sum(window.axes).sum(0)}, dx
 
     def per_example(params, x, dy):
         del params
         window, (_, groups) = window_at(x), sizes(x.shape[-1])
-        dparams = {"kernel": kernel_gradient_per_example(x, dy, window, groups)}
-        return dparams | ({"bias": dy.sum(window.axes)} if use_bias else {})
+        return {"kernel": kernel_gradient_per_example(x, dy, window, groups), "bias": dy.sum(window.axes)}
 
-    return layer(init, forward, backward, name=name, per_example=per_example)
+    return layer(forward, backward, leaves=leaves, rules=Rules(per_example))
 
 
-def _options(name, kernel_size, strides, padding, dilation):
+def _options(kernel_size, strides, padding, dilation):
     """The options of a window, checked, one entry for each axis of size."""
-    window = window_size(name, "kernel_size", kernel_size)
+    window = window_size("kernel_size", kernel_size)
     axes = len(window)
     return (
         window,
-        per_axis(name, "strides", strides, axes),
-        check_padding(name, padding, axes),
-        per_axis(name, "dilation", dilation, axes),
+        per_axis("strides", strides, axes),
+        check_padding(padding, axes),
+        per_axis("dilation", dilation, axes),
     )
 
 
-def _geometry(name: str, *options: Any) -> Callable[[Array], Window]:
-    """x -> its window."""
-    checked = _options(name, *options)
-
-    def window_at(x):
-        check_image(name, x, len(checked[0]))
-        return place(name, x.shape[1:-1], *checked)
-
-    return window_at
+def _laid(
+    window: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dilation: tuple[int, ...], x: Array
+) -> Window:
+    """The window in x."""
+    check_image(x, len(window))
+    return place(x.shape[1:-1], window, strides, padding, dilation)
 
 
 def _enlarged(
-    name: str, window: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dilation: tuple[int, ...], x: Array
+    window: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dilation: tuple[int, ...], x: Array
 ) -> Window:
     """The window in the output of a transposed convolution, at as many places as `x` has."""
-    check_image(name, x, len(window))
+    check_image(x, len(window))
     spans = [d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True)]
     if padding == "SAME":
         size = tuple(n * s for n, s in zip(x.shape[1:-1], strides, strict=True))
@@ -300,28 +275,7 @@ def _enlarged(
             for n, s, span, (lo, hi) in zip(x.shape[1:-1], strides, spans, cuts, strict=True)
         )
     if min(size) < 1:
-        raise ShapeError(f"{name}: expected padding that leaves an image, got {padding} for x of shape {x.shape}.")
-    return place(name, size, window, strides, padding, dilation)
-
-
-def _shapes(window, share, features, use_bias):
-    return {"kernel": (*window.window, share, features)} | ({"bias": (features,)} if use_bias else {})
-
-
-def _init(key, x, shapes, kernel_init, bias_init):
-    params = {"kernel": kernel_init(key, shapes["kernel"], x.dtype)}
-    if "bias" in shapes:
-        # Another key than the kernel's: two initializers of one kind would draw the same numbers.
-        params["bias"] = bias_init(jax.random.fold_in(key, 1), shapes["bias"], x.dtype)
-    return params, ()
-
-
-def _check(name, params, state, x, shapes):
-    check_empty(name, "state", state)
-    kernel = params.get("kernel") if isinstance(params, dict) else None
-    if kernel is not None and kernel.shape[:-2] == shapes["kernel"][:-2] and kernel.shape != shapes["kernel"]:
         raise ShapeError(
-            f"{name}: expected x with the channels of params['kernel'], of shape {kernel.shape}, got x of shape "
-            f"{x.shape}; feed the channels that init saw, or init again."
+            f"expected padding that leaves an image, got {padding} for x of shape {x.shape}; choose a smaller one."
         )
-    check_leaves(name, params, x, shapes)
+    return place(size, window, strides, padding, dilation)

@@ -2,19 +2,20 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count, spell
+from funcnet.checks import check_count
 from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_dy, check_empty, check_floating, check_leaves
+from funcnet.layers.checks import check_floating
 from funcnet.layers.layer import layer
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = ["dense"]
 
 
+@constructor
 def dense(
     features: int,
     *,
@@ -60,61 +61,41 @@ def dense(
            [1., 2.],
            [1., 2.]], dtype=float32)
     """
-    name = spell(dense, features, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
-    features = check_count(name, "features", features)
+    features = check_count("features", features)
 
-    def init(key, x):
-        _check_input(name, x)
-        params = {"kernel": kernel_init(key, (x.shape[-1], features), x.dtype)}
-        if use_bias:
-            # Another key than the kernel's: two initializers of one kind would draw the same numbers.
-            params["bias"] = bias_init(jax.random.fold_in(key, 1), (features,), x.dtype)
-        return params, ()
+    def leaves(x):
+        _check_input(x)
+        return {"kernel": (kernel_init, (x.shape[-1], features)), "bias": use_bias and (bias_init, (features,))}
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        check_empty(name, "state", state)
-        _check_input(name, x)
-        width = params["kernel"].shape[0] if isinstance(params, dict) and "kernel" in params else x.shape[-1]
-        if x.shape[-1] != width:
-            raise ShapeError(
-                f"{name}: expected x of shape (batch, {width}), got {x.shape}; "
-                "feed the width that init saw, or init again."
-            )
-        check_leaves(name, params, x, {"kernel": (width, features)} | ({"bias": (features,)} if use_bias else {}))
         y = x @ params["kernel"]
-        return (y + params["bias"] if use_bias else y), (), x
+        return (y + params["bias"] if use_bias else y), state, x
 
     def backward(params, x, dy):
-        check_dy(name, dy, (*x.shape[:-1], features), x.dtype)
         rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, features)
-        dparams = {"kernel": rows.T @ drows}
-        if use_bias:
-            dparams["bias"] = drows.sum(0)
-        return dparams, dy @ params["kernel"].T
+        return {"kernel": rows.T @ drows, "bias": drows.sum(0)}, dy @ params["kernel"].T
 
     def per_example(params, x, dy):
         del params
         rows, drows = _within_examples(x), _within_examples(dy)
-        dparams = {"kernel": jnp.einsum("bni,bnk->bik", rows, drows)}
-        if use_bias:
-            dparams["bias"] = drows.sum(1)
-        return dparams
+        return {"kernel": jnp.einsum("bni,bnk->bik", rows, drows), "bias": drows.sum(1)}
 
     def per_example_square(params, x, dy):
         del params
-        rows, drows = (_within_examples(a).astype(jnp.result_type(float)) for a in (x, dy))
-        n = rows.shape[1]
-        if n * n <= x.shape[-1] * features:
-            square = jnp.sum(_gram(rows) * _gram(drows), (1, 2))
-            square = jnp.maximum(square, 0)  # for n > 1 rounding can make of a norm of 0 a number below it
-        else:
-            square = jnp.sum(jnp.square(jnp.einsum("bni,bnk->bik", rows, drows)), (1, 2))
-        return square + jnp.sum(jnp.square(drows.sum(1)), 1) if use_bias else square
+        square = _kernel_square(*(_within_examples(a).astype(jnp.result_type(float)) for a in (x, dy)))
+        return square + jnp.sum(jnp.square(_within_examples(dy).sum(1)), 1) if use_bias else square
 
-    return layer(
-        init, forward, backward, name=name, per_example=per_example, per_example_square=per_example_square
-    )  # fmt: skip
+    return layer(forward, backward, leaves=leaves, rules=Rules(per_example, per_example_square, positionwise=1))
+
+
+def _kernel_square(rows, drows):
+    """‖Σ_n x_n g_nᵀ‖² of each example, (batch,), by the smaller of two ways."""
+    n, size = rows.shape[1], rows.shape[2] * drows.shape[2]
+    if n * n > size:
+        return jnp.sum(jnp.square(jnp.einsum("bni,bnk->bik", rows, drows)), (1, 2))
+    square = jnp.sum(_gram(rows) * _gram(drows), (1, 2))
+    return jnp.maximum(square, 0)  # for n > 1 rounding can make of a norm of 0 a number below it
 
 
 def _within_examples(x):
@@ -127,9 +108,7 @@ def _gram(rows):
     return jnp.einsum("bni,bmi->bnm", rows, rows)
 
 
-def _check_input(name, x):
-    check_floating(name, x)
+def _check_input(x):
+    check_floating(x)
     if x.ndim < 2:
-        raise ShapeError(
-            f"{name}: expected x of shape (batch, features), got {x.shape}; add the batch axis with x[None]."
-        )
+        raise ShapeError(f"expected x of shape (batch, features), got {x.shape}; add the batch axis with x[None].")

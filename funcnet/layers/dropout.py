@@ -5,15 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import fraction, spell
+from funcnet.checks import fraction
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_dy, check_floating, require_key
+from funcnet.layers.checks import check_axis, check_floating, require_key
 from funcnet.layers.layer import parameterless
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = ["dropout"]
 
 
+@constructor
 def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
     """In training each number is dropped with probability `rate` and the others are scaled by 1/(1 − rate).
 
@@ -29,8 +31,8 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
     dx = m ⊙ g / (1 − rate), and dx = g at evaluation. Kept: m in training, `None` at evaluation.
 
     Raises:
-        ConfigError: `rate` outside [0, 1), or `broadcast_dims` no tuple of integers.
-        ShapeError: `x` has not the axes of `broadcast_dims`.
+        ConfigError: `rate` outside [0, 1), or `broadcast_dims` that is not a tuple of integers.
+        ShapeError: `x` does not have the axes of `broadcast_dims`.
         MissingKeyError: in training without a key.
 
     References: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", JMLR 15, 2014 (there scaled at
@@ -42,17 +44,16 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
     >>> sorted(set(y.tolist()))
     [0.0, 2.0]
     """
-    name = spell(dropout, rate, broadcast_dims=broadcast_dims)
-    rate = fraction(name, "rate", rate)
-    _check_axes(name, broadcast_dims)
+    rate = fraction("rate", rate)
+    _check_axes(broadcast_dims)
 
     def forward(x, *, key, train):
-        check_floating(name, x)
+        check_floating(x)
         for axis in broadcast_dims:
-            check_axis(name, axis, x)
+            check_axis(axis, x)
         if not train:
             return x, None
-        require_key(name, key)
+        require_key(key)
         # Drawn in float32 whatever the mode, so that one key gives one mask with and without 64-bit numbers.
         together = {axis % x.ndim for axis in broadcast_dims}
         draws = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))
@@ -60,14 +61,12 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
         return jnp.where(kept, x / (1 - rate), 0), kept
 
     def backward(kept, dy):
-        if kept is None:
-            return dy
-        check_dy(name, dy, kept.shape)
-        return jnp.where(kept, dy / (1 - rate), 0)
+        return dy if kept is None else jnp.where(kept, dy / (1 - rate), 0)
 
-    return parameterless(forward, backward, name=name)
+    # Numbers dropped together may stand at several positions.
+    return parameterless(forward, backward, rules=Rules(positionwise=None if broadcast_dims else 0))
 
 
-def _check_axes(name: str, axes: Any) -> None:
+def _check_axes(axes: Any) -> None:
     if not isinstance(axes, tuple) or not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes):
-        raise ConfigError(f"{name}: expected broadcast_dims to be a tuple of axes, such as (1, 2), got {axes!r}.")
+        raise ConfigError(f"expected broadcast_dims to be a tuple of axes, such as (1, 2), got {axes!r}.")

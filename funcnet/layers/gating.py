@@ -1,21 +1,23 @@
 """Gates: a layer that decides how much of its own input passes."""
 
-import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, spell
+from funcnet.checks import check_count
 from funcnet.errors import ShapeError
 from funcnet.layers.activations import relu, sigmoid
-from funcnet.layers.checks import check_dy, check_floating, within
-from funcnet.layers.combinators import check_layers, serial
+from funcnet.layers.checks import check_floating
+from funcnet.layers.containers import container, merged, serial
+from funcnet.layers.containers.container import check_layers
 from funcnet.layers.dense import dense
-from funcnet.layers.layer import layer
 from funcnet.layers.pooling import global_avg_pool
+from funcnet.made import constructor
+from funcnet.trees import is_padded, total
 from funcnet.types import Layer
 
 __all__ = ["gated", "squeeze_excitation"]
 
 
+@constructor
 def gated(inner: Layer) -> Layer:
     """The input times gates that a layer computes from it, y = x ⊙ f(x).
 
@@ -30,7 +32,7 @@ def gated(inner: Layer) -> Layer:
     gate reaches, and dx = g ⊙ a + backward_f(∂L/∂a). Kept: x, a, and what `inner` keeps.
 
     Raises:
-        ConfigError: `inner` is no `Layer`.
+        ConfigError: `inner` is not a `Layer`.
         ShapeError: the gates do not fit `x`.
         DtypeError: `x` is not floating-point.
 
@@ -41,34 +43,24 @@ def gated(inner: Layer) -> Layer:
     >>> layer.apply((), (), jnp.array([[0.0, 4.0]]))[0]
     Array([[0.      , 3.928055]], dtype=float32)
     """
-    name = spell(gated, inner)
-    check_layers("gated", (inner,))
+    check_layers((inner,))
 
-    def init(key, x):
-        with within("gated"):
-            params, state = inner.init(key, x)
-            gates = jax.eval_shape(inner.apply, params, state, x)[0]
-        _spread_shape(name, gates, x)
-        return params, state
+    def walk(run, x):
+        gates = run(0, x)
+        check_floating(x.values if is_padded(x) else x)
+        return merged(lambda x, gates: x * gates.reshape(_spread_shape(gates, x)), x, gates), (x, gates)
 
-    def forward(params, state, x, *, key=None, train=False):
-        check_floating(name, x)
-        with within("gated"):
-            gates, state, residuals = inner.forward(params, state, x, key=key, train=train)
-        return x * gates.reshape(_spread_shape(name, gates, x)), state, (x, gates, residuals)
-
-    def backward(params, kept, dy):
-        x, gates, residuals = kept
-        check_dy(name, dy, x.shape, x.dtype)
-        shape = _spread_shape(name, gates, x)
+    def back(run, kept, dy):
+        x, gates = (one.values if is_padded(one) else one for one in kept)
+        shape = _spread_shape(gates, x)
         shared = tuple(axis for axis, n in enumerate(shape) if n == 1)
         dgates = jnp.sum(x * dy, shared).reshape(gates.shape)
-        dparams, dx = inner.backward(params, residuals, dgates)
-        return dparams, dy * gates.reshape(shape) + dx
+        return total([dy * gates.reshape(shape), run(0, dgates)])
 
-    return layer(init, forward, backward, name=name, sublayers=(inner,), rebuild=gated)
+    return container(inner, walk, back)
 
 
+@constructor
 def squeeze_excitation(channels: int, reduction: int = 16) -> Layer:
     """Channels weighed by what all of the image says, y = x ⊙ σ(W₂ relu(W₁ mean(x) + b₁) + b₂).
 
@@ -101,20 +93,19 @@ def squeeze_excitation(channels: int, reduction: int = 16) -> Layer:
     >>> block.apply(params, state, jnp.ones((5, 8, 8, 32)))[0].shape
     (5, 8, 8, 32)
     """
-    name = spell(squeeze_excitation, channels, reduction=reduction)
-    channels = check_count(name, "channels", channels)
-    hidden = max(channels // check_count(name, "reduction", reduction), 1)
+    channels = check_count("channels", channels)
+    hidden = max(channels // check_count("reduction", reduction), 1)
     return gated(serial(global_avg_pool(), dense(hidden), relu(), dense(channels), sigmoid()))
 
 
-def _spread_shape(name, gates, x):
+def _spread_shape(gates, x):
     """The shape of the gates with all axes of `x`, 1 where a gate is shared."""
     missing = (1,) * (x.ndim - gates.ndim)
     shape = (*gates.shape[:1], *missing, *gates.shape[1:])
     fits = len(shape) == x.ndim and all(a in (1, n) for a, n in zip(shape, x.shape, strict=True))
     if not fits or shape[:1] != x.shape[:1] or gates.dtype != x.dtype:
         raise ShapeError(
-            f"{name}: expected gates of the shape and dtype of x, {x.shape} {x.dtype}, with 1 for an axis or without "
+            f"expected gates of the shape and dtype of x, {x.shape} {x.dtype}, with 1 for an axis or without "
             f"axes behind the batch, got {gates.shape} {gates.dtype}; end the inner layer with a dense that fits."
         )
     return shape

@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive, spell
+from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_dy, check_floating
+from funcnet.layers.checks import check_floating
 from funcnet.layers.layer import parameterless
-from funcnet.layers.pooling import check_sizes, keep_shape, kept_shape
+from funcnet.layers.pooling import check_sizes
 from funcnet.layers.windows import AXES, check_image, window_size
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.trees import keep_shape, kept_shape
+from funcnet.types import Layer, Rules
 
 __all__ = ["local_response_norm", "pad", "upsample"]
 
 
+@constructor
 def pad(padding: Any, *, value: float = 0.0) -> Layer:
     """A border around the image, of zeros or of another constant.
 
@@ -40,26 +43,23 @@ def pad(padding: Any, *, value: float = 0.0) -> Layer:
     >>> fn.layers.pad(((1, 2),), value=9.0).apply((), (), jnp.ones((1, 2, 1)))[0].ravel()
     Array([9., 1., 1., 9., 9.], dtype=float32)
     """
-    name = spell(pad, padding, value=value)
-    pairs = _pairs(name, padding)
-    value = number(name, "value", value)
+    pairs = _pairs(padding)
+    value = number("value", value)
 
     def around(x, sign=1):
-        return ((0, 0, 0), *((sign * lo, sign * hi, 0) for lo, hi in _each_axis(name, pairs, x)), (0, 0, 0))
+        return ((0, 0, 0), *((sign * lo, sign * hi, 0) for lo, hi in _each_axis(pairs, x)), (0, 0, 0))
 
     def forward(x, *, key, train):
         del key, train
         return lax.pad(x, jnp.array(value, x.dtype), around(x)), keep_shape(x)
 
     def backward(shape, dy):
-        x = kept_shape(shape)
-        y = [n + lo + hi for n, (lo, hi, _) in zip(x.shape, around(x), strict=True)]
-        check_dy(name, dy, tuple(y), x.dtype)
-        return lax.pad(dy, jnp.zeros((), dy.dtype), around(x, -1))
+        return lax.pad(dy, jnp.zeros((), dy.dtype), around(kept_shape(shape), -1))
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
+@constructor
 def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer:
     """An image made larger by a whole factor.
 
@@ -76,7 +76,7 @@ def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer
     Kept: the shape of x.
 
     Raises:
-        ConfigError: `factor` is no positive integer or tuple of one to three, or `method` has another name.
+        ConfigError: `factor` is not a positive integer or tuple of one to three, or `method` has another name.
         ShapeError: `x` has other axes.
         DtypeError: `x` is not floating-point.
 
@@ -85,25 +85,21 @@ def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer
     >>> [fn.layers.upsample(2, method=how).apply((), (), x)[0].ravel().tolist() for how in ("nearest", "bilinear")]
     [[0.0, 0.0, 4.0, 4.0], [0.0, 1.0, 3.0, 4.0]]
     """
-    name = spell(upsample, factor, method=method)
-    factors = window_size(name, "factor", factor if isinstance(factor, tuple | list) else (factor,))
-    check_choice(name, "method", method, ("nearest", "bilinear"))
+    factors = window_size("factor", factor if isinstance(factor, tuple) else (factor,))
+    check_choice("method", method, ("nearest", "bilinear"))
     larger, smaller = (_repeated, _block_sums) if method == "nearest" else (_interpolated, _interpolated_back)
 
     def forward(x, *, key, train):
         del key, train
-        return larger(x, _each_axis(name, factors, x)), keep_shape(x)
+        return larger(x, _each_axis(factors, x)), keep_shape(x)
 
     def backward(shape, dy):
-        x = kept_shape(shape)
-        each = _each_axis(name, factors, x)
-        size = (n * f for n, f in zip(x.shape[1:-1], each, strict=True))
-        check_dy(name, dy, (x.shape[0], *size, x.shape[-1]), x.dtype)
-        return smaller(dy, each)
+        return smaller(dy, _each_axis(factors, kept_shape(shape)))
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
+@constructor
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
     """Each number divided by the strength of the channels around it, y_c = x_c u_c^(−β).
 
@@ -122,7 +118,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the window turned around. Kept: x, u.
 
     Raises:
-        ConfigError: `size` is no positive integer, `alpha` or `beta` is negative, or `k` is not positive.
+        ConfigError: `size` is not a positive integer, `alpha` or `beta` is negative, or `k` is not positive.
         ShapeError: `x` has fewer than two axes.
         DtypeError: `x` is not floating-point.
 
@@ -133,50 +129,48 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     >>> fn.layers.local_response_norm(2, alpha=2.0, beta=1.0).apply((), (), jnp.array([[1.0, 1.0, 3.0]]))[0]
     Array([[0.5       , 0.33333334, 0.27272728]], dtype=float32)
     """
-    name = spell(local_response_norm, size=size, alpha=alpha, beta=beta, k=k)
-    size = check_count(name, "size", size)
-    alpha, beta = nonnegative(name, "alpha", alpha), nonnegative(name, "beta", beta)
-    k = positive(name, "k", k)
+    size = check_count("size", size)
+    alpha, beta = nonnegative("alpha", alpha), nonnegative("beta", beta)
+    k = positive("k", k)
     before, after = size // 2, (size - 1) // 2
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(name, x)
+        check_floating(x)
         if x.ndim < 2:
-            raise ShapeError(f"{name}: expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
+            raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
         u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
         return x * jnp.power(u, -beta), (x, u)
 
     def backward(residuals, dy):
         x, u = residuals
-        check_dy(name, dy, x.shape, x.dtype)
         scaled = dy * jnp.power(u, -beta)
         return scaled - 2 * alpha * beta / size * x * _channel_sums(scaled * x / u, after, before)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward, rules=Rules(positionwise=1))
 
 
 # Axes of size.
 
 
-def _pairs(name: str, padding: Any) -> tuple[tuple[int, int], ...]:
+def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
     """One pair (before, after) for each entry of `padding`."""
-    entries = padding if isinstance(padding, tuple | list) else (padding,)
-    pairs = [one if isinstance(one, tuple | list) else (one, one) for one in entries]
+    entries = padding if isinstance(padding, tuple) else (padding,)
+    pairs = [one if isinstance(one, tuple) else (one, one) for one in entries]
     if len(pairs) not in AXES or not all(len(pair) == 2 and all(is_count(n, 0) for n in pair) for pair in pairs):
         raise ConfigError(
-            f"{name}: expected padding to be an integer >= 0, or a tuple of one to three integers or pairs (before, "
-            f"after); got {describe(padding)}."
+            "expected padding to be an integer >= 0, or a tuple of one to three integers or pairs (before, after); "
+            f"got {describe(padding)}."
         )
     return tuple((int(lo), int(hi)) for lo, hi in pairs)
 
 
-def _each_axis(name: str, values: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
+def _each_axis(values: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
     """One value for each axis of size of `x`; a single one holds for all."""
     if len(values) == 1:
-        check_sizes(name, x)
+        check_sizes(x)
         return values * (x.ndim - 2)
-    check_image(name, x, len(values))
+    check_image(x, len(values))
     return values
 
 

@@ -1,142 +1,204 @@
-"""How layers are made: `layer` from the contract's functions, `parameterless` and `elementwise` from less.
+"""How layers are made: `layer` from a forward and a backward, `parameterless` and `elementwise` from less.
 
 An own layer is made with these as the library's are; `funcnet.gradients.automatic` makes one whose backward pass
 autodiff supplies.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_choice, check_key
-from funcnet.layers.checks import check_arrays, check_dy, check_empty, check_floating, check_train
-from funcnet.types import Array, BackwardFn, ForwardFn, InitFn, Layer, Params, Residuals
+from funcnet.checks import check_choice, check_key, describe
+from funcnet.errors import StructureError
+from funcnet.layers.checks import (
+    check_array,
+    check_arrays,
+    check_dy,
+    check_floating,
+    check_leaves,
+    check_padded,
+    check_train,
+)
+from funcnet.made import leading, own_call, owned, spelled
+from funcnet.trees import filled, is_padded, keep_shape, map_leaves
+from funcnet.types import ApplyFn, BackwardFn, ForwardFn, InitFn, Inside, Layer, Padded, Rules, State
 
-__all__ = ["elementwise", "layer", "no_parameters", "parameterless"]
+__all__ = ["Leaves", "assembled", "cell", "elementwise", "layer", "parameterless"]
+
+#: By the name of each leaf `(initializer, shape)` or `(initializer, shape, dtype)`; a false entry is left out.
+Leaves: TypeAlias = dict[str, Any]
 
 
 def layer(
-    init: InitFn,
     forward: ForwardFn,
     backward: BackwardFn,
     *,
-    name: str | None = None,
-    sublayers: tuple[Layer, ...] = (),
-    rebuild: Callable[..., Layer] | None = None,
-    per_example: Callable[[Params, Residuals, Any], Params] | None = None,
-    per_example_square: Callable[[Params, Residuals, Any], Array] | None = None,
+    leaves: Leaves | Callable[[Any], Leaves] | None = None,
+    state: Callable[[Any], State] | None = None,
+    init: InitFn | None = None,
+    rules: Rules = Rules(),
+    trees: bool = False,
 ) -> Layer:
-    """Make a `Layer` of its three independent functions; `apply` is `forward` without the residuals.
+    """Make a `Layer` of a forward pass and its hand-derived backward; `apply` is `forward` without the residuals.
 
     Args:
-        init: `(key, x) -> (params, state)`; `()` for no parameters, `()` for no state.
         forward: `(params, state, x, *, key=None, train=False) -> (y, state, residuals)`.
-        backward: `(params, residuals, dy) -> (dparams, dx)`.
-        name: the call that makes the layer, such as `"scale(2)"`, with which its errors begin; by default the name
-            of the function around `forward`.
-        sublayers: the layers that a container runs.
-        rebuild: for a container, the same one around other layers, `(*sublayers) -> Layer`; `layers.map_layers`
-            needs it to look inside.
-        per_example: `(params, residuals, dy) -> dparams` without the sum over the batch: a leading batch axis on every
-            leaf. `gradients.per_example` needs it of each plain layer with parameters.
-        per_example_square: `(params, residuals, dy) -> (batch,)`, the squared norm of those, where it is cheaper than
-            they are; `gradients.per_example_norms` takes it.
+        backward: `(params, residuals, dy) -> (dparams, dx)`. Of `dparams` the leaves that are declared are kept.
+        leaves: the parameters, `{"kernel": (initializer, shape), "bias": use_bias and (initializer, shape)}`, or a
+            function of `x` that gives them; an entry may have a dtype, by default that of `x`, and a false one is left
+            out. The first leaf draws from the key of `init`, the i-th one from `fold_in(key, i)`. `layer` makes and
+            checks them. Without any the params are `()`.
+        state: a function of `x` that gives the first state; by default `()`.
+        init: `(key, x) -> (params, state)`, for what leaves and state cannot say; nothing of it is checked.
+        rules: what else is known of the layer.
+        trees: whether `x` may be any tree, which reaches `forward` as it is, and a `Padded` too. By default it is one
+            array, and `Padded` is taken apart for layers whose `rules.positionwise` allows it.
+
+    Errors begin with the call of the constructor that stands below `@constructor`, or with the name of the function
+    around `forward`.
 
     Raises:
-        DtypeError: when the layer is called, if the key is no key, `x` no array, or `train` no bool.
+        ShapeError, DtypeError, StructureError: when the layer is called, for an `x`, `params`, `state` or `dy` that do
+            not fit; if the key is not a key, or `train` not a bool.
 
-    A layer y = a ⊙ x with one number a a feature. Write g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x.
+    A layer y = a ⊙ x with one number a per feature. Write g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> def scale():
-    ...     def init(key, x):
-    ...         return {"scale": jnp.ones(x.shape[-1:], x.dtype)}, ()
     ...     def forward(params, state, x, *, key=None, train=False):
     ...         return params["scale"] * x, state, x
     ...     def backward(params, x, dy):
     ...         return {"scale": (dy * x).sum(0)}, params["scale"] * dy
-    ...     return fn.layers.layer(init, forward, backward)
+    ...     ones = fn.initializers.ones
+    ...     return fn.layers.layer(forward, backward, leaves=lambda x: {"scale": (ones, x.shape[-1:])})
     >>> params, state = scale().init(jax.random.key(0), jnp.ones((4, 3)))
     >>> y, state = scale().apply(params, state, jnp.ones((4, 3)))
     >>> scale(), y.shape
     (scale, (4, 3))
     """
-    label = name or _constructor_name(forward)
 
-    def checked_init(key, x):
-        check_key(label, key, "the order is init(key, x)")
-        check_arrays(label, "x", x)
-        return init(key, x)
+    def declared(x):
+        """The leaves that there are, with their numbers in the key's order."""
+        entries = leaves(x) if callable(leaves) else leaves or {}
+        if any(entry and len(entry) == 2 for entry in entries.values()):
+            check_floating(x)
+        return {
+            name: (i, entry[0], jax.ShapeDtypeStruct(entry[1], entry[2] if len(entry) > 2 else x.dtype))
+            for i, (name, entry) in enumerate(entries.items())
+            if entry
+        }
 
-    def checked_forward(params, state, x, *, key=None, train=False):
-        check_arrays(label, "x", x)
-        check_train(label, train)
-        return forward(params, state, jax.tree.map(jnp.asarray, x), key=key, train=train)
+    def own_init(key, x):
+        x = x if trees else _one_array(x, rules)
+        if init is not None:
+            return init(key, x)
+        params = {
+            name: initializer(jax.random.fold_in(key, i) if i else key, leaf.shape, leaf.dtype)
+            for name, (i, initializer, leaf) in declared(x).items()
+        }
+        return params or (), () if state is None else state(x)
 
-    def apply(params, state, x, *, key=None, train=False):
-        y, new_state, _ = checked_forward(params, state, x, key=key, train=train)
+    def own_forward(params, given, x, *, key=None, train=False):
+        values = x if trees else _one_array(x, rules)
+        if init is None:
+            check_leaves("params", params, values, {name: leaf for name, (_, _, leaf) in declared(values).items()})
+            check_leaves("state", given, values, {} if state is None else jax.eval_shape(state, values))
+        y, new_state, residuals = forward(params, given, values, key=key, train=train)
+        kept = residuals, map_leaves(keep_shape, y)
+        return (y if values is x else Padded(y, x.where)), new_state, kept
+
+    def apply(params, given, x, *, key=None, train=False):
+        y, new_state, _ = own_forward(params, given, x, key=key, train=train)
         return y, new_state
 
-    made = Layer(checked_init, apply, checked_forward, backward)
-    # The functions carry the layer's name, so that errors, profiles and compiled programs show it.
-    for function in (checked_init, apply, checked_forward):
-        function.__name__ = function.__qualname__ = label
-    vars(checked_forward).update(
-        sublayers=sublayers, rebuild=rebuild, per_example=per_example, per_example_square=per_example_square
-    )
+    def own_backward(params, residuals, dy):
+        dparams, dx = backward(params, *_with_checked_dy(residuals, dy))
+        return (dparams if init else _declared(params, dparams)), dx
+
+    def ruled(rule):
+        def run(params, residuals, dy):
+            result = rule(params, *_with_checked_dy(residuals, dy))
+            return _declared(params, result) if isinstance(result, dict) and not init else result
+
+        return rule and run
+
+    rules = rules._replace(
+        per_example=ruled(rules.per_example), per_example_square=ruled(rules.per_example_square)
+    )  # fmt: skip
+    made = assembled(_label(forward), own_init, apply, own_forward, own_backward, rules=rules)
+    if rules.positionwise is not None and rules.cell is None:
+        made = made._replace(rules=rules._replace(cell=_one_position(made)))
     return made
 
 
-def no_parameters(key: Any, x: Any) -> tuple[tuple[()], tuple[()]]:
-    """The `init` of a layer without parameters and state.
+def assembled(
+    label: str,
+    init: InitFn,
+    apply: ApplyFn,
+    forward: ForwardFn,
+    backward: BackwardFn,
+    *,
+    inside: Inside | None = None,
+    rules: Rules = Rules(),
+) -> Layer:
+    """A layer of its four functions, which check what all layers check; `label` names it where no constructor does."""
 
-    >>> import jax, jax.numpy as jnp, funcnet as fn
-    >>> fn.layers.no_parameters(jax.random.key(0), jnp.ones((2, 3)))
-    ((), ())
-    """
-    del key, x
-    return (), ()
+    def checked_init(key, x):
+        check_key(key, "the order is init(key, x)")
+        check_arrays("x", x)
+        return init(key, x)
+
+    def checked(method):
+        def run(params, state, x, *, key=None, train=False):
+            check_arrays("x", x)
+            check_train(train)
+            return method(params, state, jax.tree.map(jnp.asarray, x), key=key, train=train)
+
+        return run
+
+    functions = Layer(checked_init, checked(apply), checked(forward), backward, inside=inside, rules=rules)
+    return owned(own_call(label), functions)
 
 
 def parameterless(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any], *, name: str | None = None
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[[Any, Any], Any],
+    *,
+    rules: Rules = Rules(),
+    trees: bool = False,
 ) -> Layer:
     """A layer without parameters and state.
 
     Args:
         forward: `(x, *, key, train) -> (y, residuals)`.
         backward: `(residuals, dy) -> dx`.
-        name: as for `layer`.
+        rules, trees: as for `layer`.
 
     Gradient reversal: y = x, and dx = −dy on purpose.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> def reversal():
-    ...     return fn.layers.parameterless(
-    ...         lambda x, *, key, train: (x, None), lambda residuals, dy: -dy, name="reversal()")
-    >>> reversal().backward((), None, jnp.ones(2))
-    ((), Array([-1., -1.], dtype=float32))
+    ...     return fn.layers.parameterless(lambda x, *, key, train: (x, None), lambda residuals, dy: -dy)
+    >>> _, _, residuals = reversal().forward((), (), jnp.ones(2))
+    >>> reversal().backward((), residuals, jnp.ones(2)), reversal()
+    (((), Array([-1., -1.], dtype=float32)), reversal)
     """
-    label = name or _constructor_name(forward)
 
     def layer_forward(params, state, x, *, key=None, train=False):
-        check_empty(label, "params", params)
-        check_empty(label, "state", state)
+        del params
         y, residuals = forward(x, key=key, train=train)
-        return y, (), residuals
+        return y, state, residuals
 
     def layer_backward(params, residuals, dy):
-        del params
-        return (), backward(residuals, dy)
+        return params, backward(residuals, dy)
 
-    return layer(no_parameters, layer_forward, layer_backward, name=label)
+    made = layer(layer_forward, layer_backward, rules=rules, trees=trees)
+    return _labelled(made, _label(forward))
 
 
-def elementwise(
-    function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any], *, keep: str = "xy", name: str | None = None
-) -> Layer:
+def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any], *, keep: str = "xy") -> Layer:
     """A layer y = f(x), element by element, with the derivative f′ written beside f.
 
     Args:
@@ -144,7 +206,6 @@ def elementwise(
         derivative: `(x, y) -> dy/dx`, of the shape of `x`. Write it with `y` where you can: the next layer keeps
             that array anyhow, so it costs no memory.
         keep: which of the two `derivative` reads: `"x"`, `"y"` or `"xy"`. The other one comes as `None`.
-        name: as for `layer`.
 
     Backward. y_i depends on x_i alone, so the Jacobian is diagonal and dx = f′(x) ⊙ g with g = ∂L/∂y.
     Kept: what `keep` says.
@@ -154,29 +215,84 @@ def elementwise(
         DtypeError: when the layer is called, for an input that is not floating-point.
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> square = fn.layers.elementwise(jnp.square, lambda x, y: 2 * x, keep="x", name="square()")
+    >>> square = fn.layers.elementwise(jnp.square, lambda x, y: 2 * x, keep="x")
     >>> y, state, residuals = square.forward((), (), jnp.array([3.0]))
-    >>> square.backward((), residuals, jnp.array([1.0]))
-    ((), Array([6.], dtype=float32))
+    >>> square.backward((), residuals, jnp.array([1.0])), square
+    (((), Array([6.], dtype=float32)), square)
     """
-    label = name or getattr(function, "__name__", "elementwise")
-    check_choice(label, "keep", keep, ("x", "y", "xy"))
+    with leading("elementwise"):
+        check_choice("keep", keep, ("x", "y", "xy"))
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(label, x)
+        check_floating(x)
         y = function(x)
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
-        x, y = residuals
-        kept = x if y is None else y
-        check_dy(label, dy, kept.shape, kept.dtype)
-        return derivative(x, y) * dy
+        return derivative(*residuals) * dy
 
-    return parameterless(forward, backward, name=label)
+    return _labelled(parameterless(forward, backward, rules=Rules(positionwise=0)), spelled(function))
 
 
-def _constructor_name(function: Callable[..., Any]) -> str:
+def _one_array(x: Any, rules: Rules) -> Any:
+    """What a plain layer takes: one array, or the values of a `Padded` where its rules allow that."""
+    if is_padded(x):
+        check_padded(x, rules.positionwise)
+        return x.values
+    check_array(x)
+    return x
+
+
+def _with_checked_dy(residuals: Any, dy: Any) -> tuple[Any, Any]:
+    """A layer's own residuals, and `dy` with zeros for `None`."""
+    if not isinstance(residuals, tuple) or len(residuals) != 2:
+        raise StructureError(
+            f"expected residuals from forward of this very layer, got {describe(residuals)}; the order is "
+            "backward(params, residuals, dy)."
+        )
+    own, kept = residuals
+    check_dy(kept, dy)
+    return own, filled(kept, dy)
+
+
+def _declared(params: Any, gradients: Any) -> Any:
+    """Of the gradients those of the leaves that there are."""
+    if not isinstance(params, dict):
+        return params
+    missing = sorted(set(params) - set(gradients))
+    if missing:
+        raise StructureError(f"expected backward to give a gradient for each leaf, got none for {missing}; add them.")
+    return {leaf: gradients[leaf] for leaf in params}
+
+
+def _one_position(layer: Layer) -> Layer:
+    """The cell of a layer that takes each position by itself: nothing is carried."""
+
+    def init(key, x):
+        return layer.init(key, x[1])
+
+    def forward(params, state, x, *, key=None, train=False):
+        y, state, residuals = layer.forward(params, state, x[1], key=key, train=train)
+        return ((), y), state, residuals
+
+    def backward(params, residuals, dy):
+        dparams, dx = layer.backward(params, residuals, dy[1])
+        return dparams, ((), dx)
+
+    return cell(forward, backward, init, lambda params, state, x, length: ())
+
+
+def cell(forward: ForwardFn, backward: BackwardFn, init: InitFn, start: Any) -> Layer:
+    """A layer on `(carry, x_t)` that gives `(carry, y_t)`."""
+    return layer(forward, backward, init=init, trees=True, rules=Rules(start=start))
+
+
+def _labelled(layer: Layer, label: str) -> Layer:
+    """An own layer by another name."""
+    return owned(own_call(label), layer)
+
+
+def _label(function: Callable[..., Any]) -> str:
     """`scale` for a function defined within `scale`."""
     return getattr(function, "__qualname__", "layer").split(".")[0]

@@ -14,16 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.checks import spell
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_dy, check_floating
+from funcnet.layers.checks import check_floating
 from funcnet.layers.layer import parameterless
 from funcnet.layers.windows import AXES, Padding, Window, check_image, check_padding, per_axis, place, taps, window_size
-from funcnet.types import Array, Layer
+from funcnet.made import constructor
+from funcnet.trees import keep_shape, kept_shape
+from funcnet.types import Layer
 
-__all__ = ["avg_pool", "check_sizes", "global_avg_pool", "global_max_pool", "keep_shape", "kept_shape", "max_pool"]
+__all__ = ["avg_pool", "check_sizes", "global_avg_pool", "global_max_pool", "max_pool"]
 
 
+@constructor
 def max_pool(
     window: int | tuple[int, ...], *, strides: int | tuple[int, ...] | None = None, padding: Any = "VALID"
 ) -> Layer:
@@ -35,18 +37,18 @@ def max_pool(
         padding: `"VALID"` (none), `"SAME"` (⌈n/s⌉ places, an odd one at the end, as XLA), or −∞ before and after: an
             integer, or an integer or pair for each axis, smaller than the window.
 
-    Input (batch, *size, channels), output (batch, *places, channels) with ⌊(n + lo + hi − k) / s⌋ + 1 places an axis.
+    Input (batch, *size, channels), output (batch, *places, channels) with ⌊(n + lo + hi − k) / s⌋ + 1 places per axis.
     A window with a NaN gives NaN.
 
     Backward. Write g = ∂L/∂y. y_p is the one number x_{m(p)}, where m(p) is the place of the maximum, and to first
     order no other number of the window moves it: ∂y_p/∂x_i = [i = m(p)], and dx_i = Σ_{p: i ∈ W(p)} [i = m(p)] g_p.
     At a tie m(p) is the first place in row-major order, which takes all. The sum is taken from the side of x: cut
-    into blocks of s numbers, every block is reached by the same q = ⌈k/s⌉ windows an axis, so dx is the sum of qⁿ
-    comparisons of m with a constant, and for touching windows a single one. Kept: m (one byte a window, for windows
+    into blocks of s numbers, every block is reached by the same q = ⌈k/s⌉ windows per axis, so dx is the sum of qⁿ
+    comparisons of m with a constant, and for touching windows a single one. Kept: m (one byte per window, for windows
     of up to 128 numbers), and the shape of x.
 
     Raises:
-        ConfigError: `window` or `strides` are no positive integers, or `padding` is not smaller than the window.
+        ConfigError: `window` or `strides` are not positive integers, or `padding` is not smaller than the window.
         ShapeError: `x` has other axes, or is smaller than the window.
         DtypeError: `x` is not floating-point.
 
@@ -59,7 +61,7 @@ def max_pool(
     Array([[0., 1.],
            [0., 0.]], dtype=float32)
     """
-    name, fit = _geometry(max_pool, window, strides, padding)
+    fit = _geometry(window, strides, padding)
 
     def forward(x, *, key, train):
         del key, train
@@ -68,13 +70,12 @@ def max_pool(
 
     def backward(residuals, dy):
         index, shape = residuals
-        x = kept_shape(shape)
-        check_dy(name, dy, index.shape, x.dtype)
-        return _spread(dy, fit(x), index)
+        return _spread(dy, fit(kept_shape(shape)), index)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
+@constructor
 def avg_pool(
     window: int | tuple[int, ...],
     *,
@@ -104,9 +105,9 @@ def avg_pool(
     >>> y.ravel()
     Array([1.5, 2. ], dtype=float32)
     """
-    name, fit = _geometry(avg_pool, window, strides, padding, count_include_pad=count_include_pad)
+    fit = _geometry(window, strides, padding)
     if not isinstance(count_include_pad, bool):
-        raise ConfigError(f"{name}: expected count_include_pad to be True or False, got {count_include_pad!r}.")
+        raise ConfigError(f"expected count_include_pad to be True or False, got {count_include_pad!r}.")
 
     def shares(w, total):
         count = math.prod(w.window) if count_include_pad else jnp.asarray(_counts(w), total.dtype)
@@ -119,14 +120,13 @@ def avg_pool(
         return shares(w, _sums(wide, w)).astype(x.dtype), keep_shape(x)
 
     def backward(shape, dy):
-        x = kept_shape(shape)
-        w = fit(x)
-        check_dy(name, dy, (x.shape[0], *w.places, x.shape[-1]), x.dtype)
+        w = fit(kept_shape(shape))
         return _spread(shares(w, dy), w)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
+@constructor
 def global_avg_pool() -> Layer:
     """The mean of each channel over the whole image, y_c = 1/n Σ_i x_ic: (batch, *size, channels) -> (batch, channels).
 
@@ -142,22 +142,21 @@ def global_avg_pool() -> Layer:
     >>> fn.layers.global_avg_pool().apply((), (), jnp.arange(8.0).reshape(1, 2, 2, 2))[0]
     Array([[3., 4.]], dtype=float32)
     """
-    name = "global_avg_pool()"
 
     def forward(x, *, key, train):
         del key, train
-        check_sizes(name, x)
+        check_sizes(x)
         return jnp.mean(x, tuple(range(1, x.ndim - 1))), keep_shape(x)
 
     def backward(shape, dy):
         x = kept_shape(shape)
-        check_dy(name, dy, (x.shape[0], x.shape[-1]), x.dtype)
         share = dy / math.prod(x.shape[1:-1])
         return jnp.broadcast_to(jnp.expand_dims(share, tuple(range(1, x.ndim - 1))), x.shape)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
+@constructor
 def global_max_pool() -> Layer:
     """The largest number of each channel, y_c = max_i x_ic: (batch, *size, channels) -> (batch, channels).
 
@@ -172,11 +171,10 @@ def global_max_pool() -> Layer:
     >>> fn.layers.global_max_pool().apply((), (), jnp.arange(8.0).reshape(1, 2, 2, 2))[0]
     Array([[6., 7.]], dtype=float32)
     """
-    name = "global_max_pool()"
 
     def forward(x, *, key, train):
         del key, train
-        check_sizes(name, x)
+        check_sizes(x)
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])
         index = lax.argmax(pixels, 1, jnp.int32)
         # Read at the index, since the derivative of `max` would be shared at a tie.
@@ -186,59 +184,46 @@ def global_max_pool() -> Layer:
     def backward(residuals, dy):
         index, shape = residuals
         x = kept_shape(shape)
-        check_dy(name, dy, index.shape, x.dtype)
         at = np.arange(math.prod(x.shape[1:-1]), dtype=np.int32)[:, None]
         return jnp.where(index[:, None] == at, dy[:, None], 0).reshape(x.shape)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward)
 
 
 # Shapes.
 
 
-def keep_shape(x: Array) -> Array:
-    """The shape and dtype of `x` as residuals: an array of no numbers, which crosses jit and scan for nothing."""
-    return jnp.zeros((0, *x.shape), x.dtype)
-
-
-def kept_shape(residuals: Array) -> jax.ShapeDtypeStruct:
-    """What `keep_shape` kept."""
-    return jax.ShapeDtypeStruct(residuals.shape[1:], residuals.dtype)
-
-
-def check_sizes(name: str, x: Any) -> None:
+def check_sizes(x: Any) -> None:
     """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
-    check_floating(name, x)
+    check_floating(x)
     if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
         raise ShapeError(
-            f"{name}: expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
+            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
             f"empty, got {x.shape}; give it that shape with reshape."
         )
 
 
-def _geometry(constructor, window, strides, padding, **options) -> tuple[str, Callable[[Any], Window]]:
-    """The layer's name, and the function that lays its window into an image."""
-    name = spell(constructor, window, strides=strides, padding=padding, **options)
-    window = window_size(name, "window", window)
-    strides = window if strides is None else per_axis(name, "strides", strides, len(window))
-    padding = check_padding(name, padding, len(window))
-    _check_no_window_of_padding(name, window, padding)
+def _geometry(window: Any, strides: Any, padding: Any) -> Callable[[Any], Window]:
+    """The function that lays the window into an image."""
+    window = window_size("window", window)
+    strides = window if strides is None else per_axis("strides", strides, len(window))
+    padding = check_padding(padding, len(window))
+    _check_no_window_of_padding(window, padding)
 
     def fit(x):
-        check_image(name, x, len(window))
-        return place(name, x.shape[1:-1], window, strides, padding)
+        check_image(x, len(window))
+        return place(x.shape[1:-1], window, strides, padding)
 
-    return name, fit
+    return fit
 
 
-def _check_no_window_of_padding(name: str, window: tuple[int, ...], padding: Padding) -> None:
+def _check_no_window_of_padding(window: tuple[int, ...], padding: Padding) -> None:
     if isinstance(padding, str):
         return
     for k, pair in zip(window, padding, strict=True):
         if max(pair) >= k:
             raise ConfigError(
-                f"{name}: expected padding smaller than the window of {k}, so that no window holds padding alone, "
-                f"got {pair}."
+                f"expected padding smaller than the window of {k}, so that no window holds padding alone, got {pair}."
             )
 
 
@@ -266,7 +251,7 @@ def _largest(x, w: Window):
 
 @partial(jax.jit, static_argnames="w", inline=True)
 def _sums(x, w: Window):
-    """The sum of each window, one axis after the other: n k additions a number instead of kⁿ."""
+    """The sum of each window, one axis after the other: n k additions per number instead of kⁿ."""
     x = lax.pad(x, jnp.zeros((), x.dtype), _around(w.padding))
     for axis, k, s, o in zip(w.axes, w.window, w.strides, w.places, strict=True):
         x = reduce(jnp.add, [lax.slice_in_dim(x, i, i + (o - 1) * s + 1, s, axis) for i in range(k)])
@@ -274,7 +259,7 @@ def _sums(x, w: Window):
 
 
 def _counts(w: Window) -> np.ndarray:
-    """How many numbers each window holds that are no padding, (*places, 1)."""
+    """How many numbers each window holds that are not padding, (*places, 1)."""
     counts = []
     for n, k, s, o, (lo, _) in zip(w.size, w.window, w.strides, w.places, w.padding, strict=True):
         start = np.arange(o) * s - lo

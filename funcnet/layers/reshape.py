@@ -2,17 +2,17 @@
 
 import math
 
-import jax
-import jax.numpy as jnp
-
-from funcnet.checks import is_count, spell
+from funcnet.checks import is_count
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import parameterless
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.trees import keep_shape, kept_shape
+from funcnet.types import Array, Layer, Rules
 
 __all__ = ["flatten", "identity", "reshape"]
 
 
+@constructor
 def identity() -> Layer:
     """y = x.
 
@@ -22,9 +22,11 @@ def identity() -> Layer:
     >>> fn.layers.identity().apply((), (), jnp.array([[-1.0, 2.0]]))[0]
     Array([[-1.,  2.]], dtype=float32)
     """
-    return parameterless(lambda x, *, key, train: (x, None), lambda residuals, dy: dy, name="identity()")
+    rules = Rules(positionwise=0)
+    return parameterless(lambda x, *, key, train: (x, None), lambda residuals, dy: dy, rules=rules, trees=True)
 
 
+@constructor
 def flatten() -> Layer:
     """All axes but the batch's made one: (batch, a, b, …) -> (batch, a·b·…).
 
@@ -38,12 +40,13 @@ def flatten() -> Layer:
     def forward(x, *, key, train):
         del key, train
         if x.ndim < 1:
-            raise ShapeError(f"flatten(): expected x of shape (batch, …), got {x.shape}; add the batch axis.")
+            raise ShapeError(f"expected x of shape (batch, …), got {x.shape}; add the batch axis.")
         return _reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
-    return parameterless(forward, _restore, name="flatten()")
+    return parameterless(forward, _restore)
 
 
+@constructor
 def reshape(shape: tuple[int, ...]) -> Layer:
     """All axes but the batch's in another shape: (batch, …) -> (batch, *shape).
 
@@ -53,19 +56,16 @@ def reshape(shape: tuple[int, ...]) -> Layer:
     Backward. The numbers keep their order, so dx is g in the shape of x. Kept: the shape of x.
 
     Raises:
-        ConfigError: `shape` is no tuple of positive integers with at most one −1.
+        ConfigError: `shape` is not a tuple of positive integers with at most one −1.
         ShapeError: an example of `x` has another number of elements.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.reshape((8, 8, -1)).apply((), (), jnp.ones((2, 64)))[0].shape
     (2, 8, 8, 1)
     """
-    name = spell(reshape, shape)
     entries = shape if isinstance(shape, tuple) else (0,)
     if not all(is_count(n, -1) and n != 0 for n in entries) or entries.count(-1) > 1:
-        raise ConfigError(
-            f"{name}: expected shape to be a tuple of positive integers, at most one of them -1, got {shape!r}."
-        )
+        raise ConfigError(f"expected shape to be a tuple of positive integers, at most one of them -1, got {shape!r}.")
 
     def forward(x, *, key, train):
         del key, train
@@ -73,18 +73,18 @@ def reshape(shape: tuple[int, ...]) -> Layer:
         known = math.prod(n for n in shape if n != -1)
         if x.ndim < 1 or (size % known if -1 in shape else size != known):
             raise ShapeError(
-                f"{name}: expected x of shape (batch, …) with {known} elements an example"
-                f"{' or a multiple' if -1 in shape else ''}, got {x.shape}."
+                f"expected x of shape (batch, …) with {known} elements per example"
+                f"{' or a multiple' if -1 in shape else ''}, got {x.shape}; choose a shape that has as many."
             )
         return _reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))
 
-    return parameterless(forward, _restore, name=name)
+    return parameterless(forward, _restore)
 
 
 def _reshape(x, shape):
-    """`x` reshaped, and its shape as residuals: an array of no numbers, which crosses jit and scan for nothing."""
-    return x.reshape(shape), jnp.zeros((0, *x.shape))
+    """`x` in another shape, and what `_restore` needs."""
+    return x.reshape(shape), keep_shape(x)
 
 
-def _restore(residuals: jax.Array, dy):
-    return None if dy is None else dy.reshape(residuals.shape[1:])
+def _restore(shape: Array, dy):
+    return None if dy is None else dy.reshape(kept_shape(shape).shape)

@@ -1,70 +1,97 @@
 """Softmax and its logarithm, the activations that look along an axis."""
 
+from numbers import Integral
+
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import spell
-from funcnet.layers.checks import check_axis, check_dy, check_floating
+from funcnet.checks import describe
+from funcnet.errors import ConfigError
+from funcnet.layers.checks import check_axis, check_floating
 from funcnet.layers.layer import parameterless
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = ["log_softmax", "softmax"]
 
 
+@constructor
 def softmax(axis: int = -1) -> Layer:
     """Probabilities that sum to 1 along `axis`, y_k = e^(x_k) / Σ_j e^(x_j).
 
     For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits: log(softmax) loses
     precision that `log_softmax` keeps.
 
+    Args:
+        axis: counted from the front or, as −1, from the end; `Padded` sequences need one from the end.
+
     Backward. Every x_j reaches every y_k. From log y_k = x_k − log Σ_j e^(x_j) follows ∂(log y_k)/∂x_j = δ_kj − y_j,
     where δ_kj is 1 for k = j, else 0; and ∂y_k/∂x_j = y_k ∂(log y_k)/∂x_j. So with g = ∂L/∂y
         dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
     Kept: y.
 
+    Raises:
+        ConfigError: `axis` is not an integer.
+        ShapeError: `x` does not have that axis.
+        DtypeError: `x` is not floating-point.
+
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.softmax().apply((), (), jnp.array([[0.0, 0.0]]))[0]
     Array([[0.5, 0.5]], dtype=float32)
     """
-    name = spell(softmax, axis=axis)
+    rules = _rules(axis)
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(name, x)
-        check_axis(name, axis, x)
+        check_floating(x)
+        check_axis(axis, x)
         y = jax.nn.softmax(x, axis)
         return y, y
 
     def backward(y, dy):
-        check_dy(name, dy, y.shape, y.dtype)
         return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward, rules=rules)
 
 
+@constructor
 def log_softmax(axis: int = -1) -> Layer:
     """Logarithm of the softmax, y_k = x_k − log Σ_j e^(x_j), without overflow.
+
+    Args:
+        axis: counted from the front or, as −1, from the end; `Padded` sequences need one from the end.
 
     Backward. ∂(log Σ_i e^(x_i))/∂x_j = e^(x_j) / Σ_i e^(x_i) = p_j with p = softmax(x) = e^y. So ∂y_k/∂x_j = δ_kj −
     p_j, where δ_kj is 1 for k = j, else 0; and with g = ∂L/∂y
         dx_j = Σ_k g_k (δ_kj − p_j) = g_j − p_j Σ_k g_k.
     Kept: y.
 
+    Raises:
+        ConfigError: `axis` is not an integer.
+        ShapeError: `x` does not have that axis.
+        DtypeError: `x` is not floating-point.
+
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.layers.log_softmax().apply((), (), jnp.array([[0.0, 200.0]]))[0]
     Array([[-200.,    0.]], dtype=float32)
     """
-    name = spell(log_softmax, axis=axis)
+    rules = _rules(axis)
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(name, x)
-        check_axis(name, axis, x)
+        check_floating(x)
+        check_axis(axis, x)
         y = jax.nn.log_softmax(x, axis)
         return y, y
 
     def backward(y, dy):
-        check_dy(name, dy, y.shape, y.dtype)
         return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
-    return parameterless(forward, backward, name=name)
+    return parameterless(forward, backward, rules=rules)
+
+
+def _rules(axis):
+    """Counted from the end the axis stays the same one when an axis in front, that of time, is taken away."""
+    if not isinstance(axis, Integral) or isinstance(axis, bool):
+        raise ConfigError(f"expected axis to be an integer, got {describe(axis)}.")
+    return Rules(positionwise=-int(axis) if axis < 0 else None)

@@ -45,59 +45,58 @@ class Window(NamedTuple):
         return tuple(range(1, len(self.size) + 1))
 
 
-def per_axis(name: str, what: str, value: Any, axes: int, least: int = 1) -> tuple[int, ...]:
+def per_axis(what: str, value: Any, axes: int, least: int = 1) -> tuple[int, ...]:
     """One integer ≥ `least` for each axis of size; a single one holds for all."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         if len(value) != axes:
             raise ConfigError(
-                f"{name}: expected {what} to be an integer or {axes} of them, one for each of "
-                f"{', '.join(AXES[axes])}, got {value!r}."
+                f"expected {what} to be an integer or {axes} of them, one for each of {', '.join(AXES[axes])}, "
+                f"got {value!r}."
             )
-        return tuple(check_count(name, f"each of {what}", one, least) for one in value)
-    return (check_count(name, what, value, least),) * axes
+        return tuple(check_count(f"each of {what}", one, least) for one in value)
+    return (check_count(what, value, least),) * axes
 
 
-def window_size(name: str, what: str, value: Any) -> tuple[int, ...]:
+def window_size(what: str, value: Any) -> tuple[int, ...]:
     """The window's numbers along each axis: an integer is a square, a tuple of one to three says the axes."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         if len(value) not in AXES:
-            raise ConfigError(f"{name}: expected {what} to be an integer or a tuple of one to three, got {value!r}.")
-        return per_axis(name, what, value, len(value))
-    return per_axis(name, what, value, 2)
+            raise ConfigError(f"expected {what} to be an integer or a tuple of one to three, got {value!r}.")
+        return per_axis(what, value, len(value))
+    return per_axis(what, value, 2)
 
 
-def check_padding(name: str, padding: Any, axes: int) -> Padding:
+def check_padding(padding: Any, axes: int) -> Padding:
     """`padding` as the word it is, or as one pair for each axis of size."""
     if padding in ("SAME", "VALID"):
         return padding
     if is_count(padding, 0):
         return ((int(padding), int(padding)),) * axes
-    if isinstance(padding, tuple | list) and len(padding) == axes:
+    if isinstance(padding, tuple) and len(padding) == axes:
         pairs = [(one, one) if is_count(one, 0) else one for one in padding]
         if all(_is_pair(pair) for pair in pairs):
             return tuple((int(lo), int(hi)) for lo, hi in pairs)
     raise ConfigError(
-        f'{name}: expected padding to be "SAME", "VALID", an integer >= 0, or {axes} integers or pairs (before, '
+        f'expected padding to be "SAME", "VALID", an integer >= 0, or {axes} integers or pairs (before, '
         f"after), one for each of {', '.join(AXES[axes])}; got {describe(padding)}."
     )
 
 
 def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, tuple | list) and len(pair) == 2 and all(is_count(n, 0) for n in pair)
+    return isinstance(pair, tuple) and len(pair) == 2 and all(is_count(n, 0) for n in pair)
 
 
-def check_image(name: str, x: Any, axes: int) -> None:
+def check_image(x: Any, axes: int) -> None:
     """`x` is floating and has a batch axis, `axes` axes of size, and channels."""
-    check_floating(name, x)
+    check_floating(x)
     if x.ndim != axes + 2:
         raise ShapeError(
-            f"{name}: expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
+            f"expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
             "give it that shape with reshape, or the window as many sizes as x has, (5,) for a sequence."
         )
 
 
 def place(
-    name: str,
     size: tuple[int, ...],
     window: tuple[int, ...],
     strides: tuple[int, ...],
@@ -118,7 +117,7 @@ def place(
     for axis, n, span, (lo, hi) in zip(AXES[len(size)], size, spans, pairs, strict=True):
         if span > n + lo + hi:
             raise ShapeError(
-                f"{name}: expected x of {axis} at least {span - lo - hi}, so that the window of {span} fits, got {n}"
+                f"expected x of {axis} at least {span - lo - hi}, so that the window of {span} fits, got {n}"
                 f"{f' with padding {lo} + {hi}' if lo + hi else ''}; use larger images, a smaller window, or "
                 'padding="SAME".'
             )

@@ -3,21 +3,29 @@
 Prefer the losses on logits, the numbers before the sigmoid or softmax: exp and log cancel in the formula instead of
 under- and overflowing one after the other. At prediction apply `jax.nn.softmax` or `jax.nn.sigmoid` outside.
 
-The gradients are given for one value and take the factor 1/N, N the number of marked values, for `reduction="mean"`.
+The gradients are given for one value, which takes its weight c as a factor, and 1/N for `reduction="mean"`, where
+N = Σ c is what counts: without weights the number of marked values.
+
+`class_weights`, one number w ≥ 0 per class, are for classes of which there are few. A row counts by the weight of its
+class, in the loss and in N: with values v and labels y the mean is Σ c w_y v / Σ c w_y. Of a target t of weights,
+one-hot or any distribution, each class counts by its own, t_k → w_k t_k, and the row by Σ_k w_k t_k in N. So a one-hot
+row is its label exactly. N takes t as it is before label smoothing.
+
 A label or target that names no class raises where it can be looked at; under `jit` it cannot, and the loss and the
 gradient of its row are NaN. Rows outside `where` may hold anything: so padding and unlabelled rows are ignored.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_choice, nonnegative, positive, unit_interval
+from funcnet.checks import as_shaped, check_choice, check_weights, nonnegative, positive, unit_interval
+from funcnet.errors import ShapeError
 from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval
-from funcnet.losses.loss import as_floats, loss, prepare
+from funcnet.losses.loss import loss, prepare
+from funcnet.losses.reduction import as_floats
 from funcnet.types import Array
 
 __all__ = [
@@ -26,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _class_weights(target, prediction):
+def _distribution(target, prediction):
     """The target as one weight for each class: one-hot for labels, NaN in a row whose label names no class."""
     if np.ndim(target) == prediction.ndim:
         return as_floats(target, prediction)
@@ -45,38 +53,97 @@ def _unit_interval(target, prediction):
     return jnp.where((target >= 0) & (target <= 1), target, jnp.nan)
 
 
-_prepare_classes = functools.partial(prepare, convert=_class_weights)
-_prepare_binary = functools.partial(prepare, convert=_unit_interval)
+def _checked(class_weights, classes, like):
+    """The weights of so many classes, in the dtype of `like`."""
+    weights = as_shaped(class_weights)
+    if weights.shape != (classes,):
+        raise ShapeError(
+            f"expected class_weights of shape ({classes},), got {weights.shape}; give one number for each class."
+        )
+    check_weights(weights, (classes,), what="class_weights")
+    return as_floats(weights, like)
 
 
-def _smoothed(name, target, label_smoothing, classes):
-    smoothing = unit_interval(name, "label_smoothing", label_smoothing)
+def _by_class(target, prediction, class_weights):
+    """Σ_k w_k t_k of each row."""
+    t = _distribution(target, prediction)
+    return (t * _checked(class_weights, t.shape[-1], t)).sum(-1)
+
+
+def _by_side(target, prediction, class_weights):
+    """(1 − y) w₀ + y w₁ of each element."""
+    y = _unit_interval(target, prediction)
+    w = _checked(class_weights, 2, y)
+    return (1 - y) * w[0] + y * w[1]
+
+
+def _share(by):
+    """How much each value counts in the mean by the weights of the classes."""
+
+    def share(prediction, target, *, class_weights=None, **options):
+        del options
+        return None if class_weights is None else by(target, prediction, class_weights)
+
+    return share
+
+
+def _prepare_classes(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
+    """The prediction, t and the weights w t of the classes, after smoothing, and the reduction."""
+    p, t, over = prepare(function, prediction, target, reduction, where, weights, convert=_distribution)
+    smooth = _smoothed(t, label_smoothing, p.shape[-1])
+    if class_weights is None:
+        return p, smooth, over
+    return p, smooth * _checked(class_weights, p.shape[-1], p), over._replace(share=_by_class(t, p, class_weights))
+
+
+def _prepare_sides(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
+    """The prediction, the weights (1 − y) w₀ and y w₁ of the classes, after smoothing, and the reduction."""
+    p, y, over = prepare(function, prediction, target, reduction, where, weights, convert=_unit_interval)
+    smooth = _smoothed(y, label_smoothing, 2)
+    if class_weights is None:
+        return p, 1 - smooth, smooth, over
+    w = _checked(class_weights, 2, p)
+    return p, (1 - smooth) * w[0], smooth * w[1], over._replace(share=_by_side(y, p, class_weights))
+
+
+def _smoothed(target, label_smoothing, classes):
+    smoothing = unit_interval("label_smoothing", label_smoothing)
     return (1 - smoothing) * target + smoothing / classes if smoothing else target
 
 
-@loss(check=check_unit_interval, takes="probabilities")
-def binary_cross_entropy(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
-    """Binary cross-entropy of probabilities, −y log p − (1 − y) log(1 − p) for each element.
+@loss(check=check_unit_interval, takes="probabilities", share=_share(_by_side))
+def binary_cross_entropy(
+    prediction: Any,
+    target: Any,
+    *,
+    class_weights: Any = None,
+    reduction: str = "mean",
+    where: Any = None,
+    weights: Any = None,
+) -> Array:
+    """Binary cross-entropy of probabilities, −w₁ y log p − w₀ (1 − y) log(1 − p) for each element; w is 1 by default.
 
     With p = σ(z) at hand use `binary_cross_entropy_with_logits` on z, which needs no clamp.
 
     Args:
         prediction: p, of any shape, in [0, 1].
         target: y, of the same shape, in [0, 1]; the same dtype, or integers or booleans.
+        class_weights: w₀ and w₁, of the classes 0 and 1; in the mean an element counts as (1 − y) w₀ + y w₁.
         reduction: "mean", "sum" or "none".
-        where: mask over leading axes of the prediction.
+        where, weights: what counts, and by how much: over leading axes of the prediction.
 
     Both p and 1 − p are held at ε or above, the machine epsilon of their dtype, so that the logarithms are finite.
 
     Gradient. From ∂(log p)/∂p = 1/p and ∂(log(1 − p))/∂p = −1/(1 − p) follows
-        ∂/∂p = −y / p + (1 − y) / (1 − p),
+        ∂/∂p = −w₁ y / p + w₀ (1 − y) / (1 − p),
     with the clamped p and 1 − p. The clamp itself counts as the identity (it is
     "straight-through"), so that where p = 0 and y = 1 the slope is −1/ε and still points away from the error.
 
     Raises:
-        ShapeError: prediction and target differ in shape, or `where` is no mask over leading axes.
+        ShapeError: prediction and target differ in shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point, or the target of another floating dtype.
         LabelError: a target outside [0, 1].
+        DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -84,15 +151,18 @@ def binary_cross_entropy(prediction: Any, target: Any, *, reduction: str = "mean
     >>> fn.losses.binary_cross_entropy.gradient(p, y, reduction="sum")
     Array([-2.       ,  1.3333334], dtype=float32)
     """
-    p, y, over = _prepare_binary(binary_cross_entropy, prediction, target, reduction, where)
-    yes, no = _straight_through(p, over), _straight_through(1 - p, over)
-    return over.reduce(-y * jnp.log(yes) - (1 - y) * jnp.log(no))
+    p, no, yes, over = _prepare_sides(
+        binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
+    )
+    return over.reduce(-yes * jnp.log(_straight_through(p, over)) - no * jnp.log(_straight_through(1 - p, over)))
 
 
 @binary_cross_entropy.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, y, over = _prepare_binary(binary_cross_entropy, prediction, target, reduction, where)
-    return over.spread((1 - y) / _clamped(1 - p, over) - y / _clamped(p, over))
+def _(prediction, target, *, class_weights=None, reduction="mean", where=None, weights=None):
+    p, no, yes, over = _prepare_sides(
+        binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
+    )
+    return over.spread(no / _clamped(1 - p, over) - yes / _clamped(p, over))
 
 
 def _clamped(p, over):
@@ -104,28 +174,31 @@ def _straight_through(p, over):
     return jax.lax.stop_gradient(_clamped(p, over)) + (p - jax.lax.stop_gradient(p))
 
 
-@loss(check=check_unit_interval, takes="logits")
+@loss(check=check_unit_interval, takes="logits", share=_share(_by_side))
 def binary_cross_entropy_with_logits(
     prediction: Any,
     target: Any,
     *,
     pos_weight: float = 1.0,
     label_smoothing: float = 0.0,
+    class_weights: Any = None,
     reduction: str = "mean",
     where: Any = None,
+    weights: Any = None,
 ) -> Array:
-    """Binary cross-entropy of logits z, with p = σ(z): (1 − y) softplus(z) + w y softplus(−z) for each element.
+    """Binary cross-entropy of logits z, with p = σ(z): (1 − y) softplus(z) + a y softplus(−z) for each element.
 
-    It is −(1 − y) log(1 − p) − w y log p, as log σ(z) = −softplus(−z) and 1 − σ(z) = σ(−z).
+    It is −(1 − y) log(1 − p) − a y log p, as log σ(z) = −softplus(−z) and 1 − σ(z) = σ(−z).
 
     Args: as for `binary_cross_entropy`, but the prediction is z, any number, and
-        pos_weight: w, the weight of the class 1 against the class 0.
+        pos_weight: a, the weight of the class 1 against the class 0, which does not count in the mean.
         label_smoothing: e; y becomes (1 − e) y + e/2.
+        class_weights: w₀ and w₁, factors of the two terms, which count in the mean.
 
-    Gradient. softplus′ = σ, so ∂/∂z = (1 − y) σ(z) − w y σ(−z); for w = 1 this is σ(z) − y, without its cancellation
-    where p is near y.
+    Gradient. softplus′ = σ, so ∂/∂z = w₀ (1 − y) σ(z) − a w₁ y σ(−z); where all of them are 1 this is σ(z) − y, without
+    its cancellation where p is near y.
 
-    Raises: as `binary_cross_entropy`; ConfigError too if w is not positive or e not in [0, 1].
+    Raises: as `binary_cross_entropy`; ConfigError too if a is not positive or e not in [0, 1].
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> z, y = jnp.array([0.0, -1e4]), jnp.array([1, 1])
@@ -134,49 +207,59 @@ def binary_cross_entropy_with_logits(
     >>> fn.losses.binary_cross_entropy_with_logits.gradient(z, y, reduction="none")
     Array([-0.5, -1. ], dtype=float32)
     """
-    z, no, yes, over = _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where)
+    pos_weight = positive("pos_weight", pos_weight)
+    z, no, yes, over = _prepare_sides(
+        binary_cross_entropy_with_logits, prediction, target, reduction, where, weights, class_weights, label_smoothing
+    )
     # Not max(z, 0) − z y + log1p(e^−|z|): its autodiff at z = 0, where a network of zeros starts, is off by ½.
-    return over.reduce(no * jnp.logaddexp(z, 0) + yes * jnp.logaddexp(-z, 0))
+    return over.reduce(no * jnp.logaddexp(z, 0) + pos_weight * yes * jnp.logaddexp(-z, 0))
 
 
 @binary_cross_entropy_with_logits.hand_gradient
-def _(prediction, target, *, pos_weight=1.0, label_smoothing=0.0, reduction="mean", where=None):
-    z, no, yes, over = _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where)
-    return over.spread(no * jax.lax.logistic(z) - yes * jax.lax.logistic(-z))
+def _(
+    prediction, target, *, pos_weight=1.0, label_smoothing=0.0, class_weights=None, reduction="mean", where=None,
+    weights=None,
+):  # fmt: skip
+    pos_weight = positive("pos_weight", pos_weight)
+    z, no, yes, over = _prepare_sides(
+        binary_cross_entropy_with_logits, prediction, target, reduction, where, weights, class_weights, label_smoothing
+    )
+    return over.spread(no * jax.lax.logistic(z) - pos_weight * yes * jax.lax.logistic(-z))
 
 
-def _prepare_logits(prediction, target, pos_weight, label_smoothing, reduction, where):
-    """The logits, the weights 1 − y and w y, and the reduction."""
-    name = "binary_cross_entropy_with_logits"
-    weight = positive(name, "pos_weight", pos_weight)
-    z, y, over = _prepare_binary(binary_cross_entropy_with_logits, prediction, target, reduction, where)
-    y = _smoothed(name, y, label_smoothing, 2)
-    return z, 1 - y, weight * y, over
-
-
-@loss(check=check_class_targets, axes=-1, takes="logits")
+@loss(check=check_class_targets, axes=-1, takes="logits", share=_share(_by_class))
 def softmax_cross_entropy(
-    prediction: Any, target: Any, *, label_smoothing: float = 0.0, reduction: str = "mean", where: Any = None
+    prediction: Any,
+    target: Any,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Any = None,
+    reduction: str = "mean",
+    where: Any = None,
+    weights: Any = None,
 ) -> Array:
-    """Cross-entropy of logits z, with p = softmax(z): −Σ_c t_c log p_c for each row; −log p_y for the label y.
+    """Cross-entropy of logits z, with p = softmax(z): −Σ_k t_k log p_k for each row; −log p_y for the label y.
 
     Args:
         prediction: z, (batch, …, classes), floating-point.
         target: integer labels (batch, …), or weights t of the shape of the prediction: one-hot, or any distribution.
         label_smoothing: e; t becomes (1 − e) t + e/C with C classes.
+        class_weights: w, (classes,); after smoothing t_k becomes w_k t_k, and in the mean a row counts as Σ_k w_k t_k
+            of the target as given: w_y for the label y.
         reduction: "mean" (over rows), "sum" or "none".
-        where: mask over leading axes of (batch, …).
+        where, weights: what counts, and by how much: over leading axes of (batch, …).
 
     A class of weight 0 adds 0, though its logit be −∞.
 
-    Gradient. log p_c = z_c − log Σ_j e^(z_j), so ∂(log p_c)/∂z_k = δ_ck − p_k, and
-        ∂/∂z_k = −Σ_c t_c (δ_ck − p_k) = p_k Σ_c t_c − t_k,
+    Gradient. log p_j = z_j − log Σ_i e^(z_i), so ∂(log p_j)/∂z_k = δ_jk − p_k, and
+        ∂/∂z_k = −Σ_j t_j (δ_jk − p_k) = p_k Σ_j t_j − t_k,
     which is p − t where the weights sum to 1.
 
     Raises:
-        ShapeError: the target has neither shape, or `where` is no mask over leading axes.
+        ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point, or the target of another floating dtype.
         LabelError: a label is no integer or names no class, or the one-hot target has another number of classes.
+        DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction, or e not in [0, 1].
 
     References: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990; for
@@ -190,30 +273,42 @@ def softmax_cross_entropy(
     Array([[-0.5,  0.5],
            [-1. ,  1. ]], dtype=float32)
     """
-    z, t, over = _prepare_classes(softmax_cross_entropy, prediction, target, reduction, where)
-    t = _smoothed("softmax_cross_entropy", t, label_smoothing, z.shape[-1])
+    z, t, over = _prepare_classes(
+        softmax_cross_entropy, prediction, target, reduction, where, weights, class_weights, label_smoothing
+    )
     return over.reduce(_cross_entropy(t, jax.nn.log_softmax(z)))
 
 
 @softmax_cross_entropy.hand_gradient
-def _(prediction, target, *, label_smoothing=0.0, reduction="mean", where=None):
-    z, t, over = _prepare_classes(softmax_cross_entropy, prediction, target, reduction, where)
-    t = _smoothed("softmax_cross_entropy", t, label_smoothing, z.shape[-1])
-    total = t.sum(-1, keepdims=True) if np.ndim(target) == z.ndim else 1
-    return over.spread(total * jax.nn.softmax(z) - t)
+def _(
+    prediction, target, *, label_smoothing=0.0, class_weights=None, reduction="mean", where=None, weights=None
+):  # fmt: skip
+    z, t, over = _prepare_classes(
+        softmax_cross_entropy, prediction, target, reduction, where, weights, class_weights, label_smoothing
+    )
+    is_one = over.share is None and np.ndim(target) < z.ndim
+    return over.spread((1 if is_one else t.sum(-1, keepdims=True)) * jax.nn.softmax(z) - t)
 
 
 def _cross_entropy(t, log_p):
     return -jnp.where(t == 0, 0, t * log_p).sum(-1)  # 0 log 0 = 0
 
 
-@loss(check=check_class_targets, axes=-1, takes="log-probabilities")
-def negative_log_likelihood(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
-    """Negative log-likelihood of log-probabilities l: −Σ_c t_c l_c for each row; −l_y for the label y.
+@loss(check=check_class_targets, axes=-1, takes="log-probabilities", share=_share(_by_class))
+def negative_log_likelihood(
+    prediction: Any,
+    target: Any,
+    *,
+    class_weights: Any = None,
+    reduction: str = "mean",
+    where: Any = None,
+    weights: Any = None,
+) -> Array:
+    """Negative log-likelihood of log-probabilities l: −Σ_k t_k l_k for each row; −l_y for the label y.
 
     Args: as for `softmax_cross_entropy`, but the prediction is l, as `layers.log_softmax` gives it.
 
-    Gradient. l_k stands once in the sum, ∂(−Σ_c t_c l_c)/∂l_k = −t_k.
+    Gradient. l_k stands once in the sum, ∂(−Σ_j t_j l_j)/∂l_k = −t_k.
 
     Raises: as `softmax_cross_entropy`.
 
@@ -222,48 +317,56 @@ def negative_log_likelihood(prediction: Any, target: Any, *, reduction: str = "m
     >>> fn.losses.negative_log_likelihood(l, y), fn.losses.negative_log_likelihood.gradient(l, y)
     (Array(0.6931472, dtype=float32), Array([[-0., -1.]], dtype=float32))
     """
-    log_p, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where)
+    log_p, t, over = _prepare_classes(
+        negative_log_likelihood, prediction, target, reduction, where, weights, class_weights
+    )
     return over.reduce(_cross_entropy(t, log_p))
 
 
 @negative_log_likelihood.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    _, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where)
+def _(prediction, target, *, class_weights=None, reduction="mean", where=None, weights=None):
+    _, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where, weights, class_weights)
     return over.spread(-t)
 
 
-@loss(check=check_class_labels, axes=-1, takes="logits")
+@loss(check=check_class_labels, axes=-1, takes="logits", share=_share(_by_class))
 def multiclass_hinge(
     prediction: Any,
     target: Any,
     *,
     margin: float = 1.0,
     variant: str = "weston_watkins",
+    class_weights: Any = None,
     reduction: str = "mean",
     where: Any = None,
+    weights: Any = None,
 ) -> Array:
     """Multiclass hinge loss of scores s: every wrong class j is to stay the margin m below the label's score s_y.
 
     Write x_j = s_j − s_y + m for j ≠ y. Then for each row the value is
         "weston_watkins"   Σ_j max(0, x_j)
         "crammer_singer"   max(0, max_j x_j)
+    times the weight w_y of the label's class, 1 by default.
 
     Args:
         prediction: s, (batch, …, classes), floating-point.
         target: integer labels y (batch, …).
         margin: m.
         variant: one of the two above.
+        class_weights: w, (classes,); in the mean a row counts as w_y.
         reduction: "mean" (over rows), "sum" or "none".
-        where: mask over leading axes of (batch, …).
+        where, weights: what counts, and by how much: over leading axes of (batch, …).
 
     Gradient. ∂x_j/∂s_j = 1 and ∂x_j/∂s_y = −1. Let a_j = ∂value/∂x_j: 1 where x_j > 0, else 0, at the kink too; for
     "crammer_singer" only the largest x_j counts, and if several tie they share the 1 equally. Then
-        ∂/∂s_j = a_j for j ≠ y,   ∂/∂s_y = −Σ_j a_j.
+        ∂/∂s_j = a_j for j ≠ y,   ∂/∂s_y = −Σ_j a_j,
+    both times w_y.
 
     Raises:
-        ShapeError: the target has another shape, or `where` is no mask over leading axes.
+        ShapeError: the target has another shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point.
         LabelError: a label is no integer or names no class.
+        DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction or variant, or m is negative.
 
     References: Weston, Watkins, "Support Vector Machines for Multi-Class Pattern Recognition", ESANN 1999;
@@ -276,26 +379,33 @@ def multiclass_hinge(
     >>> fn.losses.multiclass_hinge.gradient(s, y)
     Array([[-2.,  1.,  1.,  0.]], dtype=float32)
     """
-    x, _, over = _prepare_excess(prediction, target, margin, variant, reduction, where)
-    return over.reduce(_ramp(x.max(-1)) if variant == "crammer_singer" else _ramp(x).sum(-1))
+    x, _, over = _prepare_excess(prediction, target, margin, variant, class_weights, reduction, where, weights)
+    values = _ramp(x.max(-1)) if variant == "crammer_singer" else _ramp(x).sum(-1)
+    return over.reduce(values if over.share is None else values * over.share)
 
 
 @multiclass_hinge.hand_gradient
-def _(prediction, target, *, margin=1.0, variant="weston_watkins", reduction="mean", where=None):
-    x, t, over = _prepare_excess(prediction, target, margin, variant, reduction, where)
+def _(
+    prediction, target, *, margin=1.0, variant="weston_watkins", class_weights=None, reduction="mean", where=None,
+    weights=None,
+):  # fmt: skip
+    x, t, over = _prepare_excess(prediction, target, margin, variant, class_weights, reduction, where, weights)
     active = jnp.where(x <= 0, 0, jnp.ones_like(x))
     if variant == "crammer_singer":
         largest = (x == x.max(-1, keepdims=True)).astype(x.dtype)
         active = active * largest / largest.sum(-1, keepdims=True)
-    return over.spread(active - t * active.sum(-1, keepdims=True))
+    slopes = active - t * active.sum(-1, keepdims=True)
+    return over.spread(slopes if over.share is None else slopes * over.share[..., None])
 
 
-def _prepare_excess(prediction, target, margin, variant, reduction, where):
-    """x, with −∞ for the label itself; the one-hot target; the reduction."""
-    margin = nonnegative("multiclass_hinge", "margin", margin)
-    check_choice("multiclass_hinge", "variant", variant, ("weston_watkins", "crammer_singer"))
-    s, t, over = _prepare_classes(multiclass_hinge, prediction, target, reduction, where)
+def _prepare_excess(prediction, target, margin, variant, class_weights, reduction, where, weights):
+    """x, with −∞ for the label itself; the one-hot target; the reduction, whose share is w_y."""
+    margin = nonnegative("margin", margin)
+    check_choice("variant", variant, ("weston_watkins", "crammer_singer"))
+    s, t, over = prepare(multiclass_hinge, prediction, target, reduction, where, weights, convert=_distribution)
     own = jnp.where(t == 0, 0, t * s).sum(-1, keepdims=True)
+    if class_weights is not None:
+        over = over._replace(share=_by_class(t, s, class_weights))
     return jnp.where(t == 1, -jnp.inf, s - own + margin), t, over
 
 

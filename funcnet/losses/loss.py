@@ -1,13 +1,21 @@
 """What a loss is, and how one is made.
 
-    loss(prediction, target, *, reduction="mean", where=None, **own options)  ->  (), or an array for reduction="none"
-    loss.gradient(the same arguments)                                         ->  ∂loss/∂prediction, derived by hand
-    loss.check(prediction, target, *, where=None)                             ->  None, or the error
+    loss(prediction, target, *, reduction="mean", where=None, weights=None, **own options)  ->  (), or an array
+    loss.gradient(the same arguments)                             ->  ∂loss/∂prediction, derived by hand; or `None`
+    loss.check(prediction, target, *, where=None, weights=None)   ->  None, or the error
+    loss.counted(the same arguments as the loss)                  ->  (), by what the mean divides; or `None`
 
 A loss first makes *values*, one for each element, row or example of the prediction; `axes` says which. Then it reduces
-them: `"mean"`, `"sum"`, or `"none"`, whose `gradient` is that of the sum. `where` is a mask over leading axes of the
-values, so that (batch,) marks examples: the mean is over the marked values (0 if none is), and the others are 0 in
-the loss and in its gradient, whatever stands there, NaN or an impossible label.
+them: `"mean"`, `"sum"`, or `"none"`, whose `gradient` is that of the sum.
+
+`where` (does it count) and `weights` (by how much) have the shape of the values, or a leading part of it: (batch,) for
+examples, (batch, time) for a loss per position. With c = where · weights the value v counts as c v, and the mean is
+Σ c v / Σ c, 0 where nothing counts. What `where` excludes is 0 in the loss and in its gradient, whatever stands there,
+NaN or an impossible label. A weight of 0 excuses neither. Of a `Padded` prediction or target only the positions count
+at which something is, and the gradient is an array of the shape of its values.
+
+`counted` is Σ c. It reads the target, never the values of the prediction, of which a `jax.ShapeDtypeStruct` will do. So
+a batch that is computed in parts is combined exactly: `share`. It is `None` for a loss that is not a mean of values.
 
 `check` reads shapes and dtypes, and so works on tracers and on a `jax.ShapeDtypeStruct`; the values of a target that
 is no tracer are judged too. Every loss begins with it.
@@ -15,45 +23,157 @@ is no tracer are judged too. Every loss begins with it.
 
 import functools
 import inspect
-import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from funcnet.checks import check_choice
-from funcnet.errors import ConfigError, ShapeError
-from funcnet.losses.checks import Check, as_shaped, check_equal_shapes, check_prediction, check_where, over_leading_axes
-from funcnet.types import Array
+from funcnet.checks import as_shaped, check_weights, check_where
+from funcnet.errors import ConfigError, StructureError
+from funcnet.losses.checks import Check, check_equal_shapes, check_padding, check_prediction
+from funcnet.losses.reduction import Reduction, as_floats, at_least_float32, reduction_of
+from funcnet.made import Made, Part, constructor, leading, own_call
+from funcnet.trees import unpadded
+from funcnet.types import Array, LossFn
 
-__all__ = ["HandDerived", "Loss", "Reduction", "as_floats", "hand_derived", "loss", "partial", "prepare"]
+__all__ = ["HandDerived", "Loss", "Summand", "hand_derived", "loss", "partial", "prepare"]
 
 P = ParamSpec("P")
 
 
-class HandDerived(Protocol[P]):
-    """A function with its hand-derived gradient attached, of the same arguments."""
+_OWN = own_call("function")
 
-    __name__: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array: ...
+@dataclass(eq=False, repr=False)
+class HandDerived(Generic[P]):
+    """A function and its hand-derived gradient, of the same arguments: a penalty, or a `Loss`.
 
-    @property
-    def gradient(self) -> Callable[P, Any]: ...
+    It is called as the function, and prints as the call that made it. Two are equal if their functions are.
+    """
+
+    value: Callable[P, Array]
+    gradient: Callable[P, Any] | None = None
+    made: Made = _OWN
+
+    def __post_init__(self):
+        functools.update_wrapper(self, self.value, ("__module__", "__doc__"), ())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Array:
+        return self.value(*args, **kwargs)
 
     def hand_gradient(self, gradient: Callable[P, Any], /) -> Callable[P, Any]:
-        """The decorator that attaches `gradient`."""
-        ...
+        """The decorator that sets the gradient.
+
+        Raises:
+            ConfigError: there is one already, or its arguments or their defaults differ from the function's.
+        """
+        if self.gradient is not None:
+            raise ConfigError(f"{self}.hand_gradient: expected one gradient, got a second; leave one of them out.")
+        if _arguments(gradient) != _arguments(self.value):
+            raise ConfigError(
+                f"{self}.hand_gradient: expected a gradient with the arguments {inspect.signature(self.value)}, "
+                f"got {inspect.signature(gradient)}; give both the same names and defaults."
+            )
+        self.gradient = Part(self.made, "gradient", gradient)
+        return gradient
+
+    @property
+    def __name__(self) -> str:
+        return self.made.name
+
+    def __repr__(self) -> str:
+        return self.made.name
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __reduce__(self) -> str:
+        return self.made.name  # pickled as a function is, by its name
 
 
-class Loss(HandDerived[P], Protocol[P]):
-    """A loss; the head of `funcnet.losses.loss` says what each part promises."""
+def _arguments(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
-    check: Callable[..., None]
-    axes: int | None  #: the values have the shape `prediction.shape[:axes]`
-    takes: str | None  #: `"logits"`, `"probabilities"`, `"log-probabilities"`, or `None` for any numbers
+
+class Summand(NamedTuple):
+    """One of the losses that a `weighted_sum` adds, with what it is given of a batch."""
+
+    weight: float
+    loss: LossFn
+    prediction: Any
+    target: Any
+    options: dict[str, Any]  #: `where` and `weights`, where there are any
+
+
+@dataclass(eq=False, repr=False)
+class Loss(HandDerived[P]):
+    """A loss: a value, called as a function; the head of `funcnet.losses.loss` says what each part promises."""
+
+    check: Callable[..., None] | None = None
+    counted: Callable[..., Any] | None = None
+    axes: int | None = None  #: the values have the shape `prediction.shape[:axes]`
+    takes: str | None = None  #: `"logits"`, `"probabilities"`, `"log-probabilities"`, or `None` for any numbers
+    parts: Mapping[str, tuple[float, LossFn]] | None = None  #: of a `weighted_sum`, its weights and losses
+
+    def each_part(self, prediction: Any, target: Any, where: Any = None, weights: Any = None) -> dict[str, Summand]:
+        """Of a `weighted_sum`, its parts with what they are given; of another loss {}."""
+        given = {"where": where, "weights": weights}
+        for what, one in given.items():
+            if isinstance(one, dict) and self.parts is not None and not one.keys() <= self.parts.keys():
+                raise ConfigError(f"expected {what} for the parts {list(self.parts)}, got {list(one)}; name the parts.")
+
+        def options(name):
+            own = {what: one.get(name) if isinstance(one, dict) else one for what, one in given.items()}
+            return {what: one for what, one in own.items() if one is not None}
+
+        return {
+            name: Summand(weight, loss, _prediction(prediction, name), _entry(target, name), options(name))
+            for name, (weight, loss) in (self.parts or {}).items()
+        }
+
+    def terms(
+        self, prediction: Any, target: Any, *, where: Any = None, weights: Any = None
+    ) -> dict[str, tuple[Array, Any]]:
+        """Of a `weighted_sum`, by name, each part's loss without its weight, and what counted in it or `None`.
+
+        The parts of a part that is a weighted sum itself are named `outer/inner`.
+
+        >>> import jax.numpy as jnp, funcnet as fn
+        >>> both = fn.losses.weighted_sum(a=(1.0, fn.losses.mean_squared_error), b=(0.5, fn.losses.huber))
+        >>> both.terms(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0]))["b"]
+        (Array(0.75, dtype=float32), Array(2., dtype=float32))
+        """
+        with leading(self.made.name, self.made.word):
+            parts = self.each_part(prediction, target, where, weights)
+        found = {}
+        for name, part in parts.items():
+            given = {"where": part.options.get("where"), "weights": part.options.get("weights")}
+            if isinstance(part.loss, Loss) and part.loss.parts:
+                inner = part.loss.terms(part.prediction, part.target, **given)
+                found |= {f"{name}/{key}": term for key, term in inner.items()}
+            else:
+                count = getattr(part.loss, "counted", None)
+                value = part.loss(part.prediction, part.target, **part.options)
+                found[name] = value, None if count is None else count(part.prediction, part.target, **given)
+        return found
+
+
+def _prediction(prediction, name):
+    if isinstance(prediction, dict) and name not in prediction:
+        raise StructureError(
+            f"expected prediction with an entry {name!r}, got {list(prediction)}; "
+            "name the model's outputs as the parts."
+        )
+    return _entry(prediction, name)
+
+
+def _entry(tree, name):
+    return tree.get(name) if isinstance(tree, dict) else tree
 
 
 AnyHandDerived = TypeVar("AnyHandDerived", bound=HandDerived[...])
@@ -64,51 +184,81 @@ def loss(
     check: Check = check_equal_shapes,
     axes: int | None = None,
     takes: Literal["logits", "probabilities", "log-probabilities"] | None = None,
+    mean: bool = True,
+    share: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[P, Array]], Loss[P]]:
-    """Make a loss of a function: the same function, with `check` and, once it is written, `gradient` attached.
+    """Make a loss of a function; its `hand_gradient` is the decorator of its gradient.
 
     Args:
-        check: `(name, prediction, target, where) -> None`, raises if the loss cannot take them.
+        check: `(prediction, target, where) -> None`, raises if the loss cannot take them.
         axes: the values have the shape `prediction.shape[:axes]`: `None` one value for each element, `-1` for each row
             of the last axis, `1` for each example.
         takes: what the prediction is, where that is not any number: the gradient engines warn of a model that ends
             with something else.
+        mean: whether `reduction="mean"` is the mean of the values. `mean=False` opts out, for the root of a mean or a
+            ratio of sums: the loss then has no `counted`, and what combines batches by it refuses the loss. A function
+            without `weights=` has none either.
+        share: `(prediction, target, **options) -> array` of the shape of the values, or `None`: by how much a value
+            counts in the mean besides `weights`, as class weights have it. The function puts the same into
+            `over._replace(share=…)`.
 
     The cubic loss, |p − t|³ for each element, with ∂/∂p = 3 |p − t| (p − t):
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> @fn.losses.loss()
-    ... def cubic(prediction, target, *, reduction="mean", where=None):
-    ...     p, t, over = fn.losses.prepare(cubic, prediction, target, reduction, where)
+    ... def cubic(prediction, target, *, reduction="mean", where=None, weights=None):
+    ...     p, t, over = fn.losses.prepare(cubic, prediction, target, reduction, where, weights)
     ...     return over.reduce(jnp.abs(p - t) ** 3)
     >>> @cubic.hand_gradient
-    ... def _(prediction, target, *, reduction="mean", where=None):
-    ...     p, t, over = fn.losses.prepare(cubic, prediction, target, reduction, where)
+    ... def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    ...     p, t, over = fn.losses.prepare(cubic, prediction, target, reduction, where, weights)
     ...     return over.spread(3 * jnp.abs(p - t) * (p - t))
-    >>> cubic.gradient(jnp.array([3.0, 1.0]), jnp.array([1, 1]))
-    Array([6., 0.], dtype=float32)
+    >>> p, t = jnp.array([3.0, 1.0]), jnp.array([1, 1])
+    >>> cubic.gradient(p, t), cubic.counted(p, t, weights=jnp.array([0.5, 1.0]))
+    (Array([6., 0.], dtype=float32), Array(1.5, dtype=float32))
     """
 
-    def attach(function: Callable[P, Array]) -> Loss[P]:
-        name = function.__name__
+    def make(function: Callable[P, Array]) -> Loss[P]:
+        def checked(prediction, target, *, where=None, weights=None):
+            p, t, _ = unpadded(prediction, target, None)
+            p = as_shaped(p)
+            check_prediction(p)
+            shape = p.shape[:axes]
+            check_where(where, shape)
+            check_padding("prediction", prediction, shape)
+            check_padding("target", target, shape)
+            _, _, where = unpadded(prediction, target, where)
+            check_weights(weights, shape, where)
+            check(p, as_shaped(t), where)
 
-        def checked(prediction, target, *, where=None):
+        def counted(prediction, target, *, reduction="mean", where=None, weights=None, **options):
+            checked(prediction, target, where=where, weights=weights)
+            prediction, target, where = unpadded(prediction, target, where)
             prediction = as_shaped(prediction)
-            check_prediction(name, prediction)
-            check_where(name, where, prediction.shape[:axes])
-            check(name, prediction, as_shaped(target), where)
+            wide = jax.ShapeDtypeStruct(prediction.shape, at_least_float32(prediction.dtype))
+            over = reduction_of(reduction, wide, where, weights, axes)
+            if reduction != "mean":
+                return jnp.ones((), wide.dtype)  # a sum is divided by nothing
+            if share is not None:
+                over = over._replace(share=share(wide, target, **options))
+            return jnp.asarray(over.total(wide.dtype), wide.dtype)
 
-        vars(function).update(check=checked, axes=axes, takes=takes)
-        return cast(Loss[P], hand_derived(function))
+        made = own_call(function.__name__)
+        weighable = mean and "weights" in inspect.signature(function).parameters
+        return Loss(
+            Part(made, "value", function),
+            made=made,
+            check=Part(made, "check", checked),
+            counted=Part(made, "counted", counted) if weighable else None,
+            axes=axes,
+            takes=takes,
+        )
 
-    return attach
+    return make
 
 
 def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
-    """Let a function carry its gradient: `@function.hand_gradient` above the gradient attaches it.
-
-    Raises:
-        ConfigError: when it is attached, if the gradient's arguments or their defaults differ from the function's.
+    """Let a function carry its gradient: `@function.hand_gradient` above the gradient sets it.
 
     A penalty, for which `gradients.backprop(model, loss, penalty=cubes)` needs it:
 
@@ -122,97 +272,48 @@ def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
     >>> cubes.gradient({"kernel": jnp.array([2.0, -1.0])})
     {'kernel': Array([12., -3.], dtype=float32)}
     """
-    name = function.__name__
-
-    def hand_gradient(gradient):
-        if _arguments(gradient) != _arguments(function):
-            raise ConfigError(
-                f"{name}.hand_gradient: expected a gradient with the arguments {inspect.signature(function)}, "
-                f"got {inspect.signature(gradient)}; give both the same names and defaults."
-            )
-        gradient.__name__ = gradient.__qualname__ = f"{name}.gradient"
-        gradient.__doc__ = gradient.__doc__ or f"The gradient of `{name}`, derived in its docstring."
-        vars(function)["gradient"] = gradient
-        return gradient
-
-    vars(function)["hand_gradient"] = hand_gradient
-    return cast(HandDerived[P], function)
+    made = own_call(function.__name__)
+    return HandDerived(Part(made, "value", function), made=made)
 
 
-def _arguments(function):
-    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
-
-
-def partial(function: AnyHandDerived, **options: Any) -> AnyHandDerived:
-    """A loss or penalty with some options fixed, in its gradient too.
+@constructor
+def partial(function: AnyHandDerived, /, **options: Any) -> AnyHandDerived:
+    """A loss or penalty with some options fixed, in its gradient and count too.
 
     Raises:
         ConfigError: the function has no such option.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> robust = fn.losses.partial(fn.losses.huber, delta=0.5)
+    >>> robust
+    partial(huber, delta=0.5)
     >>> robust(jnp.array([2.0]), jnp.array([0.0])), robust.gradient(jnp.array([2.0]), jnp.array([0.0]))
     (Array(0.875, dtype=float32), Array([0.5], dtype=float32))
     """
     known = [name for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigError(f"partial({function.__name__}): expected options among {known}, got {unknown}.")
-    bound = functools.partial(function, **options)
-    kept = ("__name__", "__doc__", "check", "axes", "takes")  # a penalty has no check
-    vars(bound).update({name: getattr(function, name) for name in kept if hasattr(function, name)})
-    if hasattr(function, "gradient"):
-        vars(bound)["gradient"] = functools.partial(function.gradient, **options)
-    return cast(AnyHandDerived, bound)
+        raise ConfigError(f"expected options among {known}, got {unknown}.")
+    if getattr(function, "parts", None) and (own := options.keys() & {"where", "weights"}):
+        raise ConfigError(f"expected options of every batch, got {sorted(own)}; give them in the call.")
+    if not isinstance(function, HandDerived):
+        return cast(AnyHandDerived, _bound(function, options))
+    changes = {"value": _bound(function.value, options), "gradient": _bound(function.gradient, options)}
+    if isinstance(function, Loss):
+        changes |= {"check": _bound(function.check, {}), "counted": _bound(function.counted, options)}
+    return replace(function, **changes, made=own_call("partial"))
 
 
-class Reduction(NamedTuple):
-    """How values become a loss, and their slopes its gradient. `prepare` makes it."""
+def _bound(function, options):
+    """The function with these options, which begins its own errors; what a call gives stands before them."""
+    if function is None:
+        return None
 
-    name: str  #: of the loss
-    kind: str  #: "mean", "sum" or "none"
-    shape: tuple[int, ...]  #: of the values
-    mask: Array | None  #: over leading axes of the values
-    dtype: Any  #: of the prediction, and so of the loss and its gradient; half precision is computed in float32
+    @functools.wraps(function, updated=())
+    def bound(*args, **given):
+        return function(*args, **(options | given))
 
-    def reduce(self, values: Array) -> Array:
-        """The loss: the values, their sum, or their mean; 0 where they are not marked."""
-        if values.shape != self.shape:
-            raise ShapeError(
-                f"{self.name}: expected values of shape {self.shape}, got {values.shape}; "
-                "say which axes of prediction they have with losses.loss(axes=…)."
-            )
-        values = self.select(values)
-        if self.kind != "none":
-            values = values.sum()
-        if self.kind == "mean":
-            values = values / self.count(values.dtype)
-        return values.astype(self.dtype)
-
-    def spread(self, slopes: Array) -> Array:
-        """The gradient: from ∂value/∂prediction of the value that each element belongs to."""
-        if self.kind == "mean":
-            slopes = slopes * (1 / self.count(slopes.dtype))
-        return self.select(slopes).astype(self.dtype)
-
-    def select(self, x: Array) -> Array:
-        """`x`, and 0 where it is not marked. A product with the mask would let NaN through."""
-        return x if self.mask is None else jnp.where(over_leading_axes(self.mask, x.ndim), x, 0)
-
-    def count(self, dtype: Any) -> Any:
-        """How many values are marked, at least 1, as the divisor of the mean."""
-        if self.mask is None:
-            return float(max(math.prod(self.shape), 1))
-        marked = self.mask.sum().astype(dtype) * float(math.prod(self.shape[self.mask.ndim :]))
-        return jnp.maximum(marked, 1)
-
-
-def as_floats(target: Any, prediction: Array) -> Array:
-    """The target in the dtype of the prediction."""
-    if not isinstance(target, jax.Array):
-        # On the host, because jnp.asarray wraps the integer 2**40 to 0 unless x64 is on.
-        target = jnp.asarray(np.asarray(target).astype(prediction.dtype))
-    return target.astype(prediction.dtype)
+    return bound
 
 
 def prepare(
@@ -221,6 +322,7 @@ def prepare(
     target: Any,
     reduction: str,
     where: Any,
+    weights: Any = None,
     *,
     convert: Callable[[Any, Array], Array] = as_floats,
 ) -> tuple[Array, Array, Reduction]:
@@ -228,14 +330,15 @@ def prepare(
 
     Args:
         function: the loss.
-        prediction, target, reduction, where: its arguments.
+        prediction, target, reduction, where, weights: its arguments.
         convert: `(target, prediction) -> array`, of the dtype of the prediction, with the values' axes first.
 
     Returns:
-        The prediction and the target as arrays of one floating dtype, both 0 outside the mask, and the `Reduction`.
+        The prediction and the target as arrays of one floating dtype, both 0 outside the mask, and the `Reduction`. Of
+        what is padded they are the values, and the padding is outside the mask.
 
     Raises:
-        ShapeError, DtypeError, LabelError: `function.check` does.
+        ShapeError, DtypeError, LabelError, DataError: `function.check` does.
         ConfigError: an unknown reduction.
 
     The example of `losses.loss` shows where it stands. Outside the mask all is 0, whatever stood there:
@@ -246,13 +349,12 @@ def prepare(
     >>> p, t, over.reduce((p - t) ** 2)
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32), Array(1., dtype=float32))
     """
-    function.check(prediction, target, where=where)
-    check_choice(function.__name__, "reduction", reduction, ("mean", "sum", "none"))
+    if function.check is not None:
+        function.check(prediction, target, where=where, weights=weights)
+    prediction, target, where = unpadded(prediction, target, where)
     prediction = jnp.asarray(prediction)
-    mask = None if where is None else jnp.asarray(where)
-    over = Reduction(function.__name__, reduction, prediction.shape[: function.axes], mask, prediction.dtype)
-    if jnp.finfo(prediction.dtype).bits < 32:
-        prediction = prediction.astype(jnp.float32)  # a square beyond 255 is infinite in float16
+    over = reduction_of(reduction, prediction, where, weights, function.axes)
+    prediction = prediction.astype(at_least_float32(prediction.dtype))
     # The masked numbers are replaced *before* the mathematics: autodiff multiplies what a `where` leaves out by 0,
     # and 0 × NaN is NaN.
     return over.select(prediction), over.select(convert(target, prediction)), over

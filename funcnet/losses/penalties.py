@@ -38,12 +38,12 @@ def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
     >>> fn.losses.l1_penalty(params, 0.5), fn.losses.l1_penalty.gradient(params, 0.5)["kernel"]
     (Array(1.5, dtype=float32), Array([-0.5,  0. ], dtype=float32))
     """
-    return _total("l1_penalty", params, strength, select, lambda w: jnp.maximum(w, -w))
+    return _total(params, strength, select, lambda w: jnp.maximum(w, -w))
 
 
 @l1_penalty.hand_gradient
 def _(params, strength=1.0, *, select=None):
-    return _slopes("l1_penalty", params, strength, select, jnp.sign)
+    return _slopes(params, strength, select, jnp.sign)
 
 
 @hand_derived
@@ -64,18 +64,18 @@ def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
     >>> kernels(params), kernels.gradient(params)
     (Array(2., dtype=float32), {'bias': Array([0.], dtype=float32), 'kernel': Array([-2.,  0.], dtype=float32)})
     """
-    return _total("l2_penalty", params, strength, select, jnp.square)
+    return _total(params, strength, select, jnp.square)
 
 
 @l2_penalty.hand_gradient
 def _(params, strength=1.0, *, select=None):
-    return _slopes("l2_penalty", params, strength, select, lambda w: 2 * w)
+    return _slopes(params, strength, select, lambda w: 2 * w)
 
 
-def _total(name, params, strength, select, function):
+def _total(params, strength, select, function):
     """λ Σ function(w), in the common dtype of the leaves that count."""
-    strength = nonnegative(name, "strength", strength)
-    counts = _selection(name, params, select)
+    strength = nonnegative("strength", strength)
+    counts = _selection(params, select)
     leaves = [leaf for path, leaf in flatten_with_paths(params) if counts(path, leaf)]
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
@@ -84,10 +84,10 @@ def _total(name, params, strength, select, function):
         return (strength * sum(sums, jnp.zeros((), dtype))).astype(dtype)
 
 
-def _slopes(name, params, strength, select, derivative):
+def _slopes(params, strength, select, derivative):
     """λ derivative(w) for the leaves that count, 0 for the others."""
-    strength = nonnegative(name, "strength", strength)
-    counts = _selection(name, params, select)
+    strength = nonnegative("strength", strength)
+    counts = _selection(params, select)
 
     def slope(path, leaf):
         return strength * derivative(leaf) if counts(path, leaf) else jnp.zeros_like(leaf)
@@ -95,7 +95,7 @@ def _slopes(name, params, strength, select, derivative):
     return map_with_paths(slope, params)
 
 
-def _selection(name, params, select):
+def _selection(params, select):
     """The predicate (path, leaf) -> bool."""
 
     def counts(path, leaf):
@@ -103,5 +103,5 @@ def _selection(name, params, select):
 
     paths = [path for path, leaf in flatten_with_paths(params)]
     if select is not None and not any(counts(path, leaf) for path, leaf in flatten_with_paths(params)):
-        raise ConfigError(f"{name}: expected select to take a floating-point leaf, got none of {', '.join(paths)}.")
+        raise ConfigError(f"expected select to take a floating-point leaf, got none of {', '.join(paths)}.")
     return counts

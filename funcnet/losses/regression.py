@@ -1,7 +1,8 @@
 """Losses on numbers, each with its hand-derived gradient below it.
 
-Throughout r = p − t is the residual of prediction p and target t, elementwise, and N the number of marked values; the
-gradients are given for the value of one element and take the factor 1/N for `reduction="mean"`.
+Throughout r = p − t is the residual of prediction p and target t, elementwise. The gradients are given for the value of
+one element, which takes its weight c as a factor, and 1/N for `reduction="mean"`, where N = Σ c is what counts: without
+weights the number of marked values.
 """
 
 import math
@@ -21,20 +22,23 @@ __all__ = [
 
 
 @loss()
-def mean_squared_error(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+def mean_squared_error(
+    prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
     """Squared error, r² for each element; the mean is over all elements, features too.
 
     Args:
         prediction: (batch, …), floating-point.
         target: of the same shape; the same dtype, or integers or booleans.
         reduction: "mean", "sum" or "none".
-        where: mask over leading axes of the prediction.
+        where, weights: what counts, and by how much: over leading axes of the prediction.
 
     Gradient. ∂r²/∂p = 2 r, as ∂r/∂p = 1.
 
     Raises:
-        ShapeError: prediction and target differ in shape, or `where` is no mask over leading axes.
+        ShapeError: prediction and target differ in shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -42,21 +46,23 @@ def mean_squared_error(prediction: Any, target: Any, *, reduction: str = "mean",
     >>> fn.losses.mean_squared_error(p, t), fn.losses.mean_squared_error.gradient(p, t)
     (Array(5., dtype=float32), Array([[1., 3.]], dtype=float32))
     """
-    p, t, over = prepare(mean_squared_error, prediction, target, reduction, where)
+    p, t, over = prepare(mean_squared_error, prediction, target, reduction, where, weights)
     return over.reduce(jnp.square(p - t))
 
 
 @mean_squared_error.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, t, over = prepare(mean_squared_error, prediction, target, reduction, where)
+def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = prepare(mean_squared_error, prediction, target, reduction, where, weights)
     return over.spread(2 * (p - t))
 
 
 @loss(axes=1)
-def half_squared_error(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+def half_squared_error(
+    prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
     """Half the sum of squared errors of an example, ½ Σ r² over all axes but the first: one value for each example.
 
-    Args: as for `mean_squared_error`; `where` is of shape (batch,).
+    Args: as for `mean_squared_error`; `where` and `weights` are of shape (batch,).
 
     Gradient. ∂(½ Σ r²)/∂p = r, which is what the ½ is for.
 
@@ -67,18 +73,20 @@ def half_squared_error(prediction: Any, target: Any, *, reduction: str = "mean",
     >>> fn.losses.half_squared_error(p, t), fn.losses.half_squared_error.gradient(p, t)
     (Array(5., dtype=float32), Array([[1., 3.]], dtype=float32))
     """
-    p, t, over = prepare(half_squared_error, prediction, target, reduction, where)
+    p, t, over = prepare(half_squared_error, prediction, target, reduction, where, weights)
     return over.reduce(0.5 * jnp.square(p - t).sum(tuple(range(1, p.ndim))))
 
 
 @half_squared_error.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, t, over = prepare(half_squared_error, prediction, target, reduction, where)
+def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = prepare(half_squared_error, prediction, target, reduction, where, weights)
     return over.spread(p - t)
 
 
 @loss()
-def mean_absolute_error(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+def mean_absolute_error(
+    prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
     """Absolute error, |r| for each element: less moved by outliers than the square.
 
     Args: as for `mean_squared_error`.
@@ -92,13 +100,13 @@ def mean_absolute_error(prediction: Any, target: Any, *, reduction: str = "mean"
     >>> fn.losses.mean_absolute_error(p, t), fn.losses.mean_absolute_error.gradient(p, t)
     (Array(1.5, dtype=float32), Array([-0.25,  0.25,  0.  , -0.25], dtype=float32))
     """
-    p, t, over = prepare(mean_absolute_error, prediction, target, reduction, where)
+    p, t, over = prepare(mean_absolute_error, prediction, target, reduction, where, weights)
     return over.reduce(_magnitude(p - t))
 
 
 @mean_absolute_error.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, t, over = prepare(mean_absolute_error, prediction, target, reduction, where)
+def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = prepare(mean_absolute_error, prediction, target, reduction, where, weights)
     return over.spread(jnp.sign(p - t))
 
 
@@ -106,14 +114,16 @@ def _magnitude(r):
     return jnp.maximum(r, -r)  # |r|, whose autodiff at 0 is ½ − ½ = 0; that of jnp.abs is 1
 
 
-@loss()
-def root_mean_squared_error(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
-    """Root of the mean squared error, L = √(Σ r² / N) over all marked elements: in the units of the target.
+@loss(mean=False)
+def root_mean_squared_error(
+    prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
+    """Root of the mean squared error, L = √(Σ c r² / N) over all marked elements: in the units of the target.
 
     Args: as for `mean_squared_error`, but the only reduction is "mean", which stands under the root.
 
-    Gradient. From L² = Σ r² / N follows 2 L ∂L/∂p = 2 r / N, so ∂L/∂p = r / (N L). At r = 0 everywhere the root has
-    no derivative and the gradient is 0, a minimum's.
+    Gradient. From L² = Σ c r² / N follows 2 L ∂L/∂p = 2 c r / N, so ∂L/∂p = c r / (N L). At r = 0 everywhere the
+    root has no derivative and the gradient is 0, a minimum's.
 
     Raises: as `mean_squared_error`; ConfigError for another reduction.
 
@@ -122,35 +132,37 @@ def root_mean_squared_error(prediction: Any, target: Any, *, reduction: str = "m
     >>> fn.losses.root_mean_squared_error(p, t), fn.losses.root_mean_squared_error.gradient(t, t)
     (Array(3.535534, dtype=float32), Array([0., 0.], dtype=float32))
     """
-    p, t, over = _prepare_root(prediction, target, reduction, where)
+    p, t, over = _prepare_root(prediction, target, reduction, where, weights)
     return _root(over, p - t).astype(over.dtype)
 
 
 @root_mean_squared_error.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, t, over = _prepare_root(prediction, target, reduction, where)
+def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = _prepare_root(prediction, target, reduction, where, weights)
     root = _root(over, p - t)
     return over.spread((p - t) / jnp.where(root == 0, 1, root))
 
 
-def _prepare_root(prediction, target, reduction, where):
+def _prepare_root(prediction, target, reduction, where, weights):
     if reduction != "mean":
         raise ConfigError(
-            f'root_mean_squared_error: expected reduction to be "mean", got {reduction!r}; '
+            f'expected reduction to be "mean", got {reduction!r}; '
             "the mean stands under the root, so there is nothing to sum; mean_absolute_error has the other reductions."
         )
-    return prepare(root_mean_squared_error, prediction, target, reduction, where)
+    return prepare(root_mean_squared_error, prediction, target, reduction, where, weights)
 
 
 def _root(over, r):
-    mean = jnp.square(r).sum() / over.count(r.dtype)
+    mean = over._replace(dtype=r.dtype).reduce(jnp.square(r))
     # √ has an infinite derivative at 0 and autodiff multiplies it by 0: keep 0 out of the root as well.
     zero = mean == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, mean)))
 
 
 @loss()
-def huber(prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean", where: Any = None) -> Array:
+def huber(
+    prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
     """Huber loss for each element: ½ r² for |r| ≤ δ, δ (|r| − ½ δ) beyond: the square near 0, straight for outliers.
 
     Args: as for `mean_squared_error`, and
@@ -167,15 +179,15 @@ def huber(prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = 
     >>> fn.losses.huber(jnp.array([0.3, 2.0]), jnp.array([0.0, 0.0]), delta=0.5, reduction="none")
     Array([0.045, 0.875], dtype=float32)
     """
-    delta = positive("huber", "delta", delta)
-    p, t, over = prepare(huber, prediction, target, reduction, where)
+    delta = positive("delta", delta)
+    p, t, over = prepare(huber, prediction, target, reduction, where, weights)
     return over.reduce(_huber(p - t, delta))
 
 
 @huber.hand_gradient
-def _(prediction, target, *, delta=1.0, reduction="mean", where=None):
-    delta = positive("huber", "delta", delta)
-    p, t, over = prepare(huber, prediction, target, reduction, where)
+def _(prediction, target, *, delta=1.0, reduction="mean", where=None, weights=None):
+    delta = positive("delta", delta)
+    p, t, over = prepare(huber, prediction, target, reduction, where, weights)
     return over.spread(jnp.clip(p - t, -delta, delta))
 
 
@@ -187,7 +199,9 @@ def _huber(r, delta):
 
 
 @loss()
-def smooth_l1(prediction: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean", where: Any = None) -> Array:
+def smooth_l1(
+    prediction: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean", where: Any = None, weights: Any = None
+) -> Array:
     """Smooth absolute error for each element: r² / 2β for |r| ≤ β, |r| − ½ β beyond; slope 1 for outliers.
 
     Args: as for `mean_squared_error`, and
@@ -204,20 +218,20 @@ def smooth_l1(prediction: Any, target: Any, *, beta: float = 1.0, reduction: str
     >>> fn.losses.smooth_l1(jnp.array([0.3, 2.0]), jnp.array([0.0, 0.0]), beta=0.5, reduction="none")
     Array([0.09, 1.75], dtype=float32)
     """
-    beta = positive("smooth_l1", "beta", beta)
-    p, t, over = prepare(smooth_l1, prediction, target, reduction, where)
+    beta = positive("beta", beta)
+    p, t, over = prepare(smooth_l1, prediction, target, reduction, where, weights)
     return over.reduce(_huber(p - t, beta) / beta)
 
 
 @smooth_l1.hand_gradient
-def _(prediction, target, *, beta=1.0, reduction="mean", where=None):
-    beta = positive("smooth_l1", "beta", beta)
-    p, t, over = prepare(smooth_l1, prediction, target, reduction, where)
+def _(prediction, target, *, beta=1.0, reduction="mean", where=None, weights=None):
+    beta = positive("beta", beta)
+    p, t, over = prepare(smooth_l1, prediction, target, reduction, where, weights)
     return over.spread(jnp.clip((p - t) / beta, -1, 1))
 
 
 @loss()
-def log_cosh(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None) -> Array:
+def log_cosh(prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None) -> Array:
     """Logarithm of the hyperbolic cosine, log cosh r for each element: ½ r² near 0, |r| − log 2 far out.
 
     Args: as for `mean_squared_error`.
@@ -230,7 +244,7 @@ def log_cosh(prediction: Any, target: Any, *, reduction: str = "mean", where: An
     >>> fn.losses.log_cosh(jnp.array([0.0, 1e4]), jnp.array([0.0, 0.0]), reduction="none")
     Array([   0.   , 9999.307], dtype=float32)
     """
-    p, t, over = prepare(log_cosh, prediction, target, reduction, where)
+    p, t, over = prepare(log_cosh, prediction, target, reduction, where, weights)
     r = p - t
     magnitude = _magnitude(r)
     # Near 0, log(1 + 2 sinh²(r/2)) has no cancellation; far out, cosh overflows and |r| leads.
@@ -241,6 +255,6 @@ def log_cosh(prediction: Any, target: Any, *, reduction: str = "mean", where: An
 
 
 @log_cosh.hand_gradient
-def _(prediction, target, *, reduction="mean", where=None):
-    p, t, over = prepare(log_cosh, prediction, target, reduction, where)
+def _(prediction, target, *, reduction="mean", where=None, weights=None):
+    p, t, over = prepare(log_cosh, prediction, target, reduction, where, weights)
     return over.spread(jnp.tanh(p - t))

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 from funcnet import layers
-from funcnet.checks import check_count, fraction, spell
+from funcnet.checks import check_count, fraction
 from funcnet.errors import ConfigError
 from funcnet.initializers import he_normal, zeros
+from funcnet.made import constructor
 from funcnet.types import Layer
 
 __all__ = ["lenet", "mobilenet", "resnet", "softmax_regression", "vgg"]
 
 
+@constructor
 def softmax_regression(classes: int = 10) -> Layer:
     """Scores of the classes from the pixels alone, s = W x + b with x the image as one row.
 
@@ -21,7 +23,7 @@ def softmax_regression(classes: int = 10) -> Layer:
     Input (batch, …), output (batch, classes).
 
     Raises:
-        ConfigError: `classes` is no positive integer.
+        ConfigError: `classes` is not a positive integer.
 
     >>> import funcnet as fn
     >>> fn.models.softmax_regression(10)
@@ -30,6 +32,7 @@ def softmax_regression(classes: int = 10) -> Layer:
     return layers.serial(layers.flatten(), layers.dense(classes))
 
 
+@constructor
 def lenet(
     classes: int = 10,
     *,
@@ -46,12 +49,12 @@ def lenet(
         classes: width of the output.
         features: of the two convolutions.
         hidden: widths of the hidden dense layers.
-        activation: a constructor, `layers.tanh` as in the original or `layers.relu`, called once a hidden layer.
+        activation: a constructor, `layers.tanh` as in the original or `layers.relu`, called once per hidden layer.
 
     Input (batch, height, width, channels) of 12 × 12 at least, 28 × 28 × 1 for MNIST; output (batch, classes).
 
     Raises:
-        ConfigError: a width is no positive integer, or `features` are not two.
+        ConfigError: a width is not a positive integer, or `features` are not two.
 
     References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE
     1998, section II.B.
@@ -63,9 +66,8 @@ def lenet(
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     61706
     """
-    name = spell(lenet, classes, features=features, hidden=hidden)
-    if not isinstance(features, tuple | list) or len(features) != 2:
-        raise ConfigError(f"{name}: expected features of two convolutions, such as (6, 16), got {features!r}.")
+    if not isinstance(features, tuple) or len(features) != 2:
+        raise ConfigError(f"expected features of two convolutions, such as (6, 16), got {features!r}.")
     dense = [layer for width in hidden for layer in (layers.dense(width), activation())]
     return layers.serial(
         layers.conv(features[0], 5), activation(), layers.avg_pool(2),
@@ -74,6 +76,7 @@ def lenet(
     )  # fmt: skip
 
 
+@constructor
 def vgg(
     classes: int = 10,
     *,
@@ -95,7 +98,7 @@ def vgg(
     Input (batch, height, width, channels) with sides of 2 ** len(blocks) at least; output (batch, classes).
 
     Raises:
-        ConfigError: `blocks` or `hidden` hold no positive integers, or `dropout` is outside [0, 1).
+        ConfigError: `blocks` or `hidden` hold other than positive integers, or `dropout` is outside [0, 1).
 
     References: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
 
@@ -103,27 +106,25 @@ def vgg(
     >>> fn.models.vgg(blocks=((8,),), hidden=(), normalize=False)
     serial(conv(8, 3, kernel_init=he_normal()), relu(), max_pool(2), flatten(), dense(10))
     """
-    name = spell(vgg, classes, blocks=blocks, hidden=hidden, dropout=dropout, normalize=normalize)
-    dropout = fraction(name, "dropout", dropout)
-    if not isinstance(blocks, tuple | list) or not all(isinstance(block, tuple | list) and block for block in blocks):
-        raise ConfigError(
-            f"{name}: expected blocks to be tuples of features, such as ((32, 32), (64, 64)), got {blocks!r}."
-        )
+    dropout = fraction("dropout", dropout)
+    if not isinstance(blocks, tuple) or not all(isinstance(block, tuple) and block for block in blocks):
+        raise ConfigError(f"expected blocks to be tuples of features, such as ((32, 32), (64, 64)), got {blocks!r}.")
     stack: list[Layer] = []
     for block in blocks:
         for features in block:
-            stack += _convolution(check_count(name, "each of blocks", features), 3, normalize=normalize)
+            stack += _convolution(check_count("each of blocks", features), 3, normalize=normalize)
         stack.append(layers.max_pool(2))
         if dropout:
             stack.append(layers.dropout(dropout, broadcast_dims=(1, 2)))
     stack.append(layers.flatten())
     for width in hidden:
-        stack += [layers.dense(check_count(name, "each of hidden", width), kernel_init=he_normal()), layers.relu()]
+        stack += [layers.dense(check_count("each of hidden", width), kernel_init=he_normal()), layers.relu()]
         if dropout:
             stack.append(layers.dropout(dropout))
     return layers.serial(*stack, layers.dense(classes))
 
 
+@constructor
 def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
     """Residual network for small images: a convolution, three stages of residual blocks, a mean over places, a dense
     layer.
@@ -134,13 +135,13 @@ def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
 
     Args:
         classes: width of the output.
-        depth: convolutions and the dense layer counted, 6 n + 2 for n blocks a stage: 20, 32, 44, 56 …
+        depth: convolutions and the dense layer counted, 6 n + 2 for n blocks per stage: 20, 32, 44, 56 …
         features: of the first stage.
 
     Input (batch, height, width, channels), 32 × 32 × 3 for CIFAR; output (batch, classes).
 
     Raises:
-        ConfigError: `depth` is not 6 n + 2, or an argument no positive integer.
+        ConfigError: `depth` is not 6 n + 2, or an argument is not a positive integer.
 
     References: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2; the
     shortcuts are those of option B.
@@ -151,11 +152,10 @@ def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     272474
     """
-    name = spell(resnet, classes, depth=depth, features=features)
-    depth, features = check_count(name, "depth", depth, 8), check_count(name, "features", features)
+    depth, features = check_count("depth", depth, 8), check_count("features", features)
     blocks, rest = divmod(depth - 2, 6)
     if rest:
-        raise ConfigError(f"{name}: expected depth to be 6 n + 2, such as 20, 32 or 56, got {depth}.")
+        raise ConfigError(f"expected depth to be 6 n + 2, such as 20, 32 or 56, got {depth}.")
     stack = _convolution(features, 3)
     for stage in range(3):
         for block in range(blocks):
@@ -163,6 +163,7 @@ def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
     return layers.serial(*stack, layers.global_avg_pool(), layers.dense(classes))
 
 
+@constructor
 def mobilenet(
     classes: int = 10,
     *,
@@ -172,7 +173,7 @@ def mobilenet(
     """Depthwise-separable network: each 3 × 3 convolution is one within every channel and one of 1 × 1 between them.
 
     A block is depthwise convolution, batch normalisation, ReLU, 1 × 1 convolution, batch normalisation, ReLU: with f
-    features it takes 9 + f multiplications a number where a full convolution takes 9 f.
+    features it takes 9 + f multiplications per number where a full convolution takes 9 f.
 
     Args:
         classes: width of the output.
@@ -182,7 +183,7 @@ def mobilenet(
     Input (batch, height, width, channels), output (batch, classes).
 
     Raises:
-        ConfigError: an argument is no positive integer, or `blocks` holds no pairs.
+        ConfigError: an argument is not a positive integer, or `blocks` are not pairs.
 
     References: Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
     2017.
@@ -193,12 +194,9 @@ def mobilenet(
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     136778
     """
-    name = spell(mobilenet, classes, features=features, blocks=blocks)
-    if not isinstance(blocks, tuple | list) or not all(
-        isinstance(one, tuple | list) and len(one) == 2 for one in blocks
-    ):
-        raise ConfigError(f"{name}: expected blocks to be pairs (features, stride), got {blocks!r}.")
-    stack = _convolution(check_count(name, "features", features), 3)
+    if not isinstance(blocks, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in blocks):
+        raise ConfigError(f"expected blocks to be pairs (features, stride), got {blocks!r}.")
+    stack = _convolution(check_count("features", features), 3)
     for width, strides in blocks:
         stack += [
             layers.depthwise_conv(3, strides=strides, use_bias=False, kernel_init=he_normal()),

@@ -4,20 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from funcnet import initializers, layers
-from funcnet.checks import check_count, fraction, spell
+from funcnet.checks import check_count, fraction
 from funcnet.errors import ConfigError
+from funcnet.made import constructor
 from funcnet.types import Layer
 
 __all__ = ["linear", "mlp", "sigmoid_network"]
 
 
+@constructor
 def linear(features: int) -> Layer:
     """Linear model, y = x W + b: linear regression with a squared error, softmax regression with a cross-entropy.
 
     It is a single `layers.dense`, for input (batch, in); params `kernel` (in, features) and `bias` (features,).
 
     Raises:
-        ConfigError: `features` is no positive integer.
+        ConfigError: `features` is not a positive integer.
 
     >>> import funcnet as fn
     >>> fn.models.linear(10)
@@ -26,6 +28,7 @@ def linear(features: int) -> Layer:
     return layers.dense(features)
 
 
+@constructor
 def mlp(
     features: tuple[int, ...],
     *,
@@ -39,15 +42,15 @@ def mlp(
 
     Args:
         features: widths of the dense layers, the hidden ones and then the output.
-        activation: a constructor, `layers.tanh` or `lambda: layers.leaky_relu(0.1)`, called once a hidden layer.
+        activation: a constructor, `layers.tanh` or `lambda: layers.leaky_relu(0.1)`, called once per hidden layer.
         dropout: share of the hidden units dropped in training, which then needs a key; 0 for no such layers.
         use_bias, kernel_init, bias_init: of every dense layer.
 
     Input (batch, …, in), output (batch, …, features[-1]); images go through `layers.flatten()` first.
 
     Raises:
-        ConfigError: `features` is no tuple of positive integers, `activation` makes no layer, or `dropout` is outside
-            [0, 1).
+        ConfigError: `features` is not a tuple of positive integers, `activation` does not make a layer, or `dropout` is
+            outside [0, 1).
 
     References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
 
@@ -55,21 +58,21 @@ def mlp(
     >>> fn.models.mlp((128, 10), dropout=0.1, kernel_init=fn.initializers.xavier_normal())
     serial(dense(128, kernel_init=xavier_normal()), relu(), dropout(0.1), dense(10, kernel_init=xavier_normal()))
     """
-    name = spell(mlp, features)
-    _check_features(name, features)
-    dropout = fraction(name, "dropout", dropout)
+    _check_features(features)
+    dropout = fraction("dropout", dropout)
 
     def dense(width):
         return layers.dense(width, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
 
     def hidden(width):
-        block = [dense(width), _activation(name, activation)]
+        block = [dense(width), _activation(activation)]
         return [*block, layers.dropout(dropout)] if dropout else block
 
     *widths, last = features
     return layers.serial(*(layer for width in widths for layer in hidden(width)), dense(last))
 
 
+@constructor
 def sigmoid_network(
     features: tuple[int, ...],
     *,
@@ -91,7 +94,7 @@ def sigmoid_network(
     Input (batch, …, in), output (batch, …, features[-1]) in (0, 1).
 
     Raises:
-        ConfigError: `features` is no tuple of positive integers.
+        ConfigError: `features` is not a tuple of positive integers.
 
     References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
 
@@ -101,22 +104,22 @@ def sigmoid_network(
     >>> [sorted(p) for p in params]
     [['bias', 'kernel'], [], ['bias', 'kernel'], []]
     """
-    _check_features(spell(sigmoid_network, features), features)
+    _check_features(features)
     dense = [layers.dense(width, kernel_init=kernel_init, bias_init=bias_init) for width in features]
     return layers.serial(*(layer for one in dense for layer in (one, layers.sigmoid())))
 
 
-def _check_features(name: str, features: Any) -> None:
-    if not isinstance(features, tuple | list) or not features:
-        raise ConfigError(f"{name}: expected features to be a tuple of widths, at least one, got {features!r}.")
+def _check_features(features: Any) -> None:
+    if not isinstance(features, tuple) or not features:
+        raise ConfigError(f"expected features to be a tuple of widths, at least one, got {features!r}.")
     for width in features:
-        check_count(name, "each of features", width)
+        check_count("each of features", width)
 
 
-def _activation(name: str, activation: Any) -> Layer:
+def _activation(activation: Any) -> Layer:
     if isinstance(activation, Layer):
-        raise ConfigError(f"{name}: expected activation to be a constructor, got {activation}; leave out its ().")
+        raise ConfigError(f"expected activation to be a constructor, got {activation}; leave out its ().")
     made = activation() if callable(activation) else activation
     if not isinstance(made, Layer):
-        raise ConfigError(f"{name}: expected activation to make a layer, such as layers.tanh, got {activation!r}.")
+        raise ConfigError(f"expected activation to make a layer, such as layers.tanh, got {activation!r}.")
     return made

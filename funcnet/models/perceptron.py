@@ -1,12 +1,14 @@
 """The perceptron: one layer of binary-step units, trained by the classical rule."""
 
 from funcnet import initializers, layers
-from funcnet.checks import check_count, spell
+from funcnet.checks import check_count
+from funcnet.made import constructor
 from funcnet.types import Layer
 
 __all__ = ["perceptron"]
 
 
+@constructor
 def perceptron(features: int = 1) -> Layer:
     """Rosenblatt's perceptron, y = H(x W + b) with H(z) = 1 for z ≥ 0, else 0, and a start at W = 0, b = 0.
 
@@ -25,7 +27,7 @@ def perceptron(features: int = 1) -> Layer:
     Input (batch, in), output (batch, features) of zeros and ones, which is what targets are too.
 
     Raises:
-        ConfigError: `features` is no positive integer.
+        ConfigError: `features` is not a positive integer.
 
     References: Rosenblatt, "The Perceptron", Psychological Review 1958; Novikoff, "On Convergence Proofs on
     Perceptrons", 1962; Minsky, Papert, "Perceptrons", 1969.
@@ -37,5 +39,5 @@ def perceptron(features: int = 1) -> Layer:
     >>> model.apply(last.state.optimizer.params, last.state.model, x)[0].ravel()
     Array([0., 1., 1., 1.], dtype=float32)
     """
-    features = check_count(spell(perceptron, features), "features", features)
+    features = check_count("features", features)
     return layers.serial(layers.dense(features, kernel_init=initializers.zeros), layers.binary_step(ste="identity"))

@@ -8,18 +8,22 @@ shapes and dtypes, and compiles once. A learning rate is a number or a schedule 
     state = optimizer.init(params)
     state = jax.jit(optimizer.update)(state, grads)
     state.params
+
+`descent` makes an optimizer of the direction of one leaf; `rescaled` changes the rate of a state.
 """
 
-from funcnet.optimizers.accumulation import AccumulatedState, accumulated
-from funcnet.optimizers.adaptive import AdaGradState, AdamState, RMSPropState, adagrad, adam, adamw, rmsprop
+from funcnet.optimizers.adam import AdamState, adam, adamw, nadam
+from funcnet.optimizers.adaptive import AdaGradState, RMSPropState, adagrad, rmsprop
 from funcnet.optimizers.averaging import AveragedState, averaged
+from funcnet.optimizers.descent import descent, rescaled
 from funcnet.optimizers.guarding import GuardedState, guarded, guards
+from funcnet.optimizers.lion import LionState, lion
 from funcnet.optimizers.partition import PartitionedState, partitioned
 from funcnet.optimizers.sgd import SGDState, sgd
 from funcnet.optimizers.wrappers import FrozenState, clipped, decayed, frozen
 
 __all__ = [
-    "AccumulatedState", "AdaGradState", "AdamState", "AveragedState", "FrozenState", "GuardedState", "PartitionedState",
-    "RMSPropState", "SGDState", "accumulated", "adagrad", "adam", "adamw", "averaged", "clipped", "decayed", "frozen",
-    "guarded", "guards", "partitioned", "rmsprop", "sgd",
+    "AdaGradState", "AdamState", "AveragedState", "FrozenState", "GuardedState", "LionState", "PartitionedState",
+    "RMSPropState", "SGDState", "adagrad", "adam", "adamw", "averaged", "clipped", "decayed", "descent", "frozen",
+    "guarded", "guards", "lion", "nadam", "partitioned", "rescaled", "rmsprop", "sgd",
 ]  # fmt: skip

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, fraction, spell
-from funcnet.optimizers.checks import check_grads
-from funcnet.optimizers.slots import widen
+from funcnet.checks import check_count, fraction
+from funcnet.made import constructor
+from funcnet.optimizers.checks import check_grads, check_optimizer
+from funcnet.optimizers.descent import widen
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["AveragedState", "averaged"]
@@ -36,6 +37,7 @@ class AveragedState(NamedTuple):
         return jax.tree.map(lambda a, p: a.astype(p.dtype), self.mean, self.params)
 
 
+@constructor
 def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 0) -> Optimizer:
     """Keep an average of the parameters beside those that are trained: `state.average` beside `state.params`.
 
@@ -47,8 +49,7 @@ def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 
     The training itself is that of `optimizer`. Predict with `model.apply(state.average, …)`; the running statistics of
     a `batch_norm` belong to `params`, so such a model needs a pass in training mode over the data before it.
 
-    Every call of `update` counts: to count only those of a full accumulation, or those that were not skipped, put this
-    wrapper within `accumulated` or `guarded`.
+    Every call of `update` counts: to count only those that were not skipped, put this wrapper within `guarded`.
 
     Args:
         optimizer: what to wrap.
@@ -70,16 +71,16 @@ def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 
     >>> state.params, state.average
     ({'kernel': Array([6.], dtype=float32)}, {'kernel': Array([7.], dtype=float32)})
     """
-    name = spell(averaged, ..., decay=decay, start=start)
-    decay = None if decay is None else fraction(name, "decay", decay)
-    start = check_count(name, "start", start, 0)
+    check_optimizer(optimizer)
+    decay = None if decay is None else fraction("decay", decay)
+    start = check_count("start", start, 0)
 
     def init(params):
         inner = optimizer.init(params)
         return AveragedState(inner, jax.tree.map(lambda p: jnp.array(widen(p)), inner.params))
 
     def update(state, grads):
-        check_grads(name, state, grads)
+        check_grads(state, grads, AveragedState)
         inner = optimizer.update(state.inner, grads)
         weight = _weight(decay, jnp.maximum(inner.step - start, 1))
         mean = jax.tree.map(lambda a, p: a + weight.astype(a.dtype) * (widen(p) - a), state.mean, inner.params)

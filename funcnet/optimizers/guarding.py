@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, spell
-from funcnet.optimizers.checks import check_grads
+from funcnet.checks import check_count
+from funcnet.made import constructor
+from funcnet.optimizers.checks import check_grads, check_optimizer
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Array, Optimizer, Params
 
@@ -36,6 +37,7 @@ class GuardedState(NamedTuple):
         return None if leaf < 0 else flatten_with_paths(self.params)[leaf][0]
 
 
+@constructor
 def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
     """Skip a step whose gradients are not all finite, and count it.
 
@@ -66,8 +68,8 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
     >>> int(state.step), int(state.skipped), state.bad_path
     (1, 1, 'kernel')
     """
-    name = spell(guarded, ..., most=most)
-    most = check_count(name, "most", most)
+    check_optimizer(optimizer)
+    most = check_count("most", most)
 
     # The branches are made once: outside `jit`, new functions would be compiled in every call.
     def take(state, grads):
@@ -88,7 +90,7 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
         return GuardedState(inner, *map(jnp.array, (zero, zero, zero, none, none, jnp.int32(most))))
 
     def update(state, grads):
-        check_grads(name, state, grads)
+        check_grads(state, grads, GuardedState)
         good = _all_finite(grads) & (state.in_a_row < state.most)
         return jax.lax.cond(good, take, skip, state, grads)
 
@@ -99,7 +101,7 @@ def guards(state: Any) -> list[GuardedState]:
     """The states of all `guarded` in an optimizer's state, or in any tree, the outermost first.
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> optimizer = fn.optimizers.accumulated(fn.optimizers.guarded(fn.optimizers.sgd(0.1)), 2)
+    >>> optimizer = fn.optimizers.averaged(fn.optimizers.guarded(fn.optimizers.sgd(0.1)))
     >>> [int(guard.skipped) for guard in fn.optimizers.guards(optimizer.init({"kernel": jnp.ones(2)}))]
     [0]
     """

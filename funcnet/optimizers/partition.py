@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from funcnet.checks import describe, spell
+from funcnet.checks import describe
 from funcnet.errors import ConfigError
+from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, checked_params
 from funcnet.trees import flatten_with_paths, map_with_paths
 from funcnet.types import Array, Optimizer, Params
@@ -35,6 +36,7 @@ class PartitionedState(NamedTuple):
         return jax.tree.map(owned, *(state.params for state in self.inner), is_leaf=_is_none)
 
 
+@constructor
 def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
     """Train each parameter by an optimizer of its own: another rate, another method, another decay.
 
@@ -57,25 +59,24 @@ def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
     >>> optimizer.update(state, ({"kernel": jnp.array([1.0])}, {"kernel": jnp.array([1.0])})).params
     ({'kernel': Array([3.], dtype=float32)}, {'kernel': Array([3.9], dtype=float32)})
     """
-    name = spell(partitioned, ...)
     rules = tuple(rules)
     for rule in rules or [()]:
-        _check_rule(name, rule)
+        _check_rule(rule)
 
     def owner(path):
         return next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)), None)
 
     def init(params):
-        params = checked_params(name, params)
+        params = checked_params(params)
         paths = [path for path, _ in flatten_with_paths(params)]
-        _check_owners(name, rules, paths, [owner(path) for path in paths])
+        _check_owners(rules, paths, [owner(path) for path in paths])
         started = []
         for i, (_, optimizer) in enumerate(rules):
             started.append(optimizer.init(map_with_paths(lambda path, p, i=i: p if owner(path) == i else None, params)))
         return PartitionedState(tuple(started))
 
     def update(state, grads):
-        check_grads(name, state, grads)
+        check_grads(state, grads, PartitionedState)
 
         updated = []
         for (_, optimizer), part in zip(rules, state.inner, strict=True):
@@ -90,30 +91,29 @@ def _is_none(x):
     return x is None
 
 
-def _check_rule(name, rule):
+def _check_rule(rule):
     pattern, optimizer = rule if isinstance(rule, tuple) and len(rule) == 2 else (None, None)
     if not isinstance(pattern, str) or not isinstance(optimizer, Optimizer):
         raise ConfigError(
-            f"{name}: expected rules to be pairs (pattern, optimizer), at least one, got {describe(rule)}; write "
-            '[(".*kernel", adam(1e-3)), (".*", sgd(0.1))], say.'
+            f"expected rules to be pairs (pattern, optimizer), at least one, got {describe(rule)}; write "
+            'for example [(".*kernel", adam(1e-3)), (".*", sgd(0.1))].'
         )
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"{name}: expected {pattern!r} to be a regular expression: {error}.") from error
+        raise ConfigError(f"expected {pattern!r} to be a regular expression: {error}.") from error
 
 
-def _check_owners(name, rules, paths, owners):
+def _check_owners(rules, paths, owners):
     """Nothing falls through: no leaf without a rule, and no rule without a leaf."""
     shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
     if None in owners:
         raise ConfigError(
-            f"{name}: expected a rule for every leaf, got none for {paths[owners.index(None)]!r}; "
-            'end with a rule for ".*".'
+            f'expected a rule for every leaf, got none for {paths[owners.index(None)]!r}; end with a rule for ".*".'
         )
     for i, (pattern, _) in enumerate(rules):
         if i not in owners:
             raise ConfigError(
-                f"{name}: expected {pattern!r} to be the first rule that matches some leaf, got none of {shown}; a "
+                f"expected {pattern!r} to be the first rule that matches some leaf, got none of {shown}; a "
                 "pattern has to match the whole path."
             )

@@ -2,15 +2,14 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from funcnet.checks import fraction, spell
+from funcnet.checks import fraction
 from funcnet.errors import ConfigError
-from funcnet.optimizers.checks import checked_params
-from funcnet.optimizers.slots import descend, rate_at, slot_grads, slots
-from funcnet.schedules import as_schedule
-from funcnet.types import Array, Optimizer, Params, Schedule
+from funcnet.made import constructor
+from funcnet.optimizers.checks import Rate
+from funcnet.optimizers.descent import descent
+from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["SGDState", "sgd"]
 
@@ -21,11 +20,11 @@ class SGDState(NamedTuple):
     step: Array  #: (), int32, updates done
     params: Params
     velocity: Params  #: the decaying sum of gradients, like params; `()` without momentum
+    scale: Array  #: (), a factor of the rate, 1 until `rescaled`
 
 
-def sgd(
-    learning_rate: float | Schedule, *, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0
-) -> Optimizer:
+@constructor
+def sgd(learning_rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0) -> Optimizer:
     """Stochastic gradient descent.
 
     With gradient g, rate η, momentum μ and dampening τ:
@@ -54,26 +53,14 @@ def sgd(
     >>> optimizer.update(state, {"kernel": jnp.array([1.0, -1.0])}).params
     {'kernel': Array([0.5, 2.5], dtype=float32)}
     """
-    name = spell(sgd, learning_rate, momentum=momentum, nesterov=nesterov, dampening=dampening)
-    schedule = as_schedule(learning_rate, name=name, what="learning_rate")
-    momentum, dampening = fraction(name, "momentum", momentum), fraction(name, "dampening", dampening)
+    momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
     if nesterov and (momentum == 0 or dampening != 0):
-        raise ConfigError(
-            f"{name}: expected momentum > 0 and dampening = 0 for nesterov=True, got {momentum} and {dampening}."
-        )
+        raise ConfigError(f"expected momentum > 0 and dampening = 0 for nesterov=True, got {momentum} and {dampening}.")
 
-    def init(params):
-        params = checked_params(name, params)
-        return SGDState(jnp.zeros((), jnp.int32), params, slots(params) if momentum else ())
+    def direction(p, g, t, velocity):
+        if momentum == 0:
+            return g, ()
+        velocity = momentum * velocity + jnp.where(t == 1, 1.0, 1 - dampening) * g
+        return g + momentum * velocity if nesterov else velocity, velocity
 
-    def update(state, grads):
-        grads = slot_grads(name, state, grads)
-        velocity, direction = (), grads
-        if momentum:
-            share = jnp.where(state.step == 0, 1.0, 1 - dampening)  # weakly typed: it takes the dtype of g
-            velocity = jax.tree.map(lambda v, g: momentum * v + share * g, state.velocity, grads)
-            direction = jax.tree.map(lambda v, g: g + momentum * v, velocity, grads) if nesterov else velocity
-        params = descend(state.params, rate_at(name, schedule, state.step), direction)
-        return SGDState(state.step + 1, params, velocity)
-
-    return Optimizer(init, update)
+    return descent(SGDState, learning_rate, direction, slots={"velocity": 0.0 if momentum else ()})

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import nonnegative, positive, spell
+from funcnet.checks import nonnegative, positive
 from funcnet.errors import ConfigError
-from funcnet.optimizers.checks import Mask, check_grads, check_mask, checked_params
-from funcnet.optimizers.slots import widen
+from funcnet.made import constructor
+from funcnet.optimizers.checks import Mask, check_grads, check_mask, check_optimizer, checked_params
+from funcnet.optimizers.descent import widen
 from funcnet.trees import flatten_with_paths, global_norm, map_with_paths
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
 
 
+@constructor
 def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | None = None) -> Optimizer:
     """Keep the gradient small before `optimizer` sees it.
 
@@ -46,25 +48,26 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
     >>> optimizer.update(state, {"kernel": jnp.array([3.0, 4.0])}).params["kernel"].round(6)
     Array([-0.6, -0.8], dtype=float32)
     """
-    name = spell(clipped, ..., norm=norm, value=value)
+    check_optimizer(optimizer)
     if (norm is None) == (value is None):
         raise ConfigError(
-            f"{name}: expected exactly one of norm and value, got "
+            f"expected exactly one of norm and value, got "
             f"{'none' if norm is None else 'both; nest two wrappers for both'}."
         )
     if value is not None:
-        limit = positive(name, "value", value)
-        return _before(optimizer, name, lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
-    limit = positive(name, "norm", norm)
+        limit = positive("value", value)
+        return _before(optimizer, lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
+    limit = positive("norm", norm)
 
     def shorten(_, grads):
         # Division without a branch: the scale is exactly 1 below the limit, and NaN stays NaN.
         scale = limit / jnp.maximum(global_norm(grads), limit)
         return jax.tree.map(lambda g: (widen(g) * scale.astype(widen(g).dtype)).astype(g.dtype), grads)
 
-    return _before(optimizer, name, shorten)
+    return _before(optimizer, shorten)
 
 
+@constructor
 def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = None) -> Optimizer:
     """Weight decay as part of the gradient, g ← g + λ p: the gradient of the penalty λ/2 ‖p‖².
 
@@ -86,22 +89,22 @@ def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = No
     >>> optimizer.update(state, {"kernel": jnp.array([1.0])}).params
     {'kernel': Array([2.], dtype=float32)}
     """
-    name = spell(decayed, ..., weight_decay, mask=mask)
-    weight_decay = nonnegative(name, "weight_decay", weight_decay)
+    check_optimizer(optimizer)
+    weight_decay = nonnegative("weight_decay", weight_decay)
     if mask is not None:
-        check_mask(name, "mask", mask)
+        check_mask("mask", mask)
 
     def decay(path, p, g):
         return g + weight_decay * p if mask is None or mask(path) else g
 
-    return _before(optimizer, name, lambda params, grads: map_with_paths(decay, params, grads))
+    return _before(optimizer, lambda params, grads: map_with_paths(decay, params, grads))
 
 
-def _before(optimizer: Optimizer, name: str, change: Callable[[Params, Params], Params]) -> Optimizer:
+def _before(optimizer: Optimizer, change: Callable[[Params, Params], Params]) -> Optimizer:
     """The optimizer, whose gradients go through `change(params, grads)` first."""
 
     def update(state, grads):
-        check_grads(name, state, grads)
+        check_grads(state, grads)
         return optimizer.update(state, change(state.params, grads))
 
     return Optimizer(optimizer.init, update)
@@ -127,6 +130,7 @@ class FrozenState(NamedTuple):
         )  # fmt: skip
 
 
+@constructor
 def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
     """Hold some parameters fixed and train the others.
 
@@ -149,17 +153,17 @@ def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
     >>> optimizer.update(state, ({"kernel": jnp.array([1.0])}, {"kernel": jnp.array([1.0])})).params
     ({'kernel': Array([4.], dtype=float32)}, {'kernel': Array([3.], dtype=float32)})
     """
-    name = spell(frozen, ..., select)
-    check_mask(name, "select", select)
+    check_optimizer(optimizer)
+    check_mask("select", select)
 
     def init(params):
-        params = checked_params(name, params)
+        params = checked_params(params)
         fixed = map_with_paths(lambda path, p: p if select(path) else None, params)
-        _check_selection(name, params, fixed)
+        _check_selection(params, fixed)
         return FrozenState(optimizer.init(_others(fixed, params)), fixed)
 
     def update(state, grads):
-        check_grads(name, state, grads)
+        check_grads(state, grads, FrozenState)
         return FrozenState(optimizer.update(state.inner, _others(state.fixed, grads)), state.fixed)
 
     return Optimizer(init, update)
@@ -173,11 +177,11 @@ def _others(fixed, tree):
     return jax.tree.map(lambda fixed, leaf: leaf if fixed is None else None, fixed, tree, is_leaf=_is_none)
 
 
-def _check_selection(name, params, fixed):
+def _check_selection(params, fixed):
     paths, chosen = [path for path, _ in flatten_with_paths(params)], flatten_with_paths(fixed)
     if not 0 < len(chosen) < len(paths):
         shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
         raise ConfigError(
-            f"{name}: expected select to choose some of the leaves, it chose {len(chosen)} of "
+            f"expected select to choose some of the leaves, it chose {len(chosen)} of "
             f"{len(paths)}: {shown}; it is called with these paths."
         )

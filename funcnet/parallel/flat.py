@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from funcnet.types import Array, Batch, Gradient, GradientFn
+from funcnet.gradients.accumulation import parts_of
+from funcnet.types import Batch, Gradient, GradientFn
 
 __all__ = ["summed"]
 
@@ -14,52 +15,58 @@ __all__ = ["summed"]
 def summed(gradient: GradientFn, mesh: Mesh, data: str) -> GradientFn:
     """The gradient of a global batch from those of its parts, for parameters that are whole on every device.
 
-    With the part s_d of the rows that device d has (of the marked ones, if the batch has a mask), Σ s_d = 1,
-        loss = Σ s_d loss_d,   ∂loss/∂θ = Σ s_d ∂loss_d/∂θ,
-    for a loss that is a mean over rows. A penalty is in every loss_d alike and so counts once. The products lie in one
-    buffer, so there is one sum over the devices and not one for each parameter.
+    Device d has the values v_n of its own rows, of which c_n counts. With C = Σ c_n over the whole batch
+        loss = Σ_d (Σ_{n on d} c_n v_n / C),   ∂loss/∂θ = Σ_d ∂(Σ_{n on d} c_n v_n / C)/∂θ,
+    for each term of a weighted sum with a C of its own; a penalty is added once. An engine that does not say what
+    counts gives means, which are weighed by the rows that count on each device. What is summed lies in one buffer, so
+    there is one sum over the devices and not one for each parameter.
     """
-    whole, rows = PartitionSpec(), PartitionSpec(data)
-    parts = mesh.shape[data]
+    whole: Any = PartitionSpec()
+    rows = PartitionSpec(data)
+    parts = parts_of(gradient)
 
-    def local(params, state, batch, key, share):
-        computed = gradient(params, state, batch, key)
-        loss, grads = _weighted_sum((computed.loss, computed.grads), share.reshape(()), data)
-        return loss, grads, computed.state, computed.prediction
+    def local(params, state, batch, key, totals):
+        if parts is None:
+            return _weighed(gradient(params, state, batch, key), batch, data)
+        computed = parts.share(totals)(params, state, batch, key)
+        loss, grads = _sum((computed.loss, computed.grads), data)
+        return parts.penalized(computed._replace(loss=loss, grads=grads, counted=totals), params)
 
     # Without the check of varying types autodiff takes the parameters for the device's own, as backprop does; with it,
     # autodiff's gradients would come summed already.
     sharded = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(whole, whole, rows, whole, rows),
-        out_specs=(whole, whole, whole, rows),
+        in_specs=(whole, whole, rows, whole, whole),
+        out_specs=Gradient(whole, whole, whole, rows, whole),
         check_vma=False,
     )
 
     def over_mesh(params, state, batch, key=None, /):
-        return Gradient(*sharded(params, state, batch, key, _shares(batch, parts)))
+        totals = None if parts is None else parts.totals(params, state, batch, key)
+        return sharded(params, state, batch, key, totals)
 
     return over_mesh
 
 
-def _shares(batch: Batch, parts: int) -> Array:
-    """(parts,), the part of what counts that each device has."""
-    alike = jnp.full(parts, 1 / parts)
-    if len(batch) < 3:
-        return alike
-    marked = batch[2].reshape(parts, -1).sum(1).astype(alike.dtype)
-    total = marked.sum()
-    return jnp.where(total == 0, alike, marked / jnp.maximum(total, 1))
+def _weighed(computed: Gradient, batch: Batch, axis: str) -> Gradient:
+    """The mean of gradients of which nothing is known but that they are means, by the rows that count."""
+    where = batch[2] if len(batch) > 2 else None
+    marked = jnp.ones(()) if where is None else where.sum().astype(jnp.result_type(float))
+    total = jax.lax.psum(marked, axis)
+    share = jnp.where(total == 0, 1 / jax.lax.axis_size(axis), marked / jnp.maximum(total, 1))
+    scaled = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), (computed.loss, computed.grads))
+    loss, grads = _sum(scaled, axis)
+    return computed._replace(loss=loss, grads=grads, counted=None)
 
 
-def _weighted_sum(tree: Any, share: Array, axis: str) -> Any:
-    """Σ share · leaf over the devices, as one buffer for each dtype, of which there is one as a rule."""
+def _sum(tree: Any, axis: str) -> Any:
+    """The sum over the devices, as one buffer for each dtype, of which there is one as a rule."""
     leaves, structure = jax.tree.flatten(tree)
     found = list(leaves)
     for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
         members = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
-        buffer = jnp.concatenate([leaves[i].ravel() for i in members]) * share.astype(dtype)
+        buffer = jnp.concatenate([leaves[i].ravel() for i in members])
         buffer = jax.lax.psum(buffer, axis)
         start = 0
         for i in members:

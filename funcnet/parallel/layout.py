@@ -12,7 +12,7 @@ from funcnet.parallel.flat import summed
 from funcnet.parallel.means import mean_over_rows
 from funcnet.parallel.mesh import axis_size
 from funcnet.parallel.rules import Rules, check_rules, replicate, specs
-from funcnet.types import Gradient, Layout
+from funcnet.types import Layout
 
 __all__ = ["layout"]
 
@@ -79,7 +79,7 @@ def _layout(mesh, rules, data, flat):
     def automatic(one, params, state, batch, key):
         computed = one(params, state, batch, key)
         loss, new_state = place_data((computed.loss, computed.state))
-        return Gradient(loss, place_state(computed.grads), new_state, computed.prediction)
+        return computed._replace(loss=loss, grads=place_state(computed.grads), state=new_state)
 
     def is_flat(one, params, state, batch, key):
         whole = not any(map(any, jax.tree.leaves(specs(params, mesh, rules))))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from funcnet.gradients.accumulation import parts_of
 from funcnet.types import Batch, GradientFn, Key, Params, State
 
 __all__ = ["mean_over_rows"]
@@ -65,25 +66,31 @@ def _is_mean(gradient, params, state, batch, key):
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: _normal(random, leaf.shape, leaf.dtype), params)
     batch = _some_rows(random, batch)
+    parts = parts_of(gradient)
 
     @jax.jit
-    def compiled(params, batch):
-        computed = gradient(params, state, batch, None if key is None else _some_key(key))
-        return (computed.loss, computed.grads), computed.prediction
+    def of_rows(params, batch, share):
+        """What some rows add to the whole: of a gradient that says so its share, else its mean by their number."""
+        one = None if key is None else _some_key(key)
+        computed = (gradient if parts is None else parts.share(share))(params, state, batch, one)
+        scale = share if parts is None else 1
+        return jax.tree.map(lambda leaf: scale * leaf, (computed.loss, computed.grads)), computed.prediction
 
     def run(rows):
-        return jax.device_get(compiled(params, jax.tree.map(lambda leaf: leaf[rows], batch)))
+        share = _count(batch, rows) / _count(batch, everything) if parts is None else totals
+        return jax.device_get(of_rows(params, jax.tree.map(lambda leaf: leaf[rows], batch), share))
 
-    def is_mean_of(halves):
-        parts, predictions = zip(*map(run, halves), strict=True)
-        weights = [_count(batch, half) for half in halves]
-        mean = jax.tree.map(lambda *leaves: np.average(leaves, 0, weights), *parts)
+    def is_sum_of(halves):
+        added, predictions = zip(*map(run, halves), strict=True)
+        total = jax.tree.map(lambda *leaves: np.sum(leaves, 0), *added)
         alike = jax.tree.map(lambda leaf: leaf[halves], prediction)
-        return _close(mean, whole) and _close(jax.tree.map(lambda *leaves: np.stack(leaves), *predictions), alike)
+        return _close(total, whole) and _close(jax.tree.map(lambda *leaves: np.stack(leaves), *predictions), alike)
 
     with jax.ensure_compile_time_eval():
-        whole, prediction = run(np.arange(ROWS))
-        return all(is_mean_of(random.permutation(ROWS).reshape(2, -1)) for _ in range(CUTS))
+        everything = np.arange(ROWS)
+        totals = None if parts is None else parts.totals(params, state, batch, key)
+        whole, prediction = run(everything)
+        return all(is_sum_of(random.permutation(ROWS).reshape(2, -1)) for _ in range(CUTS))
 
 
 def _some_rows(random, batch):
@@ -120,7 +127,7 @@ def _some_key(key):
 
 def _count(batch, rows):
     """How much of what the loss is a mean of lies in some rows."""
-    return batch[2][rows].sum() if len(batch) == 3 else len(rows)
+    return batch[2][rows].sum() if len(batch) > 2 and batch[2] is not None else len(rows)
 
 
 def _close(got, expected):

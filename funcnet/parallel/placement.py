@@ -111,8 +111,14 @@ def _is_local(mesh):
 def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
     """Every array with its rows dealt out along the axis `data`."""
     parts = axis_size(call, mesh, data)
-    for array in jax.tree.leaves(tree):
-        check_rows(call, "rows", _count(call, array), parts, data)
+    leaves = flatten_with_paths(tree)
+    for path, array in leaves:
+        if _count(call, array) != _count(call, leaves[0][1]):
+            raise ShapeError(
+                f"{call}: expected as many rows in every array of a batch, got {len(leaves[0][1])} at {leaves[0][0]} "
+                f"and {len(array)} at {path}; batches of graphs run on one device."
+            )
+        check_rows(call, "rows", len(array), parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
     return place(tree, jax.tree.map(lambda _: rows, tree))
 

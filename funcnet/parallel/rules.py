@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 
 from funcnet.checks import check_count, describe
 from funcnet.errors import ConfigError
+from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Layer, Params
@@ -75,7 +76,8 @@ def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | No
     """
     if not isinstance(axis, str):
         raise ConfigError(f"fsdp: expected axis to be the name of an axis of the mesh, got {describe(axis)}.")
-    check_count("fsdp", "min_bytes", min_bytes, 0)
+    with leading("fsdp"):
+        check_count("min_bytes", min_bytes, 0)
     return FSDP(axis, int(min_bytes), spec or PartitionSpec())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from funcnet.checks import check_count, describe, positive
 from funcnet.errors import ConfigError, DataError, LabelError, ShapeError
+from funcnet.made import leading
 from funcnet.plotting.figures import CYCLE, new_figure, saved
 from funcnet.types import Layer, Params, Report, State
 
@@ -87,7 +88,8 @@ def decision_boundary_gif(
     """
     if os.path.splitext(path)[1] != ".gif":
         raise ConfigError(f"decision_boundary_gif: expected a path that ends with .gif, got {os.fspath(path)!r}.")
-    fps = positive("decision_boundary_gif", "fps", fps)
+    with leading("decision_boundary_gif"):
+        fps = positive("fps", fps)
     canvas = _Canvas("decision_boundary_gif", model, x, labels, class_names, threshold, resolution)
     images = []
     for report in reports:
@@ -115,7 +117,8 @@ class _Canvas:
 
     def __init__(self, name, model, x, labels, class_names, threshold, resolution):
         self.x, self.labels = _checked(name, x, labels)
-        resolution = check_count(name, "resolution", resolution)
+        with leading(name):
+            resolution = check_count("resolution", resolution)
         names = class_names or [str(i) for i in range(int(self.labels.max()) + 1)]
         if len(names) <= self.labels.max():
             raise ShapeError(f"{name}: expected class_names for the classes 0..{self.labels.max()}, got {len(names)}.")

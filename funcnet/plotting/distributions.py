@@ -10,6 +10,7 @@ import numpy as np
 
 from funcnet.checks import check_count, describe
 from funcnet.errors import DataError
+from funcnet.made import leading
 from funcnet.plotting.figures import CYCLE, new_figure, saved
 from funcnet.trees import check_same_structure, flatten_with_paths
 
@@ -47,12 +48,14 @@ def histograms(
     >>> [axes.get_title() for axes in figure.axes]
     ['0/bias', '0/kernel', '2/bias', '2/kernel']
     """
-    bins, most = check_count("histograms", "bins", bins), check_count("histograms", "most", most)
+    with leading("histograms"):
+        bins, most = check_count("bins", bins), check_count("most", most)
     if not isinstance(trees, Mapping) or not trees:
         raise DataError(f"histograms: expected a dictionary of trees by name, got {describe(trees)}.")
     names = list(trees)
     for name in names[1:]:
-        check_same_structure("histograms", names[0], trees[names[0]], name, trees[name])
+        with leading("histograms"):
+            check_same_structure(names[0], trees[names[0]], name, trees[name])
     leaves = {name: dict(flatten_with_paths(tree)) for name, tree in trees.items()}
     paths = [path for path, leaf in leaves[names[0]].items() if np.size(leaf)]
     if not paths:

@@ -11,6 +11,7 @@ import numpy as np
 
 from funcnet.checks import check_count, describe
 from funcnet.errors import ConfigError, DataError, ShapeError
+from funcnet.made import leading
 from funcnet.plotting.figures import BLUE, CYCLE, PALE_GREY, VERMILION, new_figure, saved
 from funcnet.types import Key, Layer, Schedule
 
@@ -26,7 +27,7 @@ def activations(layers: Sequence[Layer], path: str | os.PathLike[str] | None = N
 
     Args:
         layers: such as `layers.relu()`; one with parameters has those of its `init`.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
         limit: the panels go from −limit to limit.
 
     Raises:
@@ -50,7 +51,7 @@ def activations(layers: Sequence[Layer], path: str | os.PathLike[str] | None = N
         x, y, slope = _with_derivative(layer, limit)
         axes.plot(x, y, color=BLUE, linewidth=1.8, label="y")
         axes.plot(x, slope, color=VERMILION, linewidth=1.4, linestyle=(0, (4, 2)), label="dy/dx")
-        axes.set_title(layer.name, fontsize="small")
+        axes.set_title(str(layer), fontsize="small")
         _quiet(axes)
         axes.axvline(0, color=PALE_GREY, linewidth=0.8, zorder=0)
     for unused in panels[len(layers) :]:
@@ -77,11 +78,11 @@ def schedules(schedules: Mapping[str, Schedule], steps: int, path: str | os.Path
     Args:
         schedules: name -> schedule, of `funcnet.schedules` or your own.
         steps: how many updates are drawn.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
 
     Raises:
         DataError: no schedules.
-        ConfigError: `steps` is no positive integer.
+        ConfigError: `steps` is not a positive integer.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import funcnet as fn
@@ -90,7 +91,8 @@ def schedules(schedules: Mapping[str, Schedule], steps: int, path: str | os.Path
     >>> round(float(cosine.get_ydata()[50]), 3), round(float(stairs.get_ydata()[50]), 3)
     (0.05, 0.01)
     """
-    steps = check_count("schedules", "steps", steps)
+    with leading("schedules"):
+        steps = check_count("steps", steps)
     if not schedules:
         raise DataError("schedules: expected a dictionary of schedules by name, got an empty one.")
     figure = new_figure("schedules", 6.4, 3.2)
@@ -118,13 +120,13 @@ def initializer_spread(
     Args:
         initializers: name -> initializer of the kernels (width, width).
         activation: f, an elementwise layer.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
         depth: how many layers.
         width: units of each.
         key: a PRNG key; by default `jax.random.key(0)`.
 
     Raises:
-        ConfigError: no initializers, or sizes that are no positive integers.
+        ConfigError: no initializers, or sizes that are not positive integers.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     References: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS
@@ -136,7 +138,8 @@ def initializer_spread(
     >>> bool(he.get_ydata()[-1] > 0.1), bool(small.get_ydata()[-1] < 1e-4)
     (True, True)
     """
-    depth, width = (check_count("initializer_spread", *pair) for pair in (("depth", depth), ("width", width)))
+    with leading("initializer_spread"):
+        depth, width = check_count("depth", depth), check_count("width", width)
     if not initializers:
         raise ConfigError("initializer_spread: expected a dictionary of initializers by name, got an empty one.")
     figure = new_figure("initializer_spread", 6.4, 3.2)
@@ -146,7 +149,7 @@ def initializer_spread(
         spread = np.asarray(_spread(initializer, activation, depth, width, jax.random.key(0) if key is None else key))
         shown = np.where(np.isfinite(spread) & (spread > 0), spread, np.nan)
         axes.plot(np.arange(depth + 1), shown, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
-    axes.set(xlabel=f"layer, each {width} units and {activation.name}", ylabel="standard deviation of the output")
+    axes.set(xlabel=f"layer, each {width} units and {activation}", ylabel="standard deviation of the output")
     axes.locator_params("x", integer=True)
     _quiet(axes)
     figure.legend(loc="outside right upper", frameon=False)

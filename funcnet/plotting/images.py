@@ -8,6 +8,7 @@ import numpy as np
 
 from funcnet.checks import check_count, describe
 from funcnet.errors import DataError, LabelError, ShapeError
+from funcnet.made import leading
 from funcnet.plotting.figures import GREY, PALE_GREY, VERMILION, new_figure, saved
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def filters(kernel: Any, path: str | os.PathLike[str] | None = None, *, most: in
     '8 filters of 3 × 3 × 1'
     """
     kernel = _array("filters", "kernel", kernel, "height, width, channels, features", "params[0]['kernel'], say")
-    most = check_count("filters", "most", most)
+    with leading("filters"):
+        most = check_count("most", most)
     height, width, channels, features = kernel.shape
     tiles = kernel[:, :, :, :most].transpose(3, 0, 1, 2)
     title = f"{_number_of(features, most, 'filter')} of {height} × {width} × {channels}"
@@ -71,13 +73,14 @@ def activation_maps(y: Any, path: str | os.PathLike[str] | None = None, *, most:
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> images, model = jnp.ones((2, 8, 8, 1)), fn.models.vgg(blocks=((8,), (16,)), normalize=False)
     >>> params, state = jax.jit(model.init)(jax.random.key(0), images)
-    >>> first = fn.layers.serial(*model.sublayers[:2])  # a convolution and its ReLU
+    >>> first = fn.layers.serial(*model.inside.layers[:2])  # a convolution and its ReLU
     >>> y, _ = first.apply(params[:2], state[:2], images)
     >>> fn.plotting.activation_maps(y[0]).get_suptitle()
     '8 channels of 8 × 8'
     """
     y = _array("activation_maps", "y of one example,", y, "height, width, channels", "y[0] of a batch")
-    most = check_count("activation_maps", "most", most)
+    with leading("activation_maps"):
+        most = check_count("most", most)
     height, width, channels = y.shape
     grid = _in_rows(y[:, :, :most].transpose(2, 0, 1), np.nan)
     # After a ReLU 0 is the end of the scale, else its middle.
@@ -116,7 +119,8 @@ def misclassified(
     the first 3 of 180 misclassified among 1797: true → predicted ['9 → 7', '9 → 7', '9 → 7']
     """
     pixels = _pixels("misclassified", images)
-    most = check_count("misclassified", "most", most)
+    with leading("misclassified"):
+        most = check_count("most", most)
     labels = _classes("labels", labels, len(pixels))
     predicted, probability = _predicted(predictions, len(pixels))
     names = _names(class_names, max(labels.max(), predicted.max()))
@@ -170,7 +174,8 @@ def saliency(
     8
     """
     pixels = _pixels("saliency", images)
-    most = check_count("saliency", "most", most)
+    with leading("saliency"):
+        most = check_count("most", most)
     maps = np.asarray(maps)
     if maps.shape != pixels.shape[:3]:
         raise ShapeError(

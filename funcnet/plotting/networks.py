@@ -1,4 +1,4 @@
-"""A picture of a network: a box a layer, arrows with the shapes that pass along them."""
+"""A picture of a network: a box for each layer, arrows with the shapes that pass along them."""
 
 import os
 from collections.abc import Callable
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from funcnet import layers
 from funcnet.checks import describe
 from funcnet.errors import DataError
 from funcnet.plotting.figures import BLUE, GREY, VERMILION, new_figure, saved
+from funcnet.trees import is_padded, leaves, shapes
 from funcnet.types import Layer
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["graph"]
 
-# In inches: a box's height, an arrow's length, from the lowest branch to its join, that itself, room, a letter
-_BOX, _ARROW, _JOIN, _JOINT, _PAD, _LETTER = 0.34, 0.36, 0.26, 0.24, 0.16, 0.082
+# In inches: a box's height, an arrow's length, from the lowest branch to its join, that itself, room, a letter, a name
+_BOX, _ARROW, _JOIN, _JOINT, _PAD, _LETTER, _NAME = 0.34, 0.36, 0.26, 0.24, 0.16, 0.082, 0.2
 _PALE_BLUE = "#E5F1F8"
 
 
@@ -35,16 +37,17 @@ class _Block(NamedTuple):
 def graph(model: Layer, x: Any, path: str | os.PathLike[str] | None = None) -> "Figure":
     """A network from its input at the top to its output at the bottom, with shapes beside the arrows.
 
-    The layers of a `serial` stand one below the other, those of a `parallel` and a `residual` side by side, joined by
-    what joins them; `repeat` and other containers are frames around theirs. Only shapes are followed.
+    The layers of a `serial` stand one below the other, those of a `parallel`, a `residual` and an `each` side by side,
+    joined by what joins them; `repeat` and other containers, those of your own too, are frames around theirs. Names of
+    layers stand above them. Only shapes are followed.
 
     Args:
         model: a layer.
-        x: an example batch or `jax.ShapeDtypeStruct`, batch axis included.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        x: an example batch or `jax.ShapeDtypeStruct`, batch axis included, or a tree of them.
+        path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
 
     Raises:
-        DataError: the model is no layer.
+        DataError: the model is not a layer.
         what the layers' `init` raises for `x`.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
@@ -59,31 +62,77 @@ def graph(model: Layer, x: Any, path: str | os.PathLike[str] | None = None) -> "
     if not isinstance(model, Layer):
         raise DataError(f"graph: expected a layer, got {describe(model)}.")
     block = _block(model, x)
-    width, height = max(block.width, 1.6) + 2 * _PAD, block.height + 2 * _ARROW + 2 * _PAD
+    words = [f"x {_shape(x)}", f"y {_shape(block.y)}"]
+    widest = max(block.width, 1.6, *(_LETTER * len(word) for word in words))
+    width, height = widest + 2 * _PAD, block.height + 2 * _ARROW + 2 * _PAD
     figure = new_figure("graph", width, height)
     figure.set_layout_engine("none")  # the places are known, in inches
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     middle = width / 2
-    _write(axes, middle, _PAD, f"x {_shape(x)}", color=GREY)
+    _write(axes, middle, _PAD, words[0], color=GREY)
     _arrow(axes, middle, _PAD + 0.1, _PAD + _ARROW, head=not block.forks)
     block.draw(axes, middle, _PAD + _ARROW)
     end = _PAD + _ARROW + block.height
     _arrow(axes, middle, end, end + _ARROW - 0.1)
-    _write(axes, middle, end + _ARROW, f"y {_shape(block.y)}", color=GREY)
+    _write(axes, middle, end + _ARROW, words[1], color=GREY)
     return saved(figure, path)
 
 
 def _block(layer: Layer, x: Any) -> _Block:
-    kind, subs = layer.name.split("(")[0], layer.sublayers
-    if kind == "serial" and subs:
-        return _stack(subs, x)
-    if kind in ("parallel", "residual") and subs:
-        return _side_by_side(layer, subs, x)
-    if kind in ("repeat", "recompute", "gated") and len(subs) == 1:
-        return _framed(layer, kind, subs[0], x)
-    return _box(layer, x)
+    inside, kind = layer.inside, layer.made.constructor
+    if inside is None or not inside.layers:
+        return _box(layer, x)
+    traced = _traced(layer, x)
+    if traced is None:
+        return _box(layer, x)
+    inputs, y = traced
+    # The identity in a residual is a line.
+    blocks = [
+        None
+        if kind is layers.residual and inner.made.constructor is layers.identity
+        else _named(at, _block(inner, own))
+        for inner, at, own in zip(inside.layers, inside.places, inputs, strict=True)
+    ]
+    if kind is layers.serial:
+        return _stack([block for block in blocks if block is not None])
+    if kind is layers.residual:
+        return _side_by_side([*blocks, None][:2], "+", y)
+    if kind is layers.parallel or kind is layers.each:
+        y = {name: y[name] for name in inside.places} if type(y) is dict else y  # in the order of the call
+        return _side_by_side(blocks, _joint(layer), y)
+    if kind is layers.repeat:
+        return _framed(blocks, f"× {layer.made.arguments['n']}", y)
+    return _framed(blocks, layer.made.word or "", y)
+
+
+def _joint(layer: Layer) -> str:
+    """What joins the branches of a `parallel` or an `each`."""
+    combine = layer.made.arguments.get("combine", None)
+    named = bool(layer.made.arguments["named"])
+    if combine is None or (combine is ... and named):
+        return "{ }" if named else "( )"
+    return "concatenate" if combine == "concatenate" else "+"
+
+
+def _traced(container: Layer, x: Any) -> tuple[list[Any], Any] | None:
+    """The input of each layer that a container runs, and its output, as shapes; `None` where no one can look."""
+    inside = container.inside
+    assert inside is not None
+    if inside.rebuild is None:
+        return None
+    inputs: dict[int, Any] = {}
+
+    def noting(i: int, layer: Layer) -> Layer:
+        def apply(params, state, x, *, key=None, train=False):
+            inputs[i] = shapes(x)
+            return layer.apply(params, state, x, key=key, train=train)
+
+        return layer._replace(apply=apply)
+
+    y = _after(inside.rebuild(*(noting(i, layer) for i, layer in enumerate(inside.layers))), x)
+    return [inputs[i] for i in range(len(inside.layers))], y
 
 
 def _after(layer: Layer, x: Any) -> Any:
@@ -93,7 +142,7 @@ def _after(layer: Layer, x: Any) -> Any:
 
 
 def _box(layer: Layer, x: Any) -> _Block:
-    name = layer.name if len(layer.name) <= 30 else layer.name[:29] + "…"
+    name = str(layer) if len(str(layer)) <= 30 else str(layer)[:29] + "…"
     width = max(0.9, _LETTER * len(name) + 0.2)
     has_parameters = bool(jax.tree.leaves(jax.eval_shape(layer.init, jax.random.key(0), x)[0]))
 
@@ -110,12 +159,21 @@ def _box(layer: Layer, x: Any) -> _Block:
     return _Block(width, _BOX, draw, _after(layer, x))
 
 
-def _stack(layers: tuple[Layer, ...], x: Any) -> _Block:
-    blocks = []
-    for layer in layers:
-        blocks.append(_block(layer, x))
-        x = blocks[-1].y
+def _named(name: Any, block: _Block) -> _Block:
+    """A block below its name, where it has one."""
+    if not isinstance(name, str):
+        return block
+    width = max(block.width, 2 * (_LETTER * len(name) + 0.1))
 
+    def draw(axes, x, y):
+        axes.text(x - 0.08, y + _NAME / 2, name, ha="right", va="center", color=VERMILION, fontsize=8)
+        _line(axes, [x, x], [y, y + _NAME])
+        block.draw(axes, x, y + _NAME)
+
+    return _Block(width, block.height + _NAME, draw, block.y, forks=True)
+
+
+def _stack(blocks: list[_Block]) -> _Block:
     def draw(axes, x, y):
         for i, block in enumerate(blocks):
             if i:
@@ -129,14 +187,11 @@ def _stack(layers: tuple[Layer, ...], x: Any) -> _Block:
     return _Block(max(room, *(block.width for block in blocks)), height, draw, blocks[-1].y, blocks[0].forks)
 
 
-def _side_by_side(layer: Layer, layers: tuple[Layer, ...], x: Any) -> _Block:
+def _side_by_side(branches: list[_Block | None], word: str, y: Any) -> _Block:
     """Branches from one point to one; that of an identity is a line."""
-    branches = [None if sub.name == "identity()" else _block(sub, x) for sub in layers]
     widths = [0.3 if branch is None else branch.width for branch in branches]
     tallest = max((branch.height for branch in branches if branch is not None), default=0.0)
     width = sum(widths) + 2 * _PAD * (len(widths) - 1)
-    options = layer.name[:-1].rpartition(")")[2]  # behind the last of its layers
-    word = "concatenate" if "concatenate" in options else "+"
     height = _ARROW + tallest + _JOIN + 0.2 + _JOINT
 
     def draw(axes, middle, y):
@@ -148,7 +203,7 @@ def _side_by_side(layer: Layer, layers: tuple[Layer, ...], x: Any) -> _Block:
             if branch is None:
                 _line(axes, [at, at], [y + 0.1, join])
             else:
-                _arrow(axes, at, y + 0.1, y + _ARROW)
+                _arrow(axes, at, y + 0.1, y + _ARROW, head=not branch.forks)
                 branch.draw(axes, at, y + _ARROW)
                 _line(axes, [at, at], [y + _ARROW + branch.height, join])
                 axes.text(at + 0.06, join - _JOIN / 2, _shape(branch.y), fontsize=7, color=GREY, va="center")
@@ -160,32 +215,39 @@ def _side_by_side(layer: Layer, layers: tuple[Layer, ...], x: Any) -> _Block:
             "facecolor": "white",
         })  # fmt: skip
 
-    return _Block(max(width, 1.2), height, draw, _after(layer, x), forks=True)
+    return _Block(max(width, 1.2), height, draw, y, forks=True)
 
 
-def _framed(layer: Layer, kind: str, inner: Layer, x: Any) -> _Block:
-    """A dashed frame around what a container runs."""
-    block = _block(inner, x)
-    word = f"× {layer.name.rpartition(',')[2].strip(' )')}" if kind == "repeat" else kind
-    width = block.width + 2 * _PAD + 2 * (_LETTER * len(word) + 0.1)
-    height = block.height + 2 * _PAD
+def _framed(blocks: list[_Block | None], word: str, y: Any) -> _Block:
+    """A dashed frame around what a container runs, several layers of a container of one's own side by side."""
+    inner = [block for block in blocks if block is not None]
+    across = sum(block.width for block in inner) + 2 * _PAD * (len(inner) - 1)
+    tallest = max(block.height for block in inner)
+    width = across + 2 * _PAD + 2 * (_LETTER * len(word) + 0.1)
+    height = tallest + 2 * _PAD
 
     def draw(axes, x, y):
         from matplotlib.patches import Rectangle
 
-        left = x - width / 2
+        left, place = x - width / 2, x - across / 2
         axes.add_patch(Rectangle((left, y), width, height, fill=False, edgecolor=GREY, linestyle=(0, (4, 3))))
         axes.text(left + width - 0.08, y + height / 2, word, ha="right", va="center", color=VERMILION, fontsize=9)
-        _line(axes, [x, x], [y, y + _PAD])
-        block.draw(axes, x, y + _PAD)
-        _line(axes, [x, x], [y + _PAD + block.height, y + height])
+        for block in inner:
+            at = place + block.width / 2
+            place += block.width + 2 * _PAD
+            _line(axes, [at, at], [y, y + _PAD])
+            block.draw(axes, at, y + _PAD)
+            _line(axes, [at, at], [y + _PAD + block.height, y + height])
 
-    return _Block(width, height, draw, _after(layer, x))
+    return _Block(width, height, draw, y)
 
 
 def _shape(x: Any) -> str:
-    """`(32, 8)`; of a tree, those of its leaves."""
-    return ", ".join(str(tuple(leaf.shape)) for leaf in jax.tree.leaves(x))
+    """`(32, 8)`; of a tree, those of its leaves, with the names of a dictionary."""
+    if type(x) is dict:
+        return ", ".join(f"{name} {_shape(one)}" for name, one in x.items())
+    arrays = [leaf.values if is_padded(leaf) else leaf for leaf in leaves(x)]
+    return ", ".join(str(tuple(leaf.shape)) for leaf in arrays)
 
 
 def _write(axes: "Axes", x: float, y: float, words: str, **style: Any) -> None:

@@ -5,15 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, check_key, spell
+from funcnet.checks import check_count, check_key
 from funcnet.errors import ConfigError, MissingKeyError
 from funcnet.gradients.engines import unpack
+from funcnet.made import constructor, leading
 from funcnet.pretraining.rbm import RBM
 from funcnet.types import Array, Gradient, GradientFn, Key, Params
 
 __all__ = ["contrastive_divergence", "gibbs", "pseudo_log_likelihood", "reconstruction_error"]
 
 
+@constructor
 def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
     """The gradient of contrastive divergence, CD-k, of the signature of the two engines: `training.train_step` and
     every optimizer take it as it is.
@@ -54,14 +56,13 @@ def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
     >>> machine.visible(state.optimizer.params, machine.hidden(state.optimizer.params, v))[0].round(1)
     Array([0., 1.], dtype=float32)
     """
-    name = spell(contrastive_divergence, machine, steps=steps)
-    steps = check_count(name, "steps", steps)
+    steps = check_count("steps", steps)
 
     def gradient(params, state, batch, key=None, /):
         if key is None:
-            raise MissingKeyError(f"{name}: it draws random numbers, got key=None; pass key=jax.random.key(seed).")
-        data, _, where = unpack(batch)
-        data, weights = _marked(data, **where)
+            raise MissingKeyError("it draws random numbers, got key=None; pass key=jax.random.key(seed).")
+        data, _, options = unpack(batch)
+        data, weights = _marked(data, **options)
         persistent = not isinstance(state, tuple)
         reached = gibbs(machine, key, params, state if persistent else data, steps)
         also = jnp.full(len(reached), 1 / len(reached), data.dtype) if persistent else weights
@@ -74,14 +75,16 @@ def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
     return gradient
 
 
-def _marked(v, where=None):
+def _marked(v, where=None, weights=None):
     """The rows, 0 where they do not count, and the weights of their mean."""
     v = jnp.asarray(v)
-    if where is None:
+    if where is None and weights is None:
         return v, jnp.full(len(v), 1 / len(v), v.dtype)
-    where = jnp.asarray(where)
-    marks = where.astype(v.dtype)
-    return jnp.where(where[:, None], v, 0), marks / jnp.maximum(marks.sum(), 1)
+    marks = jnp.ones(len(v), v.dtype) if weights is None else jnp.asarray(weights, v.dtype)
+    if where is not None:
+        v, marks = jnp.where(where[:, None], v, 0), jnp.where(where, marks, 0)
+    total = marks.sum()
+    return v, marks / jnp.where(total == 0, 1, total)
 
 
 def gibbs(machine: RBM, key: Key, params: Params, v: Any, steps: int) -> Array:
@@ -103,9 +106,9 @@ def gibbs(machine: RBM, key: Key, params: Params, v: Any, steps: int) -> Array:
     >>> bool(abs(fn.pretraining.gibbs(machine, jax.random.key(1), params, v, 1).mean() - 0.88) < 0.05)
     True
     """
-    name = "gibbs"
-    check_key(name, key)
-    steps = check_count(name, "steps", steps, 0)
+    with leading("gibbs"):
+        check_key(key)
+        steps = check_count("steps", steps, 0)
 
     def step(i, v):
         hidden_key, visible_key = jax.random.split(jax.random.fold_in(key, i))

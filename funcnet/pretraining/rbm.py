@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from funcnet.checks import check_choice, check_count, check_key, describe, spell
+from funcnet.checks import check_choice, check_count, check_key, describe
 from funcnet.errors import DataError, DtypeError, ShapeError
 from funcnet.initializers import Initializer, normal, zeros
 from funcnet.layers.checks import check_leaves
+from funcnet.made import Made, constructor, own_call
 from funcnet.types import Array, Key, Params, State
 
 __all__ = ["RBM", "rbm"]
@@ -37,12 +38,13 @@ class RBM(NamedTuple):
     sample_hidden: Callable[[Key, Params, Any], Array]  #: (key, params, v) -> h of zeros and ones
     sample_visible: Callable[[Key, Params, Any], Array]  #: (key, params, h) -> v
     kind: str  #: of the visible units, "binary" or "gaussian"
-    name: str  #: the call that made it
+    made: Made = own_call("rbm")  #: the call that made it
 
     def __repr__(self) -> str:
-        return self.name
+        return str(self.made)
 
 
+@constructor
 def rbm(
     hidden: int, *, visible: str = "binary", chains: int = 0, kernel_init: Initializer = normal(0.01)
 ) -> RBM:  # fmt: skip
@@ -88,16 +90,15 @@ def rbm(
     Array([[-0.5, -0.5, -0.5],
            [-0.5, -0.5, -0.5]], dtype=float32)
     """
-    name = spell(rbm, hidden, visible=visible, chains=chains, kernel_init=kernel_init)
-    hidden = check_count(name, "hidden", hidden)
-    chains = check_count(name, "chains", chains, 0)
-    check_choice(name, "visible", visible, ("binary", "gaussian"))
+    hidden = check_count("hidden", hidden)
+    chains = check_count("chains", chains, 0)
+    check_choice("visible", visible, ("binary", "gaussian"))
     binary = visible == "binary"
 
     def init(key, v):
-        check_key(name, key)
-        v = _checked_units(name, "v", v, None)
-        _check_range(name, v, binary)
+        check_key(key)
+        v = _checked_units("v", v, None)
+        _check_range(v, binary)
         kernel_key, chain_key = jax.random.split(key)
         params = {
             "kernel": kernel_init(kernel_key, (v.shape[1], hidden), v.dtype),
@@ -144,22 +145,23 @@ def rbm(
         return -(v @ params["visible_bias"]) if binary else 0.5 * jnp.square(v - params["visible_bias"]).sum(1)
 
     def visible_units(params, v):
-        v = _checked_units(name, "v", v, _width(params))
-        check_leaves(name, params, v, leaf_shapes(v.shape[1]))
-        _check_range(name, v, binary)
+        v = _checked_units("v", v, _width(params))
+        check_leaves("params", params, v, leaves_for(v, v.shape[1]))
+        _check_range(v, binary)
         return v
 
     def hidden_units(params, h):
-        h = _checked_units(name, "h", h, hidden)
-        check_leaves(name, params, h, leaf_shapes(_width(params)))
+        h = _checked_units("h", h, hidden)
+        check_leaves("params", params, h, leaves_for(h, _width(params)))
         return h
 
-    def leaf_shapes(width):
-        return {"kernel": (width, hidden), "visible_bias": (width,), "hidden_bias": (hidden,)}
+    def leaves_for(units, width):
+        shapes = {"kernel": (width, hidden), "visible_bias": (width,), "hidden_bias": (hidden,)}
+        return {leaf: jax.ShapeDtypeStruct(shape, units.dtype) for leaf, shape in shapes.items()}
 
     return RBM(
         init, energy, free_energy, free_energy_gradient, hidden_probability, visible_mean, sample_hidden,
-        sample_visible, visible, name,
+        sample_visible, visible,
     )  # fmt: skip
 
 
@@ -174,22 +176,21 @@ def _width(params):
     return kernel.shape[0] if kernel is not None and kernel.ndim else None
 
 
-def _checked_units(name: str, what: str, x: Any, width: int | None) -> Any:
+def _checked_units(what: str, x: Any, width: int | None) -> Any:
     """Units of one kind, (batch, width), or of any width, and of a floating dtype."""
     if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
         raise DtypeError(
-            f"{name}: expected {what} of a floating dtype, got {describe(x)}; convert it with jnp.asarray(…, "
-            "jnp.float32)."
+            f"expected {what} of a floating dtype, got {describe(x)}; convert it with jnp.asarray(…, jnp.float32)."
         )
     if len(x.shape) != 2 or width not in (None, x.shape[1]):
         raise ShapeError(
-            f"{name}: expected {what} of shape (batch, {width or 'visible'}), got {x.shape}; reshape images to rows, "
+            f"expected {what} of shape (batch, {width or 'visible'}), got {x.shape}; reshape images to rows, "
             "and take params from init of this very machine."
         )
     return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
 
-def _check_range(name, v, binary):
+def _check_range(v, binary):
     """Binary units are probabilities; within a compiled program nothing can be said of values."""
     if not binary or isinstance(v, Tracer | jax.ShapeDtypeStruct) or not v.is_fully_addressable:
         return
@@ -198,6 +199,6 @@ def _check_range(name, v, binary):
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise DataError(
-            f"{name}: expected v in [0, 1], as its visible units are binary, got {values[row, column]} at "
+            f"expected v in [0, 1], as its visible units are binary, got {values[row, column]} at "
             f'[{row}, {column}]; scale it, or use visible="gaussian" with standardised numbers.'
         )

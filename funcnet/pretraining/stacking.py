@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from funcnet.checks import check_count
 from funcnet.data import batch_rows, check_data, steps_per_epoch
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
-from funcnet.layers.checks import within
+from funcnet.layers import dense, dropout, sigmoid
+from funcnet.made import leading, within
 from funcnet.pretraining.contrastive import contrastive_divergence, gibbs, reconstruction_error
 from funcnet.pretraining.rbm import RBM
 from funcnet.training import create_state, train_step
@@ -58,7 +59,8 @@ def train(
     >>> last.epoch, last.step, sorted(last.metrics)
     (3, 51, ['loss', 'reconstruction_error'])
     """
-    epochs, key = check_count("train", "epochs", epochs), as_key("train", key)
+    with leading("train"):
+        epochs, key = check_count("epochs", epochs), as_key(key)
     v = jnp.asarray(check_data(v, v)[0])
     steps_an_epoch = steps_per_epoch(len(v), batch_size, drop_last=True)
     started = create_state(machine, optimizer, key, v) if state is None else state
@@ -122,7 +124,9 @@ def greedy(
     [(64, 16), (16, 8)]
     """
     machines = _checked("greedy", machines)
-    key, trained = as_key("greedy", key), []
+    with leading("greedy"):
+        key = as_key(key)
+    trained = []
     for i, machine in enumerate(machines):
         with within(f"greedy[{i}]"):
             *_, last = train(
@@ -160,16 +164,17 @@ def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
     >>> bool((started[0]["kernel"] == trained["kernel"]).all()), started[2] is params[2]
     (True, True)
     """
-    names = [layer.name for layer in model.sublayers if not layer.name.startswith("dropout")]
-    wanted = [kind for _ in trained for kind in ("dense", "sigmoid")]
-    if [name.partition("(")[0] for name in names[: len(wanted)]] != wanted:
+    inside = model.inside.layers if model.inside is not None else ()
+    kinds = [layer.made.constructor for layer in inside if layer.made.constructor is not dropout]
+    wanted = [kind for _ in trained for kind in (dense, sigmoid)]
+    if kinds[: len(wanted)] != wanted:
         raise ConfigError(
             f"stack: expected a model that begins with {len(trained)} dense layers, each with a sigmoid behind it, "
             f"got {model}; make it with models.sigmoid_network, or models.mlp and activation=layers.sigmoid."
         )
-    if not isinstance(params, tuple) or len(params) != len(model.sublayers):
-        raise StructureError(f"stack: expected params of {model}, one entry a layer; take them from its init.")
-    places = [i for i, layer in enumerate(model.sublayers) if layer.name.startswith("dense")]
+    if not isinstance(params, tuple) or len(params) != len(inside):
+        raise StructureError(f"stack: expected params of {model}, one entry per layer; take them from its init.")
+    places = [i for i, layer in enumerate(inside) if layer.made.constructor is dense]
     started = list(params)
     for i, machine_params in zip(places, trained, strict=False):
         started[i] = _replaced(i, params[i], machine_params)

@@ -14,9 +14,9 @@ from funcnet.types import Report
 __all__ = ["GuardAlarm", "check_finite", "guard_counts", "skipped"]
 
 
-def check_finite(report: Report | None, rows: Any) -> None:
-    """Raise for a report whose loss is not finite; a loss over no rows, all their steps skipped, says nothing."""
-    if report is not None and not np.isfinite(float(report.metrics["loss"])) and int(rows):
+def check_finite(report: Report | None, counted: Any) -> None:
+    """Raise for a report whose loss is not finite; one in which nothing counted, all steps skipped, says nothing."""
+    if report is not None and not np.isfinite(float(report.metrics["loss"])) and float(counted):
         raise DivergenceError(
             f"fit: the loss is {float(report.metrics['loss'])} at step {report.step} (epoch {report.epoch}); "
             "try a smaller learning rate, optimizers.clipped, or a loss on logits."
@@ -50,7 +50,7 @@ class GuardAlarm:
         for paths, count in zip(self.paths, counts, strict=True):
             in_a_row, most, seen, bad_step, leaf = (int(number) for number in np.asarray(count))
             if in_a_row >= most:
-                # The guard within `accumulated`, say, counts other steps than the loop.
+                # A guard within another wrapper may count other steps than the loop.
                 rows = self.rows_of(bad_step) if seen == int(step) else None
                 batch = "" if rows is None else f", whose batch has the rows {_some(rows)}"
                 raise DivergenceError(

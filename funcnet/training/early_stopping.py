@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from funcnet.checks import check_choice, check_count, nonnegative
 from funcnet.errors import ConfigError
+from funcnet.made import leading
 from funcnet.types import Report
 
 __all__ = ["early_stopping"]
@@ -41,9 +42,10 @@ def early_stopping(
     >>> [report.epoch for report in fn.training.early_stopping(reports, patience=2)]
     [0, 1, 2, 3, 1]
     """
-    check_choice("early_stopping", "mode", mode, ("min", "max"))
-    patience = check_count("early_stopping", "patience", patience)
-    min_delta = nonnegative("early_stopping", "min_delta", min_delta)
+    with leading("early_stopping"):
+        check_choice("mode", mode, ("min", "max"))
+        patience = check_count("patience", patience)
+        min_delta = nonnegative("min_delta", min_delta)
     return _until_patience_ends(reports, patience, monitor, min_delta, 1 if mode == "min" else -1)
 
 

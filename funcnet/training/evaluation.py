@@ -1,19 +1,27 @@
-"""The loss and metrics of a model on a data set."""
+"""The loss and metrics of a model on a data set, and the tally of a run of batches."""
 
+import inspect
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import compiler
-from funcnet.checks import check_count
-from funcnet.data import check_data
+from funcnet.checks import check_count, describe
+from funcnet.data.checks import check_order, checked_data, count_rows, unpacked
+from funcnet.errors import ConfigError, FuncnetError, ShapeError
+from funcnet.gradients.engines import counted, unpack
+from funcnet.made import leading, spelled
 from funcnet.metrics import Metric
-from funcnet.types import Array, Layer, LossFn, Params, State
+from funcnet.training.step import as_key
+from funcnet.types import Array, Key, Layer, LossFn, Params, State
 
-__all__ = ["check_target", "evaluate", "new_tally", "run_evaluation", "tally_batch", "tally_result"]
+__all__ = [
+    "Mean", "Measure", "check_takes", "check_target", "evaluate", "factors_of", "measures", "new_tally", "predicted",
+    "rows_of", "run_evaluation", "tally_batch", "tally_result",
+]  # fmt: skip
 
 
 def evaluate(
@@ -21,25 +29,29 @@ def evaluate(
     loss: LossFn,
     params: Params,
     state: State,
-    data: tuple[Any, Any],
+    data: tuple[Any, ...],
     *,
     batch_size: int = 1024,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    key: Any = None,
 ) -> dict[str, Array]:
     """The mean loss and the metrics of a model in evaluation mode.
 
     Args:
         model, loss: as in `fit`.
         params, state: `report.state.optimizer.params` and `report.state.model`.
-        data: (x, target).
-        batch_size: rows at a time; a smaller last batch counts by its rows. A loss that is no mean over rows (the root
-            of a mean, say) comes out as the mean over batches.
-        metrics: name -> `Metric`, for example `{"accuracy": metrics.accuracy()}`.
+        data: arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`, as in `fit`.
+        batch_size: rows at a time. The loss is the mean over all that counts, whatever the batch size. A loss that is
+            not a mean of values, such as the root of a mean, comes out as the mean over batches by their rows.
+        metrics: name -> `Metric`, for example `{"accuracy": metrics.accuracy()}`, as in `fit`.
+        key: a PRNG key or an integer seed for models that sample in evaluation too; batch i gets `fold_in(key, i)`.
 
-    Returns: `{"loss": (), **metrics}`.
+    Returns: `{"loss": (), **metrics}`; of a `losses.weighted_sum` also the means of its parts, `"loss/digit"`, without
+    their weights.
 
     Raises:
         DataError, LabelError: for data that cannot be evaluated.
+        ConfigError: for impossible options.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model = fn.layers.dense(1)
@@ -48,67 +60,246 @@ def evaluate(
     >>> fn.training.evaluate(model, fn.losses.mean_squared_error, params, state, data, batch_size=2)
     {'loss': Array(1., dtype=float32)}
     """
-    x, target = check_data(*data, name="evaluate")
-    check_target(model, loss, params, state, x, target)
-    return run_evaluation(model, loss, params, state, (x, target), batch_size, tuple((metrics or {}).items()))
+    with leading("evaluate"):
+        batch_size = check_count("batch_size", batch_size)
+        data = checked_data(unpacked("data", data))
+        named = measures(metrics, data)
+        key = None if key is None else as_key(key)
+        check_takes(loss, data)
+        x, *rest = data
+        try:
+            prediction = predicted(model, params, state, x, key)
+        except FuncnetError:
+            check_order(x, rest[0])
+            raise
+        check_target(loss, prediction, *rest)
+        return run_evaluation(model, loss, params, state, data, batch_size, named, key)
 
 
-def run_evaluation(model, loss, params, state, data, batch_size, metrics):
-    """`evaluate` of checked data, with the metrics as a tuple of (name, Metric)."""
-    batch_size = check_count("evaluate", "batch_size", batch_size)
-    x, target = data
+def run_evaluation(model, loss, params, state, data, batch_size, metrics, key=None, tally=None):
+    """`evaluate` of checked data; the empty tally may be given, as it takes longer to make than a small evaluation."""
+    rows = count_rows(data)
     accumulate = _accumulator(model, loss, metrics)
-    tally = new_tally(metrics)
-    if len(x) <= batch_size:  # nothing to cut, and cutting arrays of a device takes longer than a small evaluation
-        return tally_result(accumulate(tally, params, state, x, target), metrics)
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size)
-        tally = accumulate(tally, params, state, x[rows], target[rows])
-    return tally_result(tally, metrics)
+    factors = factors_of(loss)
+    tally = new_tally(metrics, factors) if tally is None else tally
+    if rows <= batch_size:  # nothing to cut, and cutting arrays of a device takes longer than a small evaluation
+        return tally_result(accumulate(tally, params, state, data, key, 0), metrics, factors)
+    for i, start in enumerate(range(0, rows, batch_size)):
+        batch = jax.tree.map(lambda leaf, start=start: leaf[start : start + batch_size], data)
+        tally = accumulate(tally, params, state, batch, key, i)
+    return tally_result(tally, metrics, factors)
 
 
 @lru_cache(maxsize=64)  # one compiled function for all calls with the same model, loss and metrics
 def _accumulator(model, loss, metrics):
+    factors = factors_of(loss)
+
     @partial(jax.jit, compiler_options=compiler.options())
-    def accumulate(tally, params, state, x, target):
-        prediction, _ = model.apply(params, state, x, train=False)
-        return tally_batch(tally, metrics, loss(prediction, target), prediction, target, None)
+    def accumulate(tally, params, state, batch, key, i):
+        x, target, options = unpack(batch)
+        key = None if key is None else jax.random.fold_in(key, i)
+        prediction, _ = model.apply(params, state, x, key=key, train=False)
+        value = loss(prediction, target, **options)
+        if factors:
+            many = loss.terms(prediction, target, **options)
+        else:
+            many = counted(loss, prediction, target, options)
+        return tally_batch(tally, metrics, factors, value, many, prediction, batch)
 
     return accumulate
 
 
-# A tally is the running sum of a run of batches: the loss weighted by rows, the rows, each metric's own state.
+# Metrics by name, some of them of a part of the prediction.
 
 
-def new_tally(metrics: tuple[tuple[str, Metric], ...]) -> dict[str, Any]:
-    total = jnp.zeros((), jnp.result_type(float))
-    return {"total": total, "rows": jnp.zeros((), jnp.int32), "metrics": tuple(m.init() for _, m in metrics)}
+class Measure(NamedTuple):
+    """A metric in the reports."""
+
+    name: str  #: `digit/accuracy`
+    path: tuple[str, ...]  #: the entries of prediction, target, where and weights that it looks at, `("digit",)`
+    metric: Metric
 
 
-def tally_batch(tally, metrics, loss, prediction, target, where):
-    """The tally with one more batch; `where` marks the rows that count, `None` all of them."""
-    rows = jnp.int32(len(target)) if where is None else jnp.sum(where, dtype=jnp.int32)
-    total = tally["total"]
+def measures(metrics: Mapping[str, Any] | None, data: tuple[Any, ...]) -> tuple[Measure, ...]:
+    """The metrics that were asked for, of data with or without `where` and `weights`."""
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f'expected metrics to be a dictionary, such as {{"accuracy": metrics.accuracy()}}, got {describe(metrics)}.'
+        )
+    _, _, where, weights = (*data, None, None)[:4]
+    found = tuple(_measures(metrics, ()))
+    for name, path, metric in found:
+        if name.startswith(("loss", "validation_")):
+            raise ConfigError(
+                f"expected metrics by names that do not begin with loss or validation_, as the reports' own do, got "
+                f"{name!r}; rename it."
+            )
+        for what, given in (("where", where), ("weights", weights)):
+            if isinstance(given, dict) and not path:
+                raise ConfigError(
+                    f"expected the metric {name!r} to be of a part, as {what} is one for each of {list(given)}; put it "
+                    f"into a dictionary of its name, such as {{{next(iter(given))!r}: {{{name!r}: {metric}}}}}."
+                )
+        if weights is not None and not _has_option(metric.update, "weights"):
+            raise ConfigError(
+                f"expected the metric {name!r} to take weights=, as the data have weights, got "
+                f"{inspect.signature(metric.update)}; add it to its update."
+            )
+    return found
+
+
+def _measures(metrics, path):
+    for key, metric in metrics.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"expected metrics by name, got {describe(key)}.")
+        if isinstance(metric, Mapping):
+            yield from _measures(metric, (*path, key))
+        elif all(callable(getattr(metric, part, None)) for part in ("init", "update", "compute")):
+            yield Measure("/".join((*path, key)), path, metric)
+        else:
+            raise ConfigError(
+                f"expected the metric {key!r} to be a Metric, such as metrics.accuracy(), or a dictionary of those of "
+                f"a part, got {describe(metric)}; call its constructor."
+            )
+
+
+def _updated(measure, state, prediction, target, where, weights):
+    """The metric's state with one more batch."""
+    for part in measure.path:
+        if isinstance(prediction, dict) and part not in prediction:
+            raise ShapeError(
+                f"expected prediction with an entry {part!r} for the metric {measure.name!r}, got {list(prediction)}; "
+                "name the model's outputs as the parts."
+            )
+        prediction, target, where, weights = (
+            tree.get(part) if isinstance(tree, dict) else tree for tree in (prediction, target, where, weights)
+        )
+    more = {} if weights is None else {"weights": weights}
+    return measure.metric.update(state, prediction, target, where, **more)
+
+
+# A tally is the running sum of a run of batches: of the loss times what counted in it, and of what counted. Each part
+# of a `losses.weighted_sum` has such sums. Those of the loss itself are then of what the parts leave over, the penalty,
+# by rows.
+
+
+class Mean(NamedTuple):
+    """A mean in the making."""
+
+    total: Array
+    counted: Array
+    lost: Array  #: what rounding took from `counted`: beyond 2²⁴ float32 does not count exactly
+
+    @classmethod
+    def start(cls) -> "Mean":
+        return cls(*(jnp.zeros((), jnp.result_type(float)) for _ in range(3)))
+
+    def plus(self, value: Any, counted: Any) -> "Mean":
+        dtype = self.total.dtype
+        value, counted = jnp.asarray(value).astype(dtype), jnp.asarray(counted).astype(dtype)
+        more = counted - self.lost
+        grown = self.counted + more
+        return Mean(self.total + value * counted, grown, (grown - self.counted) - more)
+
+    def value(self) -> Array:
+        return self.total / self.counted
+
+
+def factors_of(loss: Any) -> dict[str, float]:
+    """Of a `losses.weighted_sum`, by the name of each part, what it is multiplied with; nothing of any other loss."""
+    found = {}
+    parts = (getattr(loss, "parts", None) or {}) if hasattr(loss, "terms") else {}
+    for name, (factor, part) in parts.items():
+        inner = factors_of(part)
+        found |= {f"{name}/{key}": factor * one for key, one in inner.items()} or {name: factor}
+    return found
+
+
+def new_tally(metrics: tuple[Measure, ...], factors: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "total": total + loss.astype(total.dtype) * rows.astype(total.dtype),
-        "rows": tally["rows"] + rows,
+        "loss": Mean.start(),
+        "terms": {name: Mean.start() for name in factors},
+        "metrics": tuple(m.metric.init() for m in metrics),
+    }
+
+
+def tally_batch(tally, metrics, factors, loss, counted, prediction, batch):
+    """The tally with one more batch; `counted` is that of a `Gradient`, or `loss.terms` of a weighted sum."""
+    _, target, where, weights = (*batch, None, None)[:4]
+    terms = {}
+    if factors:
+        dtype = tally["loss"].total.dtype
+        loss = loss.astype(dtype) - sum(factors[name] * value.astype(dtype) for name, (value, _) in counted.items())
+        for name, (value, count) in counted.items():
+            terms[name] = tally["terms"][name].plus(value, _rows_counted(batch) if count is None else count)
+    if factors or counted is None or isinstance(counted, Mapping):
+        counted = _rows_counted(batch)
+    return {
+        "loss": tally["loss"].plus(loss, counted),
+        "terms": terms,
         "metrics": tuple(
-            metric.update(s, prediction, target, where)
-            for s, (_, metric) in zip(tally["metrics"], metrics, strict=True)
+            _updated(measure, state, prediction, target, where, weights)
+            for state, measure in zip(tally["metrics"], metrics, strict=True)
         ),
     }
 
 
-def tally_result(tally, metrics) -> dict[str, Array]:
-    """`{"loss": the mean over rows, name: value, …}`."""
-    mean = tally["total"] / tally["rows"].astype(tally["total"].dtype)
-    computed = {name: m.compute(s) for (name, m), s in zip(metrics, tally["metrics"], strict=True)}
-    return {"loss": mean, **computed}
+def tally_result(tally, metrics, factors) -> dict[str, Array]:
+    """`{"loss": the mean over what counted, "loss/digit": that of a part, name: value, …}`."""
+    loss, terms = tally["loss"].value(), {name: mean.value() for name, mean in tally["terms"].items()}
+    for name, factor in factors.items():  # a part in which nothing counted adds nothing
+        loss = loss + jnp.where(tally["terms"][name].counted == 0, 0, factor * terms[name])
+    computed = {m.name: m.metric.compute(state) for m, state in zip(metrics, tally["metrics"], strict=True)}
+    return {"loss": loss, **{f"loss/{name}": value for name, value in terms.items()}, **computed}
 
 
-def check_target(model, loss, params, state, x, target) -> None:
+def rows_of(batch: tuple[Any, ...]) -> int:
+    """The rows of a batch: those of the target, or of `where` where there is none, or of x."""
+    x, *counted = batch
+    return jax.tree.leaves((counted, x))[0].shape[0]
+
+
+def _rows_counted(batch):
+    """How many rows have something that counts."""
+    where = batch[2] if len(batch) > 2 else None
+    masks = [mask.any(tuple(range(1, mask.ndim))) for mask in jax.tree.leaves(where)]
+    if not masks:
+        return jnp.int32(rows_of(batch))
+    return jnp.sum(jnp.any(jnp.stack(masks), 0), dtype=jnp.int32)
+
+
+# What is checked of loss and prediction.
+
+
+def predicted(model: Layer, params: Params, state: State, x: Any, key: Key | None = None) -> Any:
+    """The shapes of what the model gives."""
+    return jax.eval_shape(model.apply, params, state, x, key=key)[0]
+
+
+def check_target(loss, prediction, target, where=None, weights=None) -> None:
     """Let the loss look at all targets once, on the host: inside `jit` a wrong label cannot raise."""
-    check = getattr(loss, "check", None)
-    prediction = jax.eval_shape(lambda p, s, x: model.apply(p, s, x)[0], params, state, x)
-    if check is not None:
-        check(prediction, target)
+    if (check := getattr(loss, "check", None)) is not None:
+        options = {"where": where, "weights": weights}
+        check(prediction, target, **{name: one for name, one in options.items() if one is not None})
+
+
+def check_takes(loss: Any, data: tuple[Any, ...], incomplete: bool = False) -> None:
+    """The loss takes the options that the data ask for."""
+    if not callable(loss):
+        raise ConfigError(f"expected a loss, such as losses.mean_squared_error, got {describe(loss)}.")
+    given = dict(zip(("where", "weights"), data[2:], strict=False))
+    why = {name: f"the data have {name}" for name, one in given.items() if one is not None}
+    fix = "add it to the arguments, or take one of funcnet.losses"
+    if incomplete and "where" not in why:
+        why["where"] = "the last batch is incomplete"
+        fix = "choose a batch_size that divides the rows, or drop_last=True"
+    for name, reason in why.items():
+        if not _has_option(loss, name):
+            raise ConfigError(f"expected {spelled(loss)} to take {name}= ({reason}), and it does not; {fix}.")
+
+
+def _has_option(function, name):
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,16 +1,23 @@
-"""Where the loop's batches come from: arrays on the device, or an iterable of batches."""
+"""Where the loop's batches come from: arrays on the device, or an iterable of batches.
 
-from collections.abc import Iterable, Iterator
+A feed has `example`, the shapes of a batch; `data`, the values that are looked at before the first step; `batch_size`,
+the rows of a batch; and `masked`, whether a mask marks those that only fill up.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from funcnet.checks import check_count, describe
-from funcnet.data import epoch_order, steps_per_epoch
+from funcnet.data.batching import count_steps, epoch_order
+from funcnet.data.checks import count_rows, unpacked
 from funcnet.data.passes import Pass
 from funcnet.errors import ConfigError, DataError
+from funcnet.made import leading
 from funcnet.training.loop import Chunk
+from funcnet.trees import flatten_with_paths, shapes
 
 __all__ = ["ArrayFeed", "IteratorFeed"]
 
@@ -19,22 +26,24 @@ class ArrayFeed:
     """Batches of rows of arrays that lie on the device; their order is a pure function of (key, step)."""
 
     def __init__(self, data, batch_size, epochs, *, key, shuffle, drop_last, report_steps, layout):
-        x, target = data
-        self.rows = len(x)
+        self.rows = count_rows(data)
         self.batch_size = int(batch_size or self.rows)
-        self.epoch_steps = steps_per_epoch(self.rows, self.batch_size, drop_last, name="fit")
+        self.epoch_steps = count_steps(self.rows, self.batch_size, drop_last)
         self.masked = self.epoch_steps * self.batch_size > self.rows
         self.report_steps = int(report_steps or self.epoch_steps)
         self.steps = epochs * self.epoch_steps
         self.seed = tuple(int(word) for word in np.ravel(jax.random.key_data(key)))
         self.shuffle = shuffle
         self.most_steps = min(self.report_steps, 1024)
-        self.x, self.target = layout.place_data((x, target))
+        self.data = layout.place_data(data)
+        self.example = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), self.data
+        )
 
     def check_unfinished(self, step) -> None:
         if step >= self.steps:
             raise ConfigError(
-                f"fit: expected epochs above {step // self.epoch_steps}, those that state has done, got "
+                f"expected epochs above {step // self.epoch_steps}, those that state has done, got "
                 f"{self.steps // self.epoch_steps}; epochs counts them too."
             )
 
@@ -48,25 +57,25 @@ class ArrayFeed:
         while step < self.steps:
             due = min(step - step % self.report_steps + self.report_steps, self.steps)
             count = min(due - step, self.most_steps, pace.limit)
-            rows, where = self._batches(step, count)
+            rows, mask = self._batches(step, count)
             step += count
             epoch = -(-step // self.epoch_steps)
-            yield Chunk(self.x, self.target, rows, where, count, epoch, step == due, None)
+            yield Chunk(self.data, rows, mask, self.batch_size, count, epoch, step == due, None)
 
     def _batches(self, step, count):
         """Row numbers of the next `count` batches and their mask; what lies behind them is zero, and not read."""
         rows = np.zeros((self.most_steps, self.batch_size), np.int32)
-        where = np.zeros((self.most_steps, self.batch_size), bool) if self.masked else None
+        mask = np.zeros((self.most_steps, self.batch_size), bool) if self.masked else None
         done = 0
         while done < count:
             epoch, first = divmod(step + done, self.epoch_steps)
             last = min(first + count - done, self.epoch_steps)
-            epoch_rows, epoch_where = self._epoch(epoch)
+            epoch_rows, epoch_mask = self._epoch(epoch)
             rows[done : done + last - first] = epoch_rows[first:last]
-            if where is not None:
-                where[done : done + last - first] = epoch_where[first:last]
+            if mask is not None:
+                mask[done : done + last - first] = epoch_mask[first:last]
             done += last - first
-        return rows, where
+        return rows, mask
 
     def _epoch(self, epoch):
         """Row numbers and mask of a whole epoch, (steps, batch); an incomplete last batch is filled from the start."""
@@ -83,24 +92,29 @@ class IteratorFeed:
     """
 
     most_steps = 8
+    masked = False  #: a batch brings its own `where`
 
-    def __init__(self, batches, checked, epochs, *, report_steps, cursor):
-        if not isinstance(batches, Iterable):
-            raise DataError(f"fit: expected data to be (x, target) or an iterable of batches, got {describe(batches)}.")
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        checked: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+        epochs: int,
+        *,
+        report_steps: int | None,
+        cursor: Any,
+    ):
         self.batches, self.checked, self.epochs, self.report_steps = batches, checked, epochs, report_steps
         self.done, position = _read_cursor(cursor)
         if self.done >= epochs:
-            raise ConfigError(f"fit: expected epochs above {self.done}, those that cursor has done, got {epochs}.")
+            raise ConfigError(f"expected epochs above {self.done}, those that cursor has done, got {epochs}.")
         self._start_pass(position)
         if self.first is None and position is not None:  # an iterator that stood at its end
             self._start_pass()
         if self.first is None:
-            raise DataError("fit: expected at least one batch, got an iterable without any.")
-        self.shapes: Any = None
-        first = self._checked(self.first)
-        self.x, self.target = first[:2]
-        self.masked = len(first) == 3
-        self.batch_size = len(self.x)
+            raise DataError("expected at least one batch, got an iterable without any.")
+        self.example: Any = None
+        self.data = self._checked(self.first)
+        self.batch_size = count_rows(self.data, graphs=True)
 
     def check_unfinished(self, step) -> None:
         """An iterable has no end that could be known before."""
@@ -114,7 +128,8 @@ class IteratorFeed:
         for epoch in range(self.done + 1, self.epochs + 1):
             group = []
             for batch, last, cursor in self._pass(epoch):
-                group.append(self._checked(batch, check))
+                with leading("fit"):
+                    group.append(self._checked(batch, check))
                 reports = last if self.report_steps is None else (step + len(group)) % self.report_steps == 0
                 reports = reports or (last and epoch == self.epochs)
                 if len(group) == self.most_steps or reports or last:
@@ -123,7 +138,7 @@ class IteratorFeed:
                     group = []
 
     def _start_pass(self, position=None):
-        self.source = Pass("fit", self.batches, position)
+        self.source = Pass(self.batches, position)
         self.first = next(self.source.iterator, None)
 
     def _pass(self, epoch):
@@ -146,30 +161,41 @@ class IteratorFeed:
 
     def _checked(self, batch, check=None):
         """The batch as NumPy arrays of the first batch's shapes and dtypes."""
-        if not isinstance(batch, tuple) or len(batch) not in (2, 3):
+        batch = self.checked(unpacked("each batch", batch))
+        found = shapes(batch)
+        if self.example is None:
+            self.example = found
+        elif different := _different(self.example, found):
             raise DataError(
-                f"fit: expected each batch to be a tuple (x, target) or (x, target, where), got {describe(batch)}."
-            )
-        x, target = self.checked(batch[:2])
-        batch = (np.asarray(x), np.asarray(target), *(np.asarray(where) for where in batch[2:]))
-        shapes = [(array.shape, array.dtype) for array in batch]
-        self.shapes = self.shapes or shapes
-        if shapes != self.shapes:
-            raise DataError(
-                f"fit: expected all batches of the shapes and dtypes of the first one, {self.shapes}, got {shapes}; "
-                "pad the last batch and mark its rows with a third entry, or leave it out."
+                f"expected all batches of the shapes and dtypes of the first one, {different}; pad the last batch and "
+                "mark its rows with a third entry, where, or leave it out."
             )
         if check is not None:
-            check(x, target)
-        return batch
+            check(batch)
+        return jax.tree.map(np.asarray, batch)
 
     def _stacked(self, group, epoch, reports, cursor):
-        most, size = self.most_steps, self.batch_size
-        rows = np.arange(most * size, dtype=np.int32).reshape(most, size)
-        filled = group + group[:1] * (most - len(group))  # one shape, one program; the filling is not read
-        x, target, *where = (np.concatenate(arrays) for arrays in zip(*filled, strict=True))
-        mask = where[0].reshape(most, size) if where else None
-        return Chunk(x, target, rows, mask, len(group), epoch, reports, cursor)
+        filled = group + group[:1] * (self.most_steps - len(group))  # one shape, one program; the filling is not read
+        data = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
+        return Chunk(data, None, None, self.batch_size, len(group), epoch, reports, cursor)
+
+
+def _different(first, batch):
+    """How a batch differs from the first one, as the words of an error; `None` where it does not."""
+    names = {"0": "x", "1": "target", "2": "where", "3": "weights"}
+
+    def entries(data):
+        found = ((path.partition("/"), leaf) for path, leaf in flatten_with_paths(data))
+        return {names[entry] + slash + rest: leaf for (entry, slash, rest), leaf in found}
+
+    want, got = entries(first), entries(batch)
+    for name in (*want, *got):
+        kinds = [f"{one[name].dtype}{list(one[name].shape)}" if name in one else "nothing" for one in (want, got)]
+        if kinds[0] != kinds[1]:
+            return f"{kinds[0]} in {name}, got {kinds[1]}"
+    if jax.tree.structure(first) != jax.tree.structure(batch):
+        return f"{jax.tree.structure(first)}, got {jax.tree.structure(batch)}"
+    return None
 
 
 def _read_cursor(cursor):
@@ -177,5 +203,5 @@ def _read_cursor(cursor):
     if cursor is None:
         return 0, None
     if not isinstance(cursor, dict) or set(cursor) != {"epoch", "position"}:
-        raise ConfigError(f"fit: expected cursor to be that of a report, got {describe(cursor)}.")
-    return check_count("fit", "cursor epoch", cursor["epoch"], 0), cursor["position"]
+        raise ConfigError(f"expected cursor to be that of a report, got {describe(cursor)}.")
+    return check_count("cursor epoch", cursor["epoch"], 0), cursor["position"]

@@ -1,25 +1,32 @@
 """`fit`: training as an iterator of reports."""
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from funcnet.checks import check_choice, check_count, describe
-from funcnet.data import check_data
-from funcnet.errors import ConfigError, DataError, DtypeError, FuncnetError, ShapeError
-from funcnet.metrics import Metric
+from funcnet.checks import check_count, describe
+from funcnet.data.checks import checked_data, unpacked
+from funcnet.errors import ConfigError, DataError
+from funcnet.made import leading
 from funcnet.training.divergence import GuardAlarm, check_finite
-from funcnet.training.evaluation import check_target, new_tally, run_evaluation, tally_result
+from funcnet.training.evaluation import (
+    check_takes,
+    check_target,
+    factors_of,
+    measures,
+    new_tally,
+    predicted,
+    run_evaluation,
+    tally_result,
+)  # fmt: skip
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.interruption import Watchdog
-from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy
-from funcnet.training.step import as_key, create_state
-from funcnet.types import Array, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
+from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, copy, factors_under, runner
+from funcnet.training.starting import as_augmented, check_accumulate, check_graphs, first_state, target_check
+from funcnet.training.step import as_key, check_state
+from funcnet.types import Array, GradientFn, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
 
 __all__ = ["fit"]
 
@@ -28,16 +35,17 @@ def fit(
     model: Layer,
     loss: LossFn,
     optimizer: Optimizer,
-    data: tuple[Any, Any] | Iterable[Any],
+    data: tuple[Any, ...] | Iterable[Any],
     *,
-    engine: str = "autodiff",
+    engine: str | Callable[..., GradientFn] = "autodiff",
     epochs: int,
     batch_size: int | None = None,
+    accumulate: int = 1,
     key: Any = 0,
     state: TrainState | None = None,
     cursor: Any = None,
-    validation: tuple[Any, Any] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    validation: tuple[Any, ...] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     penalty: Any = None,
     augment: Callable[[Key, Any, Any], tuple[Any, Any]] | None = None,
     shuffle: bool = True,
@@ -48,7 +56,7 @@ def fit(
     stop: Callable[[int], bool] | None = None,
     watchdog: float | None = None,
 ) -> Iterator[Report]:
-    """Train a model; a generator of one `Report` an epoch, or every `report_steps` steps.
+    """Train a model; a generator of one `Report` per epoch, or every `report_steps` steps.
 
     Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this iterator; there are no
     callbacks. Steps run in compiled chunks over data on the device, two chunks in flight at most. Metrics are arrays
@@ -58,28 +66,43 @@ def fit(
         model: a layer.
         loss: `(prediction, target) -> scalar`; one of `funcnet.losses` or your own.
         optimizer: one of `funcnet.optimizers`.
-        data: arrays `(x, target)`, rows first; or an iterable of batches `(x, target)` or `(x, target, where)`, all
-            of one shape, of which each pass is an epoch.
-        engine: `"autodiff"` or `"backprop"`, whose results agree to rounding.
+        data: a tuple of arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`; or any other
+            iterable, of such tuples (or lists), its batches, of which each pass is an epoch. x and target are arrays or
+            trees of arrays, rows first. Without a target write `(x, None)`: the loss is called `loss(prediction,
+            None)`. `where` (does it count) and `weights` (by how much) have the shape of the loss's values or a leading
+            part of it, such as (rows,) or (rows, time), or are dictionaries with one for each part of a
+            `losses.weighted_sum`. What `where` excludes in the target may be anything; NaN in x is refused everywhere,
+            because 0 · NaN is NaN in the backward pass. All batches of an iterable have the shapes of the first; x may
+            have leaves of other lengths than the rows, as graphs have, which are then those of the target or `where`.
+        engine: `"autodiff"` or `"backprop"`, whose results agree to rounding; or a function `(model, loss, *,
+            penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. Then `fit`
+            applies neither model nor loss by itself: it checks no target, the loss may be `None`, metrics read
+            `Gradient.prediction`, and `state` must be given where `model.init` cannot take x.
         epochs: passes over the data, those already done in `state` included.
-        batch_size: rows a step; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
+        batch_size: rows per update; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
+        accumulate: how many equal parts a batch is computed in, one after the other, to save memory; it divides the
+            rows. The result is that of the whole batch, as `gradients.accumulated` says.
         key: a PRNG key or an integer seed: the parameters' start, the order of the data, augmentation, dropout. The
             order is a pure function of (key, epoch).
-        state: a `TrainState` to go on from, exactly as if the run had never stopped.
+        state: a `TrainState` of this model and optimizer to go on from, exactly as if the run had never stopped; or one
+            of `create_state`.
         cursor: `report.cursor`, where an iterable of batches goes on; it needs `get_state` and `set_state`, as
             `data.Batches` and grain's iterators have them. Arrays need none: the step says where they go on.
-        validation: (x, target) on which loss and metrics are computed for each report, as `validation_…`.
-        metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report.
-        penalty: `params -> scalar` added to the loss, `losses.l2_penalty` say.
+        validation: arrays as in `data` on which loss and metrics are computed for each report, as `validation_…`. A
+            model that samples in evaluation too gets the same key each time.
+        metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report. Those
+            of one part of the prediction are a dictionary: `{"digit": {"accuracy": accuracy()}}` gives
+            `"digit/accuracy"`, of `prediction["digit"]`, `target["digit"]` and its `where` and `weights`.
+        penalty: `params -> scalar` added to the loss, such as `losses.l2_penalty`.
         augment: `(key, x, target) -> (x, target)`, through which each batch of the training goes within the compiled
-            step: functions of `funcnet.data` say. x keeps its shape and dtype; targets may become others that the loss
-            takes, one-hot rows for `data.mixup` say. The metrics compare with the targets of the data, and validation
-            is not augmented.
+            step, such as functions of `funcnet.data`. It may change shapes and structure, as one-hot rows for
+            `data.mixup` do, and the model is made for what it gives; it keeps the rows, and `where` and `weights` pass
+            it by. The metrics compare with the targets of the data, and validation is not augmented.
         shuffle: whether each epoch has an order of its own.
         drop_last: leave out an incomplete last batch. Otherwise it is filled up with rows from the start of the
             epoch's order, which are masked in the loss and the metrics (so the loss needs a `where` argument).
         report_steps: steps between reports; `None` for an epoch.
-        copy_state: whether a yielded state stays valid for ever, at the price of one copy a report. With `False` it
+        copy_state: whether a yielded state stays valid for ever, at the price of one copy per report. With `False` it
             is valid until the next report is asked for.
         layout: of `parallel.layout`: how the run lies on several devices. The numbers are those of one device, up to
             rounding.
@@ -88,8 +111,12 @@ def fit(
         watchdog: seconds without progress, compilation included, after which the process ends with the stacks of its
             threads on stderr. Between a report and the next call it does not count.
 
+    `metrics["loss"]` of a report is the mean over all that counted since the last one, whatever the batch size. A loss
+    that is not a mean of values, such as the root of a mean, is averaged over the batches by their rows. For a
+    `losses.weighted_sum` there is the mean of each part too, `"loss/digit"`, without its weight.
+
     Raises:
-        ConfigError, DataError, LabelError, ShapeError, DtypeError: before the first step.
+        ConfigError, DataError, LabelError, ShapeError, DtypeError, StructureError: before the first step.
         OutOfMemoryError: before the first step, if the compiled program needs more memory than the device has.
         DivergenceError: the loss of a report is not finite, raised when the next report is asked for; or
             `optimizers.guarded` skipped too many steps in a row.
@@ -103,86 +130,98 @@ def fit(
     >>> last.epoch, last.step, round(float(last.state.optimizer.params["kernel"][0, 0]), 2)
     (50, 200, 3.0)
     """
-    check_choice("fit", "engine", engine, ENGINES)
-    if not isinstance(optimizer, Optimizer):
-        raise ConfigError(
-            f"fit: expected an optimizer, such as optimizers.adam(1e-3), got {describe(optimizer)}; call its "
-            "constructor."
-        )
-    epochs = check_count("fit", "epochs", epochs)
-    for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
-        if count is not None:
-            check_count("fit", what, count)
-    named_metrics = tuple((metrics or {}).items())
-    layout = layout or ONE_DEVICE
-    key = as_key("fit", key)
+    with leading("fit"):
+        gradient_of = _engine(engine)
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"expected an optimizer, such as optimizers.adam(1e-3), got {describe(optimizer)}; call its "
+                "constructor."
+            )
+        epochs, accumulate = check_count("epochs", epochs), check_count("accumulate", accumulate)
+        for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
+            if count is not None:
+                check_count(what, count)
+        layout, key = layout or ONE_DEVICE, as_key(key)
+        own = None if gradient_of in ENGINES.values() else gradient_of
 
-    def checked(pair: Any) -> tuple[Any, Any]:
-        if len(pair) != 2:
-            raise DataError(f"fit: expected data to be (x, target), got a tuple of {len(pair)}.")
-        return check_data(*pair, integers=_takes(model, pair[0]), name="fit")
+        feed: Any = None
+        if isinstance(data, tuple):
+            if cursor is not None:
+                raise ConfigError("expected no cursor with arrays, whose order follows from the step in state.")
+            feed = ArrayFeed(
+                checked_data(unpacked("data", data)), batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last,
+                report_steps=report_steps, layout=layout,
+            )  # fmt: skip
+        else:
+            _check_batches(data, batch_size)
+            feed = IteratorFeed(
+                data, lambda batch: checked_data(batch, graphs=True), epochs, report_steps=report_steps, cursor=cursor
+            )
+            check_graphs(feed.data, layout, accumulate)
+        layout.check_rows("fit", "batch_size", feed.batch_size)
+        check_accumulate(accumulate, feed.batch_size)
+        named = measures(metrics, feed.data)
+        if own is None:
+            check_takes(loss, feed.data, feed.masked)
 
-    if isinstance(data, tuple):
-        if cursor is not None:
-            raise ConfigError("fit: expected no cursor with arrays, whose order follows from the step in state.")
-        rows = checked(data)
-        feed: Any = ArrayFeed(
-            rows, batch_size, epochs, key=key, shuffle=shuffle, drop_last=drop_last, report_steps=report_steps,
-            layout=layout,
-        )  # fmt: skip
-    elif batch_size is None:
-        feed = IteratorFeed(data, checked, epochs, report_steps=report_steps, cursor=cursor)
-    else:
-        raise ConfigError(f"fit: expected batch_size to be None with an iterable of batches, got {batch_size}.")
-    _check_mask_support(loss, feed.masked)
-    layout.check_rows("fit", "batch_size", feed.batch_size)
+        example = feed.example if augment is None else as_augmented(augment, key, feed.example)
+        if state is None:
+            started: Any = first_state(model, optimizer, key, example, layout, own)
+        else:
+            check_state(state, model, optimizer, example[0])
+            started = state
+        feed.check_unfinished(int(started.optimizer.step))
+        started = copy(layout.place_state(started))  # the loop donates its state, and the caller's arrays must survive
 
-    started: Any = state
-    if state is None:
-        example = jax.ShapeDtypeStruct((feed.batch_size, *feed.x.shape[1:]), feed.x.dtype)
-        started = layout.init_state(lambda key: create_state(model, optimizer, key, example), key)
-    feed.check_unfinished(int(started.optimizer.step))
-    started = copy(layout.place_state(started))  # the loop donates its state, and the caller's arrays must survive
+        params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), started)
 
-    params, model_state = jax.eval_shape(lambda state: (state.optimizer.params, state.model), started)
+        check = None
+        if own is None:
+            check = target_check(loss, predicted(model, params, model_state, example[0], key), feed.example, example)
+            check(feed.data)
+        held_out, blank = None, None
+        if validation is not None:
+            if own is not None and not (callable(getattr(model, "apply", None)) and callable(loss)):
+                raise ConfigError(
+                    f"expected a model with apply and an ordinary loss for validation, got {describe(model)} and "
+                    f"{describe(loss)}; evaluate the reports in a loop of your own."
+                )
+            held_out = checked_data(unpacked("validation", validation))
+            check_takes(loss, held_out)
+            measures(metrics, held_out)
+            check_target(loss, predicted(model, params, model_state, held_out[0], key), *held_out[1:])
+            held_out, blank = layout.place_data(held_out), new_tally(named, factors_of(loss))
 
-    def check(x: Any, target: Any) -> None:
-        check_target(model, loss, params, model_state, x, target)
+        def evaluate(state: TrainState) -> dict[str, Array]:
+            if held_out is None:
+                return {}
+            params, own_state = state.optimizer.params, state.model
+            result = run_evaluation(model, loss, params, own_state, held_out, 1024, named, state.key, blank)
+            return {f"validation_{name}": value for name, value in result.items()}
 
-    check(feed.x, feed.target)
-    if augment is not None:
-        _check_augment(augment, key, feed)
-    held_out = None
-    if validation is not None:
-        held_out = checked(validation)
-        check(*held_out)
-        held_out = layout.place_data(held_out)
+        run = runner(model, loss, optimizer, gradient_of, penalty, named, augment, layout, accumulate)
+        factors = factors_under(gradient_of, loss)
+        tally = layout.place_data(new_tally(named, factors))
+        ending = Watchdog(watchdog)
 
-    def evaluate(state: TrainState) -> dict[str, Array]:
-        if held_out is None:
-            return {}
-        result = run_evaluation(model, loss, state.optimizer.params, state.model, held_out, 1024, named_metrics)
-        return {f"validation_{name}": value for name, value in result.items()}
+    def results(tally: Any) -> dict[str, Array]:
+        return tally_result(tally, named, factors)
 
-    run = compiled_chunk(model, loss, optimizer, engine, penalty, named_metrics, augment, layout)
-
-    def tally() -> Any:
-        return layout.place_data(new_tally(named_metrics))
-
-    return _reports(run, feed, check, started, named_metrics, tally, evaluate, copy_state, stop, Watchdog(watchdog))
+    return _reports(run, feed, check, started, tally, results, evaluate, copy_state, stop, ending)
 
 
-def _reports(run, feed, check, state, metrics, new_tally, evaluate, copy_state, stop, watchdog):
+def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, stop, watchdog):
     """The generator behind `fit`."""
     pace, alarm = Pace(feed.most_steps), GuardAlarm(state.optimizer, feed.rows_of)
     step = int(state.optimizer.step)
-    tally = new_tally()
-    report, rows = None, 0
+    tally = copy(blank)  # for the loop to donate
+    report, counted = None, 0
     finalizing = sys.is_finalizing  # bound here: where the interpreter ends, the names of this module end before
     try:
         watchdog.progress()
         for chunk in feed.chunks(step, pace, check):
-            state, tally, token = run(state, tally, chunk.x, chunk.target, chunk.rows, chunk.where, chunk.steps)
+            with leading("fit"):
+                state, tally, token = run(state, tally, chunk)
             for ended in pace.started(token, chunk.steps):
                 alarm(*ended)
             watchdog.progress()
@@ -194,9 +233,9 @@ def _reports(run, feed, check, state, metrics, new_tally, evaluate, copy_state, 
                 if alarm.armed:  # no report of a state that its guard has given up
                     for ended in pace.finish():
                         alarm(*ended)
-                check_finite(report, rows)
-                results, rows = tally_result(tally, metrics) | evaluate(state), tally["rows"]
-                tally = new_tally()
+                check_finite(report, counted)
+                results, counted = results_of(tally) | evaluate(state), tally["loss"].counted
+                tally = copy(blank)
                 report = Report(chunk.epoch, step, results, copy(state) if copy_state else state, chunk.cursor)
                 watchdog.pause()
                 yield report
@@ -206,48 +245,28 @@ def _reports(run, feed, check, state, metrics, new_tally, evaluate, copy_state, 
                 break
         for ended in pace.finish():
             alarm(*ended)
-        check_finite(report, rows)
+        check_finite(report, counted)
     finally:
         if not finalizing():
             watchdog.pause()
             pace.finish()
 
 
-def _takes(model, x):
-    """Whether the model takes such an input: some take integers, most refuse them."""
-    try:
-        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)))
-    except (FuncnetError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _check_augment(augment, key, feed):
-    """An augmented batch must fit where the batch itself would."""
-    if not callable(augment):
+def _engine(engine: Any) -> Any:
+    if isinstance(engine, str) and engine in ENGINES:
+        return ENGINES[engine]
+    if isinstance(engine, str) or not callable(engine):
         raise ConfigError(
-            f"fit: expected augment to be a function (key, x, target) -> (x, target), got {describe(augment)}."
+            'expected engine to be "autodiff", "backprop" or a function (model, loss, *, penalty=None) -> gradient, '
+            f"got {describe(engine)}."
         )
-    batch = x, _ = feed.x[: feed.batch_size], feed.target[: feed.batch_size]
-    result = jax.eval_shape(augment, key, *batch)
-    if jax.tree.structure(result) != jax.tree.structure(batch):
-        raise ConfigError(f"fit: expected augment to return the two arrays (x, target), got {describe(result)}.")
-    got_x, got_target = result
-    if got_x.shape != x.shape:
-        raise ShapeError(f"fit: expected augment to keep the shape of x, {x.shape}, got {got_x.shape}.")
-    if got_x.dtype != x.dtype:
-        raise DtypeError(f"fit: expected augment to keep the dtype of x, {x.dtype}, got {got_x.dtype}; cast it.")
-    if got_target.shape[:1] != x.shape[:1]:
-        raise ShapeError(
-            f"fit: expected augment to return a target for each of the {len(x)} rows of x, got shape "
-            f"{got_target.shape}."
-        )
+    return engine
 
 
-def _check_mask_support(loss, masked):
-    parameters = inspect.signature(loss).parameters.values()
-    if masked and not any(p.name == "where" or p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ConfigError(
-            f"fit: expected {getattr(loss, '__name__', loss)} to take where= (the last batch is incomplete), and it "
-            "does not; choose a batch_size that divides the rows, or drop_last=True."
-        )
+def _check_batches(data: Any, batch_size: int | None) -> None:
+    if hasattr(data, "dtype") or isinstance(data, Mapping) or not isinstance(data, Iterable):
+        alone = hasattr(data, "dtype") or isinstance(data, Mapping)
+        fix = "; put it into a tuple, and without a target write (x, None)" if alone else ""
+        raise DataError(f"expected data to be (x, target) or an iterable of batches, got {describe(data)}{fix}.")
+    if batch_size is not None:
+        raise ConfigError(f"expected batch_size to be None with an iterable of batches, got {batch_size}.")

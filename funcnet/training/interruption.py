@@ -70,7 +70,7 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float | None):
-        self.seconds = None if seconds is None else positive("fit", "watchdog", seconds)
+        self.seconds = None if seconds is None else positive("watchdog", seconds)
 
     def progress(self) -> None:
         """The time begins anew."""

@@ -22,13 +22,21 @@ from jax.experimental import multihost_utils
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from funcnet import compiler, gradients
+from funcnet.data.batching import masked
+from funcnet.errors import ConfigError, StructureError
+from funcnet.gradients.accumulation import parts_of, refusal
+from funcnet.gradients.engines import unpack
+from funcnet.made import leading, spelled
 from funcnet.training.divergence import guard_counts
-from funcnet.training.evaluation import tally_batch
+from funcnet.training.evaluation import factors_of, tally_batch
 from funcnet.training.memory import check_memory
 from funcnet.training.step import advance, unless
-from funcnet.types import GradientFn, Key, Layout
+from funcnet.types import Gradient, GradientFn, Key, Layout
 
-__all__ = ["ONE_DEVICE", "Chunk", "Pace", "augmented", "compiled_chunk", "copy", "reorders"]
+__all__ = [
+    "ENGINES", "ONE_DEVICE", "Chunk", "Pace", "augmented", "compiled_chunk", "copy", "factors_under", "reorders",
+    "runner",
+]  # fmt: skip
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
 
@@ -45,67 +53,130 @@ ONE_DEVICE = Layout(
 
 
 class Chunk(NamedTuple):
-    """Batches for the next steps: step i trains on `x[rows[i]]`, of which the rows in `where[i]` count."""
+    """Batches for the next steps: step i trains on the rows `rows[i]` of the data, of which those in `mask[i]` count.
 
-    x: Any  #: (n, …)
-    target: Any  #: (n, …)
-    rows: Any  #: (most steps, batch) int32; entries beyond `steps` are not read
-    where: Any  #: (most steps, batch) bool, or None where all rows count
+    Without `rows` the data are the batches themselves, one behind the other on an axis of their own.
+    """
+
+    data: Any  #: (x, target[, where[, weights]]), each a tree of (n, …); without rows of (most steps, …)
+    rows: Any  #: (most steps, batch) int32, or None; entries beyond `steps` are not read
+    mask: Any  #: (most steps, batch) bool, or None where all rows count
+    batch_size: int  #: rows of a batch
     steps: int  #: steps to do
     epoch: int  #: epochs finished afterwards, a started one counting
     reports: bool  #: whether a report is due afterwards
     cursor: Any  #: where an iterator of batches stands afterwards
 
 
+def runner(*arguments: Any) -> Callable[..., Any]:
+    """`compiled_chunk`; what has no hash, such as a dictionary of models for an engine of one's own, compiles anew."""
+    try:
+        hash(arguments)
+    except TypeError:
+        return compiled_chunk.__wrapped__(*arguments)
+    return compiled_chunk(*arguments)
+
+
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics
-def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, layout):
+def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, layout, accumulate):
     """`(state, tally, chunk) -> (state, tally, token)`; state and tally are donated, `token` tells when it is done."""
-    gradient = layout.gradient(ENGINES[engine](model, loss, penalty=penalty))
+    gradient = engine(model, loss, penalty=penalty)
+    factors = factors_under(engine, loss)
+    if engine not in ENGINES.values():
+        gradient = _checked(gradient, engine, bool(metrics))
+    if accumulate > 1:
+        with leading(f"fit(accumulate={accumulate})"):
+            if parts_of(gradient) is None:
+                raise ConfigError(refusal(gradient))
+        gradient = gradients.accumulated(gradient, accumulate)
+    gradient = layout.gradient(gradient)
+    if factors:
+        gradient = _by_parts(gradient, loss)
     if augment is not None:
         gradient = augmented(gradient, augment)
+    parts = getattr(loss, "parts", None) if factors else None
 
-    def step(state, tally, x, target, rows, where, i):
-        mask = None if where is None else where[i]
-        batch = (x[rows[i]], target[rows[i]])
-        state, computed, left_out = advance(gradient, optimizer, state, batch if mask is None else (*batch, mask))
-        counted = tally_batch(tally, metrics, computed.loss, computed.prediction, batch[1], mask)
+    def step(state, tally, data, rows, mask, i):
+        batch = jax.tree.map(lambda leaf: leaf[i] if rows is None else leaf[rows[i]], data)
+        if mask is not None:
+            x, target, *rest = batch
+            batch = (x, target, masked(rest[0] if rest else None, mask[i], parts), *rest[1:])
+        state, computed, left_out = advance(gradient, optimizer, state, batch)
+        counted = tally_batch(tally, metrics, factors, computed.loss, computed.counted, computed.prediction, batch)
         return layout.place_state(state), unless(left_out, counted, tally)
 
     def token(state):
         return jnp.copy(state.optimizer.step), guard_counts(state.optimizer)
 
     @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
-    def loop(state, tally, x, target, rows, where, steps):
+    def loop(state, tally, data, rows, mask, steps):
         def body(i, carry):
             state, tally = carry
-            return step(state, tally, x, target, rows, where, i)
+            return step(state, tally, data, rows, mask, i)
 
         state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
         return state, tally, token(state)
 
     @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
-    def single(state, tally, x, target, rows, where, i):
-        state, tally = step(state, tally, x, target, rows, where, i)
+    def single(state, tally, data, rows, mask, i):
+        state, tally = step(state, tally, data, rows, mask, i)
         return state, tally, token(state)
 
     together: list[bool] = []  # known from the first chunk on
 
-    def run(state, tally, x, target, rows, where, steps):
-        data = (x, target, rows, where)
+    def run(state, tally, chunk):
+        data = (chunk.data, chunk.rows, chunk.mask)
         if not together:
-            traced = loop.trace(state, tally, *data, steps)
+            traced = loop.trace(state, tally, *data, chunk.steps)
             device = state.optimizer.step.addressable_shards[0].device
             together.append(not (device.platform == "cpu" and reorders(traced.jaxpr.jaxpr)))
             program = traced if together[0] else single.trace(state, tally, *data, 0)
-            check_memory(program.lower().compile(), device, rows.shape[1])  # which the call below takes from the cache
+            compiled = program.lower().compile()  # which the call below takes from the cache
+            check_memory(compiled, device, chunk.batch_size)
         if together[0]:
-            return loop(state, tally, *data, steps)
+            return loop(state, tally, *data, chunk.steps)
         done = None
-        for i in range(steps):
+        for i in range(chunk.steps):
             state, tally, done = single(state, tally, *data, i)
         return state, tally, done
 
     return run
+
+
+def factors_under(engine: Any, loss: Any) -> dict[str, float]:
+    """The parts of a loss that reports tell of: those of a weighted sum, under an engine that computes the loss."""
+    return factors_of(loss) if engine in ENGINES.values() else {}
+
+
+def _by_parts(gradient: GradientFn, loss: Any) -> GradientFn:
+    """The gradient that gives `loss.terms` for what counted. The loss is computed once: XLA merges what is the same."""
+
+    def computed_by_parts(params, state, batch, key: Any = None, /):
+        computed = gradient(params, state, batch, key)
+        _, target, options = unpack(batch)
+        return computed._replace(counted=loss.terms(computed.prediction, target, **options))
+
+    return computed_by_parts
+
+
+def _checked(gradient: GradientFn, engine: Any, measured: bool) -> GradientFn:
+    """The gradient of an engine of one's own, which gives what the loop reads."""
+
+    def checked(params, state, batch, key: Any = None, /):
+        computed = gradient(params, state, batch, key)
+        if not isinstance(computed, Gradient):
+            raise StructureError(
+                f"expected the engine {spelled(engine)} to return a function that gives a Gradient(loss, grads, state, "
+                f"prediction), got a {type(computed).__name__} from it."
+            )
+        if measured and computed.prediction is None:
+            raise ConfigError(
+                f"expected no metrics with the engine {spelled(engine)}, whose Gradient has no prediction; give it "
+                "one, or leave metrics out."
+            )
+        return computed
+
+    return checked
 
 
 def augmented(gradient: GradientFn, augment: Callable[[Key, Any, Any], tuple[Any, Any]]) -> GradientFn:

@@ -18,10 +18,10 @@ def check_memory(compiled: Any, device: Any, batch_size: int) -> None:
     needed = temporary + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     if needed > free:
         raise OutOfMemoryError(
-            f"fit: a step needs {_gib(needed)} of memory ({_gib(temporary)} for what lies between its input and its "
+            f"a step needs {_gib(needed)} of memory ({_gib(temporary)} for what lies between its input and its "
             f"output) besides the {_gib(analysis.argument_size_in_bytes)} of state and data, and {device} has "
-            f"{_gib(free)} free; take a batch_size below {batch_size}, optimizers.accumulated to add up the gradients "
-            "of smaller batches, or layers.recompute around the layers that keep most (summaries.summary tells)."
+            f"{_gib(free)} free; take a batch_size below {batch_size}, accumulate= to compute each batch in parts, or "
+            "layers.recompute around the layers that keep most (summaries.summary tells)."
         )
 
 

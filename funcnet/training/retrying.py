@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from funcnet.checks import check_count
 from funcnet.errors import DivergenceError
+from funcnet.made import leading
 from funcnet.types import Report
 
 __all__ = ["retrying"]
@@ -17,8 +18,8 @@ def retrying(start: Callable[[Report | None, int], Iterator[Report]], *, retries
     smallest loss, which was measured on the way from its state; and none, if that was the first one.
 
     Args:
-        start: `(best report or None, how often the training has diverged) -> reports`. It makes the training anew, with
-            a smaller learning rate say. What is started as before diverges as before.
+        start: `(best report or None, how often the training has diverged) -> reports`. It makes the training anew, for
+            example with a smaller learning rate. What is started as before diverges as before.
         retries: after how many divergences the next one is raised.
 
     Raises:
@@ -35,7 +36,8 @@ def retrying(start: Callable[[Report | None, int], Iterator[Report]], *, retries
     >>> last.epoch, round(float(last.metrics["loss"]), 3)
     (60, 0.0)
     """
-    retries = check_count("retrying", "retries", retries, 0)
+    with leading("retrying"):
+        retries = check_count("retries", retries, 0)
     return _retrying(start, retries)
 
 

@@ -7,14 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_key, is_count
+from funcnet.checks import check_key, describe, is_count
+from funcnet.errors import DtypeError, StructureError
+from funcnet.made import leading
 from funcnet.training.divergence import skipped
-from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Optimizer, TrainState
+from funcnet.trees import flatten_with_paths, shapes
+from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Optimizer, Params, State, TrainState
 
-__all__ = ["advance", "as_key", "create_state", "train_step", "unless"]
+__all__ = ["advance", "as_key", "check_state", "create_state", "train_step", "unless"]
 
 
-def create_state(model: Any, optimizer: Optimizer, key: Any, x: Any) -> TrainState:
+def create_state(
+    model: Any, optimizer: Optimizer, key: Any, x: Any, params: Params = None, model_state: State = None
+) -> TrainState:
     """The state before the first step.
 
     The parameters are drawn under `jit`, where results do not depend on how arrays are laid out over devices.
@@ -23,7 +28,16 @@ def create_state(model: Any, optimizer: Optimizer, key: Any, x: Any) -> TrainSta
         model: a layer, or a machine of `pretraining.rbm`.
         optimizer: its `init` takes the parameters into the optimizer's state.
         key: a PRNG key or an integer seed.
-        x: an example batch or a `jax.ShapeDtypeStruct`.
+        x: an example batch, or a tree of `jax.ShapeDtypeStruct`.
+        params, model_state: to start from instead of drawn ones, for example from `checkpoints.load_weights`. They have
+            the leaves, shapes and dtypes of `model.init`. Where params are given and `model.init` cannot take `x`, as
+            for two models trained against each other, they are taken as they are, and the state is `()` by default.
+
+    Raises:
+        DtypeError: `x` does not consist of arrays, or the key is not a key.
+        StructureError: `params` or `model_state` that are not the model's, with each leaf that differs.
+
+    Raises also what `model.init` raises.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model, optimizer = fn.layers.dense(2), fn.optimizers.sgd(0.1)
@@ -31,22 +45,113 @@ def create_state(model: Any, optimizer: Optimizer, key: Any, x: Any) -> TrainSta
     >>> state.optimizer.params["kernel"].shape
     (3, 2)
     """
-    key = as_key("create_state", key)
-    init_key, run_key = jax.random.split(key)
-    params, state = _init(model, jax.ShapeDtypeStruct(x.shape, x.dtype))(init_key)
-    return TrainState(optimizer.init(params), state, run_key)
+    with leading("create_state"):
+        init_key, run_key = jax.random.split(as_key(key))
+        if params is None:
+            params, drawn = _initial(model, x)(init_key)
+            if model_state is not None:
+                _check_given("model_state", model_state, drawn)
+            model_state = drawn if model_state is None else model_state
+        else:
+            model_state = _checked_state(model, x, init_key, params, model_state)
+    return TrainState(optimizer.init(params), model_state, run_key)
+
+
+def _initial(model, x):
+    for leaf in jax.tree.leaves(x):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise DtypeError(
+                f"expected x to be an example batch, got {describe(x)}; a shape alone is "
+                "jax.ShapeDtypeStruct((batch, …), jnp.float32)."
+            )
+    leaves, structure = jax.tree.flatten(shapes(x))
+    return _init(model, structure, tuple(leaves))
 
 
 @lru_cache(maxsize=64)  # one compiled program for all starts of a model
-def _init(model, x):
+def _init(model, structure, leaves):
+    x = jax.tree.unflatten(structure, leaves)
     return jax.jit(lambda key: model.init(key, x))
 
 
-def as_key(name: str, key: Any) -> Key:
+def _checked_state(model, x, key, params, model_state):
+    """The first state of the model beside given params, which are checked against those of `init`."""
+    made = _made(lambda: jax.eval_shape(model.init, key, shapes(x)))
+    if made is None:
+        return () if model_state is None else model_state
+    _check_given("params", params, made[0])
+    if model_state is None:
+        return _initial(model, x)(key)[1] if jax.tree.leaves(made[1]) else made[1]
+    _check_given("model_state", model_state, made[1])
+    return model_state
+
+
+def _made(make):
+    """What a model makes of an example; `None` where it cannot, which a caller that has another source goes without."""
+    try:
+        return make()
+    except Exception:  # of a model of one's own that takes something else, or that is no layer, it may be any
+        return None
+
+
+def _check_given(what, given, expected):
+    if found := _differences(expected, given):
+        raise StructureError(
+            f"expected {what} with the leaves of model.init, got others: {found}; take them from this model, for this "
+            "x."
+        )
+
+
+def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
+    """A state to go on from is one of this optimizer, and of this model where its `init` takes `x`."""
+    if not isinstance(state, TrainState):
+        hint = (
+            "its .state" if isinstance(getattr(state, "state", None), TrainState) else "report.state, or create_state"
+        )
+        raise StructureError(f"expected state to be a TrainState, got {describe(state)}; take {hint}.")
+    fix = "take the state of a run with both, or make one with create_state(model, optimizer, key, x)"
+    own = getattr(state.optimizer, "params", None)
+    made = _made(lambda: jax.eval_shape(model.init, jax.random.key(0), shapes(x)))
+    params, model_state = (own, None) if made is None else made
+    for what, got, expected in (("params", own, params), ("state of the model", state.model, model_state)):
+        if made is not None and (found := _differences(expected, got)):
+            raise StructureError(f"expected state to be of this model for this x, got other {what}: {found}; {fix}.")
+    started = jax.eval_shape(optimizer.init, own)
+    found = _differences(started, state.optimizer)
+    if found or type(started) is not type(state.optimizer):
+        name = type(state.optimizer).__name__
+        raise StructureError(
+            f"expected state to be of the optimizer {optimizer}, got the {name} of another"
+            f"{found and ': '}{found}; {fix}."
+        )
+
+
+def _differences(expected: Any, got: Any) -> str:
+    """The leaves that differ, as the words of an error; nothing where there are none."""
+    want, have = dict(flatten_with_paths(expected)), dict(flatten_with_paths(got))
+    found = [f"{path} is missing" for path in want if path not in have]
+    found += [f"{path} is unexpected" for path in have if path not in want]
+    for path in (path for path in want if path in have):
+        (shape, dtype), (own_shape, own_dtype) = _kind(want[path]), _kind(have[path])
+        if shape != own_shape:
+            found.append(f"{path} has shape {own_shape}, expected {shape}")
+        elif dtype != own_dtype:
+            found.append(f"{path} has dtype {own_dtype}, expected {dtype}")
+    if not found and jax.tree.structure(expected) != jax.tree.structure(got):
+        return f"expected the tree {jax.tree.structure(expected)}, got {jax.tree.structure(got)}"
+    return "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+
+
+def _kind(leaf):
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jnp.shape(leaf), jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+
+
+def as_key(key: Any) -> Key:
     """A PRNG key, or the key of an integer seed."""
     if is_count(key, 0):
         return jax.random.key(int(key))
-    check_key(name, key)
+    check_key(key)
     return key
 
 
@@ -79,7 +184,7 @@ def train_step(
     """A training step as a pure function, `(TrainState, batch) -> (TrainState, metrics)`, ready for `jax.jit`.
 
     Args:
-        gradient: `gradients.autodiff(model, loss)` or `gradients.backprop(model, loss)`.
+        gradient: `gradients.autodiff(model, loss)`, `gradients.backprop(model, loss)`, or one of your own.
         optimizer: one of `funcnet.optimizers`.
 
     Returns: the step; its metrics are `{"loss": ()}`, the loss before the update.

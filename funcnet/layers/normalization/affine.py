@@ -1,7 +1,4 @@
-"""What all normalisations share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b, and their checks.
-
-Either may be left out; `inits` has an initializer for each that is there.
-"""
+"""What all normalisations share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
 
 from typing import Any
 
@@ -9,57 +6,28 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.errors import ShapeError
-from funcnet.initializers import Initializer
-from funcnet.layers.checks import check_empty, check_floating, check_leaves
+from funcnet.layers.checks import check_floating
+from funcnet.layers.layer import Leaves
 from funcnet.types import Array, Params
 
-__all__ = ["as_params", "check_channels", "check_input", "check_params", "chosen", "init_params", "statistics_dtype"]
-
-Inits = dict[str, Initializer]
+__all__ = ["gradients", "leaves", "statistics_dtype"]
 
 
-def chosen(use_scale: bool, scale_init: Initializer, use_bias: bool, bias_init: Initializer) -> Inits:
-    return ({"scale": scale_init} if use_scale else {}) | ({"bias": bias_init} if use_bias else {})
+def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
+    """One number per channel for each of the two; a false initializer leaves its leaf out."""
+    check_floating(x)
+    if x.ndim < 2:
+        raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis with x[None].")
+    channels = x.shape[-1:]
+    return {"scale": scale_init and (scale_init, channels), "bias": bias_init and (bias_init, channels)}
 
 
-def init_params(inits: Inits, key: Any, x: Any) -> Params:
-    """One number a channel for each, in the dtype of `x`; `()` for none."""
-    keys = {"scale": key, "bias": jax.random.fold_in(key, 1)}  # two initializers of one kind draw different numbers
-    return {leaf: init(keys[leaf], x.shape[-1:], x.dtype) for leaf, init in inits.items()} or ()
-
-
-def as_params(inits: Inits, dtype: Any, **gradients: Array) -> Params:
-    """The gradients as a tree like the params."""
-    return {leaf: gradients[leaf].astype(dtype) for leaf in inits} or ()
+def gradients(x: Any, dscale: Array, dbias: Array) -> Params:
+    """In the dtype of the params, which is that of `x`."""
+    return {"scale": dscale.astype(x.dtype), "bias": dbias.astype(x.dtype)}
 
 
 def statistics_dtype(x: Any) -> Any:
     """float32 or wider: a mean of 16-bit numbers would keep two digits."""
-    return x.dtype if x.dtype.itemsize >= 4 else jnp.float32
-
-
-def check_input(name: str, x: Any) -> None:
-    check_floating(name, x)
-    if x.ndim < 2:
-        raise ShapeError(
-            f"{name}: expected x of shape (batch, …, channels), got {x.shape}; add the batch axis with x[None]."
-        )
-
-
-def check_params(name: str, inits: Inits, params: Any, x: Any) -> None:
-    if not inits:
-        return check_empty(name, "params", params)
-    if isinstance(params, dict):
-        check_channels(name, x, *params.values())
-    channels: tuple[int, ...] = x.shape[-1:]
-    return check_leaves(name, params, x, dict.fromkeys(inits, channels))
-
-
-def check_channels(name: str, x: Any, *arrays: Any) -> None:
-    """`x` has as many channels as the layer's own arrays have numbers."""
-    for array in arrays:
-        if array.ndim == 1 and array.shape != x.shape[-1:]:
-            raise ShapeError(
-                f"{name}: expected x of {array.size} channels, got {x.shape}; "
-                "feed the channels that init saw, or init again."
-            )
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # an example of NumPy is float64, which JAX may not have
+    return dtype if dtype.itemsize >= 4 else jnp.float32

@@ -1,21 +1,20 @@
 """Batch normalisation."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import describe, fraction, positive, spell
-from funcnet.errors import ConfigError, ShapeError, StructureError
-from funcnet.layers.checks import check_dy
+from funcnet.checks import fraction, positive
+from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = ["batch_norm"]
 
 
+@constructor
 def batch_norm(
     *,
     momentum: float = 0.9,
@@ -40,11 +39,11 @@ def batch_norm(
         unbiased_running_var: whether the running variance learns from v n / (n − 1), as torch's does.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, channels), an image of any number of axes say; output of the shape and dtype of `x`.
+    Input (batch, …, channels), for example images of any number of axes; output of the shape and dtype of `x`.
     Params: `scale`, `bias` (channels,), in the dtype of `x`.
     State: `mean`, `var` (channels,), at first 0 and 1, in float32 or wider, as all statistics are: in bfloat16 a
     running mean would stand still as soon as its steps are below one 256th of it.
-    Every row of a batch counts, those too that a mask leaves out of the loss.
+    Every row of a batch counts, also those that a mask leaves out of the loss.
 
     Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s g = ∂L/∂x̂, and Σ for the sum over the n numbers of
     a channel. From y = s x̂ + b: db = Σ g and ds = Σ g x̂. In training x_i reaches L
@@ -75,29 +74,22 @@ def batch_norm(
     >>> y.ravel(), state["mean"], state["var"]
     (Array([-0.999995,  0.999995], dtype=float32), Array([0.2], dtype=float32), Array([1.], dtype=float32))
     """
-    name = spell(
-        batch_norm, momentum=momentum, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias,
-        unbiased_running_var=unbiased_running_var, scale_init=scale_init, bias_init=bias_init,
-    )  # fmt: skip
-    momentum, epsilon = fraction(name, "momentum", momentum), positive(name, "epsilon", epsilon)
-    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
+    momentum, epsilon = fraction("momentum", momentum), positive("epsilon", epsilon)
 
-    def init(key, x):
-        affine.check_input(name, x)
+    def leaves(x):
+        return affine.leaves(x, use_scale and scale_init, use_bias and bias_init)
+
+    def start(x):
         channels, dtype = x.shape[-1], affine.statistics_dtype(x)
-        state = {"mean": jnp.zeros(channels, dtype), "var": jnp.ones(channels, dtype)}
-        return affine.init_params(inits, key, x), state
+        return {"mean": jnp.zeros(channels, dtype), "var": jnp.ones(channels, dtype)}
 
     def forward(params, state, x, *, key=None, train=False):
         del key
-        affine.check_input(name, x)
-        affine.check_params(name, inits, params, x)
-        _check_state(name, state, x)
         floats = x.astype(affine.statistics_dtype(x))
         if train:
             mean, var, state = statistics(floats, state)
         else:
-            mean, var = (state[leaf].astype(floats.dtype) for leaf in ("mean", "var"))
+            mean, var = state["mean"], state["var"]
         r = jax.lax.rsqrt(var + epsilon)
         y = (floats - mean) * slope(params, r)
         y = y + params["bias"].astype(r.dtype) if use_bias else y
@@ -111,14 +103,14 @@ def batch_norm(
         n = x.size // x.shape[-1]
         if n < 2:
             raise ShapeError(
-                f"{name}: expected two numbers or more for each channel in training, got x of shape {x.shape}, and the "
+                f"expected two numbers or more for each channel in training, got x of shape {x.shape}, and the "
                 "variance of one is 0 whatever it is; use larger batches, train=False, or layer_norm."
             )
         mean = _within_examples(x).sum(0) / n
         # Of squared deviations: E[x²] − E[x]² has no digit left in float32 where the mean is 10⁴ times the deviation.
         var = _within_examples(jnp.square(x - mean)).sum(0) / n
         learnt = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
-        moved = {leaf: momentum * old + (1 - momentum) * learnt[leaf].astype(old.dtype) for leaf, old in state.items()}
+        moved = {leaf: momentum * old + (1 - momentum) * learnt[leaf] for leaf, old in state.items()}
         return mean, var, moved
 
     def wide(residuals, dy):
@@ -132,26 +124,24 @@ def batch_norm(
 
     def backward(params, residuals, dy):
         x, r = residuals["x"], residuals["r"]
-        check_dy(name, dy, x.shape, x.dtype)
         g, deviation = wide(residuals, dy)
         dbias, dscale = (one.sum(0) for one in sums(residuals, dy))
         if residuals["mode"] is not None:
             n = x.size // x.shape[-1]
             g = g - dbias / n - deviation * (r * dscale / n)
-        dparams = affine.as_params(inits, x.dtype, scale=dscale, bias=dbias)
-        return dparams, (slope(params, r) * g).astype(x.dtype)
+        return affine.gradients(x, dscale, dbias), (slope(params, r) * g).astype(x.dtype)
 
     def per_example(params, residuals, dy):
         del params
         if residuals["mode"] is not None:
             raise ConfigError(
-                f"{name}: expected a layer that takes each example by itself, as gradients per example need it, got "
+                "expected a layer that takes each example by itself, as gradients per example need it, got "
                 "one whose examples share the statistics of their batch in training; use group_norm or layer_norm."
             )
         dbias, dscale = sums(residuals, dy)
-        return affine.as_params(inits, residuals["x"].dtype, scale=dscale, bias=dbias)
+        return affine.gradients(residuals["x"], dscale, dbias)
 
-    return layer(init, forward, backward, name=name, per_example=per_example)
+    return layer(forward, backward, leaves=leaves, state=start, rules=Rules(per_example))
 
 
 def _within_examples(x):
@@ -160,13 +150,3 @@ def _within_examples(x):
     The first of two stages: a CPU sums down the columns of a whole batch several times slower.
     """
     return x.sum(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
-
-
-def _check_state(name: str, state: Any, x: Any) -> None:
-    if not isinstance(state, dict) or set(state) != {"mean", "var"}:
-        got = f"the leaves {sorted(state)}" if isinstance(state, dict) else describe(state)
-        raise StructureError(
-            f"{name}: expected state with the leaves ['mean', 'var'], got {got}; the order is apply(params, state, x), "
-            "with params and state from init of this very layer."
-        )
-    affine.check_channels(name, x, *state.values())

@@ -13,16 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count, positive, spell
+from funcnet.checks import check_count, positive
 from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_dy, check_empty
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
-from funcnet.types import Layer
+from funcnet.made import constructor
+from funcnet.types import Layer, Rules
 
 __all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 
+@constructor
 def layer_norm(
     *,
     epsilon: float = 1e-5,
@@ -53,7 +54,7 @@ def layer_norm(
     Kept: x, m, r. Per example: the sums for ds and db over its vectors alone.
 
     Raises:
-        ConfigError: ε is no positive number.
+        ConfigError: ε is not a positive number.
         ShapeError: `x` has fewer than two axes, a single feature, or not the features of the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
@@ -65,13 +66,10 @@ def layer_norm(
     >>> layer.apply(params, state, x)[0].round(4)
     Array([[-1.2247,  0.    ,  1.2247]], dtype=float32)
     """
-    name = spell(
-        layer_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init, bias_init=bias_init
-    )  # fmt: skip
-    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
-    return _norm(name, _by_vector, epsilon, inits)
+    return _norm(_by_vector, epsilon, use_scale and scale_init, use_bias and bias_init, positionwise=1)
 
 
+@constructor
 def rms_norm(
     *, epsilon: float = 1e-5, use_scale: bool = True, scale_init: initializers.Initializer = initializers.ones
 ) -> Layer:
@@ -92,7 +90,7 @@ def rms_norm(
     the layer norm's without the term of the mean. Kept: x, r. Per example: the sum for ds over its vectors alone.
 
     Raises:
-        ConfigError: ε is no positive number.
+        ConfigError: ε is not a positive number.
         ShapeError: `x` has fewer than two axes, or not the features of the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
@@ -104,10 +102,10 @@ def rms_norm(
     >>> layer.apply(params, state, x)[0].round(4)
     Array([[ 1., -1.]], dtype=float32)
     """
-    name = spell(rms_norm, epsilon=epsilon, use_scale=use_scale, scale_init=scale_init)
-    return _norm(name, _by_vector, epsilon, {"scale": scale_init} if use_scale else {}, centre=False)
+    return _norm(_by_vector, epsilon, use_scale and scale_init, centre=False, positionwise=1)
 
 
+@constructor
 def group_norm(
     groups: int = 32,
     *,
@@ -120,7 +118,7 @@ def group_norm(
     """Each group of an example's channels brought to mean 0 and variance 1, y = s (x − m) / √(v + ε) + b.
 
     m and v are the mean and the variance, Σ (x − m)² / n, of the n numbers that an example has in a group: all places
-    of channels/groups neighbouring channels. s and b are one number a channel. Nothing depends on the other examples,
+    of channels/groups neighbouring channels. s and b are one number per channel. Nothing depends on the other examples,
     so batches may be small and both modes are the same.
 
     Args:
@@ -129,8 +127,8 @@ def group_norm(
         use_scale, use_bias: whether there are an s and a b.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, channels), an image of any number of axes say; output of the shape and dtype of `x`; statistics in
-    float32 or wider. Params: `scale`, `bias` (channels,), in the dtype of `x`.
+    Input (batch, …, channels), for example images of any number of axes; output of the shape and dtype of `x`.
+    Statistics are in float32 or wider. Params: `scale`, `bias` (channels,), in the dtype of `x`.
 
     Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s g = ∂L/∂x̂. In a group, as derived for `layer_norm`,
         dx = r (d − mean(d) − x̂ mean(d x̂)).
@@ -140,7 +138,7 @@ def group_norm(
     Kept: x, m, r. Per example: db is P and ds is Q.
 
     Raises:
-        ConfigError: `groups` is no positive integer, ε no positive number.
+        ConfigError: `groups` is not a positive integer, or ε not a positive number.
         ShapeError: `x` has fewer than two axes, channels that `groups` does not divide, groups of a single number, or
             not the channels of the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
@@ -153,25 +151,21 @@ def group_norm(
     >>> layer.apply(params, state, x)[0].round(4)
     Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
-    name = spell(
-        group_norm, groups, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init,
-        bias_init=bias_init,
-    )  # fmt: skip
-    groups = check_count(name, "groups", groups)
+    groups = check_count("groups", groups)
 
     def by_group(x):
         channels = x.shape[-1]
         if channels % groups:
             raise ShapeError(
-                f"{name}: expected x of channels that {groups} divides, got {channels} in {x.shape}; choose another "
-                "number of groups or of channels."
+                f"expected x of channels that {groups} divides, got {channels} in {x.shape}; choose another number of "
+                "groups or of channels."
             )
         return x.shape[0], math.prod(x.shape[1:-1]), groups, channels // groups
 
-    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
-    return _norm(name, by_group, epsilon, inits)
+    return _norm(by_group, epsilon, use_scale and scale_init, use_bias and bias_init)
 
 
+@constructor
 def instance_norm(
     *,
     epsilon: float = 1e-5,
@@ -199,12 +193,7 @@ def instance_norm(
     Array([[[-1., -1.],
             [ 1.,  1.]]], dtype=float32)
     """
-    name = spell(
-        instance_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias, scale_init=scale_init,
-        bias_init=bias_init,
-    )  # fmt: skip
-    inits = affine.chosen(use_scale, scale_init, use_bias, bias_init)
-    return _norm(name, _by_channel, epsilon, inits)
+    return _norm(_by_channel, epsilon, use_scale and scale_init, use_bias and bias_init)
 
 
 def _by_vector(x):
@@ -216,24 +205,29 @@ def _by_channel(x):
 
 
 def _norm(
-    name: str,
     view_of: Callable[[Any], tuple[int, int, int, int]],
     epsilon: float,
-    inits: dict[str, initializers.Initializer],
+    scale_init: Any,
+    bias_init: Any = False,
     *,
     centre: bool = True,
+    positionwise: int | None = None,
 ) -> Layer:
-    """The norm of a view of x, of deviations from the mean or, without `centre`, from zero."""
-    epsilon = positive(name, "epsilon", epsilon)
+    """The norm of a view of x, of deviations from the mean or, without `centre`, from zero.
 
-    def check(x):
-        affine.check_input(name, x)
+    A false `scale_init` or `bias_init`: no scale, no bias.
+    """
+    epsilon = positive("epsilon", epsilon)
+
+    def leaves(x):
+        declared = affine.leaves(x, scale_init, bias_init)
         _, n, _, width = view_of(x)
         if centre and n * width < 2:
             raise ShapeError(
-                f"{name}: expected two numbers or more to each mean, got x of shape {x.shape}, and the variance of one "
-                "is 0 whatever it is; use larger images or more channels, or leave the norm out."
+                f"expected two numbers or more to each mean, got x of shape {x.shape}, and the variance of one is 0 "
+                "whatever it is; use larger images or more channels, or leave the norm out."
             )
+        return declared
 
     def view(array, x, first=0):
         return array.reshape(view_of(x)[first:]).astype(affine.statistics_dtype(x))
@@ -242,24 +236,17 @@ def _norm(
         return view(x, x) - mean if centre else view(x, x)
 
     def scale_of(params, x):
-        return view(params["scale"], x, first=2) if "scale" in inits else 1
-
-    def init(key, x):
-        check(x)
-        return affine.init_params(inits, key, x), ()
+        return view(params["scale"], x, first=2) if scale_init else 1
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        check_empty(name, "state", state)
-        check(x)
-        affine.check_params(name, inits, params, x)
         n = view_of(x)[1]
         mean = _mean(_sums(view(x, x)), n) if centre else None
         deviation = deviations(x, mean)
         r = jax.lax.rsqrt(_mean(_sums(jnp.square(deviation)), n) + epsilon)
         y = deviation * (r * scale_of(params, x))
-        y = y + view(params["bias"], x, first=2) if "bias" in inits else y
-        return y.reshape(x.shape).astype(x.dtype), (), (x, mean, r)
+        y = y + view(params["bias"], x, first=2) if bias_init else y
+        return y.reshape(x.shape).astype(x.dtype), state, (x, mean, r)
 
     def sums(residuals, dy):
         """P = Σ g and Q = Σ g x̂ over the places of each row and channel."""
@@ -273,21 +260,20 @@ def _norm(
 
     def backward(params, residuals, dy):
         x, mean, r = residuals
-        check_dy(name, dy, x.shape, x.dtype)
         p, q = sums(residuals, dy)
         n, scale = view_of(x)[1], scale_of(params, x)
         dx = scale * view(dy, x) - deviations(x, mean) * (r * _mean(scale * q, n))  # d − x̂ mean(d x̂)
         if centre:
             dx = dx - _mean(scale * p, n)  # − mean(d)
-        dparams = affine.as_params(inits, x.dtype, scale=by_example(x, q).sum(0), bias=by_example(x, p).sum(0))
+        dparams = affine.gradients(x, by_example(x, q).sum(0), by_example(x, p).sum(0))
         return dparams, (r * dx).reshape(x.shape).astype(x.dtype)
 
     def per_example(params, residuals, dy):
         del params
         x, (p, q) = residuals[0], sums(residuals, dy)
-        return affine.as_params(inits, x.dtype, scale=by_example(x, q), bias=by_example(x, p))
+        return affine.gradients(x, by_example(x, q), by_example(x, p))
 
-    return layer(init, forward, backward, name=name, per_example=per_example if inits else None)
+    return layer(forward, backward, leaves=leaves, rules=Rules(per_example, positionwise=positionwise))
 
 
 def _sums(view):

@@ -1,0 +1,174 @@
+"""The gradient of a batch in parts, one after the other: a large batch in the memory of a small one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import layers
+from funcnet.checks import check_count
+from funcnet.errors import ConfigError, ShapeError
+from funcnet.gradients.engines import autodiff, backprop, unpack
+from funcnet.layers.containers.mapping import places_of
+from funcnet.losses import share
+from funcnet.made import constructor, spelled
+from funcnet.trees import is_padded, leaves
+from funcnet.types import Gradient, GradientFn, Layer
+
+__all__ = ["Parts", "accumulated", "parts_of", "refusal"]
+
+_ENGINES = (autodiff, backprop)
+_OF_THE_BATCH = (layers.batch_norm,)  #: layers with statistics of the batch, which no part of it has
+
+
+class Parts(NamedTuple):
+    """A gradient that can be computed in parts: these add up to it, for each term of a `weighted_sum` by itself.
+
+    How much counts follows from the target, `where` and `weights`, never from the numbers predicted. So the totals come
+    from the whole batch before it is split; a part divides its sums by them, and sums are all that is left to combine.
+    """
+
+    totals: Callable[..., Any]  #: (params, state, batch, key) -> by what the loss of the batch is divided
+    share: Callable[[Any], GradientFn]  #: (totals) -> the gradient of a part, without the penalty
+    penalized: Callable[[Gradient, Any], Gradient]  #: (gradient, params) -> with the penalty's value and gradient
+
+
+def parts_of(gradient: GradientFn) -> Parts | None:
+    """How a gradient is computed in parts; `None` where it is not known that they add up to it."""
+    made = getattr(gradient, "made", None)
+    if made is None or made.constructor not in (*_ENGINES, accumulated):
+        return None
+    if made.constructor is accumulated:
+        within, k = parts_of(made.arguments["gradient"]), made.arguments["k"]
+        return within and within._replace(share=lambda totals: _in_turn(within.share(totals), k))
+    model, loss, penalty = (made.arguments[name] for name in ("model", "loss", "penalty"))
+    if getattr(loss, "counted", None) is None or _mixing(model):
+        return None
+    engine = made.constructor
+
+    def totals(params, state, batch, key):
+        x, target, options = unpack(batch)
+        prediction, _ = jax.eval_shape(lambda *args: model.apply(*args, key=key, train=True), params, state, x)
+        if any(map(is_padded, leaves(prediction))):  # whose masks count; under jit nothing else of it is computed
+            prediction, _ = model.apply(params, state, x, key=key, train=True)
+        return loss.counted(prediction, target, **options)
+
+    def penalized(computed, params):
+        if penalty is None:
+            return computed
+        value, grads = jax.value_and_grad(penalty)(params) if engine is autodiff else _by_hand(penalty, params)
+        return computed._replace(loss=computed.loss + value, grads=jax.tree.map(jnp.add, computed.grads, grads))
+
+    return Parts(totals, lambda totals: engine(model, share(loss, totals)), penalized)
+
+
+def _by_hand(penalty, params):
+    return penalty(params), penalty.gradient(params)
+
+
+def _mixing(model: Layer, place: str = "") -> list[str]:
+    """The places of layers that mix the rows of a batch in training."""
+    if model.inside is None:
+        return [f"{place} {model}".strip()] if model.made.constructor in _OF_THE_BATCH else []
+    if model.made.constructor is layers.held:
+        return []
+    inside = zip(model.inside.layers, places_of(model, place), strict=True)
+    return [found for layer, own in inside for found in _mixing(layer, own)]
+
+
+@constructor
+def accumulated(gradient: GradientFn, k: int) -> GradientFn:
+    """The gradient of a batch computed in k equal parts, one after the other; k divides the rows.
+
+    The parts are combined by what counted in them, so that the result is that of the whole batch up to rounding, with
+    `where`, `weights` and class weights too, for losses that are means of values and layers without statistics of the
+    batch. Part i draws from `fold_in(key, i)`, and the state passes on from part to part.
+
+    Args:
+        gradient: one of `autodiff` or `backprop`.
+        k: how many parts.
+
+    Derivation. Let L = Σ_n w_n l_n / W with W = Σ_n w_n over the batch. W does not depend on the parameters θ, so
+    ∂L/∂θ = Σ_parts (Σ_{n in part} w_n ∂l_n/∂θ) / W: with W from the whole batch each part gives a summand.
+
+    Raises:
+        ConfigError: `k` is not a positive integer; or the gradient is of an engine of your own, of a loss that is not a
+            mean of values, or of a model with `batch_norm`.
+        ShapeError: when it runs, if k does not divide the rows.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> gradient = fn.gradients.backprop(fn.layers.dense(1, use_bias=False), fn.losses.mean_squared_error)
+    >>> batch = jnp.array([[3.0], [1.0]]), jnp.array([[5.0], [0.0]])
+    >>> for one in (gradient, fn.gradients.accumulated(gradient, 2)):
+    ...     print(one({"kernel": jnp.array([[2.0]])}, (), batch).grads["kernel"])
+    [[5.]]
+    [[5.]]
+    """
+    k = check_count("k", k)
+    parts = parts_of(gradient)
+    if parts is None:
+        raise ConfigError(refusal(gradient))
+
+    def combined(params, state, batch, key=None, /):
+        totals = parts.totals(params, state, batch, key)
+        computed = _in_turn(parts.share(totals), k)(params, state, batch, key)
+        return parts.penalized(computed._replace(counted=totals), params)
+
+    return combined
+
+
+def _in_turn(gradient: GradientFn, k: int) -> GradientFn:
+    """The sum of the gradients of k parts."""
+
+    def summed(params, state, batch, key=None, /):
+        divided = jax.tree.map(lambda leaf: _divided(leaf, k), batch)
+
+        def step(carry, entry):
+            total, state = carry
+            i, part = entry
+            computed = gradient(params, state, part, None if key is None else jax.random.fold_in(key, i))
+            total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, (computed.loss, computed.grads))
+            return (total, computed.state), computed.prediction
+
+        first = jax.eval_shape(gradient, params, state, jax.tree.map(lambda leaf: leaf[0], divided), key)
+        start = jax.tree.map(_zeros, (first.loss, first.grads))
+        entries = (jnp.arange(k, dtype=jnp.int32), divided)
+        (total, state), prediction = jax.lax.scan(step, (start, state), entries)
+        loss, grads = jax.tree.map(lambda t, like: t.astype(like.dtype), total, (first.loss, first.grads))
+        prediction = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), prediction)
+        return Gradient(loss, grads, state, prediction)
+
+    return summed
+
+
+def _divided(leaf, k):
+    if leaf.shape[0] % k:
+        raise ShapeError(
+            f"expected rows that {k} divides, got {leaf.shape[0]}; choose another number of parts or rows."
+        )
+    return leaf.reshape(k, -1, *leaf.shape[1:])
+
+
+def _zeros(like):
+    """A sum of 16-bit numbers is kept in float32."""
+    return jnp.zeros(like.shape, like.dtype if like.dtype.itemsize > 2 else jnp.float32)
+
+
+def refusal(gradient: GradientFn) -> str:
+    """Why a gradient is not computed in parts, as the words of an error."""
+    made = getattr(gradient, "made", None)
+    if made is None or made.constructor not in (*_ENGINES, accumulated):
+        return f"expected a gradient of autodiff or backprop, got {spelled(gradient)}; split the batch in your engine."
+    if made.constructor is accumulated:
+        return f"expected a gradient whose parts add up, got {spelled(gradient)}."
+    loss, mixing = made.arguments["loss"], _mixing(made.arguments["model"])
+    if mixing:
+        return (
+            f"expected layers that take each row by itself, got {mixing[0]}, which computes statistics of its batch in "
+            "training; use group_norm or layer_norm, or layers.held around it."
+        )
+    return (
+        f"expected a loss that is a mean of values, got {spelled(loss)}; the mean of its parts is not its value on the "
+        "batch."
+    )

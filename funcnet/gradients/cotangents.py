@@ -1,0 +1,39 @@
+"""Between funcnet's gradients of trees and JAX's: `None` there is an array of `float0`, or of zeros, here."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.trees import is_padded, map_leaves
+from funcnet.types import Padded
+
+__all__ = ["as_cotangent", "as_gradient"]
+
+
+def as_cotangent(y: Any, dy: Any) -> Any:
+    """What `jax.vjp` takes for the gradient `dy` of `y`: zeros for `None`, `float0` for integers and booleans."""
+    structure = jax.tree.structure(y, is_leaf=is_padded)
+    leaves = jax.tree.leaves(y, is_leaf=is_padded)
+    given = [None] * len(leaves) if dy is None else structure.flatten_up_to(dy)
+    return jax.tree.unflatten(structure, list(map(_cotangent, leaves, given)))
+
+
+def _cotangent(leaf, gradient):
+    if is_padded(leaf):
+        return Padded(_cotangent(leaf.values, gradient), _cotangent(leaf.where, None))
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return np.zeros(leaf.shape, jax.dtypes.float0)
+    return jnp.zeros_like(leaf) if gradient is None else gradient
+
+
+def as_gradient(cotangent: Any) -> Any:
+    """The gradient that a cotangent of `jax.vjp` or `jax.grad` stands for."""
+    return map_leaves(_gradient, cotangent)
+
+
+def _gradient(leaf):
+    if is_padded(leaf):
+        return _gradient(leaf.values)
+    return None if leaf.dtype == jax.dtypes.float0 else leaf

@@ -1,0 +1,12 @@
+"""Layers made of layers. Each is a walk through what it runs and the reverse of that walk; the rest is written once."""
+
+from funcnet.layers.containers.composition import each, parallel, residual, serial
+from funcnet.layers.containers.container import container, merged
+from funcnet.layers.containers.loops import recompute, repeat
+from funcnet.layers.containers.mapping import map_layers, plain_layers
+from funcnet.layers.containers.modes import held
+
+__all__ = [
+    "container", "each", "held", "map_layers", "merged", "parallel", "plain_layers", "recompute",
+    "repeat", "residual", "serial",
+]  # fmt: skip

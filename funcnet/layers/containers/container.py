@@ -1,0 +1,287 @@
+"""A container is a walk and its reverse: `container` makes init, apply, forward, backward and the cell of the two."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+from funcnet.checks import describe
+from funcnet.errors import ConfigError, StructureError
+from funcnet.layers.checks import check_dy
+from funcnet.layers.layer import assembled, cell
+from funcnet.made import within_layer
+from funcnet.trees import is_empty, is_padded, keep_shape, map_leaves, shapes, zeros_like
+from funcnet.types import Inside, Layer, Padded, Rules
+
+__all__ = ["Walk", "around", "check_layers", "container", "merged", "placed", "suffix"]
+
+#: `(run, x) -> (y, kept)`, where `run(i, x)` gives the output of layer i
+Walk: TypeAlias = Callable[[Callable[[int, Any], Any], Any], tuple[Any, Any]]
+
+
+def container(
+    layers: Layer | Sequence[Layer] | Mapping[str, Layer],
+    walk: Walk,
+    back: Callable[[Callable[[int, Any], Any], Any, Any], Any],
+) -> Layer:
+    """A layer made of layers, from the walk through them and its reverse.
+
+    Args:
+        layers: what it runs. Params and state are those of the layer, a tuple with one entry per layer, or a
+            dictionary, as `layers` is.
+        walk: `(run, x) -> (y, kept)`, where `run(i, x)` gives the output of layer i, counted from 0 in the order of
+            `layers`; each layer runs once. What the walk computes itself goes through `merged`, because in `init` only
+            shapes pass. `kept` are arrays for `back`, or `None`.
+        back: `(run, kept, dy) -> dx`, where `run(i, dy)` gives the dx of layer i, `None` where nothing arrives there;
+            `trees.total` adds such gradients. A layer that it does not run, or whose dy is empty, has a gradient of
+            zeros.
+
+    The walk serves `init` on shapes, `apply` with the `apply` of each layer, and `forward` with each `forward`, so that
+    what a layer saves under autodiff, as `recompute` does, it saves inside of containers too.
+
+    A highway layer y = t ⊙ f(x) + (1 − t) ⊙ x with t = s(x). With g = ∂L/∂y: df = t ⊙ g, dt = (f − x) ⊙ g, and x is
+    reached directly too, by (1 − t) ⊙ g. Kept: x, f(x), t.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> from funcnet.layers import container, dense, merged, serial, sigmoid, tanh
+    >>> @fn.constructor
+    ... def highway(f, s):
+    ...     def walk(run, x):
+    ...         y, t = run(0, x), run(1, x)
+    ...         return merged(lambda x, y, t: t * y + (1 - t) * x, x, y, t), (x, y, t)
+    ...     def back(run, kept, dy):
+    ...         x, y, t = kept
+    ...         return fn.trees.total([run(0, t * dy), run(1, (y - x) * dy), (1 - t) * dy])
+    ...     return container((f, s), walk, back)
+    >>> model = highway(serial(dense(3), tanh()), serial(dense(3), sigmoid()))
+    >>> fn.checking.check_gradients(model, jax.ShapeDtypeStruct((4, 3), jnp.float32)).ok
+    True
+    """
+    entries = _entries(layers)
+
+    def init(key, x):
+        keys = entries.keys(key)
+
+        def step(i, x):
+            params, state = entries.layers[i].init(keys[i], x)
+            y, _ = jax.eval_shape(entries.layers[i].apply, params, state, x, key=keys[i])
+            return y, params, state
+
+        run, made = entries.runner(step)
+        walk(run, shapes(x))
+        if len(made) < len(entries.layers):
+            raise StructureError(f"expected walk to run all {len(entries.layers)} layers, got {len(made)} of them.")
+        return entries.packed(made, 0), entries.packed(made, 1)
+
+    def walked(role) -> Any:
+        def method(params, state, x, *, key=None, train=False):
+            own, states = entries.unpacked("params", params), entries.unpacked("state", state)
+            keys = entries.keys(key)
+            run, made = entries.runner(
+                lambda i, x: getattr(entries.layers[i], role)(own[i], states[i], x, key=keys[i], train=train)
+            )
+            y, kept = walk(run, x)
+            new_state = entries.packed(made, 0)
+            if role == "apply":
+                return y, new_state
+            return y, new_state, (entries.packed(made, 1), kept, map_leaves(keep_shape, y))
+
+        return method
+
+    def backward(params, residuals, dy):
+        residuals, kept, like = residuals
+        check_dy(like, dy)
+        own, inner = entries.unpacked("params", params), entries.unpacked("residuals", residuals)
+        run, made = entries.runner(lambda i, dy: _backward(entries.layers[i], own[i], inner[i], dy))
+        dx = None if is_empty(dy) else back(run, kept, dy)
+        return entries.packed({i: made.get(i, [zeros_like(p)]) for i, p in enumerate(own)}, 0), dx
+
+    rules = Rules(cell=_cell(entries, walk, back))
+    inside = Inside(entries.layers, entries.places, lambda *others: container(entries.around(others), walk, back))
+    return assembled("container", init, walked("apply"), walked("forward"), backward, inside=inside, rules=rules)
+
+
+def _backward(layer, params, residuals, dy):
+    """`(dx, dparams)` of a layer that is not called where no gradient arrives."""
+    if is_empty(dy):
+        return None, zeros_like(params)
+    dparams, dx = layer.backward(params, residuals, dy)
+    return dx, dparams
+
+
+def _cell(entries: "_Entries", walk: Walk, back: Any) -> Layer | None:
+    """The container one position at a time, if all that it runs can go so; its carry holds theirs as its params do."""
+    cells: list[Any] = [layer.rules.cell for layer in entries.layers]
+    if None in cells:
+        return None
+
+    def init(key, x):
+        carries, keys = entries.unpacked("carry", x[0]), entries.keys(key)
+
+        def step(i, x):
+            params, state = cells[i].init(keys[i], (carries[i], x))
+            (_, y), _ = jax.eval_shape(cells[i].apply, params, state, (carries[i], x))
+            return y, params, state
+
+        run, made = entries.runner(step)
+        walk(run, shapes(x[1]))
+        return entries.packed(made, 0), entries.packed(made, 1)
+
+    def start(params, state, x, length):
+        own, states = entries.unpacked("params", params), entries.unpacked("state", state)
+
+        def step(i, x):
+            carry = cells[i].rules.start(own[i], states[i], x, length)
+            (_, y), _ = jax.eval_shape(cells[i].apply, own[i], states[i], (carry, x))
+            return y, carry
+
+        run, made = entries.runner(step)
+        walk(run, shapes(x))
+        return entries.packed(made, 0)
+
+    def forward(params, state, x, *, key=None, train=False):
+        own, states = entries.unpacked("params", params), entries.unpacked("state", state)
+        carries, keys = entries.unpacked("carry", x[0]), entries.keys(key)
+
+        def step(i, x):
+            (carry, y), *rest = cells[i].forward(own[i], states[i], (carries[i], x), key=keys[i], train=train)
+            return y, carry, *rest
+
+        run, made = entries.runner(step)
+        y, kept = walk(run, x[1])
+        return (entries.packed(made, 0), y), entries.packed(made, 1), (entries.packed(made, 2), kept)
+
+    def backward(params, residuals, dy):
+        own, inner = entries.unpacked("params", params), entries.unpacked("residuals", residuals[0])
+        dcarries = entries.unpacked("dy of the carry", dy[0])
+
+        def step(i, dy):
+            dx, dparams = _backward(cells[i], own[i], inner[i], (dcarries[i], dy))
+            return (None, dparams, None) if dx is None else (dx[1], dparams, dx[0])
+
+        run, made = entries.runner(step)
+        dx = back(run, residuals[1], dy[1])
+        return entries.packed(made, 0), (entries.packed(made, 1), dx)
+
+    return cell(forward, backward, init, start)
+
+
+def merged(function: Callable[..., Any], *trees: Any) -> Any:
+    """What a walk computes itself, `function(*trees)`: on shapes in `init`, on the values of `Padded`, put back after.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.merged(jnp.add, *[jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 2)
+    ShapeDtypeStruct(shape=(2, 3), dtype=float32)
+    """
+    padded = next((tree for tree in trees if is_padded(tree)), None)
+    values = [tree.values if is_padded(tree) else tree for tree in trees]
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(values))
+    y = jax.eval_shape(function, *values) if abstract else function(*values)
+    return y if padded is None else Padded(y, padded.where)
+
+
+def placed(inner: Layer) -> Layer:
+    """The layer that a container runs alone, whose errors say so."""
+    check_layers((inner,))
+
+    def within(function):
+        def run(*args, **options):
+            with within_layer(""):
+                return function(*args, **options)
+
+        return run
+
+    return Layer(within(inner.init), within(inner.apply), within(inner.forward), within(inner.backward))
+
+
+def around(label: str, inner: Layer, *functions: Any, rules: Rules | None = None) -> Layer:
+    """A container of one layer, of its four functions; a position is for it what it is for that layer."""
+    rules = Rules(cell=inner.rules.cell) if rules is None else rules
+    return assembled(label, *functions, inside=Inside((inner,), (None,), None), rules=rules)
+
+
+class _Entries(NamedTuple):
+    """The layers of a container, and where each has its entry in params, state and residuals."""
+
+    layers: tuple[Layer, ...]
+    places: tuple[Any, ...]  #: numbers, names, or `None` alone
+
+    def runner(self, step: Callable[[int, Any], Any]) -> tuple[Callable[[int, Any], Any], dict[int, list[Any]]]:
+        """`run(i, x)`, the output that `step(i, x)` gives first, and what it gives besides, by i."""
+        besides: dict[int, list[Any]] = {}
+
+        def run(i, x):
+            if i in besides:
+                raise StructureError(
+                    f"expected each layer to run once, got layer {i} twice; give a second one its own."
+                )
+            with within_layer(suffix(self.places[i])):
+                y, *besides[i] = step(i, x)
+            return y
+
+        return run, besides
+
+    def packed(self, besides: Mapping[int, Sequence[Any]], column: int) -> Any:
+        """One of the things that the steps gave besides, as a tree like `layers` was given."""
+        return self.around([besides[i][column] for i in range(len(self.layers))])
+
+    def around(self, values: Sequence[Any]) -> Any:
+        """One thing for each layer, as a tree like `layers` was given."""
+        if self.places == (None,):
+            return values[0]
+        by_name = self.places and isinstance(self.places[0], str)
+        return dict(zip(self.places, values, strict=True)) if by_name else tuple(values)
+
+    def keys(self, key: Any) -> list[Any]:
+        """One subkey per layer, the key itself for a single one; `None` for each where there is none."""
+        if key is None or self.places in ((), (None,)):
+            return [key] * len(self.layers)
+        return list(jax.random.split(key, len(self.layers)))
+
+    def unpacked(self, what: str, tree: Any) -> list[Any]:
+        """The entry of each layer."""
+        if self.places == (None,):
+            return [tree]
+        order = "the order is apply(params, state, x), with params and state from init of this very layer."
+        if self.places and isinstance(self.places[0], str):
+            if not isinstance(tree, dict) or set(tree) != set(self.places):
+                got = f"the entries {sorted(tree)}" if isinstance(tree, dict) else describe(tree)
+                raise StructureError(f"expected {what} with the entries {sorted(self.places)}, got {got}; {order}")
+            return [tree[name] for name in self.places]
+        if not isinstance(tree, tuple) or len(tree) != len(self.places):
+            got = f"{len(tree)} entries" if isinstance(tree, tuple) else describe(tree)
+            raise StructureError(
+                f"expected {what} to be a tuple with one entry per layer, {len(self.places)} in all, got {got}; {order}"
+            )
+        return list(tree)
+
+
+def _entries(layers: Any) -> _Entries:
+    if isinstance(layers, Layer):
+        return _Entries((layers,), (None,))
+    if isinstance(layers, Mapping):
+        check_layers(layers.values(), list(layers))
+        return _Entries(tuple(layers.values()), tuple(layers))
+    check_layers(layers)
+    return _Entries(tuple(layers), tuple(range(len(layers))))
+
+
+def suffix(place: Any) -> str:
+    """What stands behind a container's word for a layer in it: `[0]`, `[trunk]`, or nothing for a single one."""
+    return "" if place is None else f"[{place}]"
+
+
+def check_layers(layers: Iterable[Any], names: Sequence[Any] | None = None) -> None:
+    """Every one is a `Layer`."""
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ConfigError(
+                f"expected argument {names[i] if names else i} to be a Layer, got {describe(layer)}; "
+                f"{_way_to_a_layer(layer)}."
+            )
+
+
+def _way_to_a_layer(value):
+    if callable(value) and hasattr(value, "__name__"):
+        return f"call it: {value.__name__}()"
+    return "unpack it: *layers" if isinstance(value, list | tuple) else "make it with layer(...)"

@@ -1,0 +1,179 @@
+"""One compiled body in place of many: a layer repeated, and a layer whose forward runs again in the backward."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_count
+from funcnet.errors import ShapeError, StructureError
+from funcnet.layers.checks import describe_tree
+from funcnet.layers.containers.container import around, placed
+from funcnet.layers.layer import cell as make_cell
+from funcnet.made import constructor
+from funcnet.trees import filled, keep_shape, map_leaves, shapes
+from funcnet.types import Layer, Rules
+
+__all__ = ["recompute", "repeat"]
+
+
+@constructor
+def repeat(inner: Layer, n: int) -> Layer:
+    """`inner` applied `n` times in a row, each time with parameters of its own, y = f(p_n, … f(p_1, x)).
+
+    Params and state are those of `inner` with a leading axis of length `n`. The layers run in one `jax.lax.scan`,
+    so the compile time does not grow with `n`.
+
+    Backward. As for `serial`: with x_i the input of the i-th time and r_i its residuals,
+        (∂L/∂p_i, ∂L/∂x_i) = backward(p_i, r_i, ∂L/∂x_{i+1}),
+    a scan over the stacked residuals in reverse, whose carry is ∂L/∂x. Kept: the stacked residuals.
+
+    Raises:
+        ConfigError: `n` is not a positive integer.
+        ShapeError: `inner` changes the shape or dtype of its input.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> deep = fn.layers.repeat(fn.layers.serial(fn.layers.dense(3), fn.layers.tanh()), 50)
+    >>> params, state = deep.init(jax.random.key(0), jnp.ones((5, 3)))
+    >>> params[0]["kernel"].shape
+    (50, 3, 3)
+    """
+    run, n = placed(inner), check_count("n", n)
+
+    def init(key, x):
+        params, state = jax.vmap(lambda subkey: run.init(subkey, x))(jax.random.split(key, n))
+        first = jax.tree.map(lambda leaf: leaf[0], (params, state))
+        y = jax.eval_shape(run.apply, *first, x, key=key)[0]
+        if y != shapes(x):
+            raise ShapeError(
+                f"expected {inner} to keep shape and dtype, got {_words(x)} -> {_words(y)}; "
+                "repeat takes a layer whose output is the next one's input."
+            )
+        return params, state
+
+    def looped(method, params, state, x, key, train):
+        """One loop for `apply` and `forward`: y, and what comes with it, stacked."""
+        _check_stack(params, state, n)
+
+        def step(x, entry):
+            own, state, subkey = entry
+            y, *rest = method(own, state, x, key=subkey, train=train)
+            return y, rest
+
+        subkeys = None if key is None else jax.random.split(key, n)
+        y, rest = jax.lax.scan(step, x, (params, state, subkeys), length=n)
+        return y, *rest
+
+    def apply(params, state, x, *, key=None, train=False):
+        return looped(run.apply, params, state, x, key, train)
+
+    def forward(params, state, x, *, key=None, train=False):
+        y, new_state, residuals = looped(run.forward, params, state, x, key, train)
+        kept = map_leaves(keep_shape, y)
+        return y, new_state, (residuals, kept)
+
+    def backward(params, residuals, dy):
+        residuals, like = residuals
+
+        def step(dy, entry):
+            own, inner_residuals = entry
+            dparams, dx = run.backward(own, inner_residuals, dy)
+            return filled(like, dx), dparams
+
+        dx, dparams = jax.lax.scan(step, filled(like, dy), (params, residuals), length=n, reverse=True)
+        return dparams, dx
+
+    return around("repeat", inner, init, apply, forward, backward, rules=Rules(cell=_repeated(inner.rules.cell, n)))
+
+
+def _repeated(cell: Any, n: int) -> Layer | None:
+    """The cells of a repeated layer, one after the other; they carry what one carries, with a leading axis."""
+    if cell is None:
+        return None
+
+    def init(key, x):
+        carries, x = x
+        return jax.vmap(lambda subkey, carry: cell.init(subkey, (carry, x)))(jax.random.split(key, n), carries)
+
+    def start(params, state, x, length):
+        first = jax.tree.map(lambda leaf: leaf[0], (params, state))
+        carry = cell.rules.start(*first, x, length)
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], n, 0), carry)
+
+    def forward(params, state, x, *, key=None, train=False):
+        def step(x, entry):
+            own, state, carry, subkey = entry
+            (carry, y), *rest = cell.forward(own, state, (carry, x), key=subkey, train=train)
+            return y, (carry, *rest)
+
+        carries, x = x
+        subkeys = None if key is None else jax.random.split(key, n)
+        y, (carries, new_state, residuals) = jax.lax.scan(step, x, (params, state, carries, subkeys), length=n)
+        return (carries, y), new_state, residuals
+
+    def backward(params, residuals, dy):
+        def step(dy, entry):
+            own, inner_residuals, dcarry = entry
+            dparams, (dcarry, dx) = cell.backward(own, inner_residuals, (dcarry, dy))
+            return dx, (dparams, dcarry)
+
+        dcarries, dy = dy
+        dx, (dparams, dcarries) = jax.lax.scan(step, dy, (params, residuals, dcarries), length=n, reverse=True)
+        return dparams, (dcarries, dx)
+
+    return make_cell(forward, backward, init, start)
+
+
+@constructor
+def recompute(inner: Layer) -> Layer:
+    """`inner` with its memory traded for time: only its input is kept, and the backward runs the forward again.
+
+    The result is that of `inner`. `apply` is under `jax.checkpoint`, so that autodiff keeps no more. On a CPU memory is
+    saved within loops, such as `repeat`; elsewhere XLA's compiler for CPUs merges the second forward with the first.
+
+    Backward. The residuals are a function of what is kept: (dW, dx) = backward(W, residuals(W, x), g).
+    Kept: x, the state before, the key, and the mode.
+
+    References: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> thrifty = fn.layers.recompute(fn.layers.serial(fn.layers.dense(64), fn.layers.tanh()))
+    >>> params, state = thrifty.init(jax.random.key(0), jnp.ones((5, 3)))
+    >>> y, state, residuals = thrifty.forward(params, state, jnp.ones((5, 3)))
+    >>> fn.trees.total_size(residuals)
+    15
+    """
+    run = placed(inner)
+
+    def apply(params, state, x, *, key=None, train=False):
+        def checkpointed(params, state, x, key):
+            return run.apply(params, state, x, key=key, train=train)
+
+        return jax.checkpoint(checkpointed)(params, state, x, key)
+
+    def forward(params, state, x, *, key=None, train=False):
+        y, new_state = run.apply(params, state, x, key=key, train=train)
+        return y, new_state, {"x": x, "state": state, "key": key, "mode": () if train else None}
+
+    def backward(params, residuals, dy):
+        # The barrier keeps the compiler from merging the second forward with the first, which would keep
+        # everything alive after all; dy is in it so that the second one cannot start early.
+        x, dy = jax.lax.optimization_barrier((residuals["x"], dy))
+        train = residuals["mode"] is not None
+        _, _, kept = run.forward(params, residuals["state"], x, key=residuals["key"], train=train)
+        return run.backward(params, kept, dy)
+
+    return around("recompute", inner, run.init, apply, forward, backward)
+
+
+def _words(x: Any) -> str:
+    return f"{x.shape} {x.dtype}" if hasattr(x, "dtype") else describe_tree(x)
+
+
+def _check_stack(params, state, n):
+    for leaf in jax.tree.leaves((params, state)):
+        if leaf.ndim == 0 or leaf.shape[0] != n:
+            raise StructureError(
+                f"expected every leaf of params and state to have a leading axis of length {n}, "
+                f"got shape {leaf.shape}; take params and state from init of this very layer."
+            )

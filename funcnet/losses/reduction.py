@@ -1,0 +1,100 @@
+"""How the values of a loss become the loss, and their slopes its gradient."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.checks import check_choice, over_leading_axes
+from funcnet.errors import ShapeError
+from funcnet.types import Array
+
+__all__ = ["Reduction", "as_floats", "at_least_float32", "reduction_of"]
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype of the mathematics: a square beyond 255 is infinite in float16."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+class Reduction(NamedTuple):
+    """How values become a loss, and their slopes its gradient. `prepare` makes it."""
+
+    kind: str  #: "mean", "sum" or "none"
+    shape: tuple[int, ...]  #: of the values
+    mask: Array | None  #: over leading axes of the values
+    weights: Array | None  #: over leading axes of the values, 0 outside the mask
+    dtype: Any  #: of the prediction, and so of the loss and its gradient; half precision is computed in float32
+    share: Array | None = None  #: of the shape of the values: by how much they count in the mean besides the weights
+
+    def reduce(self, values: Array) -> Array:
+        """The loss: the values, their sum, or their mean; 0 where they are not marked."""
+        if values.shape != self.shape:
+            raise ShapeError(
+                f"expected values of shape {self.shape}, got {values.shape}; "
+                "say which axes of prediction they have with losses.loss(axes=…)."
+            )
+        values = self._weighed(self.select(values))
+        if self.kind != "none":
+            values = values.sum()
+        if self.kind == "mean":
+            values = values / self.count(values.dtype)
+        return values.astype(self.dtype)
+
+    def spread(self, slopes: Array) -> Array:
+        """The gradient: from ∂value/∂prediction of the value that each element belongs to."""
+        slopes = self._weighed(slopes)
+        if self.kind == "mean":
+            slopes = slopes * (1 / self.count(slopes.dtype))
+        return self.select(slopes).astype(self.dtype)
+
+    def select(self, x: Array) -> Array:
+        """`x`, and 0 where it is not marked. A product with the mask would let NaN through."""
+        if self.mask is None:
+            return x
+        ndim = max(self.mask.ndim, x.ndim)
+        return jnp.where(over_leading_axes(self.mask, ndim), over_leading_axes(x, ndim), 0)
+
+    def _weighed(self, x):
+        return x if self.weights is None else x * over_leading_axes(self.weights, x.ndim).astype(x.dtype)
+
+    def total(self, dtype: Any) -> Any:
+        """What counts: how many values are marked, or the sum of their weights and shares."""
+        numbers = [x for x in (self.weights, self.share) if x is not None]
+        counts = self.select(functools.reduce(_product, numbers)) if numbers else self.mask
+        if counts is None:
+            return float(math.prod(self.shape))
+        return counts.sum().astype(dtype) * float(math.prod(self.shape[counts.ndim :]))
+
+    def count(self, dtype: Any) -> Any:
+        """The divisor of the mean: what counts, or 1 where nothing does."""
+        total = self.total(dtype)
+        return max(total, 1.0) if isinstance(total, float) else jnp.where(total == 0, 1, total)
+
+
+def _product(a, b):
+    ndim = max(a.ndim, b.ndim)
+    return over_leading_axes(a, ndim) * over_leading_axes(b, ndim)
+
+
+def reduction_of(kind: str, prediction: Any, where: Any, weights: Any, axes: int | None) -> Reduction:
+    """What `prepare` makes of the arguments of a loss; of the prediction it reads shape and dtype."""
+    check_choice("reduction", kind, ("mean", "sum", "none"))
+    mask = None if where is None else jnp.asarray(where)
+    over = Reduction(kind, prediction.shape[:axes], mask, None, prediction.dtype)
+    if weights is None:
+        return over
+    # Outside the mask a weight may be NaN.
+    wide = jax.ShapeDtypeStruct((), at_least_float32(prediction.dtype))
+    return over._replace(weights=over.select(as_floats(weights, wide)))
+
+
+def as_floats(target: Any, prediction: Any) -> Array:
+    """The target in the dtype of the prediction."""
+    if not isinstance(target, jax.Array):
+        # On the host, because jnp.asarray wraps the integer 2**40 to 0 unless x64 is on.
+        target = jnp.asarray(np.asarray(target).astype(prediction.dtype))
+    return target.astype(prediction.dtype)

@@ -1,0 +1,185 @@
+"""Losses made of losses: weighted sums, and the share of a part of a batch."""
+
+import functools
+import inspect
+import operator
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_choice, describe, nonnegative
+from funcnet.errors import ConfigError
+from funcnet.losses.loss import Loss
+from funcnet.losses.reduction import as_floats
+from funcnet.made import Part, constructor, own_call, within_layer
+from funcnet.trees import total
+from funcnet.types import LossFn
+
+__all__ = ["share", "weighted_sum"]
+
+
+@constructor
+def weighted_sum(**parts: tuple[float, LossFn]) -> Loss[...]:
+    """A sum of losses, Σ_k c_k L_k: the loss of a model with several outputs, or several losses of one output.
+
+    Where the prediction is a dict the part gets the entry of its name, else the whole prediction. So with the target,
+    which is `None` for a part where it is a dict without such an entry. `where` and `weights` are one for all parts, or
+    a dict with one for each; a part without an entry counts everything. Each part is reduced by itself, `"mean"` or
+    `"sum"`. `counted` is a dict with one number per part.
+
+    Args:
+        parts: by name, the factor c ≥ 0 and the loss: one of `funcnet.losses`, or a function
+            `(prediction, target) -> ()`, with which there is no hand-derived gradient and no `counted`.
+
+    Gradient. ∂/∂p Σ_k c_k L_k = Σ_k c_k ∂L_k/∂p. For a dict it is a dict, with `None` for entries that no part reads.
+    It is `None` itself where a part has none.
+
+    Raises:
+        ConfigError: no parts, a name that is no identifier, a part that is not such a pair, a factor that is negative,
+            another reduction, or `where` or `weights` of unknown parts.
+        StructureError: a dict without an entry for a part; and what the parts raise.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> loss = fn.losses.weighted_sum(digit=(1.0, fn.losses.softmax_cross_entropy), ink=(0.5, fn.losses.huber))
+    >>> loss
+    weighted_sum(digit=(1.0, softmax_cross_entropy), ink=(0.5, huber))
+    >>> prediction = {"digit": jnp.zeros((1, 2)), "ink": jnp.array([3.0]), "code": jnp.ones((1, 8))}
+    >>> target = {"digit": jnp.array([1]), "ink": jnp.array([0.5])}
+    >>> loss(prediction, target), loss.gradient(prediction, target)["code"]
+    (Array(1.6931472, dtype=float32), None)
+    """
+    if not parts:
+        raise ConfigError("expected at least one part, got none; name one, as in digit=(1.0, softmax_cross_entropy).")
+    for name, part in parts.items():
+        if not name.isidentifier():
+            raise ConfigError(f"expected names of letters, digits and _, got {name!r}; rename the part.")
+        if not (isinstance(part, tuple) and len(part) == 2 and callable(part[1])):
+            raise ConfigError(f"expected {name} to be a pair (factor, loss), got {describe(part)}.")
+    return _added({name: (nonnegative(f"the factor of {name}", c), loss) for name, (c, loss) in parts.items()})
+
+
+def _added(parts: Mapping[str, tuple[float, LossFn]]) -> Loss[...]:
+    """The weighted sum of parts."""
+
+    def each(run, prediction, target, reduction, where, weights):
+        """By name, `run(part, options)` of every part; an error within it says which."""
+        check_choice("reduction", reduction, ("mean", "sum"))
+        done = {}
+        for name, part in whole.each_part(prediction, target, where, weights).items():
+            options = part.options | ({} if reduction == "mean" else {"reduction": reduction})
+            _check_options(name, part.loss, options)
+            with within_layer(f"[{name}]"):
+                done[name] = run(part, options)
+        return done
+
+    def value(prediction, target, *, reduction="mean", where=None, weights=None):
+        def run(part, options):
+            return part.weight * part.loss(part.prediction, part.target, **options)
+
+        terms = each(run, prediction, target, reduction, where, weights)
+        with jax.numpy_dtype_promotion("standard"):  # one part may be in half precision
+            return functools.reduce(operator.add, terms.values())
+
+    def gradient(prediction, target, *, reduction="mean", where=None, weights=None):
+        def run(part, options):
+            slopes = part.loss.gradient(part.prediction, part.target, **options)
+            return jax.tree.map(functools.partial(operator.mul, part.weight), slopes)
+
+        slopes = each(run, prediction, target, reduction, where, weights)
+        if isinstance(prediction, dict):
+            return {name: slopes.get(name) for name in prediction}
+        return total(slopes.values())
+
+    def check(prediction, target, *, where=None, weights=None):
+        def run(part, options):
+            if (own := getattr(part.loss, "check", None)) is not None:
+                own(part.prediction, part.target, **options)
+
+        each(run, prediction, target, "mean", where, weights)
+
+    def counted(prediction, target, *, reduction="mean", where=None, weights=None):
+        def run(part, options):
+            return part.loss.counted(part.prediction, part.target, **options)
+
+        return each(run, prediction, target, reduction, where, weights)
+
+    def every(attribute):
+        return all(getattr(loss, attribute, None) is not None for _, loss in parts.values())
+
+    whole = Loss(
+        value,
+        gradient if every("gradient") else None,
+        own_call("weighted_sum"),
+        check=check,
+        counted=counted if every("counted") else None,
+        parts=parts,
+    )
+    return whole
+
+
+def _check_options(name, loss, options):
+    """The loss of a part takes what it is given; one of the user's own may be `(prediction, target) -> ()`."""
+    known = inspect.signature(loss).parameters
+    missing = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else [o for o in options if o not in known]
+    if missing:
+        raise ConfigError(
+            f"expected the loss of {name} to take {missing[0]}=, got {getattr(loss, '__name__', loss)}"
+            f"{inspect.signature(loss)}; add it to the arguments, or give {missing[0]} as a dict without {name}."
+        )
+
+
+def share(loss: Any, totals: Any) -> Loss[...]:
+    """What a part of a batch adds to the mean of the whole batch: Σ c v over the part, divided by the whole's total.
+
+    Added over the parts its values are the loss of the whole batch and its gradients the gradient, however the batch
+    was split, with `where`, weights and class weights. Each term of a `weighted_sum` has its own total.
+
+    Args:
+        loss: a loss that has `counted`.
+        totals: `loss.counted(prediction, target, where=…, weights=…)` of the whole batch, which may be traced. Counts
+            of parts may be added instead, but not where the loss has `reduction="sum"` fixed: that is divided by 1.
+
+    Raises:
+        ConfigError: the loss is not a mean of values.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> p, t, where = jnp.array([1.0, 2.0, 5.0]), jnp.zeros(3), jnp.array([True, True, False])
+    >>> loss = fn.losses.mean_squared_error
+    >>> part = fn.losses.share(loss, loss.counted(p, t, where=where))
+    >>> loss(p, t, where=where), part(p[:1], t[:1], where=where[:1]) + part(p[1:], t[1:], where=where[1:])
+    (Array(2.5, dtype=float32), Array(2.5, dtype=float32))
+    """
+    if getattr(loss, "counted", None) is None and not getattr(loss, "parts", None):
+        raise ConfigError(
+            f"{getattr(loss, '__name__', loss)}: expected a loss that is a mean of values, got one without counted; "
+            "compute the batch in one part, or make the loss with losses.loss and weights=."
+        )
+    if loss.parts:
+        whole = _added({name: (c, share(part, totals[name])) for name, (c, part) in loss.parts.items()})
+    else:
+        whole = _of_total(loss, totals)
+    made = own_call(loss.made.word)
+    roles = {role: getattr(whole, role) for role in ("value", "gradient", "check")}
+    return replace(
+        whole,
+        **{role: Part(made, role, function) for role, function in roles.items() if function is not None},
+        made=made, counted=None, parts=None, takes=None,
+    )  # fmt: skip
+
+
+def _of_total(loss: Loss[...], count: Any) -> Loss[...]:
+    """The sum over `count`, by weights: the sum alone may be infinite in half precision."""
+    count = jnp.asarray(count)
+    scale = 1 / jnp.where(count == 0, 1, count)
+
+    def weighed(function):
+        def call(prediction, target, *, where=None, weights=None):
+            scaled = scale if weights is None else scale * as_floats(weights, scale)
+            return function(prediction, target, reduction="sum", where=where, weights=scaled)
+
+        return call
+
+    return replace(loss, value=weighed(loss), gradient=loss.gradient and weighed(loss.gradient))

@@ -1,0 +1,357 @@
+"""Calls that know themselves: what a constructor makes remembers the call, prints as it, and names it in errors.
+
+`@constructor` stands above every function that makes a layer, an optimizer, an initializer, a schedule or a metric. It
+binds the arguments, so that no constructor spells itself and no check takes a name; code asks
+`made.constructor is softmax` and reads `made.arguments`, never a text.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from funcnet.errors import FuncnetError
+
+__all__ = ["Made", "Part", "constructor", "leading", "own_call", "owned", "spelled", "within", "within_layer"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Made:
+    """A call: the constructor and its arguments, by name. It prints as the call, `dense(16)`.
+
+    Equal calls of one constructor share one object, so two are equal exactly when they are the same. What a user makes
+    without `@constructor` has a call of its own, equal to no other, whose constructor is `None`.
+
+    >>> import funcnet as fn
+    >>> made = fn.layers.dropout(0.1).made
+    >>> made, made.constructor is fn.layers.dropout, made.arguments["rate"]
+    (dropout(0.1), True, 0.1)
+    >>> made is fn.layers.dropout(0.1).made
+    True
+    """
+
+    __slots__ = ("__weakref__", "_name", "arguments", "constructor", "word")
+
+    def __init__(self, constructor: Callable[..., Any] | None, arguments: Mapping[str, Any], name: str | None = None):
+        self.constructor = constructor
+        self.arguments = arguments  #: every parameter by its name, lists as tuples
+        self._name = name
+        self.word = _word(constructor) if constructor is not None else name  #: `dense`, without the arguments
+
+    @property
+    def name(self) -> str:
+        """The call as a user would write it: what has no default always, the rest where it differs from it."""
+        if self._name is None:
+            self._name = _spelled_call(self.constructor, self.arguments)
+        return self._name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Part:
+    """A function of something made: of equal calls the same parts are equal, and its errors begin with the call."""
+
+    def __init__(self, made: Made, role: str, function: Callable[..., Any]):
+        functools.update_wrapper(self, function, updated=())
+        self.made, self.role, self.function = made, role, function
+        self.__name__ = self.__qualname__ = made.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with leading(self.made.name, self.made.word):
+            return self.function(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and (self.made, self.role) == (other.made, other.role)
+
+    def __hash__(self) -> int:
+        return hash((self.made, self.role))
+
+    def __repr__(self) -> str:
+        return self.made.name
+
+
+def constructor(function: Callable[P, T]) -> Callable[P, T]:
+    """Let what `function` returns know the call.
+
+    Of a named tuple or dataclass with a field `made`, each function becomes a `Part` of the call, and the field is set;
+    a function that is returned by itself becomes a `Part`. What another constructor made is handed on as it is, and so
+    are other things.
+
+    The result is to depend on the arguments alone, as equal calls are taken for one another. Lists and dictionaries
+    among the arguments count by what they hold, other things that cannot be hashed, such as arrays, by identity.
+
+    >>> import funcnet as fn
+    >>> @fn.constructor
+    ... def doubled(times=1):
+    ...     return fn.layers.elementwise(lambda x: 2**times * x, lambda x, y: 2**times + 0 * x)
+    >>> doubled(times=3), doubled(3) == doubled(times=3), doubled() == doubled(2)
+    (doubled(times=3), True, False)
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # whose error is Python's own
+        bound.apply_defaults()
+        arguments = {name: _frozen(value) for name, value in bound.arguments.items()}
+        made = _shared(call, arguments)
+        with leading(made.name, made.word):
+            return _known(made, _called(function, signature, arguments))
+
+    return cast(Callable[P, T], call)
+
+
+def _called(function, signature, arguments):
+    return function(*(bound := inspect.BoundArguments(signature, dict(arguments))).args, **bound.kwargs)
+
+
+def own_call(name: str) -> Made:
+    """The call of what is made without `@constructor`.
+
+    >>> own_call("scale"), own_call("scale") == own_call("scale")
+    (scale, False)
+    """
+    return Made(None, MappingProxyType({}), name)
+
+
+def _part_of(made: Made, role: str, function: Callable[..., Any]) -> Part:
+    """The function as a part of a call, in place of the part of another call that it may be."""
+    return Part(made, role, function.function if isinstance(function, Part) else function)
+
+
+def _known(made: Made, result: Any) -> Any:
+    """`result`, made by this call; what another constructor made stays as it is."""
+    known = getattr(result, "made", None)
+    if not isinstance(known, Made):
+        return _part_of(made, "call", result) if inspect.isfunction(result) else result
+    if known.constructor is not None:
+        return result
+    return _part_of(made, "call", result) if isinstance(result, Part) else owned(made, result)
+
+
+def owned(made: Made, whole: Any, role: str = "") -> Any:
+    """A tuple or dataclass whose functions are parts of the call; so are those of a layer's rules and of its cell.
+
+    >>> import funcnet as fn
+    >>> optimizer = owned(own_call("mine"), fn.Optimizer(lambda params: params, lambda state, grads: state))
+    >>> optimizer, optimizer.init
+    (mine, mine)
+    """
+    values = _fields(whole)
+    parts: dict[str, Any] = {"made": made} if "made" in values else {}
+    for name, value in values.items():
+        if inspect.isroutine(value) or isinstance(value, Part):
+            parts[name] = _part_of(made, role + name, value)
+    if values.get("inside") is not None and made.constructor is not None:
+        parts["inside"] = whole.inside._replace(rebuild=_rebuild(made, whole))
+    if values.get("rules") is not None:
+        parts["rules"] = owned(made, whole.rules, f"{role}rules.")
+    if values.get("cell") is not None:
+        parts["cell"] = owned(made, whole.cell, f"{role}cell.")
+    change: Any = getattr(whole, "_replace", None) or functools.partial(replace, whole)
+    return change(**parts)
+
+
+def _fields(whole: Any) -> dict[str, Any]:
+    if isinstance(whole, tuple):
+        return whole._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+    return {field.name: getattr(whole, field.name) for field in fields(whole)}
+
+
+def _rebuild(made: Made, whole: Any) -> Callable[..., Any] | None:
+    """How the same is made around other layers: by the call, where its arguments are these layers."""
+    inside, given = whole.inside, list(_given(made.arguments.values(), type(whole)))
+    if given == list(inside.layers):
+        return functools.partial(_around, made, type(whole))
+    # A constructor that makes the layers of its container itself, or others of those that it is given.
+    return inside.rebuild and (lambda *layers: inside.rebuild(*layers)._replace(made=made))
+
+
+def _given(values: Iterable[Any], kind: type) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, kind):
+            yield value
+        elif type(value) is tuple:
+            yield from _given(value, kind)
+        elif type(value) is dict:
+            yield from _given(value.values(), kind)
+
+
+def _around(made: Made, kind: type, *layers: Any) -> Any:
+    """The call once more, with other layers in place of its own, in their order."""
+    others = iter(layers)
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, kind):
+            return next(others)
+        if type(value) is tuple:
+            return tuple(map(replaced, value))
+        return {name: replaced(one) for name, one in value.items()} if type(value) is dict else value
+
+    call: Any = made.constructor
+    arguments = {name: replaced(value) for name, value in made.arguments.items()}
+    return _called(call, inspect.signature(call), arguments)
+
+
+# Errors.
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Lead an error that is raised inside with its place: `serial[2] dense(16): …`; raw ones get a note.
+
+    >>> import funcnet as fn
+    >>> with within("ensemble[1]"):
+    ...     fn.layers.dense(0)
+    Traceback (most recent call last):
+    funcnet.errors.ConfigError: ensemble[1] dense(0): expected features to be a positive integer, got 0.
+    """
+    try:
+        yield
+    except Exception as error:
+        _put_place(error, place)
+        raise
+
+
+def _put_place(error: Exception, place: str) -> None:
+    if isinstance(error, FuncnetError):
+        error.args = (f"{place} {error.args[0]}", *error.args[1:])
+    else:
+        error.add_note(f"funcnet: raised in {place}")
+
+
+@contextmanager
+def leading(call: str, word: str | None = None) -> Iterator[None]:
+    """Lead an error that is raised inside with the call, once: `dense(0): expected …`.
+
+    Where a container left word of which of its layers it was, `word` and that stand before all else.
+
+    >>> from funcnet.errors import ConfigError
+    >>> with leading("train"):
+    ...     raise ConfigError("expected epochs, got none.")
+    Traceback (most recent call last):
+    funcnet.errors.ConfigError: train: expected epochs, got none.
+    """
+    try:
+        yield
+    except Exception as error:
+        suffix = vars(error).pop("_suffix", None)
+        if isinstance(error, FuncnetError) and not error.led:
+            error.args = (f"{call}: {error.args[0]}", *error.args[1:])
+            error.led = True
+        if suffix is not None:
+            _put_place(error, f"{word}{suffix}")
+        raise
+
+
+@contextmanager
+def within_layer(suffix: str) -> Iterator[None]:
+    """As `within`, for a layer of a container, whose word is put before `suffix` when the error leaves its function.
+
+    >>> from funcnet.errors import ShapeError
+    >>> with leading("pair(dense(3))", "pair"), within_layer("[0]"), leading("dense(3)"):
+    ...     raise ShapeError("expected x of two axes.")
+    Traceback (most recent call last):
+    funcnet.errors.ShapeError: pair[0] dense(3): expected x of two axes.
+    """
+    try:
+        yield
+    except Exception as error:
+        vars(error)["_suffix"] = suffix
+        raise
+
+
+# Equal calls are one object, held weakly, or arrays given as arguments would live for ever. Without it, equality and
+# hash of nested calls would take a time that grows exponentially with their depth.
+
+_calls: WeakValueDictionary[Any, Made] = WeakValueDictionary()
+
+
+def _shared(call: Callable[..., Any], arguments: dict[str, Any]) -> Made:
+    key = (call, tuple((name, _key(value)) for name, value in arguments.items()))
+    made = _calls.get(key)
+    if made is None:
+        made = _calls.setdefault(key, Made(call, MappingProxyType(arguments)))
+    return made
+
+
+def _frozen(value: Any) -> Any:
+    """`value` such that no one can change it later: lists as tuples, dictionaries copied."""
+    if type(value) in (list, tuple):
+        return tuple(map(_frozen, value))
+    return {name: _frozen(one) for name, one in value.items()} if type(value) is dict else value
+
+
+class _Identity:
+    """Stands for a value without a hash: equal to itself alone."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _key(value: Any) -> Any:
+    """What tells arguments apart. 1, 1.0 and True are equal in Python, and make different programs."""
+    if type(value) is tuple:
+        return tuple, tuple(map(_key, value))
+    if type(value) is dict:
+        return dict, tuple((name, _key(one)) for name, one in value.items())
+    if type(value) is float:
+        return float, value.hex()  # −0.0 is not 0.0, and NaN is NaN
+    try:
+        hash(value)
+    except TypeError:
+        return _Identity(value)
+    return type(value), value
+
+
+# The call as text.
+
+
+def _word(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _spelled_call(constructor: Any, arguments: Mapping[str, Any]) -> str:
+    words = []
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        value = arguments[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            words += map(spelled, value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            words += [f"{key}={spelled(one)}" for key, one in value.items()]
+        elif parameter.default is parameter.empty:
+            words.append(spelled(value))
+        elif spelled(value) != spelled(parameter.default):
+            words.append(f"{name}={spelled(value)}")
+    return f"{_word(constructor)}({', '.join(words)})"
+
+
+def spelled(value: Any) -> str:
+    """A value as it stands in a call: functions by their name, what a constructor made as the call that made it.
+
+    >>> import funcnet as fn
+    >>> spelled((fn.layers.dense(3), fn.losses.huber, len, 0.5))
+    '(dense(3), huber, len, 0.5)'
+    """
+    if type(value) is tuple:
+        words = ", ".join(map(spelled, value))
+        return f"({words},)" if len(value) == 1 else f"({words})"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{name!r}: {spelled(one)}' for name, one in value.items())}}}"
+    return getattr(value, "__name__", None) or repr(value)

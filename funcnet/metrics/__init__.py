@@ -1,0 +1,24 @@
+"""Metrics: three pure functions that count, batch by batch, inside `jit` and `scan`. They are never differentiated.
+
+    state = metric.init()
+    state = metric.update(state, prediction, target, where, weights)        # for each batch
+    value = metric.compute(state)
+
+`where` is a boolean mask over the leading axes, usually over the rows, (batch,): only what it marks counts, so a last
+batch that was filled up counts by its own rows. `weights` say by how much: numbers >= 0, also over leading axes. Of a
+`Padded` prediction or target only the positions count at which something is. Batches of any size add up to the value
+for all rows at once, some with weights and some without. Counts of batches without weights are int32 and exact (float32
+would stop at 2²⁴). A metric of no rows at all is NaN.
+"""
+
+from funcnet.metrics.classes import (
+    ClassScores, accuracy, binary_accuracy, confusion_matrix, precision_recall_f1, top_k_accuracy,
+)  # fmt: skip
+from funcnet.metrics.mean import mean_loss
+from funcnet.metrics.metric import Metric
+from funcnet.metrics.numbers import r_squared
+
+__all__ = [
+    "ClassScores", "Metric", "accuracy", "binary_accuracy", "confusion_matrix", "mean_loss", "precision_recall_f1",
+    "r_squared", "top_k_accuracy",
+]  # fmt: skip

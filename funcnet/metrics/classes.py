@@ -1,0 +1,219 @@
+"""Metrics of classes: shares of what was right, and the confusion matrix."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.checks import check_count, number
+from funcnet.errors import DtypeError, ShapeError
+from funcnet.made import constructor
+from funcnet.metrics.metric import Metric, Sum, as_arrays, check_same_shape, counting
+from funcnet.types import Array
+
+__all__ = ["ClassScores", "accuracy", "binary_accuracy", "confusion_matrix", "precision_recall_f1", "top_k_accuracy"]
+
+
+class _Count(NamedTuple):
+    """The state of a share."""
+
+    hits: Sum
+    total: Sum
+
+
+class ClassScores(NamedTuple):
+    """What `precision_recall_f1` computes; each field is (num_classes,)."""
+
+    precision: Array  #: of those predicted as the class, the share that is
+    recall: Array  #: of those in the class, the share found
+    f1: Array  #: their harmonic mean
+
+
+@constructor
+def accuracy() -> Metric:
+    """The share of rows whose highest prediction is that of the target's class; the first of equal ones counts.
+
+    Prediction (batch, …, classes), logits or probabilities; target integer labels (batch, …), or one-hot or soft rows
+    (batch, …, classes), whose highest entry is the class.
+
+    Raises:
+        ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.accuracy()
+    >>> prediction = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 0, 0])))
+    Array(0.6666667, dtype=float32)
+    """
+
+    def hits(prediction, target):
+        return jnp.argmax(prediction, -1).astype(jnp.int32) == _labels(prediction, target)
+
+    return _share(hits)
+
+
+@constructor
+def binary_accuracy(threshold: float = 0.5) -> Metric:
+    """The share of numbers on the right side of a threshold, p ≥ threshold for target 1 and below for 0.
+
+    Prediction and target of one shape: (batch,), (batch, 1), or (batch, labels) for several labels at once.
+
+    Args:
+        threshold: 0.5 for probabilities, 0.0 for logits.
+
+    Raises:
+        ConfigError: `threshold` is no finite number.
+        ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.binary_accuracy(threshold=0.0)
+    >>> metric.compute(metric.update(metric.init(), jnp.array([[-2.0], [3.0]]), jnp.array([[0], [1]])))
+    Array(1., dtype=float32)
+    """
+    threshold = number("threshold", threshold)
+
+    def hits(prediction, target):
+        check_same_shape(prediction, target)
+        return (prediction >= threshold) == (target.astype(prediction.dtype) > 0.5)
+
+    return _share(hits)
+
+
+@constructor
+def top_k_accuracy(k: int) -> Metric:
+    """The share of rows whose class is among the `k` highest predictions; of equal ones the first ones are.
+
+    Prediction and target as for `accuracy`.
+
+    Raises:
+        ConfigError: `k` is no positive integer.
+        ShapeError, DtypeError: in `update`, for fewer than `k` classes, or a target or mask that does not fit.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.top_k_accuracy(2)
+    >>> prediction = jnp.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 2])))
+    Array(0.5, dtype=float32)
+    """
+    k = check_count("k", k)
+
+    def hits(prediction, target):
+        labels = _labels(prediction, target)
+        if k > prediction.shape[-1]:
+            raise ShapeError(f"expected at least {k} classes, got prediction of shape {prediction.shape}; lower k.")
+        return jnp.any(jax.lax.top_k(prediction, k)[1] == labels[..., None], -1)
+
+    return _share(hits)
+
+
+@constructor
+def confusion_matrix(num_classes: int) -> Metric:
+    """How often each class was taken for which, (num_classes, num_classes): rows are true, columns predicted.
+
+    Prediction and target as for `accuracy`. Labels outside 0 … num_classes − 1 are not counted. The numbers are floats,
+    as they are sums of weights where there are any; without them they are counted as integers, exactly.
+
+    Raises:
+        ConfigError: `num_classes` is no integer of at least 2.
+        ShapeError, DtypeError: in `update`, for another number of classes, or a target or mask that does not fit.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.confusion_matrix(2)
+    >>> prediction = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 0, 0])))
+    Array([[1., 1.],
+           [0., 1.]], dtype=float32)
+    """
+    return _confusion_matrix(num_classes)
+
+
+@constructor
+def precision_recall_f1(num_classes: int) -> Metric:
+    """Precision, recall and F1 of each class, from the confusion matrix; their means are the macro averages.
+
+    With m the matrix: precision_k = m_kk / Σ_i m_ik, recall_k = m_kk / Σ_j m_kj, and
+    F1_k = 2 m_kk / (Σ_i m_ik + Σ_j m_kj), their harmonic mean. 0/0, for a class that was never predicted or does not
+    occur, is 0.
+
+    Prediction and target as for `accuracy`. The value is a `ClassScores`.
+
+    Raises:
+        ConfigError, ShapeError, DtypeError: as for `confusion_matrix`.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.precision_recall_f1(2)
+    >>> prediction = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([1, 0, 0]))).recall
+    Array([0.5, 1. ], dtype=float32)
+    """
+    matrix = _confusion_matrix(num_classes)
+
+    def compute(state):
+        counts = matrix.compute(state)
+        right, predicted, true = jnp.diagonal(counts), counts.sum(0), counts.sum(1)
+
+        def share(part, whole):
+            return part / jnp.where(whole == 0, 1, whole)  # part is 0 wherever whole is
+
+        return ClassScores(share(right, predicted), share(right, true), share(2 * right, predicted + true))
+
+    return Metric(matrix.init, matrix.update, compute)
+
+
+def _share(hits: Callable[[Array, Array], Array]) -> Metric:
+    """The share of `hits(prediction, target)`, a boolean array."""
+
+    def init():
+        return _Count(Sum.zero(), Sum.zero())
+
+    def update(state, prediction, target, where=None, weights=None):
+        prediction, target, where = as_arrays(prediction, target, where)
+        hit = hits(prediction, target)
+        marked, weights = counting(where, weights, hit.shape)
+        return _Count(state.hits.plus(hit & marked, weights), state.total.plus(marked, weights))
+
+    return Metric(init, update, lambda state: state.hits.number / state.total.number)
+
+
+def _confusion_matrix(num_classes: int) -> Metric:
+    num_classes = check_count("num_classes", num_classes, 2)
+
+    def init():
+        return Sum.zero((num_classes, num_classes))
+
+    def update(state, prediction, target, where=None, weights=None):
+        prediction, target, where = as_arrays(prediction, target, where)
+        labels = _labels(prediction, target)
+        if prediction.shape[-1] != num_classes:
+            raise ShapeError(
+                f"expected prediction of shape (batch, {num_classes}), got {prediction.shape}; "
+                "num_classes is the width of the prediction."
+            )
+        marked, weights = counting(where, weights, labels.shape)
+        # A row beyond the last is dropped; a negative one would count from the end.
+        cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
+        if weights is None:
+            return state._replace(exact=state.exact.at[cells].add(1, mode="drop"))
+        return state._replace(weighted=state.weighted.at[cells].add(weights, mode="drop"))
+
+    return Metric(init, update, lambda state: state.number)
+
+
+def _labels(prediction: Array, target: Array) -> Array:
+    """The target's classes, int32, in the shape of the prediction without its last axis."""
+    if prediction.ndim < 2 or prediction.shape[-1] < 2:
+        raise ShapeError(
+            f"expected prediction of shape (batch, classes), at least two of them, got {prediction.shape}; "
+            "for one output use binary_accuracy."
+        )
+    if target.shape == prediction.shape:
+        return jnp.argmax(target, -1).astype(jnp.int32)
+    if target.shape != prediction.shape[:-1]:
+        raise ShapeError(
+            f"expected target of shape {prediction.shape[:-1]} (labels) or {prediction.shape} (one-hot), "
+            f"got {target.shape}; target[:, 0] makes (batch,) of (batch, 1)."
+        )
+    if not jnp.issubdtype(target.dtype, jnp.integer):
+        raise DtypeError(f"expected target of integer labels, got {target.dtype}; use target.astype(int).")
+    return target.astype(jnp.int32)

@@ -1,0 +1,101 @@
+"""The mean of a loss as a metric."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.made import constructor
+from funcnet.metrics.metric import Metric, Sum, counting, float_dtype
+from funcnet.trees import unpadded
+from funcnet.types import LossFn
+
+__all__ = ["mean_loss"]
+
+
+@constructor
+def mean_loss(loss: LossFn) -> Metric:
+    """The mean of a loss over all that counts, whatever the batches.
+
+    A loss of `funcnet.losses` counts as `loss.counted` says, class weights included. A weighted sum Σ c_k L_k counts
+    part by part, Σ c_k mean(L_k), and its state is `{name: the state of mean_loss(its part)}`. A function with an
+    argument `reduction` gives values that count one by one. Of all others (the root of a mean, a function
+    `(prediction, target) -> ()`) it is the mean over batches, by their rows that count.
+
+    Args:
+        loss: one of `funcnet.losses`, or your own `(prediction, target)`, which gets `reduction="none"` if it has the
+            argument, and `where=` and `weights=` where the metric does. Each entry of the array that it returns is a
+            value, with the batch axis first, times its weight.
+
+    Raises:
+        ShapeError, DtypeError, DataError: in `update`, for a mask or weights that do not fit; and what the loss raises.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> def absolute_error(prediction, target, *, reduction):
+    ...     return jnp.abs(prediction - target)
+    >>> metric = fn.metrics.mean_loss(absolute_error)
+    >>> state = metric.update(metric.init(), jnp.array([1.0, 2.0]), jnp.array([1.0, 5.0]))
+    >>> metric.compute(metric.update(state, jnp.array([3.0]), jnp.array([0.0])))
+    Array(2., dtype=float32)
+    """
+    if getattr(loss, "parts", None):
+        return _mean_of_parts(loss)
+    if getattr(loss, "counted", None) is not None:
+        terms = _counted_values
+    else:
+        has_values = not hasattr(loss, "counted") and "reduction" in inspect.signature(loss).parameters
+        terms = _values if has_values else _scalar
+
+    def init():
+        return jnp.zeros((), float_dtype()), Sum.zero()
+
+    def update(state, prediction, target, where=None, weights=None):
+        total, counted = state
+        given = {"where": where, "weights": weights}
+        values, marked, by = terms(loss, prediction, target, {name: x for name, x in given.items() if x is not None})
+        return total + jnp.sum(values.astype(total.dtype)), counted.plus(marked, by)
+
+    return Metric(init, update, lambda state: state[0] / state[1].number)
+
+
+# What a batch adds to the sum of a loss; what is marked; and by how much it counts.
+
+
+def _counted_values(loss, prediction, target, given):
+    values = loss(prediction, target, reduction="none", **given)
+    return values, True, loss.counted(prediction, target, reduction="mean", **given).astype(float_dtype())
+
+
+def _values(loss, prediction, target, given):
+    prediction, target, where = unpadded(prediction, target, given.get("where"))
+    values = loss(prediction, target, reduction="none", **given | ({} if where is None else {"where": where}))
+    marked, weights = counting(where, given.get("weights"), values.shape)
+    return jnp.where(marked, values, 0), marked, weights
+
+
+def _scalar(loss, prediction, target, given):
+    value = loss(prediction, target, **given)
+    rows = jax.tree.leaves(prediction)[0].shape[:1]
+    shapes = [np.shape(x) for x in given.values()] or [rows]
+    marked, weights = counting(given.get("where"), given.get("weights"), max(shapes, key=len))
+    by = Sum.zero().plus(marked, weights).number
+    return value.astype(by.dtype) * by, marked, weights
+
+
+def _mean_of_parts(loss):
+    """Of a weighted sum, the same sum of the means of its parts."""
+    means = {name: (factor, mean_loss(part)) for name, (factor, part) in loss.parts.items()}
+
+    def update(state, prediction, target, where=None, weights=None):
+        parts = loss.each_part(prediction, target, where, weights)
+        return {
+            name: mean.update(state[name], parts[name].prediction, parts[name].target, **parts[name].options)
+            for name, (_, mean) in means.items()
+        }
+
+    return Metric(
+        lambda: {name: mean.init() for name, (_, mean) in means.items()},
+        update,
+        lambda state: sum(factor * mean.compute(state[name]) for name, (factor, mean) in means.items()),
+    )

@@ -1,0 +1,79 @@
+"""What a metric is, and how it counts: exactly in integers, and by weights in floats."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.checks import check_weights, check_where, over_leading_axes
+from funcnet.errors import ShapeError
+from funcnet.made import Made, own_call
+from funcnet.trees import unpadded
+from funcnet.types import Array
+
+__all__ = ["Metric", "Sum", "as_arrays", "check_same_shape", "counting", "float_dtype"]
+
+
+class Metric(NamedTuple):
+    """Three pure functions; your own metric is made of the same three. It prints as the call that made it."""
+
+    init: Callable[[], Any]  #: () -> state
+    update: Callable[..., Any]  #: (state, prediction, target, where=None, weights=None) -> state
+    compute: Callable[[Any], Any]  #: (state) -> value
+    made: Made = own_call("metric")  #: the call that made it
+
+    def __repr__(self) -> str:
+        return str(self.made)
+
+
+class Sum(NamedTuple):
+    """A sum of what counts: exact where there are no weights."""
+
+    exact: Array  #: int32, of batches without weights
+    weighted: Array  #: float, of batches with them
+
+    @classmethod
+    def zero(cls, shape=()):
+        return cls(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, float_dtype()))
+
+    def plus(self, marked, weights, axis=None):
+        """With what is marked, by its weights, added over axes."""
+        if weights is None:
+            return self._replace(exact=self.exact + jnp.sum(marked, axis, dtype=jnp.int32))
+        return self._replace(weighted=self.weighted + jnp.sum(jnp.where(marked, weights, 0), axis))
+
+    @property
+    def number(self):
+        return self.exact.astype(float_dtype()) + self.weighted
+
+
+def float_dtype():
+    return jnp.result_type(float)
+
+
+def as_arrays(prediction: Any, target: Any, where: Any) -> tuple[Array, Array, Any]:
+    """Prediction and target as arrays, without padding, which goes to the mask."""
+    check_where(where, np.shape(where))
+    prediction, target, where = unpadded(prediction, target, where)
+    return jnp.asarray(prediction), jnp.asarray(target), where
+
+
+def counting(where: Any, weights: Any, shape: tuple[int, ...]) -> tuple[Array, Any]:
+    """`where` as a mask of this shape, and the weights as floats of this shape or `None`."""
+    check_where(where, shape)
+    check_weights(weights, shape, where)
+
+    def whole(x):
+        return jnp.broadcast_to(over_leading_axes(x, len(shape)), shape)
+
+    marked = jnp.ones(shape, bool) if where is None else whole(jnp.asarray(where))
+    return marked, None if weights is None else whole(jnp.asarray(weights).astype(float_dtype()))
+
+
+def check_same_shape(prediction: Array, target: Array) -> None:
+    if prediction.shape != target.shape:
+        raise ShapeError(
+            f"expected prediction and target of one shape, got {prediction.shape} and {target.shape}; "
+            "target[:, None] makes (batch, 1) of (batch,)."
+        )
