@@ -7,7 +7,7 @@ its own.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
+from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError, StructureError
 
 __all__ = [
-    "as_shaped", "check_choice", "check_count", "check_key", "check_values", "check_weights", "check_where", "describe",
-    "fraction", "is_count", "is_number", "nonnegative", "number", "over_leading_axes", "positive", "unit_interval",
+    "as_shaped", "check_choice", "check_count", "check_key", "check_one_array", "check_values", "check_weights",
+    "check_where", "describe", "fraction", "is_count", "is_number", "is_one_array", "nonnegative", "number",
+    "over_leading_axes", "positive", "unit_interval",
 ]  # fmt: skip
 
 
@@ -116,6 +117,21 @@ def check_key(key: Any, advice: str = "") -> None:
 def as_shaped(x: Any) -> Any:
     """`x` itself if it has a shape and a dtype, else (a number, a list) a NumPy array of it."""
     return x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x)
+
+
+def is_one_array(x: Any) -> bool:
+    """Whether it is an array or numbers of which NumPy makes one, and not `None` or a tree of arrays."""
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return True
+    return x is not None and not isinstance(x, Mapping) and not any(map(np.ndim, jax.tree.leaves(x)))
+
+
+def check_one_array(what: str, x: Any, fix: str) -> None:
+    """Refuse `None` and trees; the fix is that of a tree."""
+    if x is None:
+        raise StructureError(f"expected {what} to be an array, got None; give one.")
+    if not is_one_array(x):
+        raise StructureError(f"expected {what} to be one array, got the tree {jax.tree.structure(x)}; {fix}.")
 
 
 def over_leading_axes(x: Any, ndim: int) -> Any:

@@ -15,6 +15,7 @@ from funcnet.checks import (
     check_choice,
     check_count,
     check_key,
+    check_one_array,
     check_values,
     check_weights,
     check_where,
@@ -22,13 +23,14 @@ from funcnet.checks import (
     fraction,
     is_count,
     is_number,
+    is_one_array,
     nonnegative,
     number,
     over_leading_axes,
     positive,
     unit_interval,
 )  # fmt: skip
-from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError
 from funcnet.made import leading
 
 NO_NUMBERS = ["1", None, True, math.nan, math.inf, -math.inf, 1j, Decimal(1), [1.0], np.ones(1), np.float32(np.nan)]
@@ -50,8 +52,8 @@ def refusal(check, *arguments):
 
 
 def test_every_check_is_tested():
-    tested = {*BOUNDS, as_shaped, check_choice, check_count, check_key, check_values, check_weights, check_where,
-              describe, is_count, is_number, over_leading_axes}  # fmt: skip
+    tested = {*BOUNDS, as_shaped, check_choice, check_count, check_key, check_one_array, check_values, check_weights,
+              check_where, describe, is_count, is_number, is_one_array, over_leading_axes}  # fmt: skip
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -135,6 +137,25 @@ def test_leading_axes():
     x = jnp.ones((2, 3))
     assert as_shaped(x) is x
     assert over_leading_axes(x, 4).shape == (2, 3, 1, 1)
+
+
+@pytest.mark.parametrize("x", [3, [1.0, 2.0], (1, 2.0), [], np.ones(2), jnp.ones((2, 3)), [np.float32(1.0)]])
+def test_arrays_and_numbers_are_one_array(x):
+    assert is_one_array(x)
+    check_one_array("target", x, "take one")
+
+
+@pytest.mark.parametrize("x", [{}, {"a": 1}, {"a": np.ones(2)}, (np.ones(2), jnp.ones(3)), [np.ones((2, 3))]])
+def test_trees_are_not_one_array(x):
+    with pytest.raises(
+        StructureError, match=r"^expected target to be one array, got the tree PyTreeDef.*; take one\.$"
+    ):
+        check_one_array("target", x, "take one")
+
+
+def test_none_is_not_one_array():
+    with pytest.raises(StructureError, match=r"^expected target to be an array, got None; give one\.$"):
+        check_one_array("target", None, "take one")
 
 
 def test_masks():

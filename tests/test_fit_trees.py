@@ -555,6 +555,29 @@ def test_an_engine_may_have_models_of_its_own_and_no_loss():
     assert same_bits(last_of(middle).state, reports[-1].state)
 
 
+def first_columns(model, loss, *, penalty=None):
+    """An engine that runs the model on a part of x."""
+
+    def gradient(params, state, batch, key=None, /):
+        x, *rest = batch
+        return gradients.autodiff(model, loss, penalty=penalty)(params, state, (x[:, :2], *rest), key)
+
+    return gradient
+
+
+def test_an_engine_may_run_the_model_on_what_it_makes_of_the_batch():
+    """The state then has the shapes that the model was made for, and not those that its `init` makes of the rows."""
+    model, start = layers.dense(2), training.create_state(layers.dense(2), SGD, 0, A[:, :2])
+    run = training.fit(model, losses.mean_squared_error, SGD, (A, B), engine=first_columns, batch_size=4, epochs=1,
+                       state=start, shuffle=False)  # fmt: skip
+    plain = training.fit(model, losses.mean_squared_error, SGD, (A[:, :2], B), batch_size=4, epochs=1, state=start,
+                         shuffle=False)  # fmt: skip
+    assert same_numbers(last_of(run).metrics, last_of(plain).metrics)
+    other = training.create_state(model, optimizers.adam(0.1), 0, A[:, :2])
+    with pytest.raises(StructureError, match="^fit: expected state to be of the optimizer sgd"):
+        next(training.fit(model, losses.mean_squared_error, SGD, (A, B), engine=first_columns, epochs=1, state=other))
+
+
 @pytest.mark.parametrize(
     "options, error, message",
     [

@@ -13,7 +13,7 @@ import pytest
 from numerics import richardson, worst_leaf
 
 from funcnet import Padded, losses
-from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError
 
 column, flat, table = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 10))
 labels = np.array([0, 9, 3, 1])
@@ -28,6 +28,15 @@ REFUSED = [
      "expected target of integer labels of shape (4,) for prediction of shape (4, 10), got (3,); reshape the labels"),
     (losses.softmax_cross_entropy, (jnp.ones(()), 0), {}, ShapeError, "prediction of shape (batch, classes), got ()"),
     (losses.multiclass_hinge, (table, table), {}, ShapeError, "labels of shape (4,) for prediction of shape (4, 10)"),
+    # Trees.
+    (losses.mean_squared_error, (flat, None), {}, StructureError,
+     "mean_squared_error: expected target to be an array, got None; give one."),
+    (losses.softmax_cross_entropy, (table, None), {}, StructureError, "expected target to be an array, got None"),
+    (losses.multiclass_hinge, (table, {"digit": labels}), {}, StructureError,
+     "expected target to be one array, got the tree PyTreeDef({'digit': *}); losses.weighted_sum has a loss for each"),
+    (losses.huber, ({"digit": flat}, flat), {}, StructureError,
+     "huber: expected prediction to be one array, got the tree PyTreeDef({'digit': *}); losses.weighted_sum has"),
+    (losses.huber, ((flat, table), flat), {}, StructureError, "one array, got the tree PyTreeDef((*, *))"),
     # Dtypes.
     (losses.mean_squared_error, (labels, flat), {}, DtypeError,
      "mean_squared_error: expected prediction of a floating dtype, got int64; the order is loss(prediction, target)."),
@@ -192,6 +201,20 @@ def test_an_own_check():
     with pytest.raises(LabelError, match="poisson: no"):
         poisson(flat, flat)
     assert losses.partial(poisson).gradient is None
+
+
+@pytest.mark.parametrize("check", [None, lambda prediction, target, where: None], ids=["none", "own"])
+@pytest.mark.parametrize("target", [None, {"a": flat, "b": table}], ids=["none", "tree"])
+def test_a_loss_may_look_at_no_target(check, target):
+    @losses.loss(check=check)
+    def size(prediction, target, *, reduction="mean", where=None, weights=None):
+        p, _, over = losses.prepare(size, prediction, None, reduction, where, weights)
+        return over.reduce(p**2)
+
+    size.check(flat, target)
+    assert size(flat, target) == (flat**2).mean()
+    with pytest.raises(DtypeError, match="^size: expected prediction of a floating dtype"):
+        size.check(labels, target)
 
 
 def test_a_gradient_of_other_arguments_is_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from funcnet import Padded, losses, metrics
-from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
+from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError, StructureError
 from funcnet.metrics import (
     ClassScores,
     accuracy,
@@ -339,6 +339,9 @@ ONE = VALUES[:, :1]
         (ShapeError, precision_recall_f1(5), (SCORES, LABELS), r"prediction of shape \(batch, 5\), got \(60, 4\)"),
         (ShapeError, r_squared(), (ONE, TARGETS[:, 0]), r"prediction and target.*got \(60, 1\) and \(60,\)"),
         (ShapeError, r_squared(), (VALUES, TARGETS), r"prediction and target.*got \(60, 3\); use r_squared\(3\)"),
+        (StructureError, accuracy(), (SCORES, None), "target to be an array, got None; give one"),
+        (StructureError, r_squared(), (ONE, {"y": ONE}), r"target to be one array, got the tree .*; a metric of one"),
+        (StructureError, confusion_matrix(4), ((SCORES, ONE), LABELS), r"prediction to be one array, got the tree "),
         (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape .*, got \(59,\); mark"),
     ],
 )  # fmt: skip

@@ -6,8 +6,6 @@ autodiff, values against NumPy, and how long the programs are.
 
 import ast
 import importlib.util
-import io
-import tokenize
 from pathlib import Path
 
 import jax
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numerics import norm_relative, worst_leaf
+from source import code_lines
 
 import funcnet as fn
 
@@ -305,20 +304,6 @@ def test_the_number_of_edges_between_nodes_of_one_colour():
 # Code lines of the same with flax.nnx and optax, in November 2026. Of the network with physics and the GAN without the
 # data, which those programs took from elsewhere; ours have them.
 WITH_FLAX = {"variational_autoencoder": 34, "gan": 29, "physics_informed": 20, "distillation": 32, "two_tasks": 32}
-
-
-def code_lines(source):
-    """Lines without docstrings, comments, imports and blank lines."""
-    beside = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in beside:
-            lines |= {*range(token.start[0], token.end[0] + 1)}
-    for node in ast.walk(ast.parse(source)):
-        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        if text or isinstance(node, ast.Import | ast.ImportFrom):
-            lines -= {*range(node.lineno, node.end_lineno + 1)}
-    return len(lines)
 
 
 def test_what_a_code_line_is():

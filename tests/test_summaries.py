@@ -175,6 +175,16 @@ def two_of(inner):
     return fn.gradients.automatic(init, apply, inside=(inner, inner))
 
 
+@fn.constructor
+def around(inner):
+    """A layer that runs one inside: params and state are those of the inner layer."""
+
+    def apply(params, state, x, *, key=None, train=False):
+        return inner.apply(params, state, x, key=key, train=train)
+
+    return fn.gradients.automatic(inner.init, apply, inside=(inner,))
+
+
 @pytest.mark.parametrize("depth", [None, 0, 1, 2])
 @pytest.mark.parametrize(
     "model, x",
@@ -184,13 +194,14 @@ def two_of(inner):
         (repeat(repeat(recompute(residual(dense(16))), 2), 3), X16),
         (serial(own_block(16), dropout(0.1)), X16),
         (serial(two_of(dense(16)), tanh()), X16),
+        (serial(around(dense(16)), tanh()), X16),
         (each(row=serial(tanh(), dense(2)), words=embedding(9, 4)),
          {"words": jax.ShapeDtypeStruct((32, 5), jnp.int32), "row": X16}),
         (serial(dense(4), residual(tanh())),
          Padded(jax.ShapeDtypeStruct((8, 5, 3), jnp.float32), jax.ShapeDtypeStruct((8, 5), bool))),
         (fn.models.resnet(10, depth=8, features=4), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)),
     ],
-    ids=["deep", "model", "repeats", "own", "automatic", "each", "padded", "resnet"],
+    ids=["deep", "model", "repeats", "own", "automatic", "around", "each", "padded", "resnet"],
 )  # fmt: skip
 def test_the_totals_are_those_of_the_model(model, x, depth):
     found = summary(model, x, depth=depth)

@@ -16,14 +16,14 @@ __all__ = ["automatic", "automatic_function"]
 def automatic(init: InitFn, apply: ApplyFn, *, inside: Sequence[Layer] = ()) -> Layer:
     """A layer from `init` and `apply` alone: its backward is `jax.vjp` of `apply`.
 
-    For layers whose derivation is still to come, and for models that are no chain of layers. It runs `apply` again in
-    the backward pass, like `layers.recompute`. `x` and `y` may be trees.
+    For layers whose derivation is still to come, and for models that are not a chain of layers. It runs `apply` again
+    in the backward pass, like `layers.recompute`. `x` and `y` may be trees.
 
     Args:
         init: `(key, x) -> (params, state)`.
         apply: `(params, state, x, *, key=None, train=False) -> (y, state)`.
-        inside: the layers that it runs, for tools that look inside; params and state are to have an entry for each,
-            in tuples.
+        inside: the layers that it runs, for tools that look inside; params and state are those of a single one, or
+            have an entry for each, in tuples.
 
     Kept: params are given to the backward; x, the state before, the key and the mode are the residuals.
 
@@ -52,8 +52,9 @@ def automatic(init: InitFn, apply: ApplyFn, *, inside: Sequence[Layer] = ()) -> 
         return dparams, as_gradient(dx)
 
     made = layer(forward, backward, init=init, trees=True)
-    places = Inside(tuple(inside), tuple(range(len(inside))), None) if inside else None
-    return owned(own_call(getattr(apply, "__name__", "automatic")), made._replace(inside=places))
+    places = (None,) if len(inside) == 1 else tuple(range(len(inside)))
+    runs = Inside(tuple(inside), places, None) if inside else None
+    return owned(own_call(getattr(apply, "__name__", "automatic")), made._replace(inside=runs))
 
 
 def automatic_function(function: Callable[[Any], Any]) -> Layer:

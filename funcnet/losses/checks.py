@@ -1,9 +1,9 @@
 """What losses check before any mathematics runs: shapes and dtypes always, values where they can be looked at.
 
 JAX broadcasts (4, 1) against (4,), clamps a label that is too large and wraps one beyond 32 bits, all in silence.
-A check is `(prediction, target, where) -> None`. The prediction may be a tracer or a `jax.ShapeDtypeStruct`. The
-values of a target that is no tracer are judged with NumPy, before JAX converts them; rows outside `where` may
-hold anything. The loss puts its name before the error.
+A check is `(prediction, target, where) -> None`. The prediction may be a tracer or a `jax.ShapeDtypeStruct`; the
+target is an array, a tree of arrays or `None`. The values of a target that is no tracer are judged with NumPy, before
+JAX converts them; rows outside `where` may hold anything. The loss puts its name before the error.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_values, check_where
+from funcnet.checks import check_one_array, check_values, check_where
 from funcnet.errors import DtypeError, LabelError, ShapeError
 from funcnet.types import Padded
 
@@ -53,6 +53,7 @@ def check_equal_shapes(prediction: Any, target: Any, where: Any) -> None:
     funcnet.errors.ShapeError: expected target of the shape of prediction, (4, 1), got (4,); reshape one of them.
     """
     del where
+    _check_target(target)
     if target.shape != prediction.shape:
         raise ShapeError(
             f"expected target of the shape of prediction, {prediction.shape}, got {target.shape}; reshape one of them."
@@ -92,6 +93,7 @@ def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
     >>> fn.losses.check_class_targets(jnp.ones((2, 3)), jnp.ones((2, 3)) / 3, None)
     """
     _check_class_axis(prediction)
+    _check_target(target)
     if target.shape == prediction.shape:
         check_equal_shapes(prediction, target, where)
     elif target.ndim == prediction.ndim and target.shape[:-1] == prediction.shape[:-1]:
@@ -116,6 +118,7 @@ def check_class_labels(prediction: Any, target: Any, where: Any) -> None:
     funcnet.errors.LabelError: label 3 at row 1, expected 0..2; number the classes from 0.
     """
     _check_class_axis(prediction)
+    _check_target(target)
     *rows, classes = prediction.shape
     if target.shape != tuple(rows):
         raise ShapeError(
@@ -126,6 +129,10 @@ def check_class_labels(prediction: Any, target: Any, where: Any) -> None:
         raise LabelError(f"expected integer labels, got dtype {target.dtype}; convert them with .astype(int).")
     valid, fix = f"0..{classes - 1}", "number the classes from 0"
     check_values(LabelError, "label", target, where, lambda t: (t >= 0) & (t < classes), valid, fix)
+
+
+def _check_target(target):
+    check_one_array("target", target, "losses.weighted_sum has a loss for each entry")
 
 
 def _check_class_axis(prediction):

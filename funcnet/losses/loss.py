@@ -30,7 +30,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import as_shaped, check_weights, check_where
+from funcnet.checks import as_shaped, check_one_array, check_weights, check_where, is_one_array
 from funcnet.errors import ConfigError, StructureError
 from funcnet.losses.checks import Check, check_equal_shapes, check_padding, check_prediction
 from funcnet.losses.reduction import Reduction, as_floats, at_least_float32, reduction_of
@@ -181,7 +181,7 @@ AnyHandDerived = TypeVar("AnyHandDerived", bound=HandDerived[...])
 
 def loss(
     *,
-    check: Check = check_equal_shapes,
+    check: Check | None = check_equal_shapes,
     axes: int | None = None,
     takes: Literal["logits", "probabilities", "log-probabilities"] | None = None,
     mean: bool = True,
@@ -190,7 +190,8 @@ def loss(
     """Make a loss of a function; its `hand_gradient` is the decorator of its gradient.
 
     Args:
-        check: `(prediction, target, where) -> None`, raises if the loss cannot take them.
+        check: `(prediction, target, where) -> None`, raises if the loss cannot take them; `None` for one that looks
+            at no target, or at any.
         axes: the values have the shape `prediction.shape[:axes]`: `None` one value for each element, `-1` for each row
             of the last axis, `1` for each example.
         takes: what the prediction is, where that is not any number: the gradient engines warn of a model that ends
@@ -221,6 +222,7 @@ def loss(
     def make(function: Callable[P, Array]) -> Loss[P]:
         def checked(prediction, target, *, where=None, weights=None):
             p, t, _ = unpadded(prediction, target, None)
+            check_one_array("prediction", p, "losses.weighted_sum has a loss for each entry")
             p = as_shaped(p)
             check_prediction(p)
             shape = p.shape[:axes]
@@ -229,7 +231,8 @@ def loss(
             check_padding("target", target, shape)
             _, _, where = unpadded(prediction, target, where)
             check_weights(weights, shape, where)
-            check(p, as_shaped(t), where)
+            if check is not None:
+                check(p, as_shaped(t) if is_one_array(t) else t, where)
 
         def counted(prediction, target, *, reduction="mean", where=None, weights=None, **options):
             checked(prediction, target, where=where, weights=weights)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_weights, check_where, over_leading_axes
+from funcnet.checks import check_one_array, check_weights, check_where, over_leading_axes
 from funcnet.errors import ShapeError
 from funcnet.made import Made, own_call
 from funcnet.trees import unpadded
@@ -56,6 +56,8 @@ def as_arrays(prediction: Any, target: Any, where: Any) -> tuple[Array, Array, A
     """Prediction and target as arrays, without padding, which goes to the mask."""
     check_where(where, np.shape(where))
     prediction, target, where = unpadded(prediction, target, where)
+    for what, x in (("prediction", prediction), ("target", target)):
+        check_one_array(what, x, "a metric of one entry stands in a dictionary of its name, {name: {metric: ...}}")
     return jnp.asarray(prediction), jnp.asarray(target), where
 
 

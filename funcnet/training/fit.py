@@ -77,7 +77,8 @@ def fit(
         engine: `"autodiff"` or `"backprop"`, whose results agree to rounding; or a function `(model, loss, *,
             penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. Then `fit`
             applies neither model nor loss by itself: it checks no target, the loss may be `None`, metrics read
-            `Gradient.prediction`, and `state` must be given where `model.init` cannot take x.
+            `Gradient.prediction`, and `state` must be given where `model.init` cannot take x. Its batch is
+            `(x, target)`, with `where` and `weights` if the data have them, and with `where` if the last is incomplete.
         epochs: passes over the data, those already done in `state` included.
         batch_size: rows per update; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
         accumulate: how many equal parts a batch is computed in, one after the other, to save memory; it divides the
@@ -168,7 +169,7 @@ def fit(
         if state is None:
             started: Any = first_state(model, optimizer, key, example, layout, own)
         else:
-            check_state(state, model, optimizer, example[0])
+            check_state(state, model if own is None else None, optimizer, example[0])
             started = state
         feed.check_unfinished(int(started.optimizer.step))
         started = copy(layout.place_state(started))  # the loop donates its state, and the caller's arrays must survive

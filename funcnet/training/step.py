@@ -103,7 +103,10 @@ def _check_given(what, given, expected):
 
 
 def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
-    """A state to go on from is one of this optimizer, and of this model where its `init` takes `x`."""
+    """A state to go on from is one of this optimizer, and of this model where its `init` takes `x`.
+
+    The model is `None` where an engine of the user's own runs it, on what `init` need not take.
+    """
     if not isinstance(state, TrainState):
         hint = (
             "its .state" if isinstance(getattr(state, "state", None), TrainState) else "report.state, or create_state"
@@ -111,7 +114,7 @@ def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
         raise StructureError(f"expected state to be a TrainState, got {describe(state)}; take {hint}.")
     fix = "take the state of a run with both, or make one with create_state(model, optimizer, key, x)"
     own = getattr(state.optimizer, "params", None)
-    made = _made(lambda: jax.eval_shape(model.init, jax.random.key(0), shapes(x)))
+    made = None if model is None else _made(lambda: jax.eval_shape(model.init, jax.random.key(0), shapes(x)))
     params, model_state = (own, None) if made is None else made
     for what, got, expected in (("params", own, params), ("state of the model", state.model, model_state)):
         if made is not None and (found := _differences(expected, got)):
