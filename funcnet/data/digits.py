@@ -1,7 +1,8 @@
 """The bundled data set: handwritten digits."""
 
-import gzip
 import hashlib
+import io
+import lzma
 from importlib import resources
 
 import numpy as np
@@ -10,7 +11,7 @@ from funcnet.errors import ChecksumError
 
 __all__ = ["digits"]
 
-SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
+SHA256 = "1a83e66009d3236c0745a042d9ddcc4030f91c5064db7df5440f7525ad8ceb03"
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -30,9 +31,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     >>> images.shape, labels[:10].tolist()
     ((1797, 64), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
-    packed = resources.files("funcnet.data").joinpath("digits.csv.gz").read_bytes()
+    packed = resources.files("funcnet.data").joinpath("digits.npy.xz").read_bytes()
     found = hashlib.sha256(packed).hexdigest()
     if found != SHA256:
         raise ChecksumError(f"digits(): expected a file of SHA-256 {SHA256}, got {found}; install funcnet again.")
-    table = np.loadtxt(gzip.decompress(packed).decode("ascii").splitlines(), np.float32, delimiter=",")
-    return table[:, :64] / 16, table[:, 64].astype(np.int32)
+    table = np.load(io.BytesIO(lzma.decompress(packed)))  # (1797, 65), column by column, which packs best
+    return np.ascontiguousarray(table[:, :64], np.float32) / 16, table[:, 64].astype(np.int32)
