@@ -2,7 +2,7 @@
 and the value at the edge (Raissi, Perdikaris, Karniadakis, "Physics-informed neural networks", 2019).
 
 Look at `physics`, a layer around the network: it gives −u″ by jax's forward mode, and autodiff its backward, as a third
-derivative by hand is no pleasure. Both kinds of points, with a target of their own, go through `fit` by their names.
+derivative by hand is long. Both kinds of points, with a target of their own, go through `fit` by their names.
 """
 
 import jax

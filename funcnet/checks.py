@@ -111,7 +111,7 @@ def check_key(key: Any, advice: str = "") -> None:
 
 
 # What counts in a loss or metric, and by how much: arrays over leading axes of its values. The values of an array that
-# is no tracer are judged with NumPy, before JAX converts them.
+# is not a tracer are judged with NumPy, before JAX converts them.
 
 
 def as_shaped(x: Any) -> Any:

@@ -222,7 +222,7 @@ def test_a_wrong_formula_is_placed_within_containers(around, place):
 
 @constructor
 def gated_twice(inner):
-    """A container of one's own that runs layers which are no arguments of its constructor."""
+    """A container of one's own that runs layers which are not arguments of its constructor."""
 
     def walk(run, x):
         return run(1, run(0, x)), None

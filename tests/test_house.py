@@ -337,7 +337,7 @@ def attributes_of_functions(tree):
             yield node.lineno
 
 
-#: The module of `Made`; a loss, which is no function, takes the docstring of its own.
+#: The module of `Made`; a loss, which is not a function, takes the docstring of its own.
 KEEPERS = {"funcnet.made", "funcnet.losses.loss"}
 
 

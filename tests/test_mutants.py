@@ -54,7 +54,7 @@ def test_the_mistakes_of_trees():
 
 
 def test_no_mistake_is_made_where_there_are_no_numbers():
-    """What `layer` puts around a backward is no formula, and the shapes that it keeps are no residuals."""
+    """What `layer` puts around a backward is not a formula, and the shapes that it keeps are not residuals."""
     mistakes = [mutant.mistake for mutant in mutants(layers.identity(), shape(3, 4))]
     assert [mistake for mistake in mistakes if ": " not in mistake] == [
         "dy ignored", "dy shuffled", "dy of the first example left out",

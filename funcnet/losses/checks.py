@@ -2,8 +2,8 @@
 
 JAX broadcasts (4, 1) against (4,), clamps a label that is too large and wraps one beyond 32 bits, all in silence.
 A check is `(prediction, target, where) -> None`. The prediction may be a tracer or a `jax.ShapeDtypeStruct`; the
-target is an array, a tree of arrays or `None`. The values of a target that is no tracer are judged with NumPy, before
-JAX converts them; rows outside `where` may hold anything. The loss puts its name before the error.
+target is an array, a tree of arrays or `None`. Where the target is not a tracer, NumPy looks at its values before JAX
+converts them. Rows outside `where` may hold anything. The loss puts its name before the error.
 """
 
 from collections.abc import Callable

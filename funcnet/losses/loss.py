@@ -18,7 +18,7 @@ at which something is, and the gradient is an array of the shape of its values.
 a batch that is computed in parts is combined exactly: `share`. It is `None` for a loss that is not a mean of values.
 
 `check` reads shapes and dtypes, and so works on tracers and on a `jax.ShapeDtypeStruct`; the values of a target that
-is no tracer are judged too. Every loss begins with it.
+is not a tracer are judged too. Every loss begins with it.
 """
 
 import functools

@@ -32,13 +32,13 @@ def weighted_sum(**parts: tuple[float, LossFn]) -> Loss[...]:
 
     Args:
         parts: by name, the factor c ≥ 0 and the loss: one of `funcnet.losses`, or a function
-            `(prediction, target) -> ()`, with which there is no hand-derived gradient and no `counted`.
+            `(prediction, target) -> ()`. With such a function the sum has no hand-derived gradient and no `counted`.
 
     Gradient. ∂/∂p Σ_k c_k L_k = Σ_k c_k ∂L_k/∂p. For a dict it is a dict, with `None` for entries that no part reads.
     It is `None` itself where a part has none.
 
     Raises:
-        ConfigError: no parts, a name that is no identifier, a part that is not such a pair, a factor that is negative,
+        ConfigError: no parts, a name that is not an identifier, a part that is not such a pair, a negative factor,
             another reduction, or `where` or `weights` of unknown parts.
         StructureError: a dict without an entry for a part; and what the parts raise.
 

@@ -63,7 +63,7 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
         threshold: 0.5 for probabilities, 0.0 for logits.
 
     Raises:
-        ConfigError: `threshold` is no finite number.
+        ConfigError: `threshold` is not a finite number.
         ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -87,7 +87,7 @@ def top_k_accuracy(k: int) -> Metric:
     Prediction and target as for `accuracy`.
 
     Raises:
-        ConfigError: `k` is no positive integer.
+        ConfigError: `k` is not a positive integer.
         ShapeError, DtypeError: in `update`, for fewer than `k` classes, or a target or mask that does not fit.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -115,7 +115,7 @@ def confusion_matrix(num_classes: int) -> Metric:
     as they are sums of weights where there are any; without them they are counted as integers, exactly.
 
     Raises:
-        ConfigError: `num_classes` is no integer of at least 2.
+        ConfigError: `num_classes` is not an integer of at least 2.
         ShapeError, DtypeError: in `update`, for another number of classes, or a target or mask that does not fit.
 
     >>> import jax.numpy as jnp, funcnet as fn

@@ -40,7 +40,7 @@ def r_squared(outputs: int = 1) -> Metric:
         outputs: width of the last axis.
 
     Raises:
-        ConfigError: `outputs` is no positive integer.
+        ConfigError: `outputs` is not a positive integer.
         ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
 
     References: Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance", 1983, equation 2.1.

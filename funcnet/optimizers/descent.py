@@ -130,7 +130,7 @@ def rescaled(state: Any, factor: float | Array) -> Any:
 
     Raises:
         ConfigError: a negative number, or one that is not finite.
-        ShapeError: a factor that is no scalar.
+        ShapeError: a factor that is not a scalar.
         StructureError: no optimizer's state, or one without the field `scale`.
 
     >>> import jax.numpy as jnp, funcnet as fn

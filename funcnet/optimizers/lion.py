@@ -27,7 +27,7 @@ def lion(learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, weight_decay
     """Lion: each number moves by the rate, in the direction of the sign of its momentum.
 
     d = sign(β₁ m + (1 − β₁) g),   m ← β₂ m + (1 − β₂) g,   p ← p − η (d + λ p)
-    As every number moves by the whole rate, it is to be 3 to 10 times smaller than that of `adamw`, and λ larger by as
+    As every number moves by the whole rate, it should be 3 to 10 times smaller than that of `adamw`, and λ larger by as
     much. Where d = 0 nothing but the decay moves. To decay some parameters alone use `partitioned`.
 
     Args:

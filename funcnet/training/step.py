@@ -90,7 +90,7 @@ def _made(make):
     """What a model makes of an example; `None` where it cannot, which a caller that has another source goes without."""
     try:
         return make()
-    except Exception:  # of a model of one's own that takes something else, or that is no layer, it may be any
+    except Exception:  # of a model of one's own that takes something else, or that is not a layer, it may be any
         return None
 
 
