@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import lzma
 from importlib import resources
 
 import numpy as np
@@ -35,5 +34,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     found = hashlib.sha256(packed).hexdigest()
     if found != SHA256:
         raise ChecksumError(f"digits(): expected a file of SHA-256 {SHA256}, got {found}; install funcnet again.")
+    import lzma  # some builds of Python are without it, and lack no more than these digits then
+
     table = np.load(io.BytesIO(lzma.decompress(packed)))  # (1797, 65), column by column, which packs best
     return np.ascontiguousarray(table[:, :64], np.float32) / 16, table[:, 64].astype(np.int32)
