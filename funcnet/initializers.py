@@ -1,8 +1,9 @@
 """Initializers: `(key, shape, dtype) -> array`.
 
 `zeros` and `ones` are initializers themselves; all others are made by a call, `he_normal()`, as which they print, and
-equal calls make equal initializers. Numbers narrower than 32 bits are drawn in float32 and then rounded: drawn in
-bfloat16 itself, normal numbers take 128 different values and have a mean of −0.01.
+equal calls make equal initializers. What one computes is compiled once for each shape and dtype, and shared by all
+leaves and models. Numbers narrower than 32 bits are drawn in float32 and then rounded: drawn in bfloat16 itself, normal
+numbers take 128 different values and have a mean of −0.01.
 
 A kernel is (in, out), or (…, in, out) with a receptive field in front, as in a convolution's HWIO:
 
@@ -13,10 +14,12 @@ Equal numbers everywhere are no start for a kernel: units with equal weights get
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from funcnet.checks import check_choice, number, positive
 from funcnet.errors import ConfigError, DtypeError, ShapeError
@@ -69,8 +72,12 @@ def constant(value: float) -> Initializer:
     >>> fn.initializers.constant(0.5)(jax.random.key(0), (2,), jnp.float32)
     Array([0.5, 0.5], dtype=float32)
     """
-    value = number("value", value)
-    return _initializer(lambda key, shape, dtype: jnp.full(shape, value, dtype))
+    return _initializer(_constant, number("value", value))
+
+
+def _constant(numbers, shape, dtype, value):
+    del numbers
+    return jnp.full(shape, value, dtype)
 
 
 @constructor
@@ -88,15 +95,14 @@ def identity(gain: float = 1.0) -> Initializer:
     Array([[1., 0., 0.],
            [0., 1., 0.]], dtype=float32)
     """
-    gain = number("gain", gain)
+    return _initializer(_identity, number("gain", gain))
 
-    def draw(key, shape, dtype):
-        del key
-        if len(shape) != 2:
-            raise ShapeError(f"expected a shape (in, out), got {shape}.")
-        return gain * jnp.eye(*shape, dtype=dtype)
 
-    return _initializer(draw)
+def _identity(numbers, shape, dtype, gain):
+    del numbers
+    if len(shape) != 2:
+        raise ShapeError(f"expected a shape (in, out), got {shape}.")
+    return gain * jnp.eye(*shape, dtype=dtype)
 
 
 @constructor
@@ -111,8 +117,11 @@ def normal(stddev: float = 1.0, mean: float = 0.0) -> Initializer:
     >>> f"{w.std():.2f}"
     '0.10'
     """
-    stddev, mean = positive("stddev", stddev), number("mean", mean)
-    return _initializer(lambda key, shape, dtype: stddev * jax.random.normal(key, shape, dtype) + mean)
+    return _initializer(_normal, positive("stddev", stddev), number("mean", mean))
+
+
+def _normal(numbers, shape, dtype, stddev, mean):
+    return stddev * numbers(jax.random.normal, shape, dtype) + mean
 
 
 @constructor
@@ -130,7 +139,11 @@ def uniform(low: float, high: float) -> Initializer:
     low, high = number("low", low), number("high", high)
     if not low < high:
         raise ConfigError(f"expected low < high, got {low!r} and {high!r}; swap them.")
-    return _initializer(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, low, high))
+    return _initializer(_uniform, low, high)
+
+
+def _uniform(numbers, shape, dtype, low, high):
+    return numbers(partial(jax.random.uniform, minval=low, maxval=high), shape, dtype)
 
 
 @constructor
@@ -155,17 +168,25 @@ def truncated_normal(stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0
     lower, upper = number("lower", lower), number("upper", upper)
     if not lower < upper:
         raise ConfigError(f"expected lower < upper, got {lower!r} and {upper!r}; swap them.")
-    return _initializer(lambda key, *rest: stddev * jax.random.truncated_normal(key, lower, upper, *rest) + mean)
+    return _initializer(_truncated_normal, stddev, mean, lower, upper)
+
+
+def _truncated_normal(numbers, shape, dtype, stddev, mean, lower, upper):
+    return stddev * numbers(_truncated(lower, upper), shape, dtype) + mean
+
+
+def _truncated(lower, upper):
+    return lambda key, shape, dtype: jax.random.truncated_normal(key, lower, upper, shape, dtype)
 
 
 # The standard deviation of N(0, 1) truncated at ±2: Var = 1 − 2 · 2 φ(2) / (Φ(2) − Φ(−2)), about 0.8796².
 _TRUNCATED_STDDEV = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 _DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
-    "truncated_normal": lambda key, *rest: jax.random.truncated_normal(key, -2.0, 2.0, *rest) / _TRUNCATED_STDDEV,
+    "truncated_normal": lambda *arguments: _truncated(-2.0, 2.0)(*arguments) / _TRUNCATED_STDDEV,
     "normal": jax.random.normal,
-    "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3)),
-}  # each of mean 0 and variance 1
+    "uniform": partial(jax.random.uniform, minval=-math.sqrt(3), maxval=math.sqrt(3)),
+}
 
 
 @constructor
@@ -319,17 +340,16 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     >>> bool(jnp.allclose(w.T @ w, jnp.eye(2), atol=1e-6))
     True
     """
-    gain = positive("gain", gain)
+    return _initializer(_orthogonal, positive("gain", gain))
 
-    def draw(key, shape, dtype):
-        _fans(shape)
-        rows, columns = math.prod(shape[:-1]), shape[-1]
-        tall = (max(rows, columns), min(rows, columns))
-        q, r = jnp.linalg.qr(jax.random.normal(key, tall, dtype))
-        q = jnp.where(jnp.diagonal(r) < 0, -q, q)
-        return gain * (q if rows >= columns else q.T).reshape(shape)
 
-    return _initializer(draw)
+def _orthogonal(numbers, shape, dtype, gain):
+    _fans(shape)
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    tall = (max(rows, columns), min(rows, columns))
+    q, r = jnp.linalg.qr(numbers(jax.random.normal, tall, dtype))
+    q = jnp.where(jnp.diagonal(r) < 0, -q, q)
+    return gain * (q if rows >= columns else q.T).reshape(shape)
 
 
 _GAINS = {"identity": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
@@ -365,13 +385,13 @@ def _scaled(scale: float, mode: str, distribution: str) -> Initializer:
     scale = positive("scale", scale)
     check_choice("mode", mode, ("fan_in", "fan_out", "fan_avg"))
     check_choice("distribution", distribution, _DISTRIBUTIONS)
+    return _initializer(_of_variance, scale, mode, distribution)
 
-    def draw(key, shape, dtype):
-        fan_in, fan_out = _fans(shape)
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        return math.sqrt(scale / fan) * _DISTRIBUTIONS[distribution](key, shape, dtype)
 
-    return _initializer(draw)
+def _of_variance(numbers, shape, dtype, scale, mode, distribution):
+    fan_in, fan_out = _fans(shape)
+    fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
+    return math.sqrt(scale / fan) * numbers(_DISTRIBUTIONS[distribution], shape, dtype)
 
 
 def _he_scale(negative_slope: float) -> float:
@@ -387,15 +407,32 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
-def _initializer(draw: Callable[..., Array]) -> Initializer:
-    """`draw(key, shape, dtype)` called with a dtype of at least 32 bits."""
+def _initializer(draw: Callable[..., Array], *parameters: Any) -> Initializer:
+    """`draw(numbers, shape, dtype, *parameters)`, with `numbers(distribution, shape, dtype)` for what is random."""
 
     def initializer(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
         # float64 without 64-bit mode becomes float32, as in every array that jax makes of NumPy's.
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise DtypeError(f"expected a floating dtype, got {dtype}.")
-        drawn = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-        return draw(key, tuple(shape), drawn).astype(dtype)
+        return _drawn(draw, tuple(shape), jnp.dtype(dtype), parameters, not isinstance(key, Tracer), key)
 
     return initializer
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _drawn(draw, shape, dtype, parameters, alone, key):
+    """What is drawn, in at least 32 bits; a program of its own if `alone`, with the same bits as within another one.
+
+    The barrier keeps it apart there: merged with its surroundings, XLA would round it differently.
+    """
+
+    def numbers(distribution, shape, dtype):
+        """Number i is a function of the key and of i. In one row they take a third of the time to compile; but only in
+        their own shape can they be cut along any axis, so that no device of several makes all of them."""
+        return (
+            distribution(key, (math.prod(shape),), dtype).reshape(shape) if alone else distribution(key, shape, dtype)
+        )
+
+    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return jax.lax.optimization_barrier(draw(numbers, shape, wide, *parameters)).astype(dtype)

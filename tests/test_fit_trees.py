@@ -679,7 +679,8 @@ def sampler():
 def test_models_that_sample_are_evaluated_with_a_key():
     model, params, state = sampler(), (), ()
     result = training.evaluate(model, losses.mean_squared_error, params, state, (A, A), batch_size=10, key=4)
-    noise = [jax.random.normal(jax.random.fold_in(jax.random.key(4), i), (n, 3)) for i, n in enumerate((10, 10, 3))]
+    noise = [jax.random.normal(jax.random.fold_in(jax.random.key(4), i), (10, 3)) for i in range(3)]
+    noise[2] = noise[2][-3:]  # the last batch goes back over seven rows that counted before
     np.testing.assert_allclose(result["loss"], np.mean(np.concatenate(noise) ** 2), rtol=1e-6)
     with pytest.raises(MissingKeyError, match="expected a key; this layer samples"):
         training.evaluate(model, losses.mean_squared_error, params, state, (A, A))

@@ -79,6 +79,32 @@ def test_every_public_initializer_has_a_row():
     assert {call.split("(")[0] for call in ALL} == {*initializers.__all__} - {"Initializer", "calculate_gain"}
 
 
+EACH_KIND = (
+    "constant(0.5)", "identity(gain=-2)", "normal(stddev=0.1, mean=2.0)", "orthogonal(gain=0.5)", "uniform(1.0, 3.0)",
+    "truncated_normal(mean=1.0, lower=-1.0, upper=3.0)", "xavier_uniform()", "he_normal()",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("compiled_as_usual")
+@pytest.mark.parametrize("call", EACH_KIND)
+def test_the_bits_are_those_of_any_program(call):
+    """Of one by itself, and within another one with numbers around it, alone and for each of a stack."""
+    draw = ALL[call]
+    shape = (13, 7) if call.startswith("identity") else (3, 5, 2, 4)
+
+    @jax.jit
+    def within(keys, factor):
+        drawn = draw(keys[0], shape, jnp.float32)
+        stacked = jax.vmap(lambda key: draw(key, shape, jnp.float32))(keys)
+        return drawn, stacked, factor * (drawn + 0.3) - stacked
+
+    keys = jax.random.split(KEY)
+    alone = jnp.stack([draw(key, shape, jnp.float32) for key in keys])
+    inside, stacked, _ = within(keys, jnp.float32(1.7))
+    assert (inside == alone[0]).all()
+    assert (stacked == alone).all()
+
+
 @pytest.mark.parametrize("call", ALL)
 def test_named_as_the_call(call):
     assert ALL[call].__name__ == call

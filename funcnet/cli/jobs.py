@@ -37,7 +37,7 @@ def evaluate(chosen: options.Evaluate) -> int:
     """Loss, accuracy and confusion matrix on the rows that training held out."""
     trained, model, params, state, _, classes = load_run(chosen.run)
     held_out = split_rows(trained, trained.seed)[1]
-    results = final_results(model, params, state, held_out, classes)
+    results = final_results(model, params, state, held_out, classes, 1024)
     if chosen.json:
         print_json({"run": chosen.run, "rows": len(held_out[0]), **results})
         return 0

@@ -118,9 +118,13 @@ def _train(chosen: options.Train) -> int:
         final = checkpoints.restore(folder / CHECKPOINTS, job.like, step=last.step)[0].state
     params, state = trees.on_host((final.optimizer.params, final.model))
     if is_first():
-        results = final_results(job.model, params, state, job.held_out, job.classes)
-        _save(folder, params, state, history.rows, results, facts)
-        _show_results(chosen, job, params, state, results)
+        rows = {"training": job.training_rows, "held out": job.held_out}
+        batch_size = min(1024, len(job.held_out[0]))  # one for both, so that one program serves them
+        results = {
+            name: final_results(job.model, params, state, data, job.classes, batch_size) for name, data in rows.items()
+        }
+        _save(folder, params, state, history.rows, results["held out"], facts)
+        _show_results(chosen, rows, results)
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
         print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
         print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
@@ -223,10 +227,10 @@ def _line(report, epochs):
     )
 
 
-def final_results(model: Any, params: Any, state: Any, held_out: Any, classes: int) -> dict[str, Any]:
-    """Loss, accuracy and confusion matrix on the rows that training held out."""
+def final_results(model: Any, params: Any, state: Any, data: Any, classes: int, batch_size: int) -> dict[str, Any]:
+    """Loss, accuracy and confusion matrix on some rows."""
     chosen = {"accuracy": metrics.accuracy(), "confusion": metrics.confusion_matrix(classes)}
-    return training.evaluate(model, LOSS, params, state, held_out, metrics=chosen)
+    return training.evaluate(model, LOSS, params, state, data, batch_size=batch_size, metrics=chosen)
 
 
 def _save(folder, params, state, history, results, facts):
@@ -236,10 +240,8 @@ def _save(folder, params, state, history, results, facts):
     plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
 
 
-def _show_results(chosen, job, params, state, results):
+def _show_results(chosen, rows, results):
     table = new_table(f"{chosen.data}, engine {chosen.engine}, {chosen.optimizer}", "", "rows", "loss", "accuracy")
-    accuracy = {"accuracy": metrics.accuracy()}
-    on_training = training.evaluate(job.model, LOSS, params, state, job.training_rows, metrics=accuracy)
-    for name, rows, result in (("training", job.training_rows, on_training), ("held out", job.held_out, results)):
-        table.add_row(name, str(len(rows[0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
+    for name, result in results.items():
+        table.add_row(name, str(len(rows[name][0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
     Console().print(table)

@@ -1,15 +1,17 @@
 """The loss and metrics of a model on a data set, and the tally of a run of batches."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import compiler
 from funcnet.checks import check_count, describe
+from funcnet.data.batching import masked
 from funcnet.data.checks import check_order, checked_data, count_rows, unpacked
 from funcnet.errors import ConfigError, FuncnetError, ShapeError
 from funcnet.gradients.engines import counted, unpack
@@ -19,8 +21,8 @@ from funcnet.training.step import as_key
 from funcnet.types import Array, Key, Layer, LossFn, Params, State
 
 __all__ = [
-    "Mean", "Measure", "check_takes", "check_target", "evaluate", "factors_of", "measures", "new_tally", "predicted",
-    "rows_of", "run_evaluation", "tally_batch", "tally_result",
+    "Mean", "Measure", "check_takes", "check_target", "evaluate", "evaluator", "factors_of", "measures", "new_tally",
+    "predicted", "resized", "rows_of", "tally_batch", "tally_result",
 ]  # fmt: skip
 
 
@@ -73,21 +75,51 @@ def evaluate(
             check_order(x, rest[0])
             raise
         check_target(loss, prediction, *rest)
-        return run_evaluation(model, loss, params, state, data, batch_size, named, key)
+        return evaluator(model, loss, named)(params, state, data, batch_size, key)
 
 
-def run_evaluation(model, loss, params, state, data, batch_size, metrics, key=None, tally=None):
-    """`evaluate` of checked data; the empty tally may be given, as it takes longer to make than a small evaluation."""
-    rows = count_rows(data)
-    accumulate = _accumulator(model, loss, metrics)
+def evaluator(
+    model: Layer, loss: LossFn, metrics: "tuple[Measure, ...]", place: Callable[[Any], Any] = lambda tree: tree
+) -> Callable[..., dict[str, Array]]:
+    """`(params, state, data, batch_size, key=None) -> results` of checked data; `place` is that of a layout."""
     factors = factors_of(loss)
-    tally = new_tally(metrics, factors) if tally is None else tally
-    if rows <= batch_size:  # nothing to cut, and cutting arrays of a device takes longer than a small evaluation
-        return tally_result(accumulate(tally, params, state, data, key, 0), metrics, factors)
-    for i, start in enumerate(range(0, rows, batch_size)):
-        batch = jax.tree.map(lambda leaf, start=start: leaf[start : start + batch_size], data)
-        tally = accumulate(tally, params, state, batch, key, i)
-    return tally_result(tally, metrics, factors)
+    accumulate = compiler.reused(_accumulator, model, loss, metrics)
+    blank = place(new_tally(metrics, factors))  # which takes longer to make than a small evaluation
+
+    def run(params, state, data, batch_size, key=None):
+        tally = blank
+        for i, batch in enumerate(_batches(loss, data, batch_size)):
+            tally = accumulate(tally, params, state, batch, key, i)
+        return tally_result(tally, metrics, factors)
+
+    return run
+
+
+def _batches(loss, data, batch_size):
+    """Batches of one shape, so of one program, where the loss can leave out rows.
+
+    Then the last one goes back over rows that counted before. A loss that cannot gets an incomplete last batch.
+    """
+    rows = count_rows(data)
+    size = min(rows, batch_size)
+    leaves_out = "where" in inspect.signature(loss).parameters
+    for start in range(0, rows, size):
+        first = min(start, rows - size) if leaves_out else start
+        length = min(size, rows - first)
+        # Cutting arrays of a device takes longer than a small evaluation.
+        batch = data if length == rows else jax.tree.map(partial(_cut, first=first, length=length), data)
+        if leaves_out:
+            x, target, *more = batch
+            counts = masked(more[0] if more else None, np.arange(first, first + size) >= start, _parts(loss))
+            batch = (x, target, counts, *more[1:])
+        yield batch
+
+
+def _cut(leaf, first, length):
+    """Rows of an array; the program for a device's arrays is one for all `first`."""
+    if isinstance(leaf, np.ndarray):
+        return leaf[first : first + length]
+    return jax.lax.dynamic_slice_in_dim(leaf, first, length)
 
 
 @lru_cache(maxsize=64)  # one compiled function for all calls with the same model, loss and metrics
@@ -210,11 +242,14 @@ class Mean(NamedTuple):
 def factors_of(loss: Any) -> dict[str, float]:
     """Of a `losses.weighted_sum`, by the name of each part, what it is multiplied with; nothing of any other loss."""
     found = {}
-    parts = (getattr(loss, "parts", None) or {}) if hasattr(loss, "terms") else {}
-    for name, (factor, part) in parts.items():
+    for name, (factor, part) in (_parts(loss) or {}).items():
         inner = factors_of(part)
         found |= {f"{name}/{key}": factor * one for key, one in inner.items()} or {name: factor}
     return found
+
+
+def _parts(loss):
+    return getattr(loss, "parts", None) if hasattr(loss, "terms") else None
 
 
 def new_tally(metrics: tuple[Measure, ...], factors: Mapping[str, float]) -> dict[str, Any]:
@@ -276,6 +311,16 @@ def _rows_counted(batch):
 def predicted(model: Layer, params: Params, state: State, x: Any, key: Key | None = None) -> Any:
     """The shapes of what the model gives."""
     return jax.eval_shape(model.apply, params, state, x, key=key)[0]
+
+
+def resized(tree: Any, rows: int, to: int) -> Any:
+    """The shapes of a tree with another number of rows; leaves of other lengths stay."""
+
+    def one(leaf):
+        shape = (to, *leaf.shape[1:]) if leaf.shape[:1] == (rows,) else leaf.shape
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def check_target(loss, prediction, target, where=None, weights=None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from funcnet import compiler
 from funcnet.checks import check_count, describe
 from funcnet.data.checks import checked_data, unpacked
 from funcnet.errors import ConfigError, DataError
@@ -14,16 +15,17 @@ from funcnet.training.divergence import GuardAlarm, check_finite
 from funcnet.training.evaluation import (
     check_takes,
     check_target,
-    factors_of,
+    evaluator,
     measures,
     new_tally,
     predicted,
-    run_evaluation,
+    resized,
+    rows_of,
     tally_result,
 )  # fmt: skip
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.interruption import Watchdog
-from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, copy, factors_under, runner
+from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy, factors_under
 from funcnet.training.starting import as_augmented, check_accumulate, check_graphs, first_state, target_check
 from funcnet.training.step import as_key, check_state
 from funcnet.types import Array, GradientFn, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
@@ -180,7 +182,7 @@ def fit(
         if own is None:
             check = target_check(loss, predicted(model, params, model_state, example[0], key), feed.example, example)
             check(feed.data)
-        held_out, blank = None, None
+        held_out, tested = None, None
         if validation is not None:
             if own is not None and not (callable(getattr(model, "apply", None)) and callable(loss)):
                 raise ConfigError(
@@ -190,17 +192,21 @@ def fit(
             held_out = checked_data(unpacked("validation", validation))
             check_takes(loss, held_out)
             measures(metrics, held_out)
-            check_target(loss, predicted(model, params, model_state, held_out[0], key), *held_out[1:])
-            held_out, blank = layout.place_data(held_out), new_tally(named, factors_of(loss))
+            # With the rows of a batch, of which jax knows the shapes already.
+            rows, batch_rows = rows_of(held_out), rows_of(example)
+            prediction = predicted(model, params, model_state, resized(held_out[0], rows, batch_rows), key)
+            check_target(loss, resized(prediction, batch_rows, rows), *held_out[1:])
+            held_out, tested = layout.place_data(held_out), evaluator(model, loss, named, layout.place_data)
 
         def evaluate(state: TrainState) -> dict[str, Array]:
-            if held_out is None:
+            if tested is None:
                 return {}
-            params, own_state = state.optimizer.params, state.model
-            result = run_evaluation(model, loss, params, own_state, held_out, 1024, named, state.key, blank)
+            result = tested(state.optimizer.params, state.model, held_out, 1024, state.key)
             return {f"validation_{name}": value for name, value in result.items()}
 
-        run = runner(model, loss, optimizer, gradient_of, penalty, named, augment, layout, accumulate)
+        run = compiler.reused(
+            compiled_chunk, model, loss, optimizer, gradient_of, penalty, named, augment, layout, accumulate
+        )  # fmt: skip
         factors = factors_under(gradient_of, loss)
         tally = layout.place_data(new_tally(named, factors))
         ending = Watchdog(watchdog)

@@ -35,7 +35,6 @@ from funcnet.types import Gradient, GradientFn, Key, Layout
 
 __all__ = [
     "ENGINES", "ONE_DEVICE", "Chunk", "Pace", "augmented", "compiled_chunk", "copy", "factors_under", "reorders",
-    "runner",
 ]  # fmt: skip
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
@@ -66,15 +65,6 @@ class Chunk(NamedTuple):
     epoch: int  #: epochs finished afterwards, a started one counting
     reports: bool  #: whether a report is due afterwards
     cursor: Any  #: where an iterator of batches stands afterwards
-
-
-def runner(*arguments: Any) -> Callable[..., Any]:
-    """`compiled_chunk`; what has no hash, such as a dictionary of models for an engine of one's own, compiles anew."""
-    try:
-        hash(arguments)
-    except TypeError:
-        return compiled_chunk.__wrapped__(*arguments)
-    return compiled_chunk(*arguments)
 
 
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics

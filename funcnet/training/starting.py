@@ -9,7 +9,7 @@ from funcnet.checks import describe
 from funcnet.data.checks import check_order, count_rows, named_leaves
 from funcnet.errors import ConfigError, FuncnetError, ShapeError
 from funcnet.made import spelled
-from funcnet.training.evaluation import check_target, rows_of
+from funcnet.training.evaluation import check_target, resized, rows_of
 from funcnet.training.step import create_state
 from funcnet.trees import shapes
 from funcnet.types import Key, Layout, Optimizer, TrainState
@@ -73,16 +73,7 @@ def target_check(
         except FuncnetError:
             return lambda data: None
 
-    def check(data):
-        n = rows_of(data)
-
-        def resized(leaf):
-            whole = leaf.shape[:1] == (rows,)
-            return jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype) if whole else leaf
-
-        check_target(loss, jax.tree.map(resized, prediction), *data[1:])
-
-    return check
+    return lambda data: check_target(loss, resized(prediction, rows, rows_of(data)), *data[1:])
 
 
 def check_graphs(data: tuple[Any, ...], layout: Layout, accumulate: int) -> None:

@@ -1,7 +1,6 @@
 """One training step: the gradient of a batch, then the optimizer's update."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -21,8 +20,6 @@ def create_state(
     model: Any, optimizer: Optimizer, key: Any, x: Any, params: Params = None, model_state: State = None
 ) -> TrainState:
     """The state before the first step.
-
-    The parameters are drawn under `jit`, where results do not depend on how arrays are laid out over devices.
 
     Args:
         model: a layer, or a machine of `pretraining.rbm`.
@@ -48,7 +45,8 @@ def create_state(
     with leading("create_state"):
         init_key, run_key = jax.random.split(as_key(key))
         if params is None:
-            params, drawn = _initial(model, x)(init_key)
+            _check_example(x)
+            params, drawn = model.init(init_key, shapes(x))
             if model_state is not None:
                 _check_given("model_state", model_state, drawn)
             model_state = drawn if model_state is None else model_state
@@ -57,21 +55,13 @@ def create_state(
     return TrainState(optimizer.init(params), model_state, run_key)
 
 
-def _initial(model, x):
+def _check_example(x):
     for leaf in jax.tree.leaves(x):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise DtypeError(
                 f"expected x to be an example batch, got {describe(x)}; a shape alone is "
                 "jax.ShapeDtypeStruct((batch, …), jnp.float32)."
             )
-    leaves, structure = jax.tree.flatten(shapes(x))
-    return _init(model, structure, tuple(leaves))
-
-
-@lru_cache(maxsize=64)  # one compiled program for all starts of a model
-def _init(model, structure, leaves):
-    x = jax.tree.unflatten(structure, leaves)
-    return jax.jit(lambda key: model.init(key, x))
 
 
 def _checked_state(model, x, key, params, model_state):
@@ -81,7 +71,7 @@ def _checked_state(model, x, key, params, model_state):
         return () if model_state is None else model_state
     _check_given("params", params, made[0])
     if model_state is None:
-        return _initial(model, x)(key)[1] if jax.tree.leaves(made[1]) else made[1]
+        return model.init(key, shapes(x))[1] if jax.tree.leaves(made[1]) else made[1]
     _check_given("model_state", model_state, made[1])
     return model_state
 

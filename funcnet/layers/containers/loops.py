@@ -42,8 +42,7 @@ def repeat(inner: Layer, n: int) -> Layer:
 
     def init(key, x):
         params, state = jax.vmap(lambda subkey: run.init(subkey, x))(jax.random.split(key, n))
-        first = jax.tree.map(lambda leaf: leaf[0], (params, state))
-        y = jax.eval_shape(run.apply, *first, x, key=key)[0]
+        y = jax.eval_shape(run.apply, *jax.tree.map(_one_of, (params, state)), x, key=key)[0]
         if y != shapes(x):
             raise ShapeError(
                 f"expected {inner} to keep shape and dtype, got {_words(x)} -> {_words(y)}; "
@@ -164,6 +163,11 @@ def recompute(inner: Layer) -> Layer:
         return run.backward(params, kept, dy)
 
     return around("recompute", inner, run.init, apply, forward, backward)
+
+
+def _one_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape of one of a stack."""
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
 def _words(x: Any) -> str:
