@@ -343,9 +343,9 @@ def test_fully_sharded_devices_hold_their_part_of_parameters_and_slots():
 def test_the_first_state_has_the_bits_of_one_device():
     make = initial(models.mlp((16, 8)), digits()[0])  # a model of its own, that no test has compiled otherwise
     images = initial(layers.conv(16, (3, 1)), np.zeros((1, 4, 4, 5), np.float32))
-    for make, layout in ((make, data_and_model(8)), (images, fsdp(8))):
-        expected = make(jax.random.key(3))
-        state = layout.init_state(make, jax.random.key(3))
+    for model, layout in ((make, data_and_model(8)), (images, fsdp(8))):
+        expected = model(jax.random.key(3))
+        state = layout.init_state(model, jax.random.key(3))
         for (path, a), (_, b) in zip(flatten_with_paths(state), flatten_with_paths(expected), strict=True):
             assert (a == b).all(), path
 

@@ -65,10 +65,11 @@ def test_two_equal_runs_compile_the_programs_of_one(options):
 
 def test_evaluation_and_validation_share_a_program():
     model, named = network(), {"accuracy": metrics.accuracy()}
-    state = list(training.fit(
-        model, losses.softmax_cross_entropy, optimizers.sgd(0.1), (X, LABELS), epochs=1, validation=(X[:10], LABELS[:10]),
-        metrics=named,
-    ))[-1].state  # fmt: skip
+    *_, last = training.fit(
+        model, losses.softmax_cross_entropy, optimizers.sgd(0.1), (X, LABELS), epochs=1, metrics=named,
+        validation=(X[:10], LABELS[:10]),
+    )  # fmt: skip
+    state = last.state
     params, own = state.optimizer.params, state.model
 
     def evaluate(rows, **options):
