@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checking.numeric import sampler
-from funcnet.checking.programs import QUICKLY, compiled, is_key, same_program
+from funcnet.checking.programs import compiled, is_key, same_program
 from funcnet.checks import over_leading_axes
 from funcnet.errors import ConfigError
 from funcnet.gradients.cotangents import as_cotangent
@@ -135,7 +135,7 @@ def _layer_subject(layer, mode):
         random, (init_key, key) = np.random.default_rng(seed), jax.random.split(jax.random.key(seed))
         x = _random_like(random, x)
         if params is None:
-            params, fresh = _init(layer)(init_key, x)
+            params, fresh = layer.init(init_key, x)
             params, state = _moved(random, params), fresh if state is None else state
         floating, rest = parted(x)
         state = () if state is None else _as_float64(state)
@@ -200,11 +200,6 @@ def _of_scalar(function, gradient, draw):
         return jax.grad(lambda variables: scalar(point, variables)[0])(point.variables)
 
     return _subject(spelled(function), "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
-
-
-@lru_cache(maxsize=16)
-def _init(layer):
-    return jax.jit(layer.init, compiler_options=QUICKLY)
 
 
 # Trees and their floating leaves.
