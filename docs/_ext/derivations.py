@@ -188,8 +188,8 @@ def _summary(rows) -> str:
     for engine, words in {"autodiff": "autodiff", "numeric": "finite differences"}.items():
         errors = [row.error for row in rows if row.engines == ("backprop", engine)]
         if errors:
-            distances.append(f"{max(errors):.1e} from {words}" if max(errors) else f"0 from {words}")
-    return f"The check, in float64: by hand at most {' and '.join(distances)} in any leaf, relative to its norm."
+            distances.append(f"{max(errors):.1e} of {words}" if max(errors) else f"0 of {words}")
+    return f"The check in float64: each leaf of the gradient is within {' and '.join(distances)}, relative to its norm."
 
 
 def _draw(name, reports, path):
