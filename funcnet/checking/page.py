@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from funcnet import pages
+from funcnet.rendering import pages
 
 __all__ = ["Outcome", "details", "fragment", "headed", "page"]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from funcnet.checking import page
 from funcnet.errors import GradientError
-from funcnet.tables import text_table
+from funcnet.rendering import text_table
 
 __all__ = ["GradientReport", "Row"]
 

@@ -10,9 +10,9 @@ from jax import lax
 from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.checks import check_floating
+from funcnet.layers.convolution.pooling import check_sizes
+from funcnet.layers.convolution.windows import AXES, check_image, window_size
 from funcnet.layers.layer import parameterless
-from funcnet.layers.pooling import check_sizes
-from funcnet.layers.windows import AXES, check_image, window_size
 from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer, Rules

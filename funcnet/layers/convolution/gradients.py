@@ -38,7 +38,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from funcnet.layers.windows import Window, taps, unfold
+from funcnet.layers.convolution.windows import Window, taps, unfold
 from funcnet.types import Array
 
 __all__ = ["convolve", "input_gradient", "kernel_gradient", "kernel_gradient_per_example"]

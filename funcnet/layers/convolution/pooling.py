@@ -16,8 +16,18 @@ from jax import lax
 
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.checks import check_floating
+from funcnet.layers.convolution.windows import (
+    AXES,
+    Padding,
+    Window,
+    check_image,
+    check_padding,
+    per_axis,
+    place,
+    taps,
+    window_size,
+)  # fmt: skip
 from funcnet.layers.layer import parameterless
-from funcnet.layers.windows import AXES, Padding, Window, check_image, check_padding, per_axis, place, taps, window_size
 from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer
