@@ -44,13 +44,14 @@ def imports(tree):
 
 # Import direction: what each part of the package may import besides itself. A part only ever names parts above it here.
 
-BASE = {"errors", "made", "types", "trees", "checks", "rendering"}
+BASE = {"errors", "made", "types", "dtypes", "trees", "checks", "rendering"}
 HOUSE = {
     "errors": set(),
     "made": {"errors"},
     "types": {"made"},
-    "checks": {"errors"},
-    "trees": {"errors", "types", "checks"},
+    "dtypes": set(),
+    "checks": {"errors", "dtypes"},
+    "trees": {"errors", "types", "dtypes", "checks"},
     "rendering": set(),
     "compiler": set(),
     "initializers": BASE,

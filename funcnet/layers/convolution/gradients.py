@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from funcnet.dtypes import at_least_float32
 from funcnet.layers.convolution.windows import Window, taps, unfold
 from funcnet.types import Array
 
@@ -222,7 +223,7 @@ def _product(x: Array, dy: Array, window: Window) -> Array:
     """dW of one chunk, P g with the windows as columns of P, in float32 at least."""
     dy = dy.reshape(-1, dy.shape[-1])
     columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window).reshape(-1, len(dy))
-    total = jnp.matmul(columns, dy, preferred_element_type=dy.dtype if dy.dtype.itemsize > 2 else jnp.float32)
+    total = jnp.matmul(columns, dy, preferred_element_type=at_least_float32(dy.dtype))
     return total.reshape(*window.window, x.shape[-1], dy.shape[-1])
 
 

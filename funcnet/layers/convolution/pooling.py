@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.checks import check_floating
 from funcnet.layers.convolution.windows import (
@@ -126,8 +127,7 @@ def avg_pool(
     def forward(x, *, key, train):
         del key, train
         w = fit(x)
-        wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-        return shares(w, _sums(wide, w)).astype(x.dtype), keep_shape(x)
+        return shares(w, _sums(x.astype(at_least_float32(x.dtype)), w)).astype(x.dtype), keep_shape(x)
 
     def backward(shape, dy):
         w = fit(kept_shape(shape))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import initializers
 from funcnet.checks import fraction, positive
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
@@ -80,12 +81,12 @@ def batch_norm(
         return affine.leaves(x, use_scale and scale_init, use_bias and bias_init)
 
     def start(x):
-        channels, dtype = x.shape[-1], affine.statistics_dtype(x)
+        channels, dtype = x.shape[-1], at_least_float32(x.dtype)
         return {"mean": jnp.zeros(channels, dtype), "var": jnp.ones(channels, dtype)}
 
     def forward(params, state, x, *, key=None, train=False):
         del key
-        floats = x.astype(affine.statistics_dtype(x))
+        floats = x.astype(at_least_float32(x.dtype))
         if train:
             mean, var, state = statistics(floats, state)
         else:
