@@ -12,9 +12,11 @@ from funcnet.layers.convolution import (
 from funcnet.layers.dense import dense
 from funcnet.layers.dropout import dropout
 from funcnet.layers.gating import gated, squeeze_excitation
-from funcnet.layers.images import local_response_norm, pad, upsample
+from funcnet.layers.images import pad, upsample
 from funcnet.layers.layer import elementwise, layer, parameterless
-from funcnet.layers.normalization import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from funcnet.layers.normalization import (
+    batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm,
+)  # fmt: skip
 from funcnet.layers.reshape import flatten, identity, reshape
 from funcnet.layers.softmax import log_softmax, softmax
 from funcnet.made import within

@@ -15,14 +15,13 @@ import numpy as np
 from jax import lax
 
 from funcnet.dtypes import at_least_float32
-from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.errors import ConfigError
 from funcnet.layers.convolution.windows import (
-    AXES,
     Padding,
     Window,
     check_image,
     check_padding,
+    check_sizes,
     per_axis,
     place,
     taps,
@@ -33,7 +32,7 @@ from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer
 
-__all__ = ["avg_pool", "check_sizes", "global_avg_pool", "global_max_pool", "max_pool"]
+__all__ = ["avg_pool", "global_avg_pool", "global_max_pool", "max_pool"]
 
 
 @constructor
@@ -201,16 +200,6 @@ def global_max_pool() -> Layer:
 
 
 # Shapes.
-
-
-def check_sizes(x: Any) -> None:
-    """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
-    check_floating(x)
-    if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
-        raise ShapeError(
-            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
-            f"empty, got {x.shape}; give it that shape with reshape."
-        )
 
 
 def _geometry(window: Any, strides: Any, padding: Any) -> Callable[[Any], Window]:

@@ -1,4 +1,4 @@
-"""What all normalisations share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
+"""What the normalisations with parameters share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
 
 from typing import Any
 
