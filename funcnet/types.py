@@ -45,8 +45,8 @@ from funcnet.made import Made, own_call
 
 __all__ = [
     "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Inside", "Key",
-    "Layer", "Layout", "LossFn", "Optimizer", "Padded", "Params", "Report", "Residuals", "Rules",
-    "Schedule", "State", "TrainState",
+    "Layer", "Layout", "LossFn", "Optimizer", "Padded", "Params", "Report", "Residuals", "Rules", "Schedule", "State",
+    "TrainState",
 ]  # fmt: skip
 
 Array: TypeAlias = jax.Array

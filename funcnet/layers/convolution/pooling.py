@@ -1,7 +1,7 @@
 """Pooling: the largest number or the mean of each window of an image, or of the whole image.
 
 The backwards are written as gathers. The gradient of XLA's own windowed maximum looks for the largest number of every
-window once more and then adds to scattered places, which on a CPU takes ten to fifty times as long as what is here.
+window once more and then adds to scattered places, which a CPU does slowly.
 """
 
 import math

@@ -148,6 +148,6 @@ def batch_norm(
 def _within_examples(x):
     """Sums over each example's places, (batch, …, channels) -> (batch, channels).
 
-    The first of two stages: a CPU sums down the columns of a whole batch several times slower.
+    The first of two stages: a CPU is slow at summing down the columns of a whole batch.
     """
     return x.sum(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
