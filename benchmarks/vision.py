@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 
 import funcnet as fn
-from funcnet.layers import convolution
-from funcnet.layers.windows import place
+from funcnet.layers.convolution import gradients
+from funcnet.layers.convolution.windows import place
 
 #: name, batch, side, in, features, kernel, stride
 KERNELS = [
@@ -104,10 +104,10 @@ def kernel_gradients():
         kernel = normal(2, k, k, channels, features)
 
         def by_autodiff(x, dy, kernel=kernel, window=window):
-            return jax.vjp(lambda kernel: convolution.convolve(x, kernel, window), kernel)[1](dy)[0]
+            return jax.vjp(lambda kernel: gradients.convolve(x, kernel, window), kernel)[1](dy)[0]
 
         def by_hand(x, dy, window=window):
-            return convolution.kernel_gradient(x, dy, window)
+            return gradients.kernel_gradient(x, dy, window)
 
         compiled = jax.jit(by_autodiff), jax.jit(by_hand)
         np.testing.assert_allclose(*(np.asarray(f(x, dy)) for f in compiled), rtol=1e-3, atol=1e-2)

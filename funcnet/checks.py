@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from funcnet.dtypes import is_key
 from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError, StructureError
 
 __all__ = [
@@ -98,11 +99,10 @@ def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
 
 def check_key(key: Any, advice: str = "") -> None:
     """`key` must be one typed or raw PRNG key; more `advice` stands at the end of the error."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
+    if is_key(key) and key.shape == ():
         return
     # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
-    if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+    if getattr(key, "dtype", None) == jnp.uint32 and key.shape in ((2,), (4,)):
         return
     raise DtypeError(
         f"expected key to be a PRNG key, got {describe(key)}; make one with jax.random.key(seed)"

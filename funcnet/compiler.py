@@ -1,18 +1,11 @@
 """What XLA is told when it compiles: settings under which programs for a CPU run faster.
 
-Milliseconds of a step of `training.fit` on two cores of an AMD EPYC with 512-bit vectors, float32, hand-derived engine,
-jax 0.10.2:
-
-    network, batch                          XLA's own settings   these
-    LeNet-like CNN, 28 × 28, 128                          23.1    18.9
-    ResNet-20, 32 × 32, 32                                65.5    52.3
-    784-256-128-10, 128                                   0.53    0.55
-    784-4×512-10, 128                                     3.23    3.24
-
 - XLA hands convolutions of floats to YNNPACK where they have more than 16 features. Eigen, which it takes otherwise, is
-  1.3 to 1.9 times faster at 32 and 64 features and as fast at 128; for products of matrices YNNPACK is the better one.
-  The setting has no word for "all but convolutions", so what remains is named.
-- XLA makes vectors of 256 bits even where the processor has 512, which gain 3 to 10 % of a step.
+  faster for most of them; for products of matrices YNNPACK is the better one. The setting has no word for "all but
+  convolutions", so what remains is named.
+- XLA makes vectors of 256 bits even where the processor has 512.
+
+`docs/speed.md` has the measurements.
 """
 
 import os

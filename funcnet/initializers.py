@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from funcnet.checks import check_choice, number, positive
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, DtypeError, ShapeError
 from funcnet.made import constructor
 from funcnet.types import Array, Key
@@ -434,5 +435,5 @@ def _drawn(draw, shape, dtype, parameters, alone, key):
             distribution(key, (math.prod(shape),), dtype).reshape(shape) if alone else distribution(key, shape, dtype)
         )
 
-    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    return jax.lax.optimization_barrier(draw(numbers, shape, wide, *parameters)).astype(dtype)
+    drawn = draw(numbers, shape, at_least_float32(dtype), *parameters)
+    return jax.lax.optimization_barrier(drawn).astype(dtype)

@@ -69,7 +69,7 @@ def constant(value: float) -> Schedule:
     Array(0.5, dtype=float32)
     """
     value = nonnegative("value", value)
-    return lambda step: jnp.full(jnp.shape(step), value, _float_dtype())
+    return lambda step: jnp.full(jnp.shape(step), value, jnp.result_type(float))
 
 
 @constructor
@@ -292,12 +292,8 @@ def _joined(parts: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     return schedule
 
 
-def _float_dtype() -> Any:
-    return jnp.result_type(float)  # float32, or float64 where x64 is on
-
-
 def _as_float(x: Any) -> Array:
-    return jnp.asarray(x, _float_dtype())
+    return jnp.asarray(x, jnp.result_type(float))
 
 
 def _fraction(step: Any, steps: int) -> Array:

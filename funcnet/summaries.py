@@ -10,7 +10,7 @@ import jax
 from funcnet.checks import check_count
 from funcnet.layers import serial
 from funcnet.made import Made, leading
-from funcnet.tables import text_table
+from funcnet.rendering import text_table
 from funcnet.trees import is_padded, map_leaves, total_bytes, total_size
 from funcnet.types import Key, Layer
 

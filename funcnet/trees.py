@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from funcnet.checks import as_shaped, over_leading_axes
+from funcnet.dtypes import is_key
 from funcnet.errors import StructureError
 from funcnet.types import Array, Padded
 
@@ -201,7 +202,7 @@ def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
     >>> spread(np.ones(2, np.float32), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     Array([1., 1.], dtype=float32)
     """
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         return jax.random.wrap_key_data(spread(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])

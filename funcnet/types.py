@@ -45,8 +45,8 @@ from funcnet.made import Made, own_call
 
 __all__ = [
     "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Inside", "Key",
-    "Layer", "Layout", "LossFn", "Optimizer", "OptimizerState", "Padded", "Params", "Report", "Residuals", "Rules",
-    "Schedule", "State", "TrainState",
+    "Layer", "Layout", "LossFn", "Optimizer", "Padded", "Params", "Report", "Residuals", "Rules", "Schedule", "State",
+    "TrainState",
 ]  # fmt: skip
 
 Array: TypeAlias = jax.Array
@@ -166,23 +166,14 @@ class GradientFn(Protocol):
     def __call__(self, params: Params, state: State, batch: Batch, key: Key | None = None, /) -> Gradient: ...
 
 
-class OptimizerState(Protocol):
-    """What every optimizer's state shows; its other slots have names of their own.
-
-    A training loop takes `step` for the number of batches so far: their order and all randomness are functions of it.
-    """
-
-    @property
-    def step(self) -> Array: ...  # (), int32: calls of `update` so far, also those that only gathered or skipped
-
-    @property
-    def params(self) -> Params: ...  # the parameters now
-
-
 class Optimizer(NamedTuple):
     """Two pure functions. The state carries the parameters, so one donated argument is all a step needs.
 
     `update` returns a state of the same tree structure, shapes and dtypes. It never changes its arguments.
+
+    Every state shows `params`, the parameters now, and `step`, (), int32: the calls of `update` so far, also those that
+    only gathered or skipped. A training loop takes it for the number of batches so far: their order and all randomness
+    are functions of it.
     """
 
     init: Callable[[Params], Any]  #: (params) -> state

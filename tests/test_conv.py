@@ -10,8 +10,8 @@ from numerics import worst_leaf
 
 from funcnet import layers
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
-from funcnet.layers import convolution
-from funcnet.layers.windows import place
+from funcnet.layers.convolution import gradients
+from funcnet.layers.convolution.windows import place
 from funcnet.training.loop import reorders
 
 KEY = jax.random.key(0)
@@ -121,9 +121,9 @@ def test_any_options_against_a_loop(chosen, seed):
     with jax.enable_x64(True):
         x_, kernel_, dy_ = map(jnp.asarray, (x, kernel, dy))
         computed = (
-            convolution.convolve(x_, kernel_, window, groups),
-            convolution.kernel_gradient(x_, dy_, window, groups),
-            convolution.input_gradient(dy_, kernel_, window, groups),
+            gradients.convolve(x_, kernel_, window, groups),
+            gradients.kernel_gradient(x_, dy_, window, groups),
+            gradients.input_gradient(dy_, kernel_, window, groups),
         )
     assert worst_leaf(computed, loop(x, kernel, window, groups, dy)) <= 1e-13
 
@@ -140,10 +140,10 @@ def test_the_way_of_other_platforms_is_the_same(x64, monkeypatch, groups, share)
     """Where the vendor's kernels are good each is one convolution, whatever the groups."""
     window = place((5, 6), (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2))
     x, kernel, dy = drawn(window, (3, 2, share, 4), groups=groups)
-    functions = (convolution.convolve, convolution.kernel_gradient, convolution.input_gradient)
+    functions = (gradients.convolve, gradients.kernel_gradient, gradients.input_gradient)
     arguments = ((x, kernel), (x, dy), (dy, kernel))
     on_cpu = [function(*pair, window, groups) for function, pair in zip(functions, arguments, strict=True)]
-    monkeypatch.setattr(convolution.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    monkeypatch.setattr(gradients.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     elsewhere = [f.__wrapped__(*pair, window, groups) for f, pair in zip(functions, arguments, strict=True)]
     assert worst_leaf(on_cpu, elsewhere) <= 1e-14
 
@@ -151,7 +151,7 @@ def test_the_way_of_other_platforms_is_the_same(x64, monkeypatch, groups, share)
 def test_a_gpu_gets_one_convolution():
     window = place((5, 6), (3, 3), (1, 1), "SAME")
     x, _, dy = drawn(window, (3, 3, 2, 40))
-    traced = jax.jit(lambda x, dy: convolution.kernel_gradient(x, dy, window)).trace(x, dy)
+    traced = jax.jit(lambda x, dy: gradients.kernel_gradient(x, dy, window)).trace(x, dy)
     texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda")}
     assert (texts["cuda"].count("stablehlo.convolution"), texts["cuda"].count("stablehlo.dot")) == (1, 0)
     assert (texts["cpu"].count("stablehlo.convolution"), texts["cpu"].count("stablehlo.dot")) == (0, 1)
@@ -162,11 +162,11 @@ def test_chunks_of_images_add_up(x64, monkeypatch, batch):
     """5 images by twos: the last chunk is filled up with zeros."""
     window = place((4, 5), (3, 3), (1, 2), "SAME")
     x, _, dy = drawn(window, (3, 3, 2, 40), batch)
-    whole = convolution._in_chunks(x, dy, window)
-    monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
-    assert len(convolution._chunks(x, dy, 2)[0]) == -(-batch // 2)
-    assert worst_leaf(convolution._in_chunks(x, dy, window), whole) <= 1e-15
-    by_example = convolution.kernel_gradient_per_example(x, dy, window)
+    whole = gradients._in_chunks(x, dy, window)
+    monkeypatch.setattr(gradients, "CHUNK_BYTES", 1)
+    assert len(gradients._chunks(x, dy, 2)[0]) == -(-batch // 2)
+    assert worst_leaf(gradients._in_chunks(x, dy, window), whole) <= 1e-15
+    by_example = gradients.kernel_gradient_per_example(x, dy, window)
     assert worst_leaf(by_example.sum(0), whole) <= 1e-15
 
 
@@ -185,15 +185,15 @@ def test_chunks_of_images_add_up(x64, monkeypatch, batch):
     ],
 )
 def test_chunks_are_of_equal_size_where_the_batch_allows(batch, about, images):
-    assert convolution._images_at_a_time(batch, about) == images
+    assert gradients._images_at_a_time(batch, about) == images
 
 
 def test_short_numbers_are_added_in_float32(monkeypatch):
     """256 images of ones: in bfloat16 a sum by twos would stand still at 256."""
-    monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(gradients, "CHUNK_BYTES", 1)
     window = place((2, 2), (1, 1), (1, 1), "VALID")
     x, dy = jnp.ones((256, 2, 2, 1), jnp.bfloat16), jnp.ones((256, 2, 2, 40), jnp.bfloat16)
-    assert (convolution._in_chunks(x, dy, window) == 1024).all()
+    assert (gradients._in_chunks(x, dy, window) == 1024).all()
 
 
 def test_no_operand_of_the_backward_is_out_of_order():

@@ -44,15 +44,15 @@ def imports(tree):
 
 # Import direction: what each part of the package may import besides itself. A part only ever names parts above it here.
 
-BASE = {"errors", "made", "types", "trees", "checks", "tables", "pages"}
+BASE = {"errors", "made", "types", "dtypes", "trees", "checks", "rendering"}
 HOUSE = {
     "errors": set(),
     "made": {"errors"},
     "types": {"made"},
-    "checks": {"errors"},
-    "trees": {"errors", "types", "checks"},
-    "tables": set(),
-    "pages": set(),
+    "dtypes": set(),
+    "checks": {"errors", "dtypes"},
+    "trees": {"errors", "types", "dtypes", "checks"},
+    "rendering": set(),
     "compiler": set(),
     "initializers": BASE,
     "layers": BASE | {"initializers"},

@@ -1,4 +1,4 @@
-"""Padding, upsampling, local response normalization, gates, dropout of whole channels: values, and what is refused."""
+"""Padding, upsampling, gates, dropout of whole channels: values, and what is refused."""
 
 import re
 
@@ -52,19 +52,6 @@ def test_upsample_by_hand():
     np.testing.assert_array_equal(bilinear.apply((), (), x)[0].ravel(), [1, 1, 1.5, 2.5, 3.5, 4.5, 5, 5])
     # The left pixel's weights: 1, 1, 7/8, 5/8, 3/8, 1/8, 0, 0.
     np.testing.assert_array_equal(backward(bilinear, x, dy).ravel(), [10.75, 25.25])
-
-
-# Local response normalization
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_local_response_norm_against_a_loop(x64, size):
-    x = np.random.default_rng(0).normal(size=(2, 3, 6))
-    y, _ = layers.local_response_norm(size, alpha=0.3, beta=0.6, k=1.5).apply((), (), x)
-    for c in range(6):
-        around = x[..., max(c - size // 2, 0) : c + (size - 1) // 2 + 1]
-        want = x[..., c] / (1.5 + 0.3 / size * np.sum(around**2, -1)) ** 0.6
-        np.testing.assert_allclose(y[..., c], want, rtol=1e-14)
 
 
 # Gates
@@ -150,10 +137,6 @@ def test_dropout_of_single_numbers_draws_as_ever():
         (lambda: layers.upsample(0), "upsample(0): expected each of factor to be a positive integer, got 0."),
         (lambda: layers.upsample((2,) * 4), "expected factor to be an integer or a tuple of one to three"),
         (lambda: layers.upsample(2, method="cubic"), 'expected method to be "nearest" or "bilinear", got \'cubic\'.'),
-        (lambda: layers.local_response_norm(0), "local_response_norm(size=0): expected size to be a positive integer"),
-        (lambda: layers.local_response_norm(alpha=-1), "expected alpha to be a finite number >= 0, got -1."),
-        (lambda: layers.local_response_norm(beta=-1), "expected beta to be a finite number >= 0, got -1."),
-        (lambda: layers.local_response_norm(k=0), "expected k to be a finite number > 0, got 0."),
         (lambda: layers.gated(layers.sigmoid), "gated(sigmoid): expected argument 0 to be a Layer"),
         (lambda: layers.squeeze_excitation(0), "squeeze_excitation(0): expected channels to be a positive integer"),
         (lambda: layers.squeeze_excitation(8, 0), "squeeze_excitation(8, reduction=0): expected reduction to be a"),
@@ -195,11 +178,6 @@ def test_images_that_do_not_fit_are_named(layer, message):
 def test_rows_are_not_images(layer):
     with pytest.raises(ShapeError, match=r"with one, two or three axes of size, none of them empty, got \(2, 3\)"):
         layer.apply((), (), jnp.ones((2, 3)))
-
-
-def test_a_channel_norm_needs_a_batch():
-    with pytest.raises(ShapeError, match=r"expected x of shape \(batch, …, channels\), got \(3,\); add the batch axis"):
-        layers.local_response_norm().apply((), (), jnp.ones(3))
 
 
 def test_errors_within_gates_lead_with_the_gate():

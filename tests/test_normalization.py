@@ -292,6 +292,19 @@ def test_sixteen_bits_have_statistics_of_thirty_two(name):
     assert {leaf.dtype for leaf in jax.tree.leaves((y, dparams, dx))} == {jnp.dtype(jnp.float16)}
 
 
+# Local response normalisation
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_local_response_norm_against_a_loop(x64, size):
+    x = np.random.default_rng(0).normal(size=(2, 3, 6))
+    y, _ = layers.local_response_norm(size, alpha=0.3, beta=0.6, k=1.5).apply((), (), x)
+    for c in range(6):
+        around = x[..., max(c - size // 2, 0) : c + (size - 1) // 2 + 1]
+        want = x[..., c] / (1.5 + 0.3 / size * np.sum(around**2, -1)) ** 0.6
+        np.testing.assert_allclose(y[..., c], want, rtol=1e-14)
+
+
 # Errors
 
 
@@ -310,6 +323,13 @@ def test_sixteen_bits_have_statistics_of_thirty_two(name):
         (lambda: layers.rms_norm(epsilon="x"), r"^rms_norm\(epsilon='x'\): expected epsilon .* > 0, got 'x'\.$"),
         (lambda: layers.group_norm(0), r"^group_norm\(groups=0\): expected groups to be a positive integer, got 0\.$"),
         (lambda: layers.instance_norm(epsilon=0), r"^instance_norm\(epsilon=0\): expected epsilon .* > 0, got 0\.$"),
+        (
+            lambda: layers.local_response_norm(0),
+            r"^local_response_norm\(size=0\): expected size to be a positive integer",
+        ),
+        (lambda: layers.local_response_norm(alpha=-1), r"expected alpha to be a finite number >= 0, got -1\."),
+        (lambda: layers.local_response_norm(beta=-1), r"expected beta to be a finite number >= 0, got -1\."),
+        (lambda: layers.local_response_norm(k=0), r"expected k to be a finite number > 0, got 0\."),
     ],
 )
 def test_hyper_parameters_are_checked(make, message):
@@ -342,6 +362,10 @@ def test_hyper_parameters_are_checked(make, message):
             r"^batch_norm\(\): expected x of shape \(batch, …, channels\), got \(4,\); add the batch axis",
         ),
         (layers.rms_norm(), (4,), r"^rms_norm\(\): expected x of shape \(batch, …, channels\), got \(4,\)"),
+        (
+            layers.local_response_norm(), (3,),
+            r"expected x of shape \(batch, …, channels\), got \(3,\); add the batch axis",
+        ),
     ],
 )  # fmt: skip
 def test_shapes_are_checked(layer, shape, message):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from funcnet.checking.programs import is_key
+from funcnet.dtypes import is_key
 
 __all__ = ["IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "wrong_formula"]
 

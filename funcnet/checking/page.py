@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from funcnet import pages
+from funcnet.rendering import headed, pages
 
-__all__ = ["Outcome", "details", "fragment", "headed", "page"]
+__all__ = ["Outcome", "details", "fragment", "page"]
 
 
 class Outcome(NamedTuple):
@@ -101,13 +101,6 @@ def details(outcome: Outcome) -> str:
         parts.append(f"<p>{escape(str(outcome.score))}</p>")
         parts += [f'<p class="place">missed: {escape(mistake)}</p>' for mistake in outcome.score.missed]
     return "\n".join(parts)
-
-
-def headed(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """The headings and the lines of words of what has `cells()`; the longest has all headings."""
-    cells = [row.cells() for row in rows]
-    headings = list(max(cells, key=len))
-    return headings, [[words.get(heading, "") for heading in headings] for words in cells]
 
 
 def _table(rows):

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from funcnet.dtypes import is_key
 from funcnet.trees import total_size
 
-__all__ = ["QUICKLY", "compiled", "is_key", "same_program"]
+__all__ = ["QUICKLY", "compiled", "same_program"]
 
 #: For programs that run once or a few times, where compiling them well would cost more than it saves.
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -50,8 +51,3 @@ def _arrays(program: ClosedJaxpr) -> Iterator[Any]:
         for value in jax.tree.leaves(list(equation.params.values())):
             if isinstance(value, ClosedJaxpr | Jaxpr):
                 yield from _arrays(value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ()))
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether it is an array of typed PRNG keys."""
-    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

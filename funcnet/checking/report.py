@@ -6,7 +6,7 @@ import numpy as np
 
 from funcnet.checking import page
 from funcnet.errors import GradientError
-from funcnet.tables import text_table
+from funcnet.rendering import headed, text_table
 
 __all__ = ["GradientReport", "Row"]
 
@@ -78,7 +78,7 @@ class GradientReport(NamedTuple):
         }
 
     def __str__(self) -> str:
-        headings, rows = page.headed(self.rows)
+        headings, rows = headed(self.rows)
         verdict = f"{self.rows[0].target}: {self.sampling}; {'all agree' if self.ok else 'FAILED'}"
         return "\n".join([text_table([headings, *rows]), *self.place(), verdict])
 

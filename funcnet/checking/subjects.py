@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checking.numeric import sampler
-from funcnet.checking.programs import compiled, is_key, same_program
+from funcnet.checking.programs import compiled, same_program
 from funcnet.checks import over_leading_axes
+from funcnet.dtypes import is_key
 from funcnet.errors import ConfigError
 from funcnet.gradients.cotangents import as_cotangent
 from funcnet.made import spelled

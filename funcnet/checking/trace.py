@@ -13,7 +13,7 @@ from funcnet.checking.watch import backpropagate, seen, watched
 from funcnet.checks import over_leading_axes
 from funcnet.gradients.engines import unpack
 from funcnet.made import leading
-from funcnet.tables import text_table
+from funcnet.rendering import text_table
 from funcnet.trees import is_padded, leaves
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
 

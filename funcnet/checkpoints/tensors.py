@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checks import describe
+from funcnet.dtypes import is_key
 from funcnet.errors import CheckpointError, DtypeError, MissingExtraError, StructureError
 from funcnet.made import leading
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
@@ -32,12 +33,8 @@ def safetensors_module(name: str) -> Any:
 
 def split_keys(tree: Any) -> tuple[Any, dict[str, str]]:
     """The tree with its typed PRNG keys as plain numbers, and the implementation of each by path."""
-    keys = {path: str(jax.random.key_impl(leaf)) for path, leaf in flatten_with_paths(tree) if _is_key(leaf)}
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree), keys
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    keys = {path: str(jax.random.key_impl(leaf)) for path, leaf in flatten_with_paths(tree) if is_key(leaf)}
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree), keys
 
 
 def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -82,7 +79,7 @@ def restore_tree(
     Raises:
         CheckpointError: the leaves are not those of `like`; all that differ are listed.
     """
-    plain = jax.tree.map(lambda leaf: jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf, like)
+    plain = jax.tree.map(lambda leaf: jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf, like)
     try:
         with leading(name):
             check_same_structure(wanted_name, dict(flatten_with_paths(plain)), stored_name, tensors)

@@ -10,13 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from funcnet import checking, plotting
-from funcnet.checking.page import Outcome, headed, page
+from funcnet.checking.page import Outcome, page
 from funcnet.cli import options
 from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
 from funcnet.cli.targets import parse_shapes, resolve
 from funcnet.errors import ConfigError, MissingExtraError, StructureError
+from funcnet.rendering import headed
 
 __all__ = ["check"]
 

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checking, checkpoints, pages, plotting, summaries
+from funcnet import checking, checkpoints, plotting, summaries
 from funcnet.checking.page import Outcome, details
 from funcnet.cli import options
 from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, check_place, load_run, read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
+from funcnet.rendering import pages
 from funcnet.types import Layer
 
 __all__ = ["report"]

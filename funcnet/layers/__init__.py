@@ -6,14 +6,17 @@ from funcnet.layers.activations import (
 from funcnet.layers.containers import (
     container, each, held, map_layers, merged, parallel, plain_layers, recompute, repeat, residual, serial,
 )  # fmt: skip
-from funcnet.layers.conv import conv, conv_transpose, depthwise_conv
+from funcnet.layers.convolution import (
+    avg_pool, conv, conv_transpose, depthwise_conv, global_avg_pool, global_max_pool, max_pool,
+)  # fmt: skip
 from funcnet.layers.dense import dense
 from funcnet.layers.dropout import dropout
 from funcnet.layers.gating import gated, squeeze_excitation
-from funcnet.layers.images import local_response_norm, pad, upsample
+from funcnet.layers.images import pad, upsample
 from funcnet.layers.layer import elementwise, layer, parameterless
-from funcnet.layers.normalization import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from funcnet.layers.pooling import avg_pool, global_avg_pool, global_max_pool, max_pool
+from funcnet.layers.normalization import (
+    batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm,
+)  # fmt: skip
 from funcnet.layers.reshape import flatten, identity, reshape
 from funcnet.layers.softmax import log_softmax, softmax
 from funcnet.made import within

@@ -8,8 +8,8 @@ from funcnet.layers.activations import relu, sigmoid
 from funcnet.layers.checks import check_floating
 from funcnet.layers.containers import container, merged, serial
 from funcnet.layers.containers.container import check_layers
+from funcnet.layers.convolution import global_avg_pool
 from funcnet.layers.dense import dense
-from funcnet.layers.pooling import global_avg_pool
 from funcnet.made import constructor
 from funcnet.trees import is_padded, total
 from funcnet.types import Layer

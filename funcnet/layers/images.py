@@ -1,23 +1,20 @@
-"""Layers for images that learn nothing: padding, upsampling, local response normalization."""
+"""Layers that change the size of an image and learn nothing: padding and upsampling."""
 
-from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive
-from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import check_choice, describe, is_count, number
+from funcnet.errors import ConfigError
+from funcnet.layers.convolution.windows import AXES, check_image, check_sizes, window_size
 from funcnet.layers.layer import parameterless
-from funcnet.layers.pooling import check_sizes
-from funcnet.layers.windows import AXES, check_image, window_size
 from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape
-from funcnet.types import Layer, Rules
+from funcnet.types import Layer
 
-__all__ = ["local_response_norm", "pad", "upsample"]
+__all__ = ["pad", "upsample"]
 
 
 @constructor
@@ -99,57 +96,6 @@ def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer
     return parameterless(forward, backward)
 
 
-@constructor
-def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """Each number divided by the strength of the channels around it, y_c = x_c u_c^(−β).
-
-    u_c = k + α/size Σ_{j ∈ W(c)} x_j² with the channels W(c) = c − ⌊size/2⌋ … c + ⌊(size − 1)/2⌋ that there are. The
-    sum is divided by `size` at the rim too, and α is that of a mean, as in torch; the paper's α is that of the sum.
-
-    Args:
-        size: channels in a window.
-        alpha, beta, k: the constants of the formula.
-
-    Input and output (batch, …, channels).
-
-    Backward. Write g = ∂L/∂y. x_i is in y_i itself and in every u_c with i ∈ W(c), where ∂u_c/∂x_i = 2 α/size x_i and
-    ∂y_c/∂u_c = −β x_c u_c^(−β−1) = −β y_c / u_c. So
-        dx_i = g_i u_i^(−β) − 2 α β/size x_i Σ_{c: i ∈ W(c)} g_c y_c / u_c,
-    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the window turned around. Kept: x, u.
-
-    Raises:
-        ConfigError: `size` is not a positive integer, `alpha` or `beta` is negative, or `k` is not positive.
-        ShapeError: `x` has fewer than two axes.
-        DtypeError: `x` is not floating-point.
-
-    References: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
-    NeurIPS 2012, section 3.3.
-
-    >>> import jax.numpy as jnp, funcnet as fn
-    >>> fn.layers.local_response_norm(2, alpha=2.0, beta=1.0).apply((), (), jnp.array([[1.0, 1.0, 3.0]]))[0]
-    Array([[0.5       , 0.33333334, 0.27272728]], dtype=float32)
-    """
-    size = check_count("size", size)
-    alpha, beta = nonnegative("alpha", alpha), nonnegative("beta", beta)
-    k = positive("k", k)
-    before, after = size // 2, (size - 1) // 2
-
-    def forward(x, *, key, train):
-        del key, train
-        check_floating(x)
-        if x.ndim < 2:
-            raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
-        u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
-        return x * jnp.power(u, -beta), (x, u)
-
-    def backward(residuals, dy):
-        x, u = residuals
-        scaled = dy * jnp.power(u, -beta)
-        return scaled - 2 * alpha * beta / size * x * _channel_sums(scaled * x / u, after, before)
-
-    return parameterless(forward, backward, rules=Rules(positionwise=1))
-
-
 # Axes of size.
 
 
@@ -213,10 +159,3 @@ def _weights(n: int, factor: int) -> np.ndarray:
     """What each of n pixels contributes to each of n · factor, (n · factor, n)."""
     centres = np.clip((np.arange(n * factor) + 0.5) / factor - 0.5, 0, n - 1)
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n)))
-
-
-def _channel_sums(a, before, after):
-    """Σ of a over the channels c − before … c + after that there are."""
-    padded = jnp.pad(a, (*((0, 0),) * (a.ndim - 1), (before, after)))
-    slices = [lax.slice_in_dim(padded, i, i + a.shape[-1], axis=-1) for i in range(before + after + 1)]
-    return reduce(jnp.add, slices)

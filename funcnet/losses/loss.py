@@ -31,9 +31,10 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import as_shaped, check_one_array, check_weights, check_where, is_one_array
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, StructureError
 from funcnet.losses.checks import Check, check_equal_shapes, check_padding, check_prediction
-from funcnet.losses.reduction import Reduction, as_floats, at_least_float32, reduction_of
+from funcnet.losses.reduction import Reduction, as_floats, reduction_of
 from funcnet.made import Made, Part, constructor, leading, own_call
 from funcnet.trees import unpadded
 from funcnet.types import Array, LossFn

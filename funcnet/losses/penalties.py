@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import nonnegative
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import hand_derived
 from funcnet.trees import flatten_with_paths, map_with_paths
@@ -80,7 +81,7 @@ def _total(params, strength, select, function):
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
         # A long sum of half-precision numbers is kept in float32.
-        sums = [jnp.sum(function(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))) for leaf in leaves]
+        sums = [jnp.sum(function(leaf.astype(at_least_float32(leaf.dtype)))) for leaf in leaves]
         return (strength * sum(sums, jnp.zeros((), dtype))).astype(dtype)
 
 

@@ -9,15 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checks import check_choice, over_leading_axes
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ShapeError
 from funcnet.types import Array
 
-__all__ = ["Reduction", "as_floats", "at_least_float32", "reduction_of"]
-
-
-def at_least_float32(dtype: Any) -> Any:
-    """The dtype of the mathematics: a square beyond 255 is infinite in float16."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+__all__ = ["Reduction", "as_floats", "reduction_of"]
 
 
 class Reduction(NamedTuple):

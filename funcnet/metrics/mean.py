@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.made import constructor
-from funcnet.metrics.metric import Metric, Sum, counting, float_dtype
+from funcnet.metrics.metric import Metric, Sum, counting
 from funcnet.trees import unpadded
 from funcnet.types import LossFn
 
@@ -48,7 +48,7 @@ def mean_loss(loss: LossFn) -> Metric:
         terms = _values if has_values else _scalar
 
     def init():
-        return jnp.zeros((), float_dtype()), Sum.zero()
+        return jnp.zeros((), jnp.result_type(float)), Sum.zero()
 
     def update(state, prediction, target, where=None, weights=None):
         total, counted = state
@@ -64,7 +64,7 @@ def mean_loss(loss: LossFn) -> Metric:
 
 def _counted_values(loss, prediction, target, given):
     values = loss(prediction, target, reduction="none", **given)
-    return values, True, loss.counted(prediction, target, reduction="mean", **given).astype(float_dtype())
+    return values, True, loss.counted(prediction, target, reduction="mean", **given).astype(jnp.result_type(float))
 
 
 def _values(loss, prediction, target, given):

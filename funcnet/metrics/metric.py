@@ -12,7 +12,7 @@ from funcnet.made import Made, own_call
 from funcnet.trees import unpadded
 from funcnet.types import Array
 
-__all__ = ["Metric", "Sum", "as_arrays", "check_same_shape", "counting", "float_dtype"]
+__all__ = ["Metric", "Sum", "as_arrays", "check_same_shape", "counting"]
 
 
 class Metric(NamedTuple):
@@ -35,7 +35,7 @@ class Sum(NamedTuple):
 
     @classmethod
     def zero(cls, shape=()):
-        return cls(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, float_dtype()))
+        return cls(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.result_type(float)))
 
     def plus(self, marked, weights, axis=None):
         """With what is marked, by its weights, added over axes."""
@@ -45,11 +45,7 @@ class Sum(NamedTuple):
 
     @property
     def number(self):
-        return self.exact.astype(float_dtype()) + self.weighted
-
-
-def float_dtype():
-    return jnp.result_type(float)
+        return self.exact.astype(jnp.result_type(float)) + self.weighted
 
 
 def as_arrays(prediction: Any, target: Any, where: Any) -> tuple[Array, Array, Any]:
@@ -70,7 +66,7 @@ def counting(where: Any, weights: Any, shape: tuple[int, ...]) -> tuple[Array, A
         return jnp.broadcast_to(over_leading_axes(x, len(shape)), shape)
 
     marked = jnp.ones(shape, bool) if where is None else whole(jnp.asarray(where))
-    return marked, None if weights is None else whole(jnp.asarray(weights).astype(float_dtype()))
+    return marked, None if weights is None else whole(jnp.asarray(weights).astype(jnp.result_type(float)))
 
 
 def check_same_shape(prediction: Array, target: Array) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from funcnet.checks import check_count
 from funcnet.errors import ShapeError
 from funcnet.made import constructor
-from funcnet.metrics.metric import Metric, Sum, as_arrays, check_same_shape, counting, float_dtype
+from funcnet.metrics.metric import Metric, Sum, as_arrays, check_same_shape, counting
 from funcnet.types import Array
 
 __all__ = ["r_squared"]
@@ -53,7 +53,8 @@ def r_squared(outputs: int = 1) -> Metric:
     outputs = check_count("outputs", outputs)
 
     def init():
-        zero = [jnp.zeros(outputs, float_dtype()) for _ in range(4)]  # four buffers: a donated state must not share one
+        # Four buffers: a donated state must not share one.
+        zero = [jnp.zeros(outputs, jnp.result_type(float)) for _ in range(4)]
         return _Moments(Sum.zero(outputs), *zero)
 
     def update(state, prediction, target, where=None, weights=None):

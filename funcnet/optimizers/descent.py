@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import describe, nonnegative
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, ShapeError, StructureError
 from funcnet.made import leading
 from funcnet.optimizers.checks import Mask, Rate, check_grads, check_mask, checked_params
@@ -27,7 +28,7 @@ Start: TypeAlias = float | Callable[[Array], Any] | tuple[()]
 
 def widen(x: Any) -> Array:
     """`x` in the dtype of its slots."""
-    return jnp.asarray(x, x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32)
+    return jnp.asarray(x, at_least_float32(x.dtype))
 
 
 def descent(

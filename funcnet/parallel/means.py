@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from funcnet.dtypes import at_least_float32, is_key
 from funcnet.gradients.accumulation import parts_of
 from funcnet.types import Batch, GradientFn, Key, Params, State
 
@@ -107,22 +108,17 @@ def _normal(random, shape, dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
         return random.integers(0, 2, shape).astype(dtype)
     # As large as an initializer would make a kernel, so that nothing saturates.
-    return (random.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(_wide(dtype))
+    return (random.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(at_least_float32(dtype))
 
 
 def _uniform(random, shape, dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
         return random.integers(0, 2, shape).astype(dtype)
-    return random.random(shape).astype(_wide(dtype))
-
-
-def _wide(dtype):
-    return np.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return random.random(shape).astype(at_least_float32(dtype))
 
 
 def _some_key(key):
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.key(0, impl=jax.random.key_impl(key)) if typed else jnp.zeros(key.shape, key.dtype)
+    return jax.random.key(0, impl=jax.random.key_impl(key)) if is_key(key) else jnp.zeros(key.shape, key.dtype)
 
 
 def _count(batch, rows):

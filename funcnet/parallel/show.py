@@ -7,7 +7,7 @@ import jax
 from jax.sharding import NamedSharding, Sharding
 
 from funcnet.parallel.rules import spell_spec
-from funcnet.tables import text_table
+from funcnet.rendering import text_table
 from funcnet.trees import flatten_with_paths
 
 __all__ = ["Place", "Placement", "show"]

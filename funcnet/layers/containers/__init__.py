@@ -1,4 +1,7 @@
-"""Layers made of layers. Each is a walk through what it runs and the reverse of that walk; the rest is written once."""
+"""Layers made of layers. Each is a walk through what it runs and the reverse of that walk; the rest is written once.
+
+A container of your own is made with `container` and `merged`, and need touch nothing here.
+"""
 
 from funcnet.layers.containers.composition import each, parallel, residual, serial
 from funcnet.layers.containers.container import container, merged

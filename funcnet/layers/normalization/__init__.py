@@ -1,6 +1,10 @@
-"""Normalisation: numbers brought to mean 0 and variance 1, over the batch or within each example."""
+"""Normalisation: over the batch, within each example, or among neighbouring channels.
+
+`affine` is the scale and the bias behind the first two, and serves this folder alone.
+"""
 
 from funcnet.layers.normalization.batch import batch_norm
 from funcnet.layers.normalization.example import group_norm, instance_norm, layer_norm, rms_norm
+from funcnet.layers.normalization.local import local_response_norm
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]

@@ -1,16 +1,13 @@
-"""What all normalisations share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
+"""What the normalisations with parameters share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
 
 from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from funcnet.errors import ShapeError
 from funcnet.layers.checks import check_floating
 from funcnet.layers.layer import Leaves
 from funcnet.types import Array, Params
 
-__all__ = ["gradients", "leaves", "statistics_dtype"]
+__all__ = ["gradients", "leaves"]
 
 
 def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
@@ -25,9 +22,3 @@ def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
 def gradients(x: Any, dscale: Array, dbias: Array) -> Params:
     """In the dtype of the params, which is that of `x`."""
     return {"scale": dscale.astype(x.dtype), "bias": dbias.astype(x.dtype)}
-
-
-def statistics_dtype(x: Any) -> Any:
-    """float32 or wider: a mean of 16-bit numbers would keep two digits."""
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)  # an example of NumPy is float64, which JAX may not have
-    return dtype if dtype.itemsize >= 4 else jnp.float32

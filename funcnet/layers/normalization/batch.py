@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import initializers
 from funcnet.checks import fraction, positive
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
@@ -80,12 +81,12 @@ def batch_norm(
         return affine.leaves(x, use_scale and scale_init, use_bias and bias_init)
 
     def start(x):
-        channels, dtype = x.shape[-1], affine.statistics_dtype(x)
+        channels, dtype = x.shape[-1], at_least_float32(x.dtype)
         return {"mean": jnp.zeros(channels, dtype), "var": jnp.ones(channels, dtype)}
 
     def forward(params, state, x, *, key=None, train=False):
         del key
-        floats = x.astype(affine.statistics_dtype(x))
+        floats = x.astype(at_least_float32(x.dtype))
         if train:
             mean, var, state = statistics(floats, state)
         else:
@@ -147,6 +148,6 @@ def batch_norm(
 def _within_examples(x):
     """Sums over each example's places, (batch, …, channels) -> (batch, channels).
 
-    The first of two stages: a CPU sums down the columns of a whole batch several times slower.
+    The first of two stages: a CPU is slow at summing down the columns of a whole batch.
     """
     return x.sum(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x

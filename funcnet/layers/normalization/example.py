@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from funcnet import initializers
 from funcnet.checks import check_count, positive
+from funcnet.dtypes import at_least_float32
 from funcnet.errors import ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
@@ -230,7 +231,7 @@ def _norm(
         return declared
 
     def view(array, x, first=0):
-        return array.reshape(view_of(x)[first:]).astype(affine.statistics_dtype(x))
+        return array.reshape(view_of(x)[first:]).astype(at_least_float32(x.dtype))
 
     def deviations(x, mean):
         return view(x, x) - mean if centre else view(x, x)

@@ -19,7 +19,8 @@ from funcnet.layers.checks import check_floating
 from funcnet.types import Array
 
 __all__ = [
-    "AXES", "Padding", "Window", "check_image", "check_padding", "per_axis", "place", "taps", "unfold", "window_size",
+    "AXES", "Padding", "Window", "check_image", "check_padding", "check_sizes", "per_axis", "place", "taps", "unfold",
+    "window_size",
 ]  # fmt: skip
 
 #: The axes of size, by their number.
@@ -45,16 +46,16 @@ class Window(NamedTuple):
         return tuple(range(1, len(self.size) + 1))
 
 
-def per_axis(what: str, value: Any, axes: int, least: int = 1) -> tuple[int, ...]:
-    """One integer ≥ `least` for each axis of size; a single one holds for all."""
+def per_axis(what: str, value: Any, axes: int) -> tuple[int, ...]:
+    """One positive integer for each axis of size; a single one holds for all."""
     if isinstance(value, tuple):
         if len(value) != axes:
             raise ConfigError(
                 f"expected {what} to be an integer or {axes} of them, one for each of {', '.join(AXES[axes])}, "
                 f"got {value!r}."
             )
-        return tuple(check_count(f"each of {what}", one, least) for one in value)
-    return (check_count(what, value, least),) * axes
+        return tuple(check_count(f"each of {what}", one) for one in value)
+    return (check_count(what, value),) * axes
 
 
 def window_size(what: str, value: Any) -> tuple[int, ...]:
@@ -93,6 +94,16 @@ def check_image(x: Any, axes: int) -> None:
         raise ShapeError(
             f"expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
             "give it that shape with reshape, or the window as many sizes as x has, (5,) for a sequence."
+        )
+
+
+def check_sizes(x: Any) -> None:
+    """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
+    check_floating(x)
+    if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
+        raise ShapeError(
+            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
+            f"empty, got {x.shape}; give it that shape with reshape."
         )
 
 
@@ -139,8 +150,8 @@ def taps(padded: Array, window: Window) -> Iterator[tuple[tuple[int, ...], Array
 def unfold(padded: Array, window: Window) -> Array:
     """All that the window sees at every place: (channels, batch, *size) -> (prod(window) channels, batch, *places).
 
-    Made an axis at a time, the last one first, so that all copies but the first move long runs of numbers: on a CPU
-    that is two to five times faster than the `taps` side by side.
+    Made an axis at a time, the last one first, so that all copies but the first move long runs of numbers, which a CPU
+    does faster than putting the `taps` side by side.
     """
     for axis in reversed(range(len(window.size))):
         padded = lax.optimization_barrier(padded)  # fused, the copies would be made number by number

@@ -1,7 +1,7 @@
 """Pooling: the largest number or the mean of each window of an image, or of the whole image.
 
 The backwards are written as gathers. The gradient of XLA's own windowed maximum looks for the largest number of every
-window once more and then adds to scattered places, which on a CPU takes ten to fifty times as long as what is here.
+window once more and then adds to scattered places, which a CPU does slowly.
 """
 
 import math
@@ -14,15 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.dtypes import at_least_float32
+from funcnet.errors import ConfigError
+from funcnet.layers.convolution.windows import (
+    Padding,
+    Window,
+    check_image,
+    check_padding,
+    check_sizes,
+    per_axis,
+    place,
+    taps,
+    window_size,
+)  # fmt: skip
 from funcnet.layers.layer import parameterless
-from funcnet.layers.windows import AXES, Padding, Window, check_image, check_padding, per_axis, place, taps, window_size
 from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer
 
-__all__ = ["avg_pool", "check_sizes", "global_avg_pool", "global_max_pool", "max_pool"]
+__all__ = ["avg_pool", "global_avg_pool", "global_max_pool", "max_pool"]
 
 
 @constructor
@@ -116,8 +126,7 @@ def avg_pool(
     def forward(x, *, key, train):
         del key, train
         w = fit(x)
-        wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-        return shares(w, _sums(wide, w)).astype(x.dtype), keep_shape(x)
+        return shares(w, _sums(x.astype(at_least_float32(x.dtype)), w)).astype(x.dtype), keep_shape(x)
 
     def backward(shape, dy):
         w = fit(kept_shape(shape))
@@ -191,16 +200,6 @@ def global_max_pool() -> Layer:
 
 
 # Shapes.
-
-
-def check_sizes(x: Any) -> None:
-    """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
-    check_floating(x)
-    if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
-        raise ShapeError(
-            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
-            f"empty, got {x.shape}; give it that shape with reshape."
-        )
 
 
 def _geometry(window: Any, strides: Any, padding: Any) -> Callable[[Any], Window]:

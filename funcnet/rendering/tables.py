@@ -1,8 +1,9 @@
 """Tables of plain text."""
 
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["text_table"]
+__all__ = ["headed", "text_table"]
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = False) -> str:
@@ -29,3 +30,10 @@ def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = F
     if total:
         lines.insert(-1, rule)
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def headed(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the lines of words of what has `cells()`; the longest has all headings."""
+    cells = [row.cells() for row in rows]
+    headings = list(max(cells, key=len))
+    return headings, [[words.get(heading, "") for heading in headings] for words in cells]

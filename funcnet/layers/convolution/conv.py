@@ -1,4 +1,4 @@
-"""Convolution layers. The mathematics, as functions of arrays, is in `convolution.py`."""
+"""Convolution layers. The mathematics, as functions of arrays, is in `gradients.py`."""
 
 from functools import partial
 from typing import Any
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from funcnet import initializers
 from funcnet.checks import check_count
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.convolution import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
+from funcnet.layers.convolution.gradients import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
+from funcnet.layers.convolution.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
 from funcnet.layers.layer import layer
-from funcnet.layers.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
 from funcnet.made import constructor
 from funcnet.types import Array, Layer, Rules
 

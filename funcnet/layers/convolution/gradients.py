@@ -8,24 +8,15 @@ with o, k and i running over all axes of size. In groups, each share of the chan
 features alone, so all three split into one problem a group.
 
 **How each is computed on a CPU, and why.** Elsewhere the vendor's kernels are good, and each is one XLA convolution.
-Milliseconds on two cores, float32, each against the gradient that autodiff derives of the same convolution; "loop" is
-inside a compiled loop, as `training.fit` runs its steps:
-
-    what                                          autodiff   in a loop    here   in a loop
-    dW  (128, 28, 28, 32 → 64), 3 × 3                   78        7814      20          28
-    dW  (128, 14, 14, 32 → 64), 3 × 3                  9.5         620     5.0         5.1
-    dW  (32, 32, 32, 16 → 16), 3 × 3                   1.9         126     1.8         2.2
-    dx  (128, 14, 14, 32 → 64), 3 × 3                  5.2          23     5.1         5.6
-    y   (32, 32, 32, 64), 3 × 3 depthwise               48          48     1.5         1.4
-    y   (32, 16, 16, 128), 3 × 3 in 8 groups            54          47     6.6         1.1
+`docs/speed.md` has the measurements.
 
 - XLA compiles a convolution well if its operands lie in the usual order (batch, size, channels); those of autodiff do
   not, and in a loop body nothing puts them right. So operands are transposed here, and the order is the usual one.
 - dW of many features is a product of two matrices, dW = Pᵀ g with the windows of x as rows of P. P is nine times as
   large as x for a 3 × 3 kernel; made for a few images at a time it stays in the cache, and made with the channels first
-  the product needs no transposed operand, which would halve its rate; made an axis at a time it is copied in long runs,
-  which takes half the time. For few features the product is too narrow, and
-  dW is a convolution of x with g in which batch and channels change places.
+  the product needs no transposed operand, which would slow it down; made an axis at a time it is copied in long runs.
+  For few features the product is too narrow, and dW is a convolution of x with g in which batch and channels change
+  places.
 - XLA's convolutions in groups are slow, so a group is a convolution of its own; with one channel a group there is no
   sum over channels, and plain multiplication and addition are best.
 """
@@ -38,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from funcnet.layers.windows import Window, taps, unfold
+from funcnet.dtypes import at_least_float32
+from funcnet.layers.convolution.windows import Window, taps, unfold
 from funcnet.types import Array
 
 __all__ = ["convolve", "input_gradient", "kernel_gradient", "kernel_gradient_per_example"]
@@ -222,7 +214,7 @@ def _product(x: Array, dy: Array, window: Window) -> Array:
     """dW of one chunk, P g with the windows as columns of P, in float32 at least."""
     dy = dy.reshape(-1, dy.shape[-1])
     columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window).reshape(-1, len(dy))
-    total = jnp.matmul(columns, dy, preferred_element_type=dy.dtype if dy.dtype.itemsize > 2 else jnp.float32)
+    total = jnp.matmul(columns, dy, preferred_element_type=at_least_float32(dy.dtype))
     return total.reshape(*window.window, x.shape[-1], dy.shape[-1])
 
 

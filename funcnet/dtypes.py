@@ -1,0 +1,29 @@
+"""What all of funcnet asks of dtypes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["at_least_float32", "is_key"]
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype in which to compute with numbers of this floating one.
+
+    In float16 the square of 256 is infinite, and a mean in bfloat16 keeps two digits.
+
+    >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float32)
+    (dtype('float32'), dtype('float32'))
+    """
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's arrays are of float64, which JAX may not have
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def is_key(value: Any) -> bool:
+    """Whether it is an array of typed PRNG keys, or describes one.
+
+    >>> is_key(jax.random.key(0)), is_key(jax.random.PRNGKey(0))
+    (True, False)
+    """
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
