@@ -8,6 +8,7 @@
 `docs/speed.md` has the measurements.
 """
 
+import inspect
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -49,7 +50,7 @@ def reused(make: Callable[..., Any], *arguments: Any) -> Any:
     try:
         hash(arguments)
     except TypeError:
-        make = make.__wrapped__
+        make = inspect.unwrap(make)
     return make(*arguments)
 
 

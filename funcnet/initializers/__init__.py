@@ -1,0 +1,25 @@
+"""Initializers: `(key, shape, dtype) -> array`.
+
+`zeros` and `ones` are initializers themselves; all others are made by a call, `he_normal()`, as which they print, and
+equal calls make equal initializers.
+
+A kernel is (in, out), or (…, in, out) with a receptive field in front, as in a convolution's HWIO:
+
+    fan_in = receptive field · in,   fan_out = receptive field · out.
+
+Equal numbers everywhere are no start for a kernel: units with equal weights get equal gradients and never part.
+"""
+
+from funcnet.initializers.distributions import (
+    constant, identity, normal, ones, orthogonal, truncated_normal, uniform, zeros,
+)  # fmt: skip
+from funcnet.initializers.initializer import Initializer
+from funcnet.initializers.scaling import (
+    calculate_gain, he_normal, he_uniform, lecun_normal, lecun_uniform, variance_scaling, xavier_normal, xavier_uniform,
+)  # fmt: skip
+
+__all__ = [
+    "Initializer", "calculate_gain", "constant", "he_normal", "he_uniform", "identity", "lecun_normal", "lecun_uniform",
+    "normal", "ones", "orthogonal", "truncated_normal", "uniform", "variance_scaling", "xavier_normal",
+    "xavier_uniform", "zeros",
+]  # fmt: skip
