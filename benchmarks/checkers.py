@@ -2,7 +2,7 @@
 
     python benchmarks/checkers.py [--only NAME …] [--seeds 20] [--write docs/checking.md]
 
-For every layer, model, loss and penalty that `funcnet check` knows, each mutant of `checking.mutants` whose gradient
+For every layer, model, loss and penalty of `funcnet.catalogue`, each mutant of `checking.mutants` whose gradient
 differs on the first draw is given to the others as a `jax.custom_vjp` at that draw, at their default tolerances, in
 float32 and in float64. funcnet judges the same draw, and then all draws. Counts, not times: it may share the machine.
 `--write` replaces the table between the markers in that file.
@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import jax.test_util
 
 import funcnet as fn
+from funcnet.catalogue import CATALOGUE, Entry
 from funcnet.checking.subjects import arguments_of, by_hand, parted, run, subjects_of
-from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.types import Layer
 
 PEERS = {

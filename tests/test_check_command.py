@@ -1,4 +1,4 @@
-"""`funcnet check`: the library's catalogue, targets of the user's own, what it prints and writes, its errors."""
+"""`funcnet check`: names of the catalogue, targets of the user's own, what it prints and writes, its errors."""
 
 import io
 import re
@@ -6,48 +6,16 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from rich.console import Console
 
-from funcnet import checking, layers, losses, models
+from funcnet import checking
+from funcnet.catalogue import CATALOGUE
 from funcnet.checking import Score
 from funcnet.cli import check as command
 from funcnet.cli import main, options
-from funcnet.cli.catalogue import CATALOGUE, LAYERS, LOSSES, PENALTIES
 from funcnet.cli.targets import parse_shape, parse_shapes, resolve
 from funcnet.errors import ConfigError
-from funcnet.types import Layer
-
-# The catalogue.
-
-
-def test_every_public_constructor_is_in_the_catalogue():
-    machinery = {"map_layers", "merged", "plain_layers", "within"}
-    made = {*layers.__all__, *models.__all__, "automatic", "automatic_function"} - machinery
-    assert sorted(made - set(LAYERS)) == []
-    assert set(LOSSES) >= {name for name in losses.__all__ if isinstance(getattr(losses, name), losses.Loss)}
-    assert "weighted_sum" in LOSSES
-    assert set(PENALTIES) == {name for name in losses.__all__ if name.endswith("_penalty")}
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-@pytest.mark.usefixtures("x64")
-def test_the_catalogue_holds_what_its_names_say(name):
-    target, x, y, _ = CATALOGUE[name]
-    if isinstance(target, Layer):
-        params, state = jax.eval_shape(lambda key: target.init(key, x), jax.random.key(0))
-        y = jax.eval_shape(lambda *a: target.apply(*a, key=jax.random.key(0), train=True)[0], params, state, x)
-        assert {leaf.shape[0] for leaf in jax.tree.leaves((x, y))} == {jax.tree.leaves(x)[0].shape[0]}
-    else:
-        call = target.made.arguments.get("function", target).made  # of a partial the loss itself
-        assert name.startswith(call.word)
-        assert np.isfinite(target(x) if y is None else target(x, y))
-
-
-def test_forms_whose_mathematics_differ_differ():
-    assert len({repr((entry.target, entry.x, entry.y)) for entry in CATALOGUE.values()}) == len(CATALOGUE)
-
 
 # The command.
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, TREES, embedding, highway, scale
+from layer_cases import CASES
 
 from funcnet import gradients, layers, losses, models
+from funcnet.catalogue import TREES, embedding, highway, scale
 from funcnet.checking import check_gradients, gradient_test
 from funcnet.checking.numeric import differences, sample, sampler
 from funcnet.checking.subjects import Point, subjects_of
@@ -122,10 +123,10 @@ def straight_through(x):
     "layer, modes",
     [
         (layers.dense(2), {"both"}),
-        (ALL_CASES["repeat"].layer, {"both"}),
+        (CASES["repeat"].layer, {"both"}),
         (layers.dropout(0.4), {"evaluation", "training"}),
         (layers.residual(layers.dropout(0.4)), {"evaluation", "training"}),
-        (ALL_CASES["serial_state"].layer, {"evaluation", "training"}),
+        (CASES["serial_state"].layer, {"evaluation", "training"}),
         (by_mode(scaled([1.0, 2, 3]), scaled([1.0, 2, 3])), {"both"}),
         (by_mode(scaled([1.0, 2, 3]), scaled([1.0, 2, 4])), {"evaluation", "training"}),
         (by_mode(within(scaled([1.0, 2, 3])), within(scaled([1.0, 2, 3]))), {"both"}),
@@ -489,7 +490,7 @@ def test_complex_steps_sharpen_the_check():
 @pytest.mark.parametrize("name", ["dense", "dropout", "gelu", "softmax", "repeat_state", "mlp_dropout"])
 def test_no_false_alarm_in_short_dtypes(name):
     dtypes = ("float64", "float32", "bfloat16")
-    case = ALL_CASES[name]
+    case = CASES[name]
     report = check_gradients(case.layer, shape(*case.shape(3, 2)), engines=BOTH, modes=("training",), dtypes=dtypes)
     assert report.ok, report
     assert {row.dtype for row in report.rows} == set(dtypes)

@@ -13,6 +13,7 @@ from source import code_lines_of
 
 import funcnet as fn
 from funcnet import trees
+from funcnet.catalogue import highway
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
 from funcnet.layers import (
     container,
@@ -23,7 +24,6 @@ from funcnet.layers import (
     held,
     identity,
     layer,
-    merged,
     parallel,
     recompute,
     relu,
@@ -307,19 +307,6 @@ def test_layers_and_containers_are_few_lines():
 
 
 # Containers of one's own
-
-
-@fn.constructor
-def highway(f, s):
-    def walk(run, x):
-        y, t = run(0, x), run(1, x)
-        return merged(lambda x, y, t: t * y + (1 - t) * x, x, y, t), (x, y, t)
-
-    def back(run, kept, dy):
-        x, y, t = kept
-        return trees.total([run(0, t * dy), run(1, (y - x) * dy), (1 - t) * dy])
-
-    return container((f, s), walk, back)
 
 
 def test_a_container_of_ones_own(x64):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, draw
+from layer_cases import CASES, draw
 from numerics import worst_leaf
 
 from funcnet import gradients, layers, losses
@@ -21,7 +21,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_that_of_backward(x64, name):
-    case = ALL_CASES[name]
+    case = CASES[name]
     layer, wrapped = case.layer, gradients.as_custom_vjp(case.layer)
     params, state, x, key = draw(case)
 

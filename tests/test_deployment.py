@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from layer_cases import CASES
+from layer_cases import ARRAYS
 
 from funcnet import data, gradients, layers, models
 from funcnet.deployment import export_model, load_exported
@@ -65,10 +65,10 @@ def test_the_output_is_that_of_apply(name):
         np.testing.assert_array_equal(exported.call(x), apply(params, state, x)[0], strict=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ARRAYS)
 def test_every_layer_is_exported_for_any_batch_size(name):
-    case = CASES[name]
-    x = jax.ShapeDtypeStruct(case.shape(2, 4), jnp.float32)
+    case = ARRAYS[name]
+    x = case.example(2, 4)
     params, state = jax.tree.map(
         lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(case.layer.init, jax.random.key(0), x)
     )

@@ -6,11 +6,11 @@ By default a seed for each layer and loss; `pytest tests/test_false_alarms.py --
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, STRAIGHT_THROUGH, drawn_like
-from loss_cases import CASES as LOSS_CASES
+from layer_cases import CASES, drawn_like
 
+from funcnet.catalogue import LOSSES
 from funcnet.checking import check_gradients
-from funcnet.losses import partial
+from funcnet.losses import binary_cross_entropy
 from funcnet.trees import map_leaves
 from funcnet.types import Padded
 
@@ -41,28 +41,26 @@ def inputs(random, shape):
     return numbers(random, shape.shape) if jnp.issubdtype(shape.dtype, jnp.floating) else drawn_like(random, shape)
 
 
-@pytest.mark.parametrize("name", ALL_CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_layers(name, randoms):
-    case = ALL_CASES[name]
-    # A straight-through form has a backward that is no derivative.
-    engines = ("backprop", "autodiff", "numeric")[: 2 if name in STRAIGHT_THROUGH else 3]
+    case = CASES[name]
     for seed, random in enumerate(randoms):
         shapes = case.example(*random.integers(1, 4, 2).tolist())
         x = map_leaves(lambda leaf, random=random: inputs(random, leaf), shapes)
         modes = ("evaluation",) if seed % 4 == 3 and (case.random or case.counts) else ("training",)
-        report = check_gradients(case.layer, x, engines=engines, modes=modes, seed=seed)
+        report = check_gradients(case.layer, x, engines=case.entry().engines, modes=modes, seed=seed)
         assert report.ok, (seed, x, report)
 
 
-@pytest.mark.parametrize("name", LOSS_CASES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses(name, randoms):
-    case = LOSS_CASES[name]
-    loss = partial(case.loss, **case.options)
+    case = LOSSES[name]
+    loss = case.entry().target
     for seed, random in enumerate(randoms):
         rows = random.integers(1, 5)
         shape = (rows, *case.prediction.shape[1:])
         prediction, target = numbers(random, shape), case.target[random.integers(0, len(case.target), rows)]
-        if name.startswith("binary_cross_entropy ") or name == "binary_cross_entropy":
+        if case.loss is binary_cross_entropy:
             prediction = np.clip(np.abs(prediction), 0.01, 0.99)  # a probability
         report = check_gradients(loss, prediction, target, seed=seed)
         assert report.ok, (seed, prediction, target, report)

@@ -63,6 +63,7 @@ HOUSE = {
     "data": BASE,
     "optimizers": BASE | {"schedules"},
     "gradients": BASE | {"layers", "losses"},
+    "catalogue": BASE | {"initializers", "layers", "models", "losses", "gradients"},
     "checking": BASE | {"layers", "gradients"},
     "training": BASE | {"compiler", "schedules", "metrics", "data", "optimizers", "gradients"},
     "pretraining": BASE | {"initializers", "layers", "data", "gradients", "training"},

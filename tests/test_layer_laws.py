@@ -1,4 +1,4 @@
-"""Every layer obeys every law. The table is in layer_cases.py."""
+"""Every layer obeys every law, in each form that the catalogue has."""
 
 from functools import cache
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import ALL_CASES, CASES, TREES, draw, draw_shapes, in_modes
+from layer_cases import CASES, SMOOTH, draw, draw_shapes, in_modes
 from numerics import quick_jit, richardson, usual_jit, worst_element, worst_leaf
 
-from funcnet import gradients, layers, models
+from funcnet import layers
+from funcnet.catalogue import LARGE_MODELS
 from funcnet.checking.programs import same_program
 from funcnet.checking.subjects import joined, parted
 from funcnet.errors import DtypeError, MissingKeyError, ShapeError, StructureError
@@ -20,19 +21,9 @@ from funcnet.gradients.cotangents import as_cotangent, as_gradient
 
 pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
-every_case = pytest.mark.parametrize("case", ALL_CASES.values(), ids=ALL_CASES.keys())
-IN_MODES = in_modes(ALL_CASES)
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+IN_MODES = in_modes(CASES)
 every_mode = pytest.mark.parametrize("case, train", IN_MODES.values(), ids=IN_MODES.keys())
-
-
-def test_every_public_constructor_has_a_row():
-    machinery = {
-        "accumulated", "as_custom_vjp", "autodiff", "backprop", "map_layers", "merged", "per_example",
-        "per_example_norms", "plain_layers", "saliency", "within",
-    }  # fmt: skip
-    large = {"lenet", "mobilenet", "resnet", "vgg"}  # in test_models.py, which goes through all of them
-    public = {*layers.__all__, *gradients.__all__, *models.__all__} - machinery - large
-    assert public == {name for name in public if any(row.startswith(name) for row in ALL_CASES)}
 
 
 def both_gradients(layer, params, state, x, key, train, dy):
@@ -99,10 +90,7 @@ def test_backward_equals_autodiff(name, batch, width, seed):
         assert worst_leaf(by_hand, by_autodiff) <= 1e-13
 
 
-SMOOTH = in_modes(CASES | TREES)
-
-
-@pytest.mark.parametrize("case, train", SMOOTH.values(), ids=SMOOTH.keys())
+@pytest.mark.parametrize("case, train", in_modes(SMOOTH).values(), ids=in_modes(SMOOTH))
 def test_backward_equals_finite_differences(x64, case, train):
     layer = case.layer
     params, state, x, key = draw(case)
@@ -130,10 +118,12 @@ def test_jit_equals_eager(x64, case, train):
     assert worst_leaf(jax.jit(layer.backward)(params, compiled[2], dy), eager) <= 1e-14
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_CASES if f"{name}-evaluation" not in IN_MODES])
+@pytest.mark.parametrize(
+    "name", [name for name, case in (CASES | LARGE_MODELS).items() if not case.random and not case.counts]
+)
 def test_modes_are_one_program_where_they_do_not_differ(name):
     """What makes it enough to look at most layers in training."""
-    case = ALL_CASES[name]
+    case = (CASES | LARGE_MODELS)[name]
     params, state, x, key = draw_shapes(case, jnp.float32)
 
     def program(train):
@@ -273,9 +263,9 @@ def test_training_is_a_function_of_the_key(x64, case):
     assert same == (not case.random or str(case.layer) == "dropout(0)")
 
 
-@pytest.mark.parametrize("name", [name for name, case in ALL_CASES.items() if case.random and name != "automatic"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.random and name != "automatic"])
 def test_a_missing_key_is_named(name):
-    case = ALL_CASES[name]
+    case = CASES[name]
     params, state, x, _ = draw(case, dtype=jnp.float32)
     with pytest.raises(MissingKeyError, match=r"(dropout|rrelu)\(.*\): train=True draws random numbers, got key=None"):
         case.layer.apply(params, state, x, train=True)
@@ -291,7 +281,7 @@ def test_misuse_is_named(case):
         layer.init(key, (3, 2))
     with pytest.raises(DtypeError, match="expected train to be a Python bool"):
         layer.apply(params, state, x, train=jnp.array(True))
-    if jax.tree.leaves(params) and case is not ALL_CASES["automatic"]:
+    if jax.tree.leaves(params) and case is not CASES["automatic"]:
         with pytest.raises(StructureError, match=r"the order is apply\(params, state, x\)"):
             layer.apply((), params, x)
 
@@ -306,7 +296,7 @@ COMPUTING = [name for name in PLAIN if name not in ("flatten", "identity", "laye
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_cotangent_of_another_shape_or_dtype_is_refused(name):
     """One that only broadcasts would give a wrong gradient in silence."""
-    case = ALL_CASES[name]
+    case = CASES[name]
 
     def misused(params, state, x, key):
         y, _, residuals = case.layer.forward(params, state, x, key=key, train=True)
@@ -324,7 +314,7 @@ def test_a_cotangent_of_another_shape_or_dtype_is_refused(name):
 
 @pytest.mark.parametrize("name", COMPUTING)
 def test_integer_input_is_refused(name):
-    case = ALL_CASES[name]
+    case = CASES[name]
     params, state, x, _ = draw(case, dtype=jnp.float32)
     with pytest.raises(DtypeError, match="expected x of a floating dtype, got an array of dtype uint8"):
         case.layer.apply(params, state, x.astype(jnp.uint8))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import CASES, draw
+from layer_cases import ARRAYS, draw
 from numerics import quick_jit
 
 from funcnet import initializers, layers
@@ -89,9 +89,9 @@ def test_nan_in_is_nan_out(name):
     assert jnp.isnan(y[0, 1])
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("automatic")])
+@pytest.mark.parametrize("name", [name for name in ARRAYS if not name.startswith("automatic")])
 def test_gradients_are_finite_on_extreme_and_tied_input(name):
-    case = CASES[name]
+    case = ARRAYS[name]
     params, state, x, key = draw(case, dtype=jnp.float32)
 
     @quick_jit

@@ -1,4 +1,4 @@
-"""Laws that every loss obeys, over the table of `loss_cases`: in float64 unless a test is about another dtype."""
+"""Laws that every loss obeys, over its rows in the catalogue: in float64 unless a test is about another dtype."""
 
 from functools import partial
 from pathlib import Path
@@ -10,25 +10,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import CASES, COUNTS, counts_of
+from loss_cases import COUNTS, FORMULAS, SHARES, counts_of, expected, reductions_of
 from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_element
 
 from funcnet import Padded, losses
+from funcnet.catalogue import LOSSES
 
 pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_case = pytest.mark.parametrize("case", LOSSES.values(), ids=LOSSES)
 
 
-def report(case, counts, p):
-    """(loss, hand-derived gradient, autodiff gradient) for each reduction."""
+def report(case, counts, p, reductions=None):
+    """(loss, hand-derived gradient, autodiff gradient) for each reduction, by default for all that it has."""
 
-    def one(options):
+    def measured(options):
         loss = case.loss(p, case.target, **options)
         hand = case.loss.gradient(p, case.target, **options)
         return loss, hand, jax.grad(lambda p: case.loss(p, case.target, **options).sum())(p)
 
-    return {reduction: one(case.options | counts | {"reduction": reduction}) for reduction in case.reductions}
+    return {one: measured(case.options | counts | {"reduction": one}) for one in reductions or reductions_of(case)}
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +46,9 @@ def reports():
     return get
 
 
-def expected_losses(case, where=None, weights=None):
-    """By the row's NumPy formula."""
-    values = np.asarray(case.values(case.prediction, case.target), np.float64)
-
-    def whole(x):
-        return np.broadcast_to(x.reshape(x.shape + (1,) * (values.ndim - x.ndim)), values.shape)
-
-    counts = np.ones(values.shape)
-    for x in (where, weights):
-        counts = counts if x is None else counts * whole(x)
-    shares = counts if case.shares is None else counts * case.shares(case.target)
-    mean = (counts * values).sum() / shares.sum()
-    root = case.loss is losses.root_mean_squared_error
-    sums = {"mean": np.sqrt(mean) if root else mean, "sum": (counts * values).sum(), "none": counts * values}
-    return sums | {"counted": shares.sum()}
-
-
-def test_every_public_loss_has_a_row():
-    public = [value for name in losses.__all__ if isinstance(value := getattr(losses, name), losses.Loss)]
-    assert len(public) == 12
-    assert set(public) == {case.loss for case in CASES.values()}
+def test_every_loss_has_a_formula():
+    assert set(FORMULAS) == {case.loss for case in LOSSES.values()}
+    assert set(SHARES) == {case.loss for case in LOSSES.values() if "class_weights" in case.options}
 
 
 def test_nothing_is_differentiated_by_jax():
@@ -77,7 +60,7 @@ def test_nothing_is_differentiated_by_jax():
 @every_case
 def test_values(case, reports, x64):
     for kind, by_reduction in reports(case).items():
-        want = expected_losses(case, **counts_of(case, kind))
+        want = expected(case, **counts_of(case, kind))
         for reduction, (loss, _, _) in by_reduction.items():
             np.testing.assert_allclose(loss, want[reduction], rtol=1e-13, atol=1e-15, err_msg=f"{kind} {reduction}")
 
@@ -94,7 +77,7 @@ def test_hand_gradient_is_that_of_autodiff(case, reports, x64):
 @every_case
 def test_gradients_are_those_of_finite_differences(case, reports, x64):
     # One sum of all forms, each with its own factor, so that one program differentiates all of them.
-    forms = [(kind, reduction) for kind in COUNTS for reduction in case.reductions]
+    forms = [(kind, reduction) for kind in COUNTS for reduction in reductions_of(case)]
     factors = dict(zip(forms, np.linspace(1, 2, len(forms)), strict=True))
 
     def total(p):
@@ -151,7 +134,7 @@ def test_float32_is_float64_to_its_precision(case, reports):
 def test_half_precision_is_kept(case, dtype):
     target = case.target.astype(dtype) if case.target.dtype == np.float64 else case.target
     p = jnp.asarray(case.prediction).astype(dtype)
-    options = case.options | counts_of(case, "rows and value weights") | {"reduction": case.reductions[-1]}
+    options = case.options | counts_of(case, "rows and value weights") | {"reduction": reductions_of(case)[-1]}
     loss, hand = case.loss(p, target, **options), case.loss.gradient(p, target, **options)
     assert loss.dtype == hand.dtype == dtype
     # The same in float32 of the rounded arguments: the mathematics itself adds one rounding at the end.
@@ -167,8 +150,8 @@ def test_masked_rows_do_not_count(case, reports, x64):
     spoilt, target = case.prediction.copy(), case.target.copy()
     spoilt[~where] = np.nan
     target[~where] = np.nan if target.dtype.kind == "f" else 99
-    spoilt_case = case._replace(target=target, reductions=("mean",))
-    program = quick_jit(lambda p, where: report(spoilt_case, {"where": where}, p)["mean"])
+    spoilt_case = case._replace(target=target)
+    program = quick_jit(lambda p, where: report(spoilt_case, {"where": where}, p, ["mean"])["mean"])
     loss, hand, auto = program(spoilt, where)
     for number, want in zip((loss, hand, auto), reports(case)["rows"]["mean"], strict=True):
         np.testing.assert_allclose(number, want, rtol=1e-14, atol=1e-16)
@@ -215,12 +198,12 @@ def test_a_loss_is_a_value(case):
 
 
 every_mean = pytest.mark.parametrize(
-    "case", [case for case in CASES.values() if case.loss.counted], ids=[n for n in CASES if CASES[n].loss.counted]
+    "case", [case for case in LOSSES.values() if case.loss.counted], ids=[n for n in LOSSES if LOSSES[n].loss.counted]
 )
 
 
 def test_what_is_not_a_mean_of_values_has_no_count():
-    assert {case.loss for case in CASES.values() if not case.loss.counted} == {losses.root_mean_squared_error}
+    assert {case.loss for case in LOSSES.values() if not case.loss.counted} == {losses.root_mean_squared_error}
 
 
 @every_mean
@@ -231,7 +214,7 @@ def test_counted_is_what_the_mean_divides_by(case, x64):
         given = counts_of(case, kind)
         counted = case.loss.counted(shape, case.target, **given, **case.options)
         assert (counted.shape, counted.dtype) == ((), jnp.float64)
-        np.testing.assert_allclose(counted, expected_losses(case, **given)["counted"], rtol=1e-14)
+        np.testing.assert_allclose(counted, expected(case, **given)["counted"], rtol=1e-14)
         assert case.loss.counted(shape, case.target, reduction="sum", **given, **case.options) == 1
 
 
@@ -271,7 +254,7 @@ def test_weights_of_0_and_1_are_a_mask_and_equal_ones_are_none(case, reports, x6
             np.testing.assert_allclose(number, want, rtol=1e-13, atol=1e-16, err_msg=kind)
 
 
-PADDED = {name: case for name, case in CASES.items() if len(case.prediction.shape[: case.loss.axes]) >= 2}
+PADDED = {name: case for name, case in LOSSES.items() if len(case.prediction.shape[: case.loss.axes]) >= 2}
 
 
 @pytest.mark.parametrize("case", PADDED.values(), ids=PADDED)

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
-from layer_cases import CASES, TREES, draw
+from layer_cases import SMOOTH, draw
 from numerics import quick_jit, worst_leaf
 
 from funcnet import gradients
 from funcnet.checking.subjects import joined, parted
 
 # For the straight-through forms there is no second order: their backward is the derivative of no function.
-SMOOTH = CASES | TREES
 every_case = pytest.mark.parametrize("case", SMOOTH.values(), ids=SMOOTH.keys())
 
 

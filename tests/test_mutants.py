@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, TREES
-from loss_cases import CASES as LOSS_CASES
+from layer_cases import CASES
 
 from funcnet import layers, losses
+from funcnet.catalogue import CATALOGUE, LOSSES, PENALTIES, TREES
 from funcnet.checking import check_gradients, mutants, mutation_score
 from funcnet.checking.mistakes import in_the_formula, wrong_formula
 from funcnet.errors import ConfigError
@@ -25,7 +25,7 @@ def shape(*sizes):
     ["identity", "dense", "dropout", "prelu", "gelu", "binary_step", "log_softmax_axis_1", "residual_random", "repeat"],
 )  # fmt: skip
 def test_every_mutant_of_a_layer_is_caught(name):
-    case = ALL_CASES[name]
+    case = CASES[name]
     score = mutation_score(case.layer, case.example(3, 3), modes=("training",), seeds=2)
     assert score.ok, score
     assert score.made >= 7 or name in ("binary_step", "identity"), score
@@ -87,18 +87,18 @@ def test_a_loss_of_ones_own_is_wrapped_and_not_changed():
     assert vars(own) == {}
 
 
-@pytest.mark.parametrize("name", {case.loss.__name__: name for name, case in LOSS_CASES.items()}.values())
+@pytest.mark.parametrize("name", {case.loss.__name__: name for name, case in LOSSES.items()}.values())
 def test_every_mutant_of_a_loss_is_caught(name):
-    case = LOSS_CASES[name]
-    score = mutation_score(losses.partial(case.loss, **case.options), case.prediction, case.target, seeds=1)
+    entry = CATALOGUE[name]
+    score = mutation_score(entry.target, entry.x, entry.y, seeds=1)
     assert score.ok, score
     assert score.made >= 8
 
 
-@pytest.mark.parametrize("penalty", [losses.l1_penalty, losses.l2_penalty])
-def test_every_mutant_of_a_penalty_is_caught(penalty):
-    params = {"bias": shape(3), "kernel": shape(3, 3)}
-    score = mutation_score(penalty, params, seeds=2)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_mutant_of_a_penalty_is_caught(name):
+    entry = PENALTIES[name]
+    score = mutation_score(entry.target, entry.x, seeds=1)
     assert score.ok, score
     assert score.made >= 10
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import counter, embedding, highway, scale
 from numerics import quick_jit
 
 from funcnet import gradients, initializers, layers, losses
+from funcnet.catalogue import counter, embedding, highway, scale
 from funcnet.checking import find_nonfinite
 from funcnet.errors import DtypeError, LabelError, MissingKeyError, ShapeError
 from funcnet.made import constructor

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import ALL_CASES, scale
+from layer_cases import CASES as LAYER_CASES
 from numerics import norm_relative, quick_jit, worst_leaf
 
 from funcnet import gradients, layers, losses
+from funcnet.catalogue import scale
 from funcnet.errors import ConfigError, DtypeError, LabelError, StructureError
 from funcnet.types import Layer, Rules
 
@@ -128,7 +129,7 @@ def test_an_unmarked_example_has_no_gradient(x64):
 
 def test_every_layer_of_the_library_with_parameters_has_a_rule():
     library = {getattr(layers, name) for name in layers.__all__}
-    for name, case in ALL_CASES.items():
+    for name, case in LAYER_CASES.items():
         if case.layer.inside is None and case.layer.made.constructor in library:
             params, _ = jax.eval_shape(case.layer.init, jax.random.key(0), case.example(3, 2, jnp.float32))
             assert (case.layer.rules.per_example is not None) == bool(jax.tree.leaves(params)), name

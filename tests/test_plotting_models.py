@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import embedding, highway
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from funcnet import initializers, layers, optimizers, plotting, schedules
+from funcnet.catalogue import embedding, highway
 from funcnet.errors import ConfigError, DataError, LabelError, MissingExtraError, ShapeError, StructureError
 from funcnet.layers import (
     dense,

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from layer_cases import embedding, highway
 
 import funcnet as fn
+from funcnet.catalogue import embedding, highway
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers import (
     dense,

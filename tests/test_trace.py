@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import embedding
 from numerics import quick_jit
 
 from funcnet import data, gradients, initializers, layers, losses, models
+from funcnet.catalogue import embedding
 from funcnet.checking import trace_backward
 from funcnet.errors import DtypeError, MissingKeyError
 from funcnet.made import constructor

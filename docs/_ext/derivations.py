@@ -1,7 +1,7 @@
 """The book of derivations: a block `{derivations}` with names becomes a section for each of them.
 
 A section has the derivation and the code from the source, and a picture of the check: the hand-derived gradient against
-autodiff and against finite differences, for every form of the layer or loss in the catalogue of `funcnet check`.
+autodiff and against finite differences, for every form of the layer or loss in `funcnet.catalogue`.
 """
 
 import ast
@@ -149,9 +149,9 @@ def _has_backward(function):
 
 
 def variants(name: str) -> list[str]:
-    """The entries of the catalogue that are forms of it: of `conv` also `conv_groups`, but no `conv_transpose`."""
+    """The entries of the catalogue that are forms of it: of `conv` also `conv_strided`, but no `conv_transpose`."""
     from funcnet import layers, losses, models
-    from funcnet.cli.catalogue import CATALOGUE
+    from funcnet.catalogue import CATALOGUE
 
     public = [*layers.__all__, *losses.__all__, *models.__all__]
 
@@ -170,7 +170,7 @@ def check(name: str) -> str:
         if before == now:
             return text
     from funcnet import checking
-    from funcnet.cli.catalogue import CATALOGUE
+    from funcnet.catalogue import CATALOGUE
 
     forms = variants(name)
     reports = {form: checking.check_gradients(*CATALOGUE[form][:3], engines=CATALOGUE[form].engines) for form in forms}
@@ -196,7 +196,7 @@ def _draw(name, reports, path):
     import matplotlib
 
     from funcnet import checking, plotting
-    from funcnet.cli.catalogue import CATALOGUE
+    from funcnet.catalogue import CATALOGUE
 
     with matplotlib.rc_context({"svg.hashsalt": name}):
         if name in CURVES:
@@ -242,10 +242,8 @@ def _digest() -> str:
     import funcnet
 
     package = Path(funcnet.__file__).parent
-    files = [
-        file for part in ("layers", "losses", "checking", "plotting") for file in sorted((package / part).rglob("*.py"))
-    ]
-    files += [package / "cli/catalogue.py", Path(__file__)]
+    parts = ("layers", "losses", "catalogue", "checking", "plotting")
+    files = [file for part in parts for file in sorted((package / part).rglob("*.py"))] + [Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

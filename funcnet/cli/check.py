@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from funcnet import checking, plotting
+from funcnet.catalogue import CATALOGUE, Entry
 from funcnet.checking.page import Outcome, page
 from funcnet.cli import options
-from funcnet.cli.catalogue import CATALOGUE, Entry
 from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
 from funcnet.cli.targets import parse_shapes, resolve

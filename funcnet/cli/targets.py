@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet.cli.catalogue import CATALOGUE, Entry
+from funcnet.catalogue import CATALOGUE, Entry
 from funcnet.errors import ConfigError
 from funcnet.types import Layer
 

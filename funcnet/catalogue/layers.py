@@ -1,0 +1,190 @@
+"""The rows of the layers: every public constructor has one of its own name, and one in each further form that differs.
+
+Sizes are small, since what takes time is compiling. Forms with a random layer or a state within are checked in both
+modes, which costs twice as much, so one of each container is enough.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import gradients, initializers, layers
+from funcnet.catalogue.own import counter, embedding, highway, scale, square, wave
+from funcnet.catalogue.rows import LayerRow
+from funcnet.types import Padded
+
+__all__ = ["LAYERS", "TREES"]
+
+_tanh_block = layers.serial(layers.dense(3), layers.tanh())
+_noisy_block = layers.serial(_tanh_block, layers.dropout(0.2))
+
+
+def _fixed(batch, width):
+    return (batch, 3)
+
+
+def _sequence(batch, width):
+    return (batch, 2, width)
+
+
+def _image(batch, width):
+    return (batch, 4, 5, width)
+
+
+LAYERS: dict[str, LayerRow] = {
+    # what moves numbers about
+    "identity": LayerRow(layers.identity()),
+    "flatten": LayerRow(layers.flatten(), lambda batch, width: (batch, width, 2)),
+    "flatten_flat": LayerRow(layers.flatten()),
+    "reshape": LayerRow(layers.reshape((2, -1)), lambda batch, width: (batch, width, 2)),
+    "reshape_exact": LayerRow(layers.reshape((3, 1)), _fixed),
+    # dense
+    "dense": LayerRow(layers.dense(4)),
+    "dense_no_bias": LayerRow(layers.dense(2, use_bias=False, kernel_init=initializers.orthogonal())),
+    "dense_time_axis": LayerRow(layers.dense(3), _sequence),
+    # dropout
+    "dropout": LayerRow(layers.dropout(0.4), random=True),
+    "dropout_0": LayerRow(layers.dropout(0), random=True),
+    "dropout_channels": LayerRow(
+        layers.dropout(0.4, broadcast_dims=(1, 2)), lambda batch, width: (batch, 2, 2, width), random=True
+    ),
+    # convolution
+    "conv": LayerRow(layers.conv(3, 3), _image),
+    "conv_strided": LayerRow(
+        layers.conv(4, (3, 2), strides=(2, 1), padding=((0, 2), 1), dilation=(1, 2), groups=2, use_bias=False),
+        lambda batch, width: (batch, 4, 5, 2 * width),
+    ),
+    "conv_1d_wide": LayerRow(layers.conv(33, (2,), padding="VALID"), lambda batch, width: (batch, 4, width)),
+    "conv_3d": LayerRow(layers.conv(2, (2, 1, 2), strides=2), lambda batch, width: (batch, 3, 2, 2, width)),
+    "depthwise_conv": LayerRow(layers.depthwise_conv(3), _image),
+    "depthwise_conv_twice": LayerRow(
+        layers.depthwise_conv((2,), multiplier=2, strides=2), lambda batch, width: (batch, 5, width)
+    ),
+    "conv_transpose": LayerRow(layers.conv_transpose(3, 3, strides=2), lambda batch, width: (batch, 2, 3, width)),
+    "conv_transpose_cut": LayerRow(
+        layers.conv_transpose(2, (3,), strides=2, dilation=2, padding=((1, 2),)), lambda batch, width: (batch, 4, width)
+    ),
+    # pooling: windows side by side, overlapping, with gaps between them
+    "max_pool": LayerRow(layers.max_pool(2), _image),
+    "max_pool_overlapping": LayerRow(layers.max_pool((3, 2), strides=(2, 1), padding=((1, 2), (1, 0))), _image),
+    "avg_pool": LayerRow(layers.avg_pool((2,), strides=3, padding="SAME"), lambda batch, width: (batch, 7, width)),
+    "avg_pool_no_pad": LayerRow(
+        layers.avg_pool((3, 2), strides=(2, 1), padding="SAME", count_include_pad=False), _image
+    ),
+    "global_avg_pool": LayerRow(layers.global_avg_pool(), _image),
+    "global_max_pool": LayerRow(layers.global_max_pool(), _image),
+    # images
+    "pad": LayerRow(layers.pad(((1, 2), 0), value=0.5), _image),
+    "upsample": LayerRow(layers.upsample((2, 3)), lambda batch, width: (batch, 2, 3, width)),
+    "upsample_bilinear": LayerRow(layers.upsample((3, 2), method="bilinear"), _image),
+    "local_response_norm": LayerRow(
+        layers.local_response_norm(4, alpha=2.0, k=1.5), lambda batch, width: (batch, 3, 5)
+    ),
+    # normalisation; three numbers to a mean at least, as of two the deviations are +1 and -1 whatever they are
+    "batch_norm": LayerRow(layers.batch_norm(), lambda batch, width: (batch, 2, 2, width), counts=True),
+    "batch_norm_features": LayerRow(
+        layers.batch_norm(momentum=0.5, epsilon=0.1, unbiased_running_var=True, use_bias=False),
+        lambda batch, width: (batch + 2, width),
+        counts=True,
+    ),
+    "layer_norm": LayerRow(layers.layer_norm(), lambda batch, width: (batch, 2, width + 2)),
+    "rms_norm": LayerRow(layers.rms_norm(), lambda batch, width: (batch, width + 1)),
+    "group_norm": LayerRow(layers.group_norm(2), lambda batch, width: (batch, 3, 2 * width)),
+    "instance_norm": LayerRow(layers.instance_norm(), lambda batch, width: (batch, 2, 2, width)),
+    "instance_norm_no_scale": LayerRow(
+        layers.instance_norm(epsilon=0.1, use_scale=False), lambda batch, width: (batch, 2, 2, width)
+    ),
+    # activations
+    "sigmoid": LayerRow(layers.sigmoid()),
+    "tanh": LayerRow(layers.tanh()),
+    "relu": LayerRow(layers.relu(), kink=True),
+    "leaky_relu": LayerRow(layers.leaky_relu(0.3), kink=True),  # steep enough for the book's picture
+    "leaky_relu_default": LayerRow(layers.leaky_relu(), kink=True),
+    "prelu": LayerRow(layers.prelu(), kink=True),
+    "rrelu": LayerRow(layers.rrelu(), kink=True, random=True),
+    "elu": LayerRow(layers.elu()),
+    "elu_2": LayerRow(layers.elu(2.0), kink=True),
+    "silu": LayerRow(layers.silu()),
+    "softplus": LayerRow(layers.softplus()),
+    "softplus_3": LayerRow(layers.softplus(3.0)),
+    "log_sigmoid": LayerRow(layers.log_sigmoid()),
+    "gelu": LayerRow(layers.gelu()),
+    "gelu_tanh": LayerRow(layers.gelu(approximate=True)),
+    "binary_step": LayerRow(layers.binary_step(), kink=True),
+    "binary_step_identity": LayerRow(layers.binary_step(ste="identity"), kink=True, straight_through=True),
+    "binary_step_clip": LayerRow(layers.binary_step(ste="clip"), kink=True, straight_through=True),
+    "softmax": LayerRow(layers.softmax()),
+    "softmax_axis_1": LayerRow(layers.softmax(axis=1), lambda batch, width: (batch, 3, width)),
+    "log_softmax": LayerRow(layers.log_softmax()),
+    "log_softmax_axis_1": LayerRow(layers.log_softmax(axis=1), lambda batch, width: (batch, 3, width)),
+    # containers
+    "serial": LayerRow(
+        layers.serial(layers.dense(4), layers.tanh(), layers.dropout(0.3), layers.dense(2)), random=True
+    ),
+    "serial_empty": LayerRow(layers.serial()),
+    "serial_nested": LayerRow(layers.serial(_tanh_block, layers.serial(layers.dense(2), layers.softmax()))),
+    "serial_state": LayerRow(layers.serial(counter(), _tanh_block, counter()), counts=True),
+    "serial_named": LayerRow(layers.serial(trunk=_tanh_block, head=layers.dense(2))),
+    "residual": LayerRow(layers.residual(_tanh_block), _fixed),
+    "residual_shortcut": LayerRow(layers.residual(_tanh_block, layers.dense(3, use_bias=False))),
+    "residual_random": LayerRow(layers.residual(layers.serial(_tanh_block, layers.dropout(0.5))), _fixed, random=True),
+    "parallel": LayerRow(layers.parallel(_tanh_block, layers.dense(3), layers.serial(layers.dense(3), layers.silu()))),
+    "parallel_random": LayerRow(layers.parallel(_noisy_block, layers.dense(3)), random=True),
+    "parallel_concatenate": LayerRow(layers.parallel(layers.dense(2), _tanh_block, combine="concatenate")),
+    "parallel_axis_1": LayerRow(
+        layers.parallel(layers.dense(2), layers.dense(2), combine="concatenate", axis=1), _sequence
+    ),
+    "repeat": LayerRow(layers.repeat(_tanh_block, 4), _fixed),
+    "repeat_random": LayerRow(layers.repeat(_noisy_block, 2), _fixed, random=True),
+    "repeat_state": LayerRow(layers.repeat(layers.serial(_tanh_block, counter()), 3), _fixed, counts=True),
+    "repeat_recompute": LayerRow(layers.repeat(layers.recompute(layers.residual(_tanh_block)), 3), _fixed),
+    "recompute": LayerRow(layers.recompute(layers.serial(layers.dense(4), layers.tanh(), layers.dense(2)))),
+    "recompute_random": LayerRow(layers.recompute(_noisy_block), random=True),
+    "gated": LayerRow(layers.gated(layers.dense(1))),
+    "gated_random": LayerRow(layers.gated(_noisy_block), _fixed, random=True),
+    "squeeze_excitation": LayerRow(
+        layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)
+    ),
+    "held": LayerRow(layers.held(layers.serial(_tanh_block, layers.dropout(0.5), counter()))),
+    # what makes a user's own
+    "layer": LayerRow(scale()),
+    "parameterless": LayerRow(square()),
+    "container": LayerRow(highway(_noisy_block, layers.serial(layers.dense(3), layers.sigmoid())), _fixed, random=True),
+    "elementwise": LayerRow(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x))),
+    "elementwise_keep_x": LayerRow(layers.elementwise(jnp.cos, lambda x, y: -jnp.sin(x), keep="x")),
+    "automatic": LayerRow(wave(), random=True),
+    "automatic_function": LayerRow(gradients.automatic_function(jnp.sin)),
+}
+
+
+def _towers(batch, width):
+    """An image and words, by number."""
+    return {"image": (batch, 2, width), "words": jax.ShapeDtypeStruct((batch, width + 1), jnp.int32)}
+
+
+def _pair(batch, width):
+    return ((batch, width), (batch, 3))
+
+
+def _padded(batch, width):
+    return Padded((batch, 4, width), jax.ShapeDtypeStruct((batch, 4), bool))
+
+
+#: Inputs or outputs that are trees, integers among them, and padded sequences.
+TREES: dict[str, LayerRow] = {
+    "each": LayerRow(layers.each(_tanh_block, layers.dropout(0.4)), _pair, random=True),
+    "each_named": LayerRow(
+        layers.each(
+            words=layers.serial(embedding(3, 2), layers.tanh()), image=layers.serial(layers.flatten(), layers.dense(2))
+        ),
+        _towers,
+    ),
+    "parallel_named": LayerRow(
+        layers.parallel(ink=layers.dense(1), digit=layers.serial(_tanh_block, counter())), counts=True
+    ),
+    "parallel_tuple": LayerRow(layers.parallel(layers.dense(3), _tanh_block, combine=None)),
+    "repeat_tree": LayerRow(
+        layers.repeat(layers.each(_tanh_block, layers.dense(3)), 2), lambda batch, width: ((batch, 3),) * 2
+    ),
+    "serial_padded": LayerRow(layers.serial(layers.dense(4), layers.tanh(), layers.layer_norm()), _padded),
+    "residual_padded": LayerRow(layers.residual(layers.recompute(_tanh_block)), lambda batch, width: _padded(batch, 3)),
+}

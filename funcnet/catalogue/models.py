@@ -1,0 +1,30 @@
+"""The rows of the models, at sizes as small as their forms allow."""
+
+from funcnet import layers, models
+from funcnet.catalogue.rows import LayerRow
+
+__all__ = ["LARGE_MODELS", "MODELS"]
+
+MODELS: dict[str, LayerRow] = {
+    "linear": LayerRow(models.linear(3)),
+    "softmax_regression": LayerRow(models.softmax_regression(3), lambda batch, width: (batch, 2, width, 1)),
+    "mlp": LayerRow(models.mlp((5, 4, 2), activation=layers.tanh)),
+    "mlp_dropout": LayerRow(models.mlp((5, 2), dropout=0.2), random=True),
+    "sigmoid_network": LayerRow(models.sigmoid_network((4, 2))),
+    "perceptron": LayerRow(models.perceptron(3), straight_through=True),
+}
+
+#: Those that take seconds to compile: the laws of layers leave them out, and a test of models checks their gradients.
+LARGE_MODELS: dict[str, LayerRow] = {
+    "lenet": LayerRow(models.lenet(2, features=(1, 2), hidden=(2,)), lambda batch, width: (batch, 12, 12, 1)),
+    "vgg": LayerRow(
+        models.vgg(2, blocks=((2,),), hidden=(2,), dropout=0.2),
+        lambda batch, width: (batch, 4, 4, 1),
+        random=True,
+        counts=True,
+    ),
+    "resnet": LayerRow(models.resnet(2, depth=8, features=1), lambda batch, width: (batch, 4, 4, 1), counts=True),
+    "mobilenet": LayerRow(
+        models.mobilenet(2, features=2, blocks=((2, 2),)), lambda batch, width: (batch, 4, 4, 1), counts=True
+    ),
+}
