@@ -41,7 +41,7 @@ def _drawn(case, seed, batch, width, dtype, x64):
     params, state = jax.eval_shape(case.layer.init, key, x)
     if jax.tree.leaves(state):
         state = quick_jit(lambda key: case.layer.init(key, x)[1])(key)
-    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / fan_in(leaf) ** 0.5, dtype), params)
+    params = jax.tree.map(lambda leaf: as_array(random.normal(size=leaf.shape) / fan_in(leaf) ** 0.5, dtype), params)
     return params, state, x, jax.random.fold_in(key, 1)
 
 
@@ -50,11 +50,16 @@ def drawn_like(random, leaf, kink=False):
     if isinstance(leaf, Padded):
         *rows, time = leaf.where.shape
         lengths = random.integers(1, time + 1, rows)
-        return Padded(drawn_like(random, leaf.values, kink), jnp.asarray(np.arange(time) < lengths[..., None]))
+        return Padded(drawn_like(random, leaf.values, kink), jax.device_put(np.arange(time) < lengths[..., None]))
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return jnp.asarray(random.integers(0, 2, leaf.shape), leaf.dtype)
+        return as_array(random.integers(0, 2, leaf.shape), leaf.dtype)
     x = random.normal(size=leaf.shape)
-    return jnp.asarray(x + 0.1 * np.where(x >= 0, 1, -1) if kink else x, leaf.dtype)
+    return as_array(x + 0.1 * np.where(x >= 0, 1, -1) if kink else x, leaf.dtype)
+
+
+def as_array(numbers, dtype):
+    """NumPy's numbers in another dtype, without the program for each shape that `jnp.asarray` compiles."""
+    return jax.device_put(np.asarray(numbers).astype(dtype))
 
 
 def fan_in(leaf):

@@ -1,6 +1,7 @@
 """Every layer obeys every law, in each form that the catalogue has."""
 
 from functools import cache
+from zlib import crc32
 
 import chex
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, SMOOTH, draw, draw_shapes, in_modes
+from layer_cases import CASES, SMOOTH, as_array, draw, draw_shapes, in_modes
 from numerics import quick_jit, richardson, usual_jit, worst_element, worst_leaf
 
 from funcnet import layers
@@ -19,25 +20,54 @@ from funcnet.checking.subjects import joined, parted
 from funcnet.errors import DtypeError, MissingKeyError, ShapeError, StructureError
 from funcnet.gradients.cotangents import as_cotangent, as_gradient
 
-pytestmark = pytest.mark.usefixtures("compiled_as_usual")
-
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 IN_MODES = in_modes(CASES)
 every_mode = pytest.mark.parametrize("case, train", IN_MODES.values(), ids=IN_MODES.keys())
 
 
-def both_gradients(layer, params, state, x, key, train, dy):
-    """`(dparams, dx)` by hand and by autodiff of `apply`."""
-    _, _, residuals = layer.forward(params, state, x, key=key, train=train)
-    by_hand = layer.backward(params, residuals, dy)
-    y, vjp = jax.vjp(lambda params, x: layer.apply(params, state, x, key=key, train=train)[0], params, x)
-    return by_hand, as_gradient(vjp(as_cotangent(y, dy)))
+# The programs of a layer in a mode, which all laws share. Nearly all their time goes into compiling these.
 
 
-_compiled = {
-    name: quick_jit(lambda *args, c=case, t=train: both_gradients(c.layer, *args[:4], t, args[4]))
-    for name, (case, train) in IN_MODES.items()
-}
+@cache
+def compiled_forward(layer, train):
+    """`(params, state, x, key) -> (y, state), (y, state, residuals)` of `apply` and `forward`, in one program, as XLA
+    may round two programs of the same operations differently."""
+
+    def run(params, state, x, key):
+        return tuple(f(params, state, x, key=key, train=train) for f in (layer.apply, layer.forward))
+
+    return quick_jit(run)
+
+
+@cache
+def compiled_backward(layer, train):
+    """`(params, state, x, key, residuals, dy) -> (dparams, dx)` by hand and by autodiff of `apply`."""
+
+    def run(params, state, x, key, residuals, dy):
+        y, vjp = jax.vjp(lambda params, x: layer.apply(params, state, x, key=key, train=train)[0], params, x)
+        return layer.backward(params, residuals, dy), as_gradient(vjp(as_cotangent(y, dy)))
+
+    return quick_jit(run)
+
+
+def compiled_passes(layer, train, params, state, x, key, dy):
+    """`y, (dparams, dx)`; the residuals cross two jit boundaries."""
+    _, (y, _, residuals) = compiled_forward(layer, train)(params, state, x, key)
+    return y, compiled_backward(layer, train)(params, state, x, key, residuals, dy)[0]
+
+
+@cache
+def compiled_stacks(layer, train):
+    """Both passes under `vmap`; and residuals out of a `scan`, beside those of its last entry."""
+
+    def run(params, state, xs, keys, dy):
+        def step(carry, x):
+            return carry, _plain(layer.forward(params, state, x, key=keys[0], train=train)[2])
+
+        vmapped = jax.vmap(passes(layer, train), (None, None, 0, 0, None))(params, state, xs, keys, dy)
+        return vmapped, jax.lax.scan(step, 0, xs)[1], step(0, jax.tree.map(lambda leaf: leaf[-1], xs))[1]
+
+    return quick_jit(run)
 
 
 def passes(layer, train):
@@ -50,16 +80,10 @@ def passes(layer, train):
     return run
 
 
-@cache
-def compiled_passes(layer, train):
-    """For several laws."""
-    return quick_jit(passes(layer, train))
-
-
 def random_dy(layer, params, state, x, key, train, seed=9):
     y = jax.eval_shape(lambda *a: layer.apply(*a, key=key, train=train)[0], params, state, x)
     random = np.random.default_rng([seed, 1])  # not those of x
-    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), slopes(y))
+    return jax.tree.map(lambda leaf: as_array(random.normal(size=leaf.shape), leaf.dtype), slopes(y))
 
 
 def slopes(tree):
@@ -77,17 +101,23 @@ def like(x, *functions):
     return jax.tree.map(stacked, x)
 
 
+SIZES = [(batch, width) for batch in (1, 2, 3, 4) for width in (1, 2, 3, 4) if (batch, width) != (3, 2)]
+
+
 @pytest.mark.parametrize("name", IN_MODES)
-@settings(max_examples=5)
-@given(batch=st.integers(1, 4), width=st.integers(1, 4), seed=st.integers(0, 2**16))
-def test_backward_equals_autodiff(name, batch, width, seed):
+@settings(max_examples=3)
+@given(seed=st.integers(0, 2**16))
+def test_backward_equals_autodiff(name, seed):
+    """At the size of the other laws, and at another one, which differs from row to row."""
     case, train = IN_MODES[name]
     with jax.enable_x64(True):
-        params, state, x, key = draw(case, seed, batch, width)
-        dy = random_dy(case.layer, params, state, x, key, train, seed)
-        by_hand, by_autodiff = _compiled[name](params, state, x, key, dy)
-        chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, by_autodiff)
-        assert worst_leaf(by_hand, by_autodiff) <= 1e-13
+        for batch, width in ((3, 2), SIZES[crc32(name.encode()) % len(SIZES)]):
+            params, state, x, key = draw(case, seed, batch, width)
+            dy = random_dy(case.layer, params, state, x, key, train, seed)
+            _, (_, _, residuals) = compiled_forward(case.layer, train)(params, state, x, key)
+            by_hand, by_autodiff = compiled_backward(case.layer, train)(params, state, x, key, residuals, dy)
+            chex.assert_trees_all_equal_shapes_and_dtypes(by_hand, by_autodiff)
+            assert worst_leaf(by_hand, by_autodiff) <= 1e-13
 
 
 @pytest.mark.parametrize("case, train", in_modes(SMOOTH).values(), ids=in_modes(SMOOTH))
@@ -101,21 +131,20 @@ def test_backward_equals_finite_differences(x64, case, train):
         y, _ = layer.apply(tree[0], state, joined(rest, tree[1]), key=key, train=train)
         return sum(map(jnp.vdot, jax.tree.leaves(slopes(y)), jax.tree.leaves(dy)))
 
-    _, by_hand = compiled_passes(layer, train)(params, state, x, key, dy)
+    _, by_hand = compiled_passes(layer, train, params, state, x, key, dy)
     assert worst_element(by_hand, richardson(objective, (params, floating))) <= 1e-6
 
 
 @every_mode
 def test_jit_equals_eager(x64, case, train):
-    """forward and backward are compiled apart, so the residuals cross two jit boundaries."""
     layer = case.layer
     params, state, x, key = draw(case)
     dy = random_dy(layer, params, state, x, key, train)
     y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
-    compiled = jax.jit(layer.forward, static_argnames="train")(params, state, x, key=key, train=train)
+    _, compiled = compiled_forward(layer, train)(params, state, x, key)
     assert worst_leaf(compiled[:2], (y, new_state)) <= 1e-14
-    eager = layer.backward(params, residuals, dy)
-    assert worst_leaf(jax.jit(layer.backward)(params, compiled[2], dy), eager) <= 1e-14
+    by_hand, _ = compiled_backward(layer, train)(params, state, x, key, compiled[2], dy)
+    assert worst_leaf(by_hand, layer.backward(params, residuals, dy)) <= 1e-14
 
 
 @pytest.mark.parametrize(
@@ -136,47 +165,36 @@ def test_modes_are_one_program_where_they_do_not_differ(name):
     assert program(True) == program(False)
 
 
-@every_case
-def test_apply_is_forward_without_residuals(x64, case):
-    """In one program, as XLA may round two programs of the same operations differently."""
+@every_mode
+def test_apply_is_forward_without_residuals(x64, case, train):
+    applied, forwarded = compiled_forward(case.layer, train)(*draw(case))
+    assert worst_leaf(applied, forwarded[:2]) == 0
 
-    @quick_jit
-    def both(params, state, x, key):
-        args, options = (params, state, x), {"key": key, "train": True}
-        return case.layer.apply(*args, **options), case.layer.forward(*args, **options)[:2]
 
-    assert worst_leaf(*both(*draw(case))) == 0
+def stacks(case, train):
+    """Three inputs and keys, a dy, and what `compiled_stacks` makes of them."""
+    params, state, x, key = draw(case)
+    xs, keys = like(x, lambda x: x, lambda x: 2 * x + 1, lambda x: -x), jax.random.split(key, 3)
+    dy = random_dy(case.layer, params, state, x, key, train)  # never ones: of a softmax they give rounding noise
+    return xs, keys, dy, compiled_stacks(case.layer, train)(params, state, xs, keys, dy)
 
 
 @every_mode
 def test_vmap_equals_a_loop(x64, case, train):
-    layer = case.layer
-    params, state, x, key = draw(case)
-    xs, keys = like(x, lambda x: x, lambda x: 2 * x + 1, lambda x: -x), jax.random.split(key, 3)
-    dy = random_dy(layer, params, state, x, key, train)  # never ones: of a softmax they give rounding noise
-
-    run, at = compiled_passes(layer, train), lambda i: jax.tree.map(lambda leaf: leaf[i], xs)
-    looped = [run(params, state, at(i), keys[i], dy) for i in range(3)]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *looped)
-    vmapped = quick_jit(jax.vmap(passes(layer, train), (None, None, 0, 0, None)))
-    assert worst_leaf(vmapped(params, state, xs, keys, dy), stacked) <= 1e-14
+    params, state, _, _ = draw(case)
+    xs, keys, dy, (vmapped, *_) = stacks(case, train)
+    looped = [
+        compiled_passes(case.layer, train, params, state, jax.tree.map(lambda leaf, i=i: leaf[i], xs), keys[i], dy)
+        for i in range(3)
+    ]
+    assert worst_leaf(vmapped, jax.tree.map(lambda *leaves: np.stack(leaves), *looped)) <= 1e-14
 
 
-@every_case
-def test_residuals_cross_scan(x64, case):
+@every_mode
+def test_residuals_cross_scan(x64, case, train):
     """The training loop runs forward and backward inside a scan; residuals may also be its outputs."""
-
-    @quick_jit
-    def run(params, state, x, key):
-        def step(carry, x):
-            return carry, _plain(case.layer.forward(params, state, x, key=key, train=True)[2])
-
-        return jax.lax.scan(step, 0, xs)[1], step(0, x)[1]
-
-    params, state, x, key = draw(case)
-    xs = like(x, lambda x: -x, lambda x: x)
-    stacked, residuals = run(params, state, x, key)
-    assert worst_leaf(jax.tree.map(lambda leaf: np.asarray(leaf)[1], stacked), residuals) <= 1e-14
+    *_, (_, scanned, last) = stacks(case, train)
+    assert worst_leaf(jax.tree.map(lambda leaf: np.asarray(leaf)[-1], scanned), last) <= 1e-14
 
 
 def _plain(tree):
@@ -219,13 +237,13 @@ def test_dtype_is_kept(case, dtype, wide, train):
 def test_float32_is_close_to_float64(case, train):
     def cast(tree):
         floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, np.float64) if floating(leaf) else leaf, tree)
+        return jax.tree.map(lambda leaf: as_array(leaf, np.float64) if floating(leaf) else leaf, tree)
 
     with jax.enable_x64(True):
         params, state, x, key = draw(case, dtype=jnp.float32)
         dy = random_dy(case.layer, params, state, x, key, train)
         single = usual_jit(passes(case.layer, train))(params, state, x, key, dy)
-        double = compiled_passes(case.layer, train)(cast(params), cast(state), cast(x), key, cast(dy))
+        double = compiled_passes(case.layer, train, cast(params), cast(state), cast(x), key, cast(dy))
     assert worst_leaf(single, double) <= 1e-6
 
 
@@ -255,8 +273,12 @@ def test_evaluation_needs_no_key_and_keeps_the_state(x64, case):
 
 @every_case
 def test_training_is_a_function_of_the_key(x64, case):
-    params, state, x, key = draw(case, batch=40)
-    run = quick_jit(lambda key: case.layer.apply(params, state, x, key=key, train=True)[0])
+    params, state, x, key = draw(case, batch=40 if case.random else 3)  # so many that two draws of them differ
+
+    def run(key):
+        (y, _), _ = compiled_forward(case.layer, True)(params, state, x, key)
+        return y
+
     chex.assert_trees_all_equal(run(key), run(key))
     other = run(jax.random.split(key)[0])
     same = jax.tree.all(jax.tree.map(np.array_equal, run(key), other))
