@@ -1,6 +1,13 @@
 """Test configuration: strict promotion everywhere, code blocks of Markdown files executed, a fixture for float64."""
 
 import os
+from pathlib import Path
+
+# Nearly all the time of the tests goes into compiling. Compiled programs are kept for the next run, and shared by the
+# workers and by the processes that tests start; jax reads this when it is imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
