@@ -16,15 +16,18 @@ MODELS: dict[str, LayerRow] = {
 
 #: Those that take seconds to compile: the laws of layers leave them out, and a test of models checks their gradients.
 LARGE_MODELS: dict[str, LayerRow] = {
-    "lenet": LayerRow(models.lenet(2, features=(1, 2), hidden=(2,)), lambda batch, width: (batch, 12, 12, 1)),
+    "lenet": LayerRow(models.lenet(3, features=(2, 3), hidden=(4,)), lambda batch, width: (batch, 12, 12, 1)),
     "vgg": LayerRow(
-        models.vgg(2, blocks=((2,),), hidden=(2,), dropout=0.2),
-        lambda batch, width: (batch, 4, 4, 1),
+        models.vgg(3, blocks=((2, 3), (2,)), hidden=(4,), dropout=0.2),
+        lambda batch, width: (batch, 4, 4, 2),
         random=True,
         counts=True,
     ),
-    "resnet": LayerRow(models.resnet(2, depth=8, features=1), lambda batch, width: (batch, 4, 4, 1), counts=True),
+    "vgg_plain": LayerRow(
+        models.vgg(3, blocks=((2,),), hidden=(), normalize=False), lambda batch, width: (batch, 3, 3, 1)
+    ),
+    "resnet": LayerRow(models.resnet(3, depth=8, features=2), lambda batch, width: (batch, 4, 4, 1), counts=True),
     "mobilenet": LayerRow(
-        models.mobilenet(2, features=2, blocks=((2, 2),)), lambda batch, width: (batch, 4, 4, 1), counts=True
+        models.mobilenet(3, features=2, blocks=((3, 1), (4, 2))), lambda batch, width: (batch, 4, 4, 1), counts=True
     ),
 }

@@ -1,6 +1,8 @@
 """Layers and containers of a user's own, as the guides have them: the catalogue checks what makes them, and tests of
 other things need some too."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -82,7 +84,7 @@ def counter() -> Layer:
 def wave() -> Layer:
     """A user's own layer, y = sin(a x), in training with noise, whose backward is left to autodiff."""
 
-    def apply(params, state, x, *, key=None, train=False):
+    def apply(params, state, x, *, key: Any = None, train=False):
         noise = jax.random.normal(key, x.shape, jnp.float32).astype(x.dtype) if train else 0
         return jnp.sin(params["scale"] * x) + noise * x, state
 
