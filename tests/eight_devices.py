@@ -473,7 +473,10 @@ P() on a mesh of data 4 × model 2: whole
 
 
 def test_meshes_that_do_not_use_up_the_devices():
-    with pytest.raises(ConfigError, match=r"^mesh\(data=-1, model=3\): expected sizes whose product, 3, divides the 8"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^mesh\(data=-1, model=3\): expected sizes whose product divides the 8 devices, got 3; change",
+    ):
         parallel.mesh(model=3)
     with pytest.raises(ConfigError, match=r"is the 8 devices, got 2; .* devices=jax.devices\(\)\[:2\]\.$"):
         parallel.mesh(data=2)

@@ -53,7 +53,7 @@ def test_a_mesh_of_one_device():
         ({"model": 2.0}, r"^mesh\(data=-1, model=2.0\): expected model to be a positive integer, or -1, got 2.0\.$"),
         ({"model": -1}, "expected one axis of -1 at most, got data and model; give one a size.$"),
         ({"data": 2}, "expected sizes whose product is the 1 devices, got 2; give one axis the size -1, which takes"),
-        ({"model": 2}, "expected sizes whose product, 2, divides the 1 devices; choose other sizes.$"),
+        ({"model": 2}, "expected sizes whose product divides the 1 devices, got 2; change one.$"),
     ],
 )
 def test_sizes_that_make_no_mesh(axes, message):

@@ -7,9 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.checks import check_choice, check_count, describe, is_count, nonnegative, number, positive
-from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import (
+    check_choice,
+    check_count,
+    check_floating,
+    check_shape,
+    describe,
+    is_count,
+    nonnegative,
+    number,
+    positive,
+)
+from funcnet.errors import ConfigError
 from funcnet.layers.layer import parameterless
 from funcnet.layers.pooling import check_sizes
 from funcnet.layers.windows import AXES, check_image, window_size
@@ -136,9 +145,8 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
-        if x.ndim < 2:
-            raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
+        check_floating("x", x)
+        check_shape("x", x, "(batch, …, channels)", "add the batch axis with x[None]")
         u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
         return x * jnp.power(u, -beta), (x, u)
 
@@ -158,10 +166,8 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
     entries = padding if isinstance(padding, tuple) else (padding,)
     pairs = [one if isinstance(one, tuple) else (one, one) for one in entries]
     if len(pairs) not in AXES or not all(len(pair) == 2 and all(is_count(n, 0) for n in pair) for pair in pairs):
-        raise ConfigError(
-            "expected padding to be an integer >= 0, or a tuple of one to three integers or pairs (before, after); "
-            f"got {describe(padding)}."
-        )
+        wanted = "an integer >= 0, or a tuple of one to three integers or pairs (before, after)"
+        raise ConfigError(f"expected padding to be {wanted}; got {describe(padding)}.")
     return tuple((int(lo), int(hi)) for lo, hi in pairs)
 
 

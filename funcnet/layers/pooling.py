@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from funcnet.checks import check_floating, check_kind
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
 from funcnet.layers.layer import parameterless
 from funcnet.layers.windows import AXES, Padding, Window, check_image, check_padding, per_axis, place, taps, window_size
 from funcnet.made import constructor
@@ -106,8 +106,7 @@ def avg_pool(
     Array([1.5, 2. ], dtype=float32)
     """
     fit = _geometry(window, strides, padding)
-    if not isinstance(count_include_pad, bool):
-        raise ConfigError(f"expected count_include_pad to be True or False, got {count_include_pad!r}.")
+    check_kind("count_include_pad", count_include_pad, bool, "True or False")
 
     def shares(w, total):
         count = math.prod(w.window) if count_include_pad else jnp.asarray(_counts(w), total.dtype)
@@ -195,12 +194,10 @@ def global_max_pool() -> Layer:
 
 def check_sizes(x: Any) -> None:
     """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
-    check_floating(x)
+    check_floating("x", x)
     if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
-        raise ShapeError(
-            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
-            f"empty, got {x.shape}; give it that shape with reshape."
-        )
+        wanted = "(batch, *size, channels) with one to three axes of size, none of them empty"
+        raise ShapeError(f"expected x of shape {wanted}, got {x.shape}; give it that shape with reshape.")
 
 
 def _geometry(window: Any, strides: Any, padding: Any) -> Callable[[Any], Window]:
@@ -222,9 +219,7 @@ def _check_no_window_of_padding(window: tuple[int, ...], padding: Padding) -> No
         return
     for k, pair in zip(window, padding, strict=True):
         if max(pair) >= k:
-            raise ConfigError(
-                f"expected padding smaller than the window of {k}, so that no window holds padding alone, got {pair}."
-            )
+            raise ConfigError(f"expected padding smaller than the window of {k}, got {pair}; take a larger window.")
 
 
 def _around(pairs):
