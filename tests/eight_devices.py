@@ -494,7 +494,7 @@ def test_batches_that_cannot_be_dealt_out():
         gradient_of(mlp(), fsdp(8), "backprop", (x, y))
     with pytest.raises(ShapeError, match="^fit: expected batch_size to be .* got 3; nearest: 8.$"):
         flat(8).check_rows("fit", "batch_size", 3)
-    with pytest.raises(ShapeError, match="expected as many rows everywhere, got 8 at 0 and 16 at 1"):
+    with pytest.raises(ShapeError, match="expected as many rows in every array of a batch, got 8 at 0 and 16 at 1"):
         parallel.global_batch((x[:8], digits()[1]), mesh_of(8))
 
 

@@ -494,7 +494,7 @@ def test_a_dy_that_does_not_fit_is_refused_before_it_broadcasts():
         _, _, residuals = model.forward(params, state, X)
         with pytest.raises(ShapeError, match=r"expected dy of shape \(4, 3\) as y has, got \(1, 3\); the order"):
             model.backward(params, residuals, X[:1])
-        with pytest.raises(DtypeError, match="expected dy of the dtype of y, float32, got float16; convert it"):
+        with pytest.raises(DtypeError, match="expected dy of dtype float32 as y has, got float16; convert it"):
             model.backward(params, residuals, X.astype(jnp.float16))
     heads = parallel(a=dense(2), b=dense(1))
     params, state = heads.init(jax.random.key(0), X)

@@ -103,7 +103,7 @@ SHAPES = {"largest": (64, 32), "divides": (100, 16), "small": (8, 8), "scalar": 
         ([("kernel", P()), (".*", P())], "expected 'kernel' to match a leaf, got none of 0/bias, 0/kernel, .* whole"),
         (
             [(".*", P("data"))],
-            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of the 8 devices along "data", got 10; give it '
+            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of 8, the devices along "data", got 10; give it '
             r'a rule above, \("4/bias", replicate\(\)\)',
         ),
         ([(".*", parallel.fsdp(min_bytes=0))], r'expected 4/bias of shape \(10,\) to have a dimension that the 8'),
@@ -111,7 +111,7 @@ SHAPES = {"largest": (64, 32), "divides": (100, 16), "small": (8, 8), "scalar": 
         ([(".*", P("rows"))], '^rules: 0/bias: expected an axis of the mesh, which has "data", got "rows".$'),
         ([(".*", parallel.fsdp("rows"))], '^fsdp: expected an axis of the mesh, which has "data", got "rows".$'),
         ([(".*", "data")], r"expected the partition of '.\*' to be replicate\(\), fsdp\(…\) or a Partit.*, got 'data'"),
-        ([("(", P())], r"^rules: expected a regular expression, got '\(': "),
+        ([("(", P())], r"^rules: expected '\(' to be a regular expression, got an error: "),
         ([".*"], r"^rules: expected pairs such as "),
     ],
 )  # fmt: skip
