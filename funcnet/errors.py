@@ -105,7 +105,7 @@ def translated(
     try:
         yield
     except kinds as cause:
-        raise error(f"{problem}: {cause}{fix and '; '}{fix}.") from cause
+        raise error(f"{problem}: {str(cause).rstrip('.')}{fix and '; '}{fix}.") from cause
 
 
 @contextmanager

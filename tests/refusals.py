@@ -93,7 +93,7 @@ def _is_prose(node):
 
 def _text(node):
     if isinstance(node, ast.JoinedStr):
-        return "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
     return node.value if isinstance(node.value, str) else ""
 
 

@@ -103,8 +103,8 @@ SHAPES = {"largest": (64, 32), "divides": (100, 16), "small": (8, 8), "scalar": 
         ([("kernel", P()), (".*", P())], "expected 'kernel' to match a leaf, got none of 0/bias, 0/kernel, .* whole"),
         (
             [(".*", P("data"))],
-            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of 8, the devices along "data", got 10; give it '
-            r'a rule above, \("4/bias", replicate\(\)\)',
+            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of 8, the devices along "data", got 10; give '
+            r'it a rule above, \("4/bias", replicate\(\)\)',
         ),
         ([(".*", parallel.fsdp(min_bytes=0))], r'expected 4/bias of shape \(10,\) to have a dimension that the 8'),
         ([(".*", P(None, "data"))], r"expected 0/bias of shape \(32,\) to be split along its 1 dimensions at most"),

@@ -161,7 +161,8 @@ def refusal(gradient: GradientFn) -> str:
         return f"expected a gradient whose parts add up, got {spelled(gradient)}."
     loss, mixing = made.arguments["loss"], _mixing(made.arguments["model"])
     if mixing:
+        got = f"{mixing[0]}, which computes statistics of its batch in training"
         fix = "use group_norm or layer_norm, or layers.held around it"
-        return f"expected layers without statistics of the batch, got {mixing[0]}; {fix}."
+        return f"expected layers that take each row by itself, got {got}; {fix}."
     fix = "the mean of its parts is not its value on the batch"
     return f"expected a loss that is a mean of values, got {spelled(loss)}; {fix}."
