@@ -502,7 +502,8 @@ def test_early_stopping_names_impossible_arguments(options, message):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"optimizer": optimizers.sgd}, ConfigError, r"^fit: expected an optimizer, such as .*; call its constructor"),
+        ({"optimizer": optimizers.sgd}, ConfigError,
+         r"^fit: expected optimizer to be an optimizer, such as .*; call its constructor"),
         ({"engine": "manual"}, ConfigError, r'engine to be "autodiff", "backprop" or a function .*, got \'manual\'\.'),
         ({"engine": 3}, ConfigError, r'^fit: expected engine to be "autodiff", "backprop" or a function .*, got 3\.'),
         ({"epochs": 0}, ConfigError, "expected epochs to be a positive integer, got 0"),
@@ -539,7 +540,7 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"accumulate": 4}, ConfigError, "^fit: expected accumulate to divide the 10 rows of a batch, got 4; take 2"),
         ({"accumulate": 2, "loss": lambda p, t: p.sum()}, ConfigError,
          r"^fit\(accumulate=2\): expected a loss that is a mean of values, got <lambda>"),
-        ({"loss": None}, ConfigError, "^fit: expected a loss, such as losses.mean_squared_error, got None"),
+        ({"loss": None}, ConfigError, "^fit: expected loss to be a loss, such as losses.mean_squared_error, got None"),
         ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "do not begin with loss or validation_.*got 'loss'"),
         ({"metrics": {"validation_a": metrics.accuracy()}}, ConfigError, "expected metrics by names .*'validation_a'"),
         ({"metrics": {"loss": {"a": metrics.accuracy()}}}, ConfigError, "^fit: expected metrics by names .*'loss/a'"),
