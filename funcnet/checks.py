@@ -7,6 +7,7 @@ its own.
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -17,12 +18,13 @@ import numpy as np
 from jax.core import Tracer
 
 from funcnet.dtypes import is_key
-from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError, StructureError
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError
 
 __all__ = [
-    "as_shaped", "check_choice", "check_count", "check_key", "check_one_array", "check_values", "check_weights",
-    "check_where", "describe", "fraction", "is_count", "is_number", "is_one_array", "nonnegative", "number",
-    "over_leading_axes", "positive", "unit_interval",
+    "as_shaped", "check_arrays", "check_choice", "check_count", "check_floating", "check_integers", "check_key",
+    "check_kind", "check_like", "check_mask", "check_multiple", "check_one_array", "check_same_shape", "check_shape",
+    "check_values", "check_weights", "check_where", "describe", "fraction", "is_array", "is_count", "is_floating",
+    "is_number", "is_one_array", "listed", "nonnegative", "number", "over_leading_axes", "positive", "unit_interval",
 ]  # fmt: skip
 
 
@@ -35,10 +37,19 @@ def describe(value: Any) -> str:
     """
     if value is None or isinstance(value, Real | str):
         return repr(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if is_array(value):
         return f"an array of dtype {value.dtype} and shape {tuple(value.shape)}"
     text = repr(value)
     return f"a {type(value).__name__}" + (f" {text}" if len(text) <= 40 else "")
+
+
+def listed(words: Collection[str]) -> str:
+    """The first eight, with commas between them.
+
+    >>> listed([f"layer {i}" for i in range(20)])[-16:]
+    'layer 6, layer 7, …'
+    """
+    return ", ".join([*words][:8]) + (", …" if len(words) > 8 else "")
 
 
 def is_number(value: Any) -> bool:
@@ -97,6 +108,19 @@ def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
         raise ConfigError(f"expected {what} to be {', '.join(others)} or {last}, got {describe(value)}.")
 
 
+def check_kind(
+    what: str, value: Any, kind: Any, wanted: str, fix: str = "", error: type[Exception] = ConfigError
+) -> None:
+    """A value of a type, or of one of several; of `Callable`, what can be called."""
+    if not isinstance(value, kind):
+        raise error(f"expected {what} to be {wanted}, got {describe(value)}{_last(fix)}.")
+
+
+def _last(fix):
+    """The end of an error that may have a fix."""
+    return fix and f"; {fix}"
+
+
 def check_key(key: Any, advice: str = "") -> None:
     """`key` must be one typed or raw PRNG key; more `advice` stands at the end of the error."""
     if is_key(key) and key.shape == ():
@@ -104,10 +128,80 @@ def check_key(key: Any, advice: str = "") -> None:
     # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
     if getattr(key, "dtype", None) == jnp.uint32 and key.shape in ((2,), (4,)):
         return
-    raise DtypeError(
-        f"expected key to be a PRNG key, got {describe(key)}; make one with jax.random.key(seed)"
-        f"{advice and '; '}{advice}."
+    fix = "make one with jax.random.key(seed)" + _last(advice)
+    raise DtypeError(f"expected key to be a PRNG key, got {describe(key)}; {fix}.")
+
+
+# Arrays: their shape and dtype, which are there under `jit` too, where these checks cost nothing at run time.
+
+
+def is_array(x: Any) -> bool:
+    """Whether it has a shape and a dtype, as arrays, tracers and `jax.ShapeDtypeStruct` have."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def is_floating(x: Any) -> bool:
+    """Whether it is an array of floating-point numbers."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def check_arrays(what: str, tree: Any) -> None:
+    """Every leaf is an array."""
+    if not all(map(is_array, jax.tree.leaves(tree))):
+        fix = "the example input is a batch, or jax.ShapeDtypeStruct((batch, …), jnp.float32)"
+        raise DtypeError(f"expected {what} to be an array or jax.ShapeDtypeStruct, got {describe(tree)}; {fix}.")
+
+
+def check_floating(
+    what: str, x: Any, fix: str = "convert it with x.astype(jnp.float32), and scale images to [0, 1] first"
+) -> None:
+    """One array of floating-point numbers."""
+    if not is_floating(x):
+        raise DtypeError(f"expected {what} of a floating dtype, got {describe(x)}; {fix}.")
+
+
+def check_integers(what: str, x: Any, error: type[Exception] = LabelError) -> None:
+    """One array of integers, which most often are labels."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise error(f"expected {what} to be integers, got dtype {x.dtype}; convert them with .astype(int).")
+
+
+def check_shape(what: str, x: Any, wanted: str, fix: str = "") -> None:
+    """An array of a shape that is written as a reader writes it: a word is any length, … is any number of axes.
+
+    >>> check_shape("x", np.ones((4, 3)), "(batch, 3)")
+    >>> check_shape("x", np.ones((4, 3)), "(batch, …, 5)", "take 5 features")
+    Traceback (most recent call last):
+    funcnet.errors.ShapeError: expected x of shape (batch, …, 5), got (4, 3); take 5 features.
+    """
+    shape = np.shape(x)
+    if not _fits(shape, wanted):
+        raise ShapeError(f"expected {what} of shape {wanted}, got {shape}{_last(fix)}.")
+
+
+def _fits(shape, wanted):
+    axes = re.findall(r"[^(), ]+", wanted)
+    if "…" in axes:
+        i = axes.index("…")
+        axes[i : i + 1] = ["any"] * (len(shape) - len(axes) + 1)
+    return len(axes) == len(shape) and all(
+        not axis.isdigit() or int(axis) == n for axis, n in zip(axes, shape, strict=True)
     )
+
+
+def check_multiple(what: str, n: int, k: int, whose: str, fix: str, error: type[Exception] = ShapeError) -> None:
+    """A number that k divides; the error says `whose` number k is."""
+    if n % k:
+        raise error(f"expected {what} to be a multiple of {k}, {whose}, got {n}; {fix}.")
+
+
+def check_like(what: str, x: Any, like: Any, why: str, fix: str) -> None:
+    """An array of the shape and dtype of another, `why` is said; the `fix` is that of the shape."""
+    if getattr(x, "shape", None) != like.shape:
+        got = x.shape if is_array(x) else describe(x)
+        raise ShapeError(f"expected {what} of shape {like.shape} {why}, got {got}; {fix}.")
+    if x.dtype != like.dtype:
+        raise DtypeError(f"expected {what} of dtype {like.dtype} {why}, got {x.dtype}; convert it with .astype.")
 
 
 # What counts in a loss or metric, and by how much: arrays over leading axes of its values. The values of an array that
@@ -116,12 +210,12 @@ def check_key(key: Any, advice: str = "") -> None:
 
 def as_shaped(x: Any) -> Any:
     """`x` itself if it has a shape and a dtype, else (a number, a list) a NumPy array of it."""
-    return x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x)
+    return x if is_array(x) else np.asarray(x)
 
 
 def is_one_array(x: Any) -> bool:
     """Whether it is an array or numbers of which NumPy makes one, and not `None` or a tree of arrays."""
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
+    if is_array(x):
         return True
     return x is not None and not isinstance(x, Mapping) and not any(map(np.ndim, jax.tree.leaves(x)))
 
@@ -134,19 +228,33 @@ def check_one_array(what: str, x: Any, fix: str) -> None:
         raise StructureError(f"expected {what} to be one array, got the tree {jax.tree.structure(x)}; {fix}.")
 
 
+def check_same_shape(prediction: Any, target: Any) -> None:
+    """The target has the shape of the prediction; another one would be broadcast."""
+    shape = prediction.shape
+    if target.shape != shape:
+        raise ShapeError(
+            f"expected target of the shape of prediction, {shape}, got {target.shape}; reshape one of them."
+        )
+
+
 def over_leading_axes(x: Any, ndim: int) -> Any:
     """An array over leading axes, with axes of length 1 appended up to `ndim`."""
     return x.reshape(x.shape + (1,) * (ndim - x.ndim))
 
 
-def check_where(where: Any, shape: tuple[int, ...]) -> None:
+def check_where(where: Any, shape: tuple[int, ...], what: str = "where") -> None:
     """The mask is boolean and lies over leading axes of the values, which have `shape`."""
     if where is None:
         return
     where = as_shaped(where)
-    if where.dtype != bool:
-        raise DtypeError(f"expected where of dtype bool, got {where.dtype}; compare it, as in where != 0.")
-    _check_leading("where", where, shape, "mark")
+    check_mask(what, where)
+    _check_leading(what, where, shape, "mark")
+
+
+def check_mask(what: str, x: Any) -> None:
+    """An array of booleans."""
+    if x.dtype != bool:
+        raise DtypeError(f"expected {what} of dtype bool, got {x.dtype}; compare it, as in where != 0.")
 
 
 def check_weights(weights: Any, shape: tuple[int, ...], where: Any = None, *, what: str = "weights") -> None:
@@ -158,9 +266,9 @@ def check_weights(weights: Any, shape: tuple[int, ...], where: Any = None, *, wh
         fix = "pass booleans as where=" if weights.dtype == bool and what == "weights" else "convert it with .astype"
         raise DtypeError(f"expected {what} of numbers, got dtype {weights.dtype}; {fix}.")
     _check_leading(what, weights, shape, "weigh")
-    expected = "finite numbers >= 0"
+    wanted = f"{what} to be finite numbers >= 0"
     fix = "where= leaves out what is not to count" if what == "weights" else "0 is for what is not to count"
-    check_values(DataError, what, weights, where, lambda w: np.isfinite(w) & (w >= 0), expected, fix)
+    check_values(DataError, wanted, weights, where, lambda w: np.isfinite(w) & (w >= 0), fix)
 
 
 def _check_leading(what, x, shape, verb):
@@ -170,13 +278,7 @@ def _check_leading(what, x, shape, verb):
 
 
 def check_values(
-    error: type[Exception],
-    what: str,
-    values: Any,
-    where: Any,
-    is_valid: Callable[[Any], Any],
-    expected: str,
-    fix: str,
+    error: type[Exception], wanted: str, values: Any, where: Any, is_valid: Callable[[Any], Any], fix: str
 ) -> None:
     """An error for the first marked entry that is not valid, if the values can be looked at."""
     if not (_is_concrete(values) and _is_concrete(where)):
@@ -190,7 +292,7 @@ def check_values(
     if np.any(wrong):
         index = tuple(np.argwhere(wrong)[0].tolist())
         place = f" at row {index[0]}" if len(index) == 1 else f" at {list(index)}" if index else ""
-        raise error(f"{what} {values[index]}{place}, expected {expected}; {fix}.")
+        raise error(f"expected {wanted}, got {values[index]}{place}; {fix}.")
 
 
 def _is_concrete(x):

@@ -25,9 +25,10 @@ from funcnet.errors import (
     ConfigError,
     DtypeError,
     FormatError,
-    MissingExtraError,
     ShapeError,
     StructureError,
+    extra,
+    translated,
 )
 from funcnet.made import leading
 from funcnet.trees import flatten_with_paths, is_padded, map_leaves, shapes
@@ -75,11 +76,15 @@ def export_model(
     >>> jax.export.deserialize(bytearray(file)).call(jnp.ones((5, 2))).shape
     (5, 3)
     """
-    name = f"export_model({model})"
-    _check_flatbuffers(name)
-    platforms = _checked_platforms(name, platforms)
-    numbers = _host_arrays(name, params, state)
+    with leading(f"export_model({model})"):
+        _check_flatbuffers()
+        platforms = _checked_platforms(platforms)
+        content = _exported(model, _host_arrays(params, state), x, platforms, batch_size) + _MARK
+    return content + hashlib.sha256(content).digest()
 
+
+def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], batch_size: int | None) -> bytes:
+    """The file without its trailer."""
     example, x = x, shapes(_plain(x))
 
     def evaluate(x):
@@ -91,24 +96,16 @@ def export_model(
     jax.eval_shape(evaluate, x)  # errors that have nothing to do with exporting are raised here
     write = export.export(jax.jit(evaluate), platforms=platforms)
     if batch_size is not None:
-        with leading(name):
-            batch_size = check_count("batch_size", batch_size)
-        exported = write(_with_batch(x, batch_size))
+        exported = write(_with_batch(x, check_count("batch_size", batch_size)))
     else:
         try:
             exported = write(_with_batch(x, export.symbolic_shape("batch")[0]))
         except Exception as error:  # whatever Python code of a layer makes of a number that is not known
-            raise ConfigError(
-                f"{name}: expected a model whose program is the same for all batch sizes, got an error where the size "
-                f"is unknown: {str(error).partition(chr(10))[0]}; give the one that you need as batch_size=…"
-            ) from error
-    try:
-        content = bytes(exported.serialize()) + _MARK
-    except (ValueError, NotImplementedError) as error:
-        raise StructureError(
-            f"{name}: expected input and output in tuples, lists or dictionaries of arrays, got an error: {error}."
-        ) from error
-    return content + hashlib.sha256(content).digest()
+            got = f"an error: {str(error).partition(chr(10))[0]}; give the one that you need as batch_size=…"
+            raise ConfigError(f"expected a model with one program for all batch sizes, got {got}") from error
+    problem = "expected input and output in tuples, lists or dictionaries of arrays, got an error"
+    with translated((ValueError, NotImplementedError), StructureError, problem):
+        return bytes(exported.serialize())
 
 
 def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
@@ -139,27 +136,31 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
            [0., 0.]], dtype=float32)
     """
     name = f"load_exported({os.fspath(path)!r})"
-    _check_flatbuffers(name)
-    data = _read(name, path)
-    try:
-        exported = export.deserialize(data)
-    except Exception as error:  # the file is whole, so it holds what another version of jax writes
-        raise FormatError(f"{name}: jax {jax.__version__} cannot read this file: {error!r}; export it anew.") from error
-    here = export.default_export_platform()
-    if here not in exported.platforms:
-        raise ConfigError(
-            f"{name}: expected a file for {here}, on which this process runs, got one for "
-            f"{', '.join(exported.platforms)}; export it with platforms={[*exported.platforms, here]}."
-        )
+    with leading(name):
+        _check_flatbuffers()
+        exported = _deserialized(_read(path))
     call = jax.jit(exported.call)
     expected = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0][0]
 
     def predict(x):
         x = jax.tree.map(jax.numpy.asarray, _plain(x))
-        _check_input(name, expected, x)
+        with leading(name):
+            _check_input(expected, x)
         return call(x)
 
     return predict
+
+
+def _deserialized(data: bytearray) -> export.Exported:
+    try:
+        exported = export.deserialize(data)
+    except Exception as error:  # the file is whole, so it holds what another version of jax writes
+        raise FormatError(f"jax {jax.__version__} cannot read this file: {error!r}; export it anew.") from error
+    here = export.default_export_platform()
+    if here not in exported.platforms:
+        got = f"one for {', '.join(exported.platforms)}; export it with platforms={[*exported.platforms, here]}"
+        raise ConfigError(f"expected a file for {here}, on which this process runs, got {got}.")
+    return exported
 
 
 def _plain(tree: Any) -> Any:
@@ -167,31 +168,26 @@ def _plain(tree: Any) -> Any:
     return map_leaves(lambda leaf: {"values": leaf.values, "where": leaf.where} if is_padded(leaf) else leaf, tree)
 
 
-def _check_flatbuffers(name: str) -> None:
+def _check_flatbuffers() -> None:
     """What jax.export needs to write and to read."""
-    try:
+    with extra("export", "flatbuffers"):
         import flatbuffers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: expected the package flatbuffers, which is not installed; pip install 'funcnet[export]'."
-        ) from error
 
 
-def _checked_platforms(name: str, platforms: Any) -> tuple[str, ...]:
+def _checked_platforms(platforms: Any) -> tuple[str, ...]:
     chosen = () if isinstance(platforms, str) else tuple(platforms)
     if not chosen or any(platform not in _PLATFORMS for platform in chosen) or len(set(chosen)) < len(chosen):
-        raise ConfigError(
-            f"{name}: expected platforms to be some of {', '.join(_PLATFORMS)}, in a tuple or list, got {platforms!r}."
-        )
+        wanted = f"some of {', '.join(_PLATFORMS)}, in a tuple or list"
+        raise ConfigError(f"expected platforms to be {wanted}, got {platforms!r}.")
     return chosen
 
 
-def _host_arrays(name: str, params: Params, state: State) -> Any:
+def _host_arrays(params: Params, state: State) -> Any:
     numbers = jax.device_get((params, state))
     for part, tree in zip(("params", "state"), numbers, strict=True):
         for path, leaf in flatten_with_paths(tree):
             if not isinstance(leaf, np.ndarray | np.generic):
-                raise DtypeError(f"{name}: expected {part} of arrays with numbers, got {describe(leaf)} at {path!r}.")
+                raise DtypeError(f"expected {part} of arrays with numbers, got {describe(leaf)} at {path!r}.")
     return numbers
 
 
@@ -199,31 +195,27 @@ def _with_batch(x: Any, batch: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x)
 
 
-def _read(name: str, path: str | os.PathLike[str]) -> bytearray:
+def _read(path: str | os.PathLike[str]) -> bytearray:
     """The whole file, checked; jax does not look at the trailer."""
-    try:
-        with open(path, "rb") as file:
-            data = bytearray(file.read())
-    except OSError as error:
-        raise FormatError(f"{name}: the file cannot be read: {error}.") from error
+    with translated(OSError, FormatError, "the file cannot be read"), open(path, "rb") as file:
+        data = bytearray(file.read())
     if data[-_TRAILER : -_TRAILER + len(_MARK)] != _MARK:
-        raise FormatError(f"{name}: expected a file of export_model, got one that is cut short or of another origin.")
+        raise FormatError("expected a file of export_model, got one that is cut short or of another origin.")
     if hashlib.sha256(memoryview(data)[: len(_MARK) - _TRAILER]).digest() != data[len(_MARK) - _TRAILER :]:
-        raise ChecksumError(f"{name}: the file is damaged: its content does not have the SHA-256 recorded in it.")
+        raise ChecksumError("the file is damaged: its content does not have the SHA-256 recorded in it.")
     return data
 
 
-def _check_input(name: str, expected: Any, x: Any) -> None:
-    if jax.tree.structure(x) != jax.tree.structure(expected):
-        raise StructureError(
-            f"{name}: expected x to be the tree {jax.tree.structure(expected)}, got {jax.tree.structure(x)}."
-        )
+def _check_input(expected: Any, x: Any) -> None:
+    wanted, given = jax.tree.structure(expected), jax.tree.structure(x)
+    if wanted != given:
+        raise StructureError(f"expected x to be the tree {wanted}, got {given}.")
     for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(x), strict=True):
         fits = [not isinstance(n, int) or n == m for n, m in zip(want.shape, got.shape, strict=False)]
         if got.ndim != want.ndim or not all(fits) or 0 in got.shape[:1]:
-            raise ShapeError(f"{name}: expected x of shape {_words(want.shape)}, got {got.shape}.")
+            raise ShapeError(f"expected x of shape {_words(want.shape)}, got {got.shape}.")
         if got.dtype != want.dtype:
-            raise DtypeError(f"{name}: expected x of dtype {want.dtype}, got {got.dtype}; convert it with .astype.")
+            raise DtypeError(f"expected x of dtype {want.dtype}, got {got.dtype}; convert it with .astype.")
 
 
 def _words(shape: Any) -> str:

@@ -47,10 +47,8 @@ def as_schedule(rate: float | Schedule, *, what: str | None = None) -> Schedule:
         return rate
     if is_number(rate) and rate >= 0:
         return constant(rate)
-    error = ConfigError(
-        f"expected {what or 'rate'} to be a finite number >= 0 or a schedule step -> rate, got {describe(rate)}; "
-        "write an array as float(…), a traced one as lambda step: …."
-    )
+    got = f"{describe(rate)}; write an array as float(…), a traced one as lambda step: …"
+    error = ConfigError(f"expected {what or 'rate'} to be a finite number >= 0 or a schedule step -> rate, got {got}.")
     if what is not None:
         raise error
     with leading(f"as_schedule({spelled(rate)})"):
@@ -252,10 +250,8 @@ def join(schedules: Sequence[float | Schedule], boundaries: Sequence[int]) -> Sc
     parts = [as_schedule(schedule, what="each of schedules") for schedule in schedules]
     boundaries = _increasing("boundaries", boundaries)
     if len(parts) != len(boundaries) + 1:
-        raise ConfigError(
-            f"expected one boundary between each two schedules, got {len(parts)} schedules and "
-            f"{len(boundaries)} boundaries."
-        )
+        got = f"{len(parts)} schedules and {len(boundaries)} boundaries"
+        raise ConfigError(f"expected one boundary between each two schedules, got {got}.")
     return _joined(parts, boundaries)
 
 

@@ -15,9 +15,9 @@ from funcnet.errors import StructureError
 from funcnet.types import Array, Padded
 
 __all__ = [
-    "check_same_structure", "filled", "flatten_with_paths", "global_norm", "is_empty", "is_padded", "keep_shape",
-    "kept_shape", "leaves", "map_leaves", "map_with_paths", "on_host", "path_string", "shapes", "spread", "total",
-    "total_bytes", "total_size", "unpadded", "zeros_like",
+    "check_same_structure", "differences", "filled", "flatten_with_paths", "global_norm", "is_empty", "is_padded",
+    "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "on_host", "path_string", "shapes",
+    "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
 ]  # fmt: skip
 
 
@@ -254,25 +254,36 @@ def total_bytes(tree: Any) -> int:
 def check_same_structure(expected_name: str, expected: Any, given_name: str, given: Any) -> None:
     """Raise `StructureError` unless both trees have the same leaves with the same shapes.
 
-    The message lists leaves by path: missing, unexpected, mis-shaped.
+    The message lists leaves by path: missing, unexpected, of another shape.
 
     >>> check_same_structure("params", {"kernel": jnp.ones(2)}, "grads", {"kernel": jnp.ones(3)})
     Traceback (most recent call last):
     funcnet.errors.StructureError: grads do not fit params: kernel has shape (3,), expected (2,).
     """
-    want, got = dict(flatten_with_paths(expected)), dict(flatten_with_paths(given))
-    problems = [f"{path} is missing" for path in want if path not in got]
-    problems += [f"{path} is unexpected" for path in got if path not in want]
-    problems += [
-        f"{path} has shape {jnp.shape(got[path])}, expected {jnp.shape(want[path])}"
-        for path in want
-        if path in got and jnp.shape(got[path]) != jnp.shape(want[path])
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise StructureError(f"{given_name} do not fit {expected_name}: {shown}.")
-    if jax.tree.structure(expected) != jax.tree.structure(given):
-        raise StructureError(
-            f"{given_name} do not fit {expected_name}: expected the tree {jax.tree.structure(expected)}, "
-            f"got {jax.tree.structure(given)}."
-        )
+    if found := differences(expected, given):
+        raise StructureError(f"{given_name} do not fit {expected_name}: {found}.")
+
+
+def differences(expected: Any, given: Any, *, dtypes: bool = False) -> str:
+    """The leaves of two trees that differ in path or shape, or in dtype too, as the words of an error; "" for none.
+
+    >>> differences({"kernel": jnp.ones(2)}, {"kernel": jnp.ones(3), "bias": jnp.ones(1)})
+    'bias is unexpected; kernel has shape (3,), expected (2,)'
+    """
+    want, have = dict(flatten_with_paths(expected)), dict(flatten_with_paths(given))
+    found = [f"{path} is missing" for path in want if path not in have]
+    found += [f"{path} is unexpected" for path in have if path not in want]
+    for path in (path for path in want if path in have):
+        shapes, kinds = [[of(tree[path]) for tree in (have, want)] for of in (jnp.shape, _dtype)]
+        if shapes[0] != shapes[1]:
+            found.append(f"{path} has shape {shapes[0]}, expected {shapes[1]}")
+        elif dtypes and kinds[0] != kinds[1]:
+            found.append(f"{path} has dtype {kinds[0]}, expected {kinds[1]}")
+    if not found and (wanted := jax.tree.structure(expected)) != (got := jax.tree.structure(given)):
+        return f"expected the tree {wanted}, got {got}"
+    return "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+
+
+def _dtype(leaf):
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)

@@ -475,7 +475,10 @@ P() on a mesh of data 4 × model 2: whole
 
 
 def test_meshes_that_do_not_use_up_the_devices():
-    with pytest.raises(ConfigError, match=r"^mesh\(data=-1, model=3\): expected sizes whose product, 3, divides the 8"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^mesh\(data=-1, model=3\): expected sizes whose product divides the 8 devices, got 3; change",
+    ):
         parallel.mesh(model=3)
     with pytest.raises(ConfigError, match=r"is the 8 devices, got 2; .* devices=jax.devices\(\)\[:2\]\.$"):
         parallel.mesh(data=2)
@@ -493,7 +496,7 @@ def test_batches_that_cannot_be_dealt_out():
         gradient_of(mlp(), fsdp(8), "backprop", (x, y))
     with pytest.raises(ShapeError, match="^fit: expected batch_size to be .* got 3; nearest: 8.$"):
         flat(8).check_rows("fit", "batch_size", 3)
-    with pytest.raises(ShapeError, match="expected as many rows everywhere, got 8 at 0 and 16 at 1"):
+    with pytest.raises(ShapeError, match="expected as many rows in every array of a batch, got 8 at 0 and 16 at 1"):
         parallel.global_batch((x[:8], digits()[1]), mesh_of(8))
 
 

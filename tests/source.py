@@ -6,7 +6,7 @@ import io
 import textwrap
 import tokenize
 
-__all__ = ["code_lines", "code_lines_of"]
+__all__ = ["code_lines", "code_lines_of", "numbers_of_code_lines"]
 
 _BESIDE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
@@ -14,7 +14,12 @@ _BESIDE = {
 
 
 def code_lines(source):
-    """Lines without docstrings, comments, imports and blank lines."""
+    """How many lines there are without docstrings, comments, imports and blank lines."""
+    return len(numbers_of_code_lines(source))
+
+
+def numbers_of_code_lines(source):
+    """Their numbers."""
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in _BESIDE:
@@ -23,7 +28,7 @@ def code_lines(source):
         text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         if text or isinstance(node, ast.Import | ast.ImportFrom):
             lines -= {*range(node.lineno, node.end_lineno + 1)}
-    return len(lines)
+    return lines
 
 
 def code_lines_of(*things):

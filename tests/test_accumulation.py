@@ -150,7 +150,8 @@ def test_what_does_not_add_up_is_refused_by_name(make, message):
 def test_rows_that_k_does_not_divide_are_refused():
     gradient = gradients.accumulated(gradients.autodiff(layers.relu(), losses.huber), 5)
     with pytest.raises(
-        ShapeError, match=r"expected rows that 5 divides, got 12; choose another number of parts or rows"
+        ShapeError,
+        match="expected the rows of the batch to be a multiple of 5, the number of parts, got 12; choose another",
     ):
         gradient((), (), (jnp.ones((12, 2)), jnp.ones((12, 2))))
 

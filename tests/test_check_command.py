@@ -256,7 +256,7 @@ def test_other_shapes_are_named(text):
     [
         ("dens", "dens: expected a layer, model, loss or penalty of the library; did you mean dense?"),
         ("zzzz", "write your own as module:attribute or file.py:attribute"),
-        ("missing.py:layer", "missing.py:layer: expected a file, got missing.py, which is none"),
+        ("missing.py:layer", "missing.py:layer: expected a file, got missing.py, which is not a file"),
         ("nonesuch:layer", "nonesuch:layer: expected a module, got nonesuch, and there is no module nonesuch here"),
         ("json.nonesuch:layer", "there is no module json.nonesuch here"),
         ("does_not_import:layer", "got ModuleNotFoundError: No module named 'nonesuch' (does_not_import.py, line 2)"),

@@ -154,8 +154,8 @@ def resealed(path, change):
     [
         (lambda c: c.update(format=2), "has format version 2, expected 1; update funcnet"),
         (lambda c: c.pop("step"), "lacks something"),
-        (lambda c: c.update(step=-1), "no non-negative integer"),
-        (lambda c: c.update(metrics=[1]), "metrics are no names"),
+        (lambda c: c.update(step=-1), "a count is not a non-negative integer"),
+        (lambda c: c.update(metrics=[1]), "metrics are not a dictionary"),
         (lambda c: c.update(leaves=[]), "lacks something"),
         (lambda c: c.update(more=1), "lacks something"),
         (lambda c: c.update(files={}), r"lists the files \[\], expected state.safetensors"),
@@ -179,7 +179,7 @@ def test_a_manifest_that_was_made_up(tmp_path, change, problem):
 def test_a_key_that_is_none(tmp_path):
     path = save(tmp_path, report(1))
     resealed(path, lambda c: c["leaves"]["a"].update(key="no such"))
-    with pytest.raises(CheckpointError, match="a is no PRNG key of implementation 'no such'"):
+    with pytest.raises(CheckpointError, match="a is not a PRNG key of implementation 'no such'"):
         restore(tmp_path, LIKE)
 
 
@@ -278,7 +278,7 @@ def test_a_step_is_written_once(tmp_path):
         (fn.Report(1, 1, {}, {"a": 1.0}), DtypeError, "expected a to be an array of plain numbers, got 1.0"),
         (fn.Report(1, -1, {}, LIKE), ConfigError, "expected report.step to be"),
         (fn.Report(1, 1, {}, LIKE, {1, 2}), ConfigError, "expected cursor that JSON can hold"),
-        ({"a": 1}, StructureError, "expected a Report, as fit yields them, got a dict"),
+        ({"a": 1}, StructureError, "expected report to be a Report, as fit yields them, got a dict"),
     ],
 )
 def test_reports_that_cannot_be_saved(tmp_path, what, error, message):
@@ -299,7 +299,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="the folder cannot be written: .*Not a directory"):
         saving(iter([]), tmp_path / "file" / "folder")
-    with pytest.raises(CheckpointError, match="it cannot be read: .*Not a directory"):
+    with pytest.raises(CheckpointError, match="the folder cannot be read: .*Not a directory"):
         steps(tmp_path / "file")
 
 

@@ -1,6 +1,8 @@
 """The checks of numbers and choices, and the words of errors: what passes, as what type, and what each error says."""
 
 import math
+import re
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,18 +14,30 @@ import pytest
 from funcnet import checks
 from funcnet.checks import (
     as_shaped,
+    check_arrays,
     check_choice,
     check_count,
+    check_floating,
+    check_integers,
     check_key,
+    check_kind,
+    check_like,
+    check_mask,
+    check_multiple,
     check_one_array,
+    check_same_shape,
+    check_shape,
     check_values,
     check_weights,
     check_where,
     describe,
     fraction,
+    is_array,
     is_count,
+    is_floating,
     is_number,
     is_one_array,
+    listed,
     nonnegative,
     number,
     over_leading_axes,
@@ -52,8 +66,10 @@ def refusal(check, *arguments):
 
 
 def test_every_check_is_tested():
-    tested = {*BOUNDS, as_shaped, check_choice, check_count, check_key, check_one_array, check_values, check_weights,
-              check_where, describe, is_count, is_number, is_one_array, over_leading_axes}  # fmt: skip
+    tested = {*BOUNDS, as_shaped, check_arrays, check_choice, check_count, check_floating, check_integers, check_key,
+              check_kind, check_like, check_mask, check_multiple, check_one_array, check_same_shape, check_shape,
+              check_values, check_weights, check_where, describe, is_array, is_count, is_floating, is_number,
+              is_one_array, listed, over_leading_axes}  # fmt: skip
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -172,7 +188,8 @@ def test_weights():
         check_weights(weights, (2, 3))
     check_weights(np.array([1.0, np.nan]), (2,), np.array([True, False]))  # what where excludes may be anything
     for wrong in (-1.0, np.inf, np.nan):
-        with pytest.raises(DataError, match=rf"^weights {wrong} at row 1, expected finite numbers >= 0; where= leaves"):
+        expected = rf"^expected weights to be finite numbers >= 0, got {wrong} at row 1; where= leaves"
+        with pytest.raises(DataError, match=expected):
             check_weights(np.array([1.0, wrong]), (2,))
     with pytest.raises(DtypeError, match="^expected weights of numbers, got dtype bool; pass booleans as where="):
         check_weights(np.ones(2, bool), (2,))
@@ -182,10 +199,111 @@ def test_weights():
 
 def test_values():
     def check(values, where=None):
-        check_values(LabelError, "label", values, where, lambda v: v >= 0, "0 or more", "count from 0")
+        check_values(LabelError, "label of 0 or more", values, where, lambda v: v >= 0, "count from 0")
 
     check(np.array([0, 1]))
     check(np.array([0, -1]), np.array([True, False]))
     jax.jit(check)(np.array([-1]))  # a tracer has no values yet
-    with pytest.raises(LabelError, match=r"^label -1 at \[1, 0\], expected 0 or more; count from 0\.$"):
+    with pytest.raises(LabelError, match=r"^expected label of 0 or more, got -1 at \[1, 0\]; count from 0\.$"):
         check(np.array([[0, 1], [-1, 0]]))
+
+
+def test_kinds():
+    check_kind("train", True, bool, "a bool")
+    check_kind("loss", len, Callable, "a function")
+    check_kind("flat", None, bool | None, "True, False or None")
+    with pytest.raises(ConfigError, match=r"^expected train to be a bool, got 1\.$"):
+        check_kind("train", 1, bool, "a bool")
+    with pytest.raises(StructureError, match=r"^expected loss to be a function, got 'mse'; take losses\.$"):
+        check_kind("loss", "mse", Callable, "a function", "take losses", StructureError)
+
+
+def test_what_is_an_array():
+    for x in (np.ones(2), jnp.ones(2), jax.ShapeDtypeStruct((2,), jnp.float32)):
+        assert is_array(x)
+        assert is_floating(x)
+        check_floating("x", x)
+        check_arrays("x", {"a": [x]})
+    assert not any(map(is_array, ([1.0], 1.0, None)))
+    assert not any(map(is_floating, ([1.0], np.ones(2, int), np.ones(2, bool), np.ones(2, complex))))
+    with pytest.raises(
+        DtypeError, match="^expected x to be an array or jax.ShapeDtypeStruct, got a list .*; the example"
+    ):
+        check_arrays("x", [jnp.ones(2), 1.0])
+    with pytest.raises(
+        DtypeError, match=r"^expected x of a floating dtype, got an array of dtype int64 .*; take 0\.5\.$"
+    ):
+        check_floating("x", np.ones(2, int), "take 0.5")
+    with pytest.raises(DtypeError, match=r"^expected x of a floating dtype, got 1\.0; convert it with x\.astype"):
+        check_floating("x", 1.0)
+
+
+def test_integers():
+    check_integers("labels", np.ones(2, np.uint8))
+    for x in (np.ones(2), np.ones(2, bool)):
+        with pytest.raises(
+            LabelError, match=f"^expected labels to be integers, got dtype {x.dtype}; convert them with"
+        ):
+            check_integers("labels", x)
+    with pytest.raises(DtypeError, match="^expected labels to be integers, got dtype float64"):
+        check_integers("labels", np.ones(2), DtypeError)
+
+
+def test_booleans():
+    check_mask("where", np.ones(2, bool))
+    with pytest.raises(DtypeError, match="^expected where/a of dtype bool, got int64; compare it, as in where != 0"):
+        check_mask("where/a", np.ones(2, int))
+
+
+@pytest.mark.parametrize(
+    "shape, fitting, wrong",
+    [
+        ((4, 3), ["(batch, features)", "(4, 3)", "(batch, 3)", "(batch, …, 3)", "(…, 3)", "(4, …)", "(…)", "(…, 4, 3)"],
+         ["(batch,)", "()", "(4, 4)", "(batch, 4)", "(batch, …, 4)", "(3, …)", "(a, b, …, c)", "(a, b, c)"]),
+        ((2,), ["(n,)", "(2,)", "(…, n)", "(n, …)", "(…)"], ["()", "(3,)", "(n, m)", "(n, …, m)"]),
+        ((), ["()", "(…)"], ["(n,)", "(…, n)"]),
+    ],
+)  # fmt: skip
+def test_shapes_as_they_are_written(shape, fitting, wrong):
+    for wanted in fitting:
+        check_shape("x", np.ones(shape), wanted)
+        jax.eval_shape(lambda x, wanted=wanted: check_shape("x", x, wanted), jax.ShapeDtypeStruct(shape, jnp.float32))
+    for wanted in wrong:
+        message = re.escape(f"expected x of shape {wanted}, got {shape}; reshape it.")
+        with pytest.raises(ShapeError, match=f"^{message}$"):
+            check_shape("x", np.ones(shape), wanted, "reshape it")
+
+
+def test_multiples():
+    check_multiple("rows", 6, 3, "the devices", "take fewer")
+    with pytest.raises(ShapeError, match=r"^expected rows to be a multiple of 4, the devices, got 6; take fewer\.$"):
+        check_multiple("rows", 6, 4, "the devices", "take fewer")
+    with pytest.raises(ConfigError, match="^expected rows to be a multiple of 4"):
+        check_multiple("rows", 6, 4, "the devices", "take fewer", ConfigError)
+
+
+def test_alike():
+    y = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    check_like("dy", jnp.ones((4, 3)), y, "as y has", "reshape it")
+    with pytest.raises(ShapeError, match=r"^expected dy of shape \(4, 3\) as y has, got \(3,\); reshape it\.$"):
+        check_like("dy", jnp.ones(3), y, "as y has", "reshape it")
+    with pytest.raises(
+        ShapeError, match=r"^expected dy of shape \(4, 3\) as y has, got a list \[1\.0\]; reshape it\.$"
+    ):
+        check_like("dy", [1.0], y, "as y has", "reshape it")
+    with pytest.raises(
+        DtypeError, match="^expected dy of dtype float32 as y has, got float16; convert it with .astype"
+    ):
+        check_like("dy", jnp.ones((4, 3), jnp.float16), y, "as y has", "reshape it")
+
+
+def test_one_shape():
+    check_same_shape(jnp.ones((4, 1)), jnp.ones((4, 1)))
+    with pytest.raises(ShapeError, match=r"^expected target of the shape of prediction, \(4, 1\), got \(4,\); reshape"):
+        check_same_shape(jnp.ones((4, 1)), jnp.ones(4))
+
+
+def test_lists_are_cut():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(i) for i in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert listed([str(i) for i in range(9)]) == "0, 1, 2, 3, 4, 5, 6, 7, …"

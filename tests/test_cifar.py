@@ -64,7 +64,11 @@ def test_cifar100(tmp_path, way):
         (FormatError, "expected … whole records of 3073 bytes, at least one, got 6145 bytes; …", lambda x: x[:-1]),
         (FormatError, "expected … whole records of 3073 bytes, at least one, got 6147 bytes; …", lambda x: x + b"1"),
         (FormatError, "expected … whole records of 3073 bytes, at least one, got 0 bytes; …", lambda x: b""),
-        (LabelError, "label 10 at row 1 of …data_batch_3.bin, expected 0..9; …", lambda x: x[:3073] + b"\n" + x[3074:]),
+        (
+            LabelError,
+            "expected labels of …data_batch_3.bin in 0..9, got 10 at row 1; …",
+            lambda x: x[:3073] + b"\n" + x[3074:],
+        ),
     ],
 )
 def test_damaged_cifar10(tmp_path, error, message, change, way):
@@ -77,9 +81,11 @@ def test_damaged_cifar10(tmp_path, error, message, change, way):
 @pytest.mark.parametrize("labels", ["fine", "coarse"])
 def test_both_labels_of_cifar100_are_checked(tmp_path, labels):
     write_cifar(tmp_path, cifar100_files(coarse=20), "folder", "cifar-100-binary.tar.gz")
-    refused(LabelError, "label 20 at row 1 of …train.bin, expected 0..19; …", cifar100, tmp_path, labels=labels)
+    refused(LabelError, "expected labels of …train.bin in 0..19, got 20 at row 1; …", cifar100, tmp_path, labels=labels)
     write_cifar(tmp_path, cifar100_files(fine=100), "folder", "cifar-100-binary.tar.gz")
-    refused(LabelError, "label 100 at row 2 of …train.bin, expected 0..99; …", cifar100, tmp_path, labels=labels)
+    refused(
+        LabelError, "expected labels of …train.bin in 0..99, got 100 at row 2; …", cifar100, tmp_path, labels=labels
+    )
 
 
 def test_cifar_options(tmp_path):

@@ -479,11 +479,9 @@ def test_a_dy_that_does_not_fit_is_refused_before_it_broadcasts():
     for model in (serial(relu(), dense(3)), gated(sigmoid()), residual(dense(3)), repeat(dense(3), 2)):
         params, state = model.init(jax.random.key(0), X)
         _, _, residuals = model.forward(params, state, X)
-        with pytest.raises(
-            ShapeError, match=r"expected dy of the shape of y, \(4, 3\), got an array .* \(1, 3\); the order"
-        ):
+        with pytest.raises(ShapeError, match=r"expected dy of shape \(4, 3\) as y has, got \(1, 3\); the order"):
             model.backward(params, residuals, X[:1])
-        with pytest.raises(DtypeError, match="expected dy of the dtype of y, float32, got float16; convert it"):
+        with pytest.raises(DtypeError, match="expected dy of dtype float32 as y has, got float16; convert it"):
             model.backward(params, residuals, X.astype(jnp.float16))
     heads = parallel(a=dense(2), b=dense(1))
     params, state = heads.init(jax.random.key(0), X)
@@ -501,5 +499,7 @@ def test_errors_of_a_backward_name_the_place():
     )
     params, state = model.init(jax.random.key(0), X)
     _, _, residuals = model.forward(params, state, X)
-    with pytest.raises(ShapeError, match=re.escape("serial[1] container[0] dense(3): expected dy of the shape of y")):
+    with pytest.raises(
+        ShapeError, match=re.escape("serial[1] container[0] dense(3): expected dy of shape (4, 3) as y has")
+    ):
         model.backward(params, residuals, X)

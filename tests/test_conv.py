@@ -266,10 +266,10 @@ def test_kernels_have_the_variance_of_their_fan_in():
             r'expected padding to be "SAME", "VALID", an integer >= 0, .* got \'same\'',
             lambda: layers.conv(4, 3, padding="same"),
         ),
-        (r"an integer >= 0, or 2 integers or pairs .* got -1", lambda: layers.conv(4, 3, padding=-1)),
+        (r"an integer >= 0, or one integer or pair .* got -1", lambda: layers.conv(4, 3, padding=-1)),
         (r"padding to be .* got a tuple \(\(1, 2, 3\), 1\)", lambda: layers.conv(4, 3, padding=((1, 2, 3), 1))),
         (
-            r"conv\(4, 3, groups=3\): expected features that groups divide, got 4 features in 3",
+            r"conv\(4, 3, groups=3\): expected features to be a multiple of 3, the number of groups, got 4; choose",
             lambda: layers.conv(4, 3, groups=3),
         ),
         (r"depthwise_conv\(3, multiplier=0\): expected multiplier", lambda: layers.depthwise_conv(3, multiplier=0)),
@@ -305,7 +305,7 @@ def test_impossible_options(message, make):
             (1, 2, 4, 1),
         ),
         (
-            r"groups=2\): expected x with channels that 2 groups divide, got 3 in \(1, 4, 4, 3\)",
+            r"groups=2\): expected the channels of x to be a multiple of 2, the number of groups, got 3; choose",
             layers.conv(2, 3, groups=2),
             (1, 4, 4, 3),
         ),
@@ -340,6 +340,6 @@ def test_params_of_another_layer_are_named(make):
     y, _, residuals = layer.forward(params, state, IMAGES)
     with pytest.raises(
         ShapeError,
-        match=r"expected dy of the shape of y, \(2, 6, 7, 4\), got .* shape \(2, 6, 7, 1\)",
+        match=r"expected dy of shape \(2, 6, 7, 4\) as y has, got \(2, 6, 7, 1\)",
     ):
         layer.backward(params, residuals, y[..., :1])

@@ -184,8 +184,9 @@ def test_forward_mode_is_refused_by_name(run):
     wrapped, _, x = objectives()
     with pytest.raises(
         ForwardModeError,
-        match=r"^serial\(dense\(1\), tanh\(\), dropout\(0.2\)\): expected reverse mode, such as jax.grad, "
-        r".*, got forward mode, .* defines reverse mode only: use apply of the layer that as_custom_vjp was given\.",
+        match=r"^serial\(dense\(1\), tanh\(\), dropout\(0.2\)\): expected reverse mode, as of jax.grad .*, "
+        r"which is all that a hand-derived backward defines, got forward mode, .*; use apply of the layer that "
+        r"as_custom_vjp was given\.",
     ):
         run(wrapped, x)
 

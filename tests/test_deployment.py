@@ -286,7 +286,10 @@ def halves(x):
 
 def test_a_model_that_needs_the_batch_size():
     model = gradients.automatic_function(halves)
-    message = r"export_model\(halves\): expected a model whose program is the same .*; give the .* batch_size=…"
+    message = (
+        r"export_model\(halves\): expected a model with one program for all batch sizes, got an error: .*; give the .* "
+        "batch_size=…"
+    )
     with pytest.raises(ConfigError, match=message):
         export_model(model, (), (), jnp.ones((4, 2)))
     exported = export.deserialize(bytearray(export_model(model, (), (), jnp.ones((4, 2)), batch_size=6)))

@@ -106,7 +106,7 @@ def test_slots_begin_as_said():
         (lambda: sgd(0.1, momentum=0.9).update(sgd(0.1).init({"w": jnp.ones(1)}), {"w": jnp.ones(1)}), StructureError,
          r"^sgd\(0\.1, momentum=0\.9\): expected state\.velocity to be a tree like params, got a tuple \(\); t"),
         (lambda: sgd(0.1).update(adam(0.1).init(jnp.ones(1)), jnp.ones(1)), StructureError,
-         r"^sgd\(0\.1\): expected state to be what init or update of this very optimizer returned, got a AdamState"),
+         r"^sgd\(0\.1\): expected state from init or update of this very optimizer, got a AdamState"),
     ],
 )  # fmt: skip
 def test_mistakes_in_an_optimizer_of_ones_own(make, error, message):
@@ -149,11 +149,13 @@ class OwnState(NamedTuple):
     [
         (OwnState(0, jnp.ones(1)), 0.5, StructureError, r"^rescaled: expected the state of an optimizer with the"),
         ((OwnState(0, 1), sgd(0.1).init(jnp.ones(1))), 0.5, StructureError, r"^rescaled: .* got a OwnState"),
-        ({"kernel": jnp.ones(1)}, 0.5, StructureError, r"^rescaled: .* got a dict .*; what descent makes has it"),
+        ({"kernel": jnp.ones(1)}, 0.5, StructureError,
+         r"^rescaled: .* with the field scale, got a dict .*; give your own optimizer's state that field"),
         (sgd(0.1).init(jnp.ones(1)), -0.5, ConfigError, r"^rescaled: expected factor to be .* >= 0, got -0\.5"),
         (sgd(0.1).init(jnp.ones(1)), math.nan, ConfigError, r"^rescaled: expected factor to be .* got nan"),
         (sgd(0.1).init(jnp.ones(1)), "half", ConfigError, r"^rescaled: expected factor to be .* got 'half'"),
-        (sgd(0.1).init(jnp.ones(1)), jnp.ones(2), ShapeError, r"^rescaled: expected factor .* of shape \(\), got an a"),
+        (sgd(0.1).init(jnp.ones(1)), jnp.ones(2), ShapeError,
+         r"^rescaled: expected factor of shape \(\), got \(2,\); give one number"),
     ],
     ids=["none", "one of two", "params", "negative", "nan", "text", "array"],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from image_files import MNIST_FILES, TAR, refused, write_mnist
 
 from funcnet.data import cifar, cifar100, download, idx, mnist
 from funcnet.errors import ChecksumError, DataError
+from funcnet.made import leading
 
 SOURCES = (*idx.MNIST, *idx.FASHION_MNIST, cifar.CIFAR10.archive, cifar.CIFAR100.archive)
 
@@ -104,17 +105,22 @@ def test_what_is_fetched_is_checked(tmp_path, web, content, got):
     source = source_of(b"published")
     stream = web[0][source.url] = Counted(content)
     if got is None:
-        assert download.fetch("mnist('x')", source, tmp_path).read_bytes() == content
+        assert download.fetch(source, tmp_path).read_bytes() == content
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
         return
     message = (
-        f"expected https://example.org/file to be 9 bytes of SHA-256 {source.sha256}, got {got}; it was deleted. Try "
+        f"expected https://example.org/file to be 9 bytes of SHA-256 {source.sha256}, got {got}; it was deleted; try "
         "again, or look whether another file is published there now."
     )
-    refused(ChecksumError, message, download.fetch, "mnist('x')", source, tmp_path)
+    refused(ChecksumError, message, fetched, source, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert stream.taken <= 1 << 20
     assert stream.closed
+
+
+def fetched(source, folder):
+    with leading("mnist('x')"):
+        return download.fetch(source, folder)
 
 
 class Broken(io.BytesIO):
@@ -138,14 +144,14 @@ def test_a_broken_connection(tmp_path, web, error, text):
     message = (
         f"https://example.org/file could not be fetched: {text}; try again, or put the file into {tmp_path} yourself."
     )
-    refused(DataError, message, download.fetch, "mnist('x')", source, tmp_path)
+    refused(DataError, message, fetched, source, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     message = "https://example.org/file could not be fetched: … File exists: …"
-    refused(DataError, message, download.fetch, "mnist('x')", source_of(b""), tmp_path / "file")
+    refused(DataError, message, fetched, source_of(b""), tmp_path / "file")
 
 
 def test_only_https_is_opened(monkeypatch):

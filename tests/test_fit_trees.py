@@ -466,7 +466,7 @@ def test_augmentation_may_change_everything(engine):
         fit(case, (A, LABELS), augment=augment, engine=engine, epochs=6, state=reports[8].state, report_steps=1)
     )
     assert same_bits(end.state, reports[-1].state)
-    with pytest.raises(LabelError, match=r"label 3 at row 0, expected 0\.\.2"):
+    with pytest.raises(LabelError, match=r"expected label in 0\.\.2, got 3 at row 0"):
         fit(case, (A, LABELS * 0 + 3), augment=augment)
 
 

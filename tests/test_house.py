@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from refusals import refusing_lines, share
 
 import funcnet
 from funcnet.layers import dense, recompute, serial, tanh
@@ -293,6 +294,34 @@ def test_all_is_there_sorted_and_true(module):
     loaded = importlib.import_module(module)
     assert [name for name in names if not hasattr(loaded, name)] == []
     assert sorted(defined(SOURCES[module]) - set(names)) == [], "public names that __all__ leaves out"
+
+
+# Checks and messages are a small part of the code
+
+
+def test_checks_and_messages_are_at_most_an_eighth_of_the_code():
+    """With the conditions that lead to a `raise`; `python tests/refusals.py` says where they are."""
+    refusing, total = map(sum, zip(*share().values(), strict=True))
+    assert refusing <= total / 8
+
+
+@pytest.mark.parametrize(
+    "source, lines",
+    [
+        ("if x:\n    raise ValueError(\n        'no'\n    )", {1, 2, 3, 4}),
+        ("try:\n    f()\nexcept OSError as error:\n    raise E from error", {3, 4}),
+        ("def _check_rows(x):\n    return x", {1, 2}),
+        ("def checked(x):\n    return x", {1, 2}),
+        ("def check_gradients(x):\n    return x", set()),
+        ("def checkpoint(x):\n    return x", set()),
+        ("x = 1\ncheck_shape('x', x, '(a, b)')\ncheck_count('x', x)", {2}),
+        ("def f(x):\n    fix = 'take more'\n    name = 'a b'\n    raise E(fix)", {2, 4}),
+        ("def f(x):\n    return f'expected {x}'", {2}),
+        ('def f(x):\n    """What is expected."""\n    return x  # as expected', set()),
+    ],
+)
+def test_what_refuses(source, lines):
+    assert refusing_lines(source) == lines
 
 
 # The tests themselves

@@ -58,13 +58,13 @@ HEAD = bytes([0, 0, 8, 1, 0, 0, 0, 5])  # five bytes follow
         (
             # 2³² ones beyond what 64 bits hold: the product is formed of Python's integers
             bytes([0, 0, 8, 3, *[255] * 12]),
-            f"hold at most {1 << 30} bytes, and its header announces uint8 of shape "
+            f"hold at most {1 << 30} bytes, got a header of uint8, shape "
             f"(4294967295, 4294967295, 4294967295), {(2**32 - 1) ** 3} bytes; pass most_bytes to read_idx if that is "
             "right.",
         ),
         (
             bytes([0, 0, 0x0E, 3, 0, 128, 0, 0, 0, 128, 0, 0, 0, 128, 0, 0]),  # 8 · 2⁶⁹ bytes, which is 0 in 64 bits
-            f"hold at most {1 << 30} bytes, and its header announces float64 of shape (8388608, 8388608, 8388608), "
+            f"hold at most {1 << 30} bytes, got a header of float64, shape (8388608, 8388608, 8388608), "
             f"{2**72} bytes; pass most_bytes to read_idx if that is right.",
         ),
     ],
@@ -96,7 +96,7 @@ def test_most_bytes(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(idx_bytes(np.arange(3, dtype=np.int16)))
     assert read_idx(path, most_bytes=6).tolist() == [0, 1, 2]
-    message = f"expected {path} to hold at most 5 bytes, and its header announces int16 of shape (3,), 6 bytes; pass …"
+    message = f"expected {path} to hold at most 5 bytes, got a header of int16, shape (3,), 6 bytes; pass …"
     refused(FormatError, message, read_idx, path, most_bytes=5)
     refused(ConfigError, "expected most_bytes to be a positive integer, got 0.", read_idx, path, most_bytes=0)
 
@@ -188,7 +188,7 @@ def test_mnist_missing(tmp_path):
     "error, message, arrays",
     [
         (DataError, "expected as many labels as images, got 6 in … and 7 in …; take both …", {"labels": LABELS[:6]}),
-        (LabelError, "label 10 at row 2 of …, expected 0..9; …", {"labels": LABELS + np.uint8(1)}),
+        (LabelError, "expected labels of … in 0..9, got 10 at row 2; …", {"labels": LABELS + np.uint8(1)}),
         (
             FormatError,
             "expected … to hold an array of uint8 and shape (n, 28, 28), got uint8 and shape (7, 28, 27); read other "

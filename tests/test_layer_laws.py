@@ -322,13 +322,11 @@ def test_a_cotangent_of_another_shape_or_dtype_is_refused(name):
 
     def misused(params, state, x, key):
         y, _, residuals = case.layer.forward(params, state, x, key=key, train=True)
-        with pytest.raises(
-            ShapeError, match=r"expected dy of the shape of y, \(3, [\d, ]+\), got an array of .* shape \(1, [\d, ]+\)"
-        ):
+        with pytest.raises(ShapeError, match=r"expected dy of shape \(3, [\d, ]+\) as y has, got \(1, [\d, ]+\)"):
             case.layer.backward(params, residuals, y[:1])
         with pytest.raises(ShapeError, match=r"got 1.0; the order is backward\(params, residuals, dy\)"):
             case.layer.backward(params, residuals, 1.0)
-        with pytest.raises(DtypeError, match="expected dy of the dtype of y, float32, got bfloat16"):
+        with pytest.raises(DtypeError, match="expected dy of dtype float32 as y has, got bfloat16"):
             case.layer.backward(params, residuals, y.astype(jnp.bfloat16))
 
     jax.eval_shape(misused, *draw_shapes(case, jnp.float32))

@@ -427,7 +427,7 @@ def initialised(layer, shape):
     "made, shape, message",
     [
         (initialised(layers.dense(16), (2, 3)), (4, 5), WIDTH.format(16, 5, 16, 4, 5, 3, 16)),
-        (initialised(layers.dense(16), (2, 3)), (3,), r"expected x of shape \(batch, features\), got \(3,\)"),
+        (initialised(layers.dense(16), (2, 3)), (3,), r"expected x of shape \(batch, …, features\), got \(3,\)"),
         (
             initialised(layers.serial(layers.tanh(), layers.serial(layers.dense(3))), (2, 3)), (2, 4),
             r"^serial\[1\] serial\[0\] " + WIDTH.format(3, 4, 3, 2, 4, 3, 3),

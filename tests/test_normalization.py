@@ -342,20 +342,20 @@ def test_hyper_parameters_are_checked(make, message):
     [
         (
             layers.batch_norm(), (1, 3),
-            r"^batch_norm\(\): expected two numbers or more for each channel in training, got x of shape \(1, 3\), and "
-            r"the variance of one is 0 whatever it is; use larger batches, train=False, or layer_norm\.$",
+            r"^batch_norm\(\): expected two numbers or more per channel in training, got x of shape \(1, 3\); "
+            r"the variance of one number is 0; use larger batches, train=False, or layer_norm\.$",
         ),
         (
             layers.layer_norm(), (4, 1),
-            r"^layer_norm\(\): expected two numbers or more to each mean, got x of shape \(4, 1\), and the variance of "
-            r"one is 0 whatever it is; use larger images or more channels, or leave the norm out\.$",
+            r"^layer_norm\(\): expected two numbers or more for each mean, got x of shape \(4, 1\); the variance of "
+            r"one number is 0; use larger images or more channels, or leave the norm out\.$",
         ),
-        (layers.instance_norm(), (4, 3), r"^instance_norm\(\): expected two numbers or more to each mean, got"),
-        (layers.group_norm(3), (4, 1, 3), r"^group_norm\(groups=3\): expected two numbers or more to each mean, got"),
+        (layers.instance_norm(), (4, 3), r"^instance_norm\(\): expected two numbers or more for each mean, got"),
+        (layers.group_norm(3), (4, 1, 3), r"^group_norm\(groups=3\): expected two numbers or more for each mean, got"),
         (
             layers.group_norm(), (4, 2, 48),
-            r"^group_norm\(\): expected x of channels that 32 divides, got 48 in \(4, 2, 48\); choose another number "
-            r"of groups or of channels\.$",
+            r"^group_norm\(\): expected the channels of x to be a multiple of 32, the number of groups, got 48; "
+            r"choose groups that divide them\.$",
         ),
         (
             layers.batch_norm(), (4,),

@@ -605,7 +605,7 @@ def test_swapped_arguments_of_update_are_named(optimizer):
 
 def test_rate_must_be_a_scalar():
     optimizer = adam(lambda step: jnp.ones(1))
-    message = r"adam\(<lambda>\): expected learning_rate\(step\) to be a scalar, got an array of shape \(1,\)"
+    message = r"adam\(<lambda>\): expected learning_rate\(step\) of shape \(\), got \(1,\); return"
     with pytest.raises(ShapeError, match=message):
         optimizer.update(optimizer.init(jnp.ones(())), jnp.ones(()))
 

@@ -53,7 +53,7 @@ def test_a_mesh_of_one_device():
         ({"model": 2.0}, r"^mesh\(data=-1, model=2.0\): expected model to be a positive integer, or -1, got 2.0\.$"),
         ({"model": -1}, "expected one axis of -1 at most, got data and model; give one a size.$"),
         ({"data": 2}, "expected sizes whose product is the 1 devices, got 2; give one axis the size -1, which takes"),
-        ({"model": 2}, "expected sizes whose product, 2, divides the 1 devices; choose other sizes.$"),
+        ({"model": 2}, "expected sizes whose product divides the 1 devices, got 2; change one.$"),
     ],
 )
 def test_sizes_that_make_no_mesh(axes, message):
@@ -103,15 +103,15 @@ SHAPES = {"largest": (64, 32), "divides": (100, 16), "small": (8, 8), "scalar": 
         ([("kernel", P()), (".*", P())], "expected 'kernel' to match a leaf, got none of 0/bias, 0/kernel, .* whole"),
         (
             [(".*", P("data"))],
-            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of the 8 devices along "data", got 10; give it '
-            r'a rule above, \("4/bias", replicate\(\)\)',
+            r'expected dimension 0 of 4/bias, \(10,\), to be a multiple of 8, the devices along "data", got 10; give '
+            r'it a rule above, \("4/bias", replicate\(\)\)',
         ),
         ([(".*", parallel.fsdp(min_bytes=0))], r'expected 4/bias of shape \(10,\) to have a dimension that the 8'),
         ([(".*", P(None, "data"))], r"expected 0/bias of shape \(32,\) to be split along its 1 dimensions at most"),
         ([(".*", P("rows"))], '^rules: 0/bias: expected an axis of the mesh, which has "data", got "rows".$'),
         ([(".*", parallel.fsdp("rows"))], '^fsdp: expected an axis of the mesh, which has "data", got "rows".$'),
         ([(".*", "data")], r"expected the partition of '.\*' to be replicate\(\), fsdp\(…\) or a Partit.*, got 'data'"),
-        ([("(", P())], r"^rules: expected a regular expression, got '\(': "),
+        ([("(", P())], r"^rules: expected '\(' to be a regular expression, got an error: "),
         ([".*"], r"^rules: expected pairs such as "),
     ],
 )  # fmt: skip

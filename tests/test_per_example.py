@@ -147,7 +147,7 @@ def test_a_layer_without_a_rule_is_named(engine: Callable[..., Any]):
     with pytest.raises(
         ConfigError,
         match=r"^serial\[1\] repeat serial\[1\] scale\(\): expected a layer with a rule for per-example gradients, got "
-        r"none; give it one with layer\(…, rules=Rules\(per_example=rule\)\), rule\(params, residuals, dy\) -> dparams",
+        r"none; write layer\(…, rules=Rules\(per_example=rule\)\) with rule\(params, residuals, dy\) -> dparams, rows",
     ):
         engine(model, losses.mean_squared_error)(*ones_for(model))
 
@@ -159,8 +159,8 @@ def test_a_layer_that_mixes_the_examples_is_named(engine: Callable[..., Any], op
     model = layers.serial(layers.dense(2), layers.repeat(layers.batch_norm(**options), 2))
     with pytest.raises(
         ConfigError,
-        match=r"^serial\[1\] repeat batch_norm\(.*\): expected a layer that takes each example by itself, as gradients "
-        r"per example need it, got one whose examples share the statistics .*; use group_norm or layer_norm\.",
+        match=r"^serial\[1\] repeat batch_norm\(.*\): expected a layer that takes each example by itself, for "
+        r"its gradient, got one whose examples share their statistics .*; use group_norm or layer_norm\.",
     ):
         engine(model, losses.mean_squared_error)(*ones_for(model))
 
@@ -238,7 +238,7 @@ def test_bad_arguments_are_named(engine):
         engine(layers.dense(2), lambda prediction, target: 0.0)
     params, state, (x, _) = ones_for(layers.dense(2))
     run = engine(layers.dense(2), losses.softmax_cross_entropy)
-    with pytest.raises(LabelError, match=r"^softmax_cross_entropy: label 2 at row 1, expected 0..1"):
+    with pytest.raises(LabelError, match=r"^softmax_cross_entropy: expected label in 0..1, got 2 at row 1"):
         run(params, state, (x, np.array([0, 2, 1])))
     with pytest.raises(DtypeError, match=r"expected batch to be \(x, target\), .* weights\), got an array"):
         run(params, state, x)

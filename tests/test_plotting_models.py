@@ -401,7 +401,7 @@ def boundary(x=POINTS, labels=LABELS, model=None, params=RIGHT, **options):
         (lambda: boundary(class_names=["a"]), ShapeError, r"expected class_names for the classes 0\.\.1, got 1"),
         (lambda: boundary(resolution=0), ConfigError, "decision_boundary: expected resolution to be"),
         (lambda: boundary(model=layers.reshape((2, 1)), params=()), ShapeError,
-         r"decision_boundary: expected the model's output to be \(n, classes\) or \(n, 1\), got \(40000, 2, 1\)"),
+         r"decision_boundary: expected the model's output of shape \(n, classes\), got \(40000, 2, 1\)"),
         (lambda: plotting.graph("dense", X), DataError, "graph: expected a layer, got 'dense'"),
     ],
 )  # fmt: skip

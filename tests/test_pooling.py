@@ -148,12 +148,15 @@ def test_half_precision_is_summed_in_float32():
         (lambda: layers.max_pool((2,) * 4), "expected window to be an integer or a tuple of one to three, got (2, 2"),
         (lambda: layers.max_pool(2, strides=0), "max_pool(2, strides=0): expected strides to be a positive integer"),
         (lambda: layers.avg_pool(2, strides=(1, 2, 3)), "expected strides to be an integer or 2 of them"),
-        (lambda: layers.max_pool(2, padding="FULL"), 'expected padding to be "SAME", "VALID", an integer >= 0, or 2'),
+        (
+            lambda: layers.max_pool(2, padding="FULL"),
+            'expected padding to be "SAME", "VALID", an integer >= 0, or one integer or pair',
+        ),
         (
             lambda: layers.max_pool((2, 3), padding=2),
-            "max_pool((2, 3), padding=2): expected padding smaller than the window of 2, so that no window holds",
+            "max_pool((2, 3), padding=2): expected padding smaller than the window of 2, got (2, 2); take a larger",
         ),
-        (lambda: layers.avg_pool(3, padding=(0, (0, 3))), "smaller than the window of 3, so that no window"),
+        (lambda: layers.avg_pool(3, padding=(0, (0, 3))), "smaller than the window of 3, got (0, 3); take a"),
         (lambda: layers.avg_pool(2, count_include_pad=1), "expected count_include_pad to be True or False, got 1."),
     ],
 )  # fmt: skip

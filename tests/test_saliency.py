@@ -62,13 +62,14 @@ def test_volumes_and_sequences_have_saliency_too():
     "x, classes, error, message",
     [
         (jnp.ones((4, 64)), None, ShapeError,
-         r"saliency: expected x of shape \(batch, \*size, channels\), got \(4, 64\); reshape"),
+         r"saliency: expected x of shape \(batch, size, …, channels\), got \(4, 64\); reshape"),
         (jnp.ones((4, 2, 2, 1), jnp.int32), None, DtypeError, "saliency: expected x of a floating dtype"),
         (jnp.ones((4, 2, 2, 1)), np.array([0, 1]), ShapeError,
-         r"saliency: expected classes of shape \(4,\) or one for all, got \(2,\)"),
+         r"saliency: expected classes of shape \(4,\), got \(2,\); give one per image, or one for all"),
         (jnp.ones((4, 2, 2, 1)), np.array([0.0, 1, 2, 0]), LabelError, "saliency: expected classes to be integers"),
-        (jnp.ones((4, 2, 2, 1)), np.array([0, 1, 2, 3]), LabelError, r"saliency: class 3, expected 0\.\.2; number"),
-        (jnp.ones((4, 2, 2, 1)), -1, LabelError, r"saliency: class -1, expected 0\.\.2"),
+        (jnp.ones((4, 2, 2, 1)), np.array([0, 1, 2, 3]), LabelError,
+         r"saliency: expected classes in 0\.\.2, got 3 at row 3; number"),
+        (jnp.ones((4, 2, 2, 1)), -1, LabelError, r"saliency: expected classes in 0\.\.2, got -1; number"),
     ],
 )  # fmt: skip
 def test_errors(x, classes, error, message):
@@ -80,5 +81,5 @@ def test_errors(x, classes, error, message):
 
 def test_a_model_without_scores():
     model, x = layers.conv(3, 3), jnp.ones((4, 5, 5, 1))
-    with pytest.raises(ShapeError, match=r"saliency: expected the model to give scores of shape \(4, classes\), got"):
+    with pytest.raises(ShapeError, match=r"saliency: expected the model's scores of shape \(4, classes\), got"):
         saliency(model, *model.init(jax.random.key(0), x), x)

@@ -53,9 +53,9 @@ def changed(data, at, new):
         (lambda data: b"", "WAV file of integer samples, got an early end"),
         (lambda data: b"fLaC" + data, "file does not start with RIFF id"),
         (lambda data: data[:30], "convert it to PCM"),
-        (lambda data: data[:-3], r"4 samples of 1 × 2 bytes, 8000 a second, got 5 bytes"),
+        (lambda data: data[:-3], r"4 samples of 1 × 2 bytes, 8000 per second, got 5 bytes"),
         (lambda data: changed(data, 20, b"\x03"), "unknown format: 3.*convert it to PCM"),  # floating point
-        (lambda data: changed(data, 24, b"\0\0\0\0"), "0 a second"),
+        (lambda data: changed(data, 24, b"\0\0\0\0"), "0 per second"),
         (lambda data: changed(data, 22, b"\0\0"), "bad # of channels"),
         (lambda data: changed(data, 34, b"\x40\0"), r"× 8 bytes"),
     ],

@@ -23,7 +23,7 @@ from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
 from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
 from funcnet.checkpoints.shards import SHARDS, on_first, problem_with, spread_entries, write_parts
 from funcnet.checkpoints.tensors import DTYPES, safetensors_module
-from funcnet.errors import CheckpointError
+from funcnet.errors import CheckpointError, translated
 
 __all__ = [
     "Verdict", "clear", "commit", "commit_together", "discard", "path_of", "problem_of", "read", "read_manifest",
@@ -50,12 +50,9 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     []
     """
     folder = Path(folder)
-    try:
-        names = [path.name for path in folder.iterdir() if path.is_dir()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CheckpointError(f"checkpoints.steps({os.fspath(folder)!r}): it cannot be read: {error}.") from error
+    call = f"checkpoints.steps({os.fspath(folder)!r})"
+    with translated(OSError, CheckpointError, f"{call}: the folder cannot be read"):
+        names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
     return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
 
 
@@ -231,9 +228,8 @@ def _check_size(size: int, recorded: File, leaves: dict[str, Leaf]) -> None:
     end = recorded.header_bytes
     for leaf, at in sorted(leaves.items(), key=lambda item: (item[1].start, item[1].bytes)):
         if at.start != end or at.dtype not in DTYPES.values() or not _fills(at):
-            raise CheckpointError(
-                f"{MANIFEST}: the place of tensor {leaf} in {TENSORS} does not fit its shape or the others"
-            )
+            place = f"the place of tensor {leaf} in {TENSORS}"
+            raise CheckpointError(f"{MANIFEST}: {place} does not fit its shape or the others")
         end += at.bytes
     if end != size or size == 0:
         raise CheckpointError(f"{MANIFEST}: the tensors do not fill {TENSORS}")

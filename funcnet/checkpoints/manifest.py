@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jaxlib.version import __version__ as jaxlib_version
 
-from funcnet.errors import CheckpointError, ConfigError
+from funcnet.errors import CheckpointError, ConfigError, translated
 
-__all__ = ["VERSION", "File", "Leaf", "Manifest", "Spread", "environment", "parse", "render", "sha256"]
+__all__ = ["VERSION", "File", "Leaf", "Manifest", "Spread", "as_json", "environment", "parse", "render", "sha256"]
 
 VERSION = 1
 
@@ -95,11 +95,15 @@ def render(name: str, manifest: Manifest) -> bytes:
     for part in ("files", "leaves", "spread"):
         content[part] = {key: entry._asdict() for key, entry in content[part].items()}
     for part in ("metrics", "cursor", "metadata"):
-        try:
-            json.dumps(content[part])
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{name}: expected {part} that JSON can hold, got an error: {error}.") from error
+        as_json(name, part, content[part])
     return _seal({"format": VERSION, **content})
+
+
+def as_json(name: str, what: str, value: Any) -> str:
+    """The text of what a user gives, which JSON may not be able to hold."""
+    problem = f"{name}: expected {what} that JSON can hold, got an error"
+    with translated((TypeError, ValueError, RecursionError), ConfigError, problem):
+        return json.dumps(value)
 
 
 def _seal(content: dict[str, Any]) -> bytes:
@@ -117,7 +121,7 @@ def parse(name: str, data: bytes) -> Manifest:
         content = json.loads(data)
         sealed = _seal({key: value for key, value in content.items() if key != "sha256"})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{name} is damaged or no manifest: {error!r}") from error
+        raise CheckpointError(f"{name} is damaged or not a manifest: {error!r}") from error
     if sealed != data:
         raise CheckpointError(f"{name} is damaged: its content does not have the SHA-256 recorded in it")
     form = content.pop("format", None)
@@ -135,9 +139,9 @@ def parse(name: str, data: bytes) -> Manifest:
         numbers += [number for leaf in leaves.values() for number in (leaf.start, leaf.bytes, *leaf.shape)]
         numbers += [number for entry in spread.values() for number in (int(entry.folder), *entry.shape)]
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("a size or a count is no non-negative integer")
+            raise ValueError("a size or a count is not a non-negative integer")
         if not isinstance(content["metrics"], dict):
-            raise ValueError("metrics are no names with values")
+            raise ValueError("metrics are not a dictionary")
         return Manifest(**content, files=files, leaves=leaves, spread=spread)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{name} lacks something, or holds something of a wrong kind: {error!r}") from error

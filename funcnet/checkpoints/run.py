@@ -13,13 +13,13 @@ from funcnet.checkpoints.folder import commit, commit_together, path_of, problem
 from funcnet.checkpoints.manifest import Manifest, environment
 from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
-from funcnet.checks import check_count, describe
+from funcnet.checks import check_count, check_kind
 from funcnet.errors import CheckpointError, CheckpointWarning, StructureError
 from funcnet.made import leading
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Report
 
-__all__ = ["Snapshot", "restore", "save", "take", "write"]
+__all__ = ["ELSEWHERE", "Snapshot", "restore", "save", "take", "write"]
 
 
 def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None) -> Path:
@@ -54,6 +54,9 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     return write(name, Path(folder), take(name, report, metadata))
 
 
+ELSEWHERE = "go on from it with checkpoints.restore, or choose another folder"
+
+
 class Snapshot(NamedTuple):
     """A checkpoint on the host, which no later step can change."""
 
@@ -65,9 +68,8 @@ class Snapshot(NamedTuple):
 
 def take(name: str, report: Report, metadata: Any) -> Snapshot:
     """Copy a report to the host."""
-    if not isinstance(report, Report):
-        raise StructureError(f"{name}: expected a Report, as fit yields them, got {describe(report)}.")
     with leading(name):
+        check_kind("report", report, Report, "a Report, as fit yields them", error=StructureError)
         step = check_count("report.step", report.step, 0)
         epoch = check_count("report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
@@ -94,10 +96,7 @@ def _make_way(name, folder, step):
     path = path_of(folder, step)
     if path.exists():
         if problem_of(path) is None:
-            raise CheckpointError(
-                f"{name}: expected no checkpoint of step {step} there, got {path.name}; go on from it with "
-                "checkpoints.restore, or choose another folder."
-            )
+            raise CheckpointError(f"{name}: expected no checkpoint of step {step} there, got {path.name}; {ELSEWHERE}.")
         os.rename(path, beside(path, "damaged"))
 
 

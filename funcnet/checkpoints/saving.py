@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from funcnet.checkpoints.folder import clear, discard, path_of, problem_of, read_manifest, steps
-from funcnet.checkpoints.run import Snapshot, take, write
+from funcnet.checkpoints.run import ELSEWHERE, Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
 from funcnet.checks import check_choice, check_count
-from funcnet.errors import CheckpointError, ConfigError
+from funcnet.errors import CheckpointError, ConfigError, translated
 from funcnet.made import leading
 from funcnet.types import Report
 
@@ -72,10 +72,8 @@ def saving(
     safetensors_module(name)
     leader = jax.process_index() == 0
     if leader:
-        try:
+        with translated(OSError, CheckpointError, f"{name}: the folder cannot be written"):
             clear(Path(folder))
-        except OSError as error:
-            raise CheckpointError(f"{name}: the folder cannot be written: {error}.") from error
     sign = 1 if mode == "min" else -1
 
     def store(snapshot: Snapshot) -> None:
@@ -134,10 +132,8 @@ def _check_monitor(name, monitor, metrics):
 def _check_later(name, folder, step):
     later = [other for other in steps(folder) if other >= step and problem_of(path_of(folder, other)) is None]
     if later:
-        raise CheckpointError(
-            f"{name}: expected no checkpoint of step {step} or later before the run comes there, got step {later[-1]}; "
-            "go on from it with checkpoints.restore, or choose another folder."
-        )
+        got = f"step {later[-1]}; {ELSEWHERE}"
+        raise CheckpointError(f"{name}: expected no checkpoint of step {step} or later at the start, got {got}.")
 
 
 def _prune(folder, keep, monitor, sign):

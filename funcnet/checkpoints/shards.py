@@ -13,7 +13,8 @@ from jax.experimental import multihost_utils
 
 from funcnet.checkpoints.files import sync_file, sync_folder
 from funcnet.checkpoints.manifest import File, Spread, sha256
-from funcnet.errors import CheckpointError, MissingExtraError
+from funcnet.errors import CheckpointError, extra, translated
+from funcnet.made import leading
 
 __all__ = ["SHARDS", "are_spread", "load", "on_first", "orbax_module", "problem_with", "spread_entries", "write_parts"]
 
@@ -21,13 +22,8 @@ SHARDS = "shards"
 
 
 def orbax_module(name: str) -> Any:
-    try:
+    with leading(name), extra("checkpoint", "orbax-checkpoint"):  # for arrays that lie with several processes
         import orbax.checkpoint
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: expected the package orbax-checkpoint, which writes arrays that lie with several processes and "
-            "is not installed; pip install 'funcnet[checkpoint]'."
-        ) from error
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what it was asked for, and reports each step
     return orbax.checkpoint
 
@@ -60,17 +56,13 @@ def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[s
     """All processes write their parts into `folder / SHARDS`, down to the disk: the files, with their hashes."""
     orbax = orbax_module(name)
     if not folder.is_dir():
-        raise CheckpointError(
-            f"{name}: process {jax.process_index()} does not see {folder.name}, which process 0 made; "
-            "expected a folder on a disk that all processes share."
-        )
+        got = f"process {jax.process_index()} does not see {folder.name}, which process 0 made"
+        raise CheckpointError(f"{name}: expected a folder on a disk that all processes share; {got}.")
     tree = {entry.folder: arrays[path] for path, entry in spread_entries(arrays).items()}
-    try:
+    with translated((OSError, ValueError), CheckpointError, f"{name}: the parts of the arrays cannot be written"):
         with _pytrees(orbax) as checkpointer:
             checkpointer.save((folder / SHARDS).absolute(), tree)
         return _hash_together(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name}: the parts of the arrays cannot be written: {error}.") from error
 
 
 def _pytrees(orbax: Any) -> Any:
@@ -133,13 +125,11 @@ def load(name: str, folder: Path, spread: dict[str, Spread], like: dict[str, Any
         return {}
     orbax = orbax_module(name)
     arguments = {entry.folder: _wanted(orbax, entry, like.get(path)) for path, entry in spread.items()}
-    try:
-        with _pytrees(orbax) as checkpointer:
-            restored = checkpointer.restore(
-                (folder / SHARDS).absolute(), args=orbax.args.PyTreeRestore(restore_args=arguments)
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{name}: {SHARDS} cannot be read: {error}.") from error
+    kinds = OSError, ValueError, KeyError, TypeError
+    with translated(kinds, CheckpointError, f"{name}: {SHARDS} cannot be read"), _pytrees(orbax) as checkpointer:
+        restored = checkpointer.restore(
+            (folder / SHARDS).absolute(), args=orbax.args.PyTreeRestore(restore_args=arguments)
+        )
     return {path: restored[entry.folder] for path, entry in spread.items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnet.checks import describe
 from funcnet.dtypes import is_key
-from funcnet.errors import CheckpointError, DtypeError, MissingExtraError, StructureError
+from funcnet.errors import CheckpointError, DtypeError, StructureError, extra, translated
 from funcnet.made import leading
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
 
@@ -22,12 +22,8 @@ DTYPES = {
 
 
 def safetensors_module(name: str) -> Any:
-    try:
+    with leading(name), extra("checkpoint", "safetensors"):
         import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: expected the package safetensors, which is not installed; pip install 'funcnet[checkpoint]'."
-        ) from error
     return safetensors
 
 
@@ -48,10 +44,8 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
     tensors = {}
     for path, leaf in [(path, leaf) for path, leaf in leaves if path not in without]:
         if str(getattr(leaf, "dtype", None)) not in DTYPES.values():
-            raise DtypeError(
-                f"{name}: expected {path} to be an array of plain numbers, got {describe(leaf)}; convert it, "
-                "a typed PRNG key with jax.random.key_data."
-            )
+            got = f"{describe(leaf)}; convert it, a typed PRNG key with jax.random.key_data"
+            raise DtypeError(f"{name}: expected {path} to be an array of plain numbers, got {got}.")
         # The memory of a jax array, which a step that it is donated to does not reuse while this looks at it; a copy of
         # NumPy's, which its owner may change. safetensors writes it as it lies there: it must lie in C order.
         tensors[path] = (
@@ -59,7 +53,9 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
         )
     if len(tensors) + len(without) < len(leaves):
         twice = sorted({path for path, _ in leaves if [other for other, _ in leaves].count(path) > 1})
-        raise StructureError(f"{name}: expected one leaf a path, got several for {', '.join(twice)}; rename the keys.")
+        raise StructureError(
+            f"{name}: expected one leaf per path, got several for {', '.join(twice)}; rename the keys."
+        )
     return tensors
 
 
@@ -104,10 +100,9 @@ def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None)
     array = jnp.array(tensor)  # a copy: the tensor's memory may be the file's
     if implementation is None:
         return array
-    try:
+    problem = f"{name}: {path} is not a PRNG key of implementation {implementation!r}"
+    with translated((TypeError, ValueError), CheckpointError, problem):
         return jax.random.wrap_key_data(array, impl=implementation)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{name}: {path} is no PRNG key of implementation {implementation!r}: {error}") from error
 
 
 def _placed(array: jax.Array, leaf: Any) -> jax.Array:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from funcnet.checkpoints.files import write_whole
+from funcnet.checkpoints.manifest import as_json
 from funcnet.checkpoints.tensors import as_tensors, from_bytes, restore_tree, safetensors_module
 from funcnet.checks import describe
-from funcnet.errors import CheckpointError, ConfigError, StructureError
+from funcnet.errors import CheckpointError, StructureError, translated
 from funcnet.types import Params, State
 
 __all__ = ["load_weights", "save_weights"]
@@ -54,15 +55,10 @@ def save_weights(
     name = f"save_weights({os.fspath(path)!r})"
     safetensors = safetensors_module(name)
     tensors = as_tensors(name, {"params": params, "state": state})
-    try:
-        text = json.dumps(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: expected metadata that JSON can hold, got an error: {error}.") from error
+    text = as_json(name, "metadata", metadata)
     record = {"version": _VERSION, "sha256": _digest(tensors, text), "metadata": json.loads(text)}
-    try:
+    with translated(OSError, CheckpointError, f"{name}: the file cannot be written"):
         write_whole(Path(path), safetensors.numpy.save(tensors, {"funcnet": json.dumps(record)}))
-    except OSError as error:
-        raise CheckpointError(f"{name}: the file cannot be written: {error}.") from error
 
 
 def load_weights(
@@ -113,10 +109,8 @@ def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
 
 def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
     safetensors = safetensors_module(name)
-    try:
+    with translated(OSError, CheckpointError, f"{name}: the file cannot be read"):
         data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{name}: the file cannot be read: {error}.") from error
     try:
         tensors = from_bytes(safetensors, data)
         # deserialize leaves out the metadata; it has checked the header by now.
@@ -124,9 +118,8 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
         record = json.loads(header["__metadata__"]["funcnet"])
         version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{name}: expected a file of save_weights, got one that is damaged or of another origin: {error!r}."
-        ) from error
+        got = f"one that is damaged or of another origin: {error!r}"
+        raise CheckpointError(f"{name}: expected a file of save_weights, got {got}.") from error
     if version != _VERSION:
         raise CheckpointError(f"{name}: expected format version {_VERSION}, got {version!r}; update funcnet.")
     if sha256 != _digest(tensors, text):

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ import numpy as np
 
 from funcnet.catalogue import CATALOGUE, Entry
 from funcnet.errors import ConfigError
+from funcnet.made import leading
 from funcnet.types import Layer
 
 __all__ = ["parse_shape", "parse_shapes", "resolve"]
@@ -40,10 +41,8 @@ def parse_shapes(texts: Sequence[str]) -> Any:
         shapes = [parse_shape(text) for text in texts]
         return shapes[0] if len(shapes) == 1 else tuple(shapes)
     if len(set(names)) < len(texts) or "" in names:
-        raise ConfigError(
-            f"--shape {' --shape '.join(texts)}: expected a name for each input, and no name twice: "
-            "--shape image=8,28,28,1 --shape text=8,12:int32."
-        )
+        given, fix = " --shape ".join(texts), "--shape image=8,28,28,1 --shape text=8,12:int32"
+        raise ConfigError(f"--shape {given}: expected a name for each input, and no name twice: {fix}.")
     return {name: parse_shape(text) for name, _, text in pairs}
 
 
@@ -61,9 +60,8 @@ def parse_shape(text: str) -> jax.ShapeDtypeStruct:
     if not all(word.strip().isascii() and word.strip().isdigit() and int(word) > 0 for word in words):
         raise ConfigError(f"--shape {text}: expected positive integers between commas, the batch first: --shape 8,4.")
     if colon and dtype not in DTYPES:
-        raise ConfigError(
-            f"--shape {text}: expected a dtype among {', '.join(DTYPES)}, got {dtype!r}: --shape 8,12:int32."
-        )
+        known = ", ".join(DTYPES)
+        raise ConfigError(f"--shape {text}: expected a dtype among {known}, got {dtype!r}: --shape 8,12:int32.")
     return jax.ShapeDtypeStruct(tuple(map(int, words)), dtype or "float32")
 
 
@@ -78,27 +76,34 @@ def resolve(target: str, shape: Any) -> Entry:
         ConfigError: no such name, module, file or attribute; code that raises on import; something that has no
             gradient to check; no shape where one is needed.
     """
+    with leading(target):
+        return _resolved(target, shape)
+
+
+def _resolved(target: str, shape: Any) -> Entry:
     if ":" not in target:
         if target not in CATALOGUE:
-            near = difflib.get_close_matches(target, CATALOGUE, n=1)
-            hint = f"did you mean {near[0]}?" if near else "write your own as module:attribute or file.py:attribute."
-            raise ConfigError(f"{target}: expected a layer, model, loss or penalty of the library; {hint}")
+            hint = _near(target, CATALOGUE) or "write your own as module:attribute or file.py:attribute."
+            raise ConfigError(f"expected a layer, model, loss or penalty of the library; {hint}")
         return CATALOGUE[target]
     place, _, name = target.rpartition(":")
     folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
     sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` have it
     try:
-        found = _attribute(target, _module(target, place), name)
+        found = _attribute(_module(place), name)
         if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):  # a loss has the field
-            found = _call(target, found)
+            found = _call(found)
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"{target}: expected it to import and run, got {type(error).__name__}: {error}{_line(error, folder)}; "
-            "mend that first."
-        ) from error
-    return _entry(target, found, shape)
+        got = f"{type(error).__name__}: {error}{_line(error, folder)}; correct that first"
+        raise ConfigError(f"expected it to import and run, got {got}.") from error
+    return _entry(found, shape)
+
+
+def _near(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _line(error: Exception, folder: Path) -> str:
@@ -107,10 +112,10 @@ def _line(error: Exception, folder: Path) -> str:
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
-def _module(target: str, place: str) -> ModuleType:
+def _module(place: str) -> ModuleType:
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise ConfigError(f"{target}: expected a file, got {place}, which is none; give the path from here.")
+            raise ConfigError(f"expected a file, got {place}, which is not a file; give the path from here.")
         # Its own name could be that of another module, json say; dataclasses need to find it in sys.modules.
         name = f"funcnet_check_{Path(place).stem}"
         loader = SourceFileLoader(name, str(Path(place).resolve()))
@@ -122,38 +127,35 @@ def _module(target: str, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise
+        fix = "run where it can be imported, or give the file as path/to/file.py:attribute"
         raise ConfigError(
-            f"{target}: expected a module, got {place}, and there is no module {error.name} here; "
-            "run where it can be imported, or give the file as path/to/file.py:attribute."
+            f"expected a module, got {place}, and there is no module {error.name} here; {fix}."
         ) from error
 
 
-def _attribute(target: str, module: ModuleType, name: str) -> Any:
+def _attribute(module: ModuleType, name: str) -> Any:
     try:
         return functools.reduce(getattr, name.split("."), module)
     except AttributeError as error:
         public = [key for key in dir(module) if not key.startswith("_")]
-        near = difflib.get_close_matches(name, public, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(public) or 'no public names'}."
-        raise ConfigError(f"{target}: expected an attribute of the module, got {name!r}; {hint}") from error
+        hint = _near(name, public) or f"it has {', '.join(public) or 'no public names'}."
+        raise ConfigError(f"expected an attribute of the module, got {name!r}; {hint}") from error
 
 
-def _call(target: str, function: Any) -> Any:
+def _call(function: Any) -> Any:
     """What the function returns; it must need no arguments."""
     try:
         inspect.signature(function).bind()
     except TypeError as error:
-        raise ConfigError(
-            f"{target}: expected a function without arguments, got one that takes {inspect.signature(function)}; "
-            f"write one that returns {RETURNS}."
-        ) from error
+        got = f"one that takes {inspect.signature(function)}; write one that returns {RETURNS}"
+        raise ConfigError(f"expected a function without arguments, got {got}.") from error
     return function()
 
 
-def _entry(target: str, found: Any, shape: Any) -> Entry:
+def _entry(found: Any, shape: Any) -> Entry:
     match found:
         case Layer():
-            return Entry(found, _drawn(target, "a Layer", "(layer, x)", shape))
+            return Entry(found, _drawn("a Layer", "(layer, x)", shape))
         case (Layer(), x):
             return Entry(found[0], x)
         case (loss, x) if getattr(loss, "gradient", None) is not None:
@@ -161,16 +163,14 @@ def _entry(target: str, found: Any, shape: Any) -> Entry:
         case (loss, prediction, goal) if getattr(loss, "gradient", None) is not None:
             return Entry(loss, prediction, goal)
     if getattr(found, "gradient", None) is None:
-        raise ConfigError(f"{target}: expected {RETURNS}, or a function that returns one, got {found!r}.")
-    x = _drawn(target, "a loss", "(loss, prediction, target)", shape)
+        raise ConfigError(f"expected {RETURNS}, or a function that returns one, got {found!r}.")
+    x = _drawn("a loss", "(loss, prediction, target)", shape)
     random = np.random.default_rng(0)
     return Entry(found, x, jax.tree.map(lambda leaf: random.normal(size=leaf.shape), x))
 
 
-def _drawn(target: str, what: str, tuple_: str, shape: Any) -> Any:
+def _drawn(what: str, tuple_: str, shape: Any) -> Any:
     if shape is None:
-        raise ConfigError(
-            f"{target}: {what} alone needs the shape of its input, the batch first: add --shape 8,4; "
-            f"or name a function that returns {tuple_}."
-        )
+        fix = f"add --shape 8,4; or name a function that returns {tuple_}"
+        raise ConfigError(f"{what} alone needs the shape of its input, the batch first: {fix}.")
     return shape

@@ -19,7 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from funcnet.checks import check_count, check_key, describe, nonnegative, positive
+from funcnet.checks import (
+    check_count,
+    check_floating,
+    check_key,
+    check_shape,
+    describe,
+    is_array,
+    nonnegative,
+    positive,
+)
 from funcnet.errors import ConfigError, DataError, DtypeError, ShapeError
 from funcnet.made import leading
 from funcnet.types import Array, Key
@@ -103,7 +112,7 @@ def random_shift(key: Key, images: Any, most: float = 2.0) -> Array:
     with leading("random_shift"):
         check_key(key)
         images = _as_images(images)
-        _check_floating("images", images)
+        check_floating("images", images)
         most = nonnegative("most", most)
     shifts = jax.random.uniform(key, (len(images), 2), jnp.float32, -most, most)
     whole = jnp.floor(shifts)
@@ -174,8 +183,8 @@ def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Arra
     with leading("mixup"):
         check_key(key)
         images, targets = jnp.asarray(images), jnp.asarray(targets)
-        _check_floating("images", images)
-        _check_floating("targets", targets, "make labels one-hot rows by jax.nn.one_hot(labels, classes)")
+        check_floating("images", images)
+        check_floating("targets", targets, "make labels one-hot rows by jax.nn.one_hot(labels, classes)")
         if not images.shape[:1] == targets.shape[:1] != ():
             raise ShapeError(f"expected as many targets as images, got shapes {targets.shape} and {images.shape}.")
         alpha = positive("alpha", alpha)
@@ -210,7 +219,7 @@ def standardize(images: Any, mean: Any, std: Any) -> Array:
     """
     with leading("standardize"):
         images = _as_images(images)
-        _check_floating("images", images)
+        check_floating("images", images)
         mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
         if not isinstance(std, Tracer) and not (np.asarray(std) > 0).all():
             raise ConfigError(f"expected std to be positive, got {np.asarray(std).tolist()}.")
@@ -236,17 +245,16 @@ def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     with leading("channel_statistics"):
         _check_images(images)
-        _check_floating("images", images)
+        check_floating("images", images)
     images = np.asarray(images)
     parts = [images[start : start + 1000] for start in range(0, len(images), 1000)]
     pixels = math.prod(images.shape[:3])
     mean = np.sum([part.sum((0, 1, 2), np.float64) for part in parts], 0) / pixels
     std = np.sqrt(np.sum([np.square(part - mean).sum((0, 1, 2)) for part in parts], 0) / pixels)
     if len(wrong := np.flatnonzero(~(np.isfinite(std) & (std > 0)))):
-        raise DataError(
-            f"channel_statistics: expected channels that vary and are finite, got mean {mean[wrong[0]]} and standard "
-            f"deviation {std[wrong[0]]} in channel {wrong[0]}; leave it out."
-        )
+        i = wrong[0]
+        got = f"mean {mean[i]} and standard deviation {std[i]} in channel {i}; leave it out"
+        raise DataError(f"channel_statistics: expected channels that vary and are finite, got {got}.")
     return mean.astype(images.dtype), std.astype(images.dtype)
 
 
@@ -271,7 +279,7 @@ def _as_images(images):
 
 
 def _check_images(images):
-    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+    if not is_array(images):
         raise DtypeError(f"expected images to be an array, got {describe(images)}.")
     if len(images.shape) != 4 or 0 in images.shape:
         raise ShapeError(
@@ -279,13 +287,8 @@ def _check_images(images):
         )
 
 
-def _check_floating(what, array, fix="convert it, and scale images to [0, 1]"):
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise DtypeError(f"expected {what} of a floating dtype, got {array.dtype}; {fix}.")
-
-
 def _per_channel(what, value, images):
     value = jnp.asarray(value, images.dtype)
-    if value.shape not in ((), images.shape[3:]):
-        raise ShapeError(f"expected {what} of shape {images.shape[3:]}, one number per channel, got {value.shape}.")
+    if value.ndim:
+        check_shape(what, value, f"{images.shape[3:]}", "give one number per channel, or one for all")
     return value

@@ -157,11 +157,8 @@ class Batches:
             self._epoch_steps = count_steps(self._rows, batch_size, drop_last)
             self._masked = self._epoch_steps * batch_size > self._rows
             if self._masked and isinstance(where, dict):
-                raise ConfigError(
-                    "expected batch_size to divide the rows where each part of the loss has its where, because a part "
-                    f"without one would count rows that only fill up, got {batch_size} for {self._rows} rows; take "
-                    "another, drop_last=True, or give the arrays to fit."
-                )
+                got = f"{batch_size} for {self._rows} rows; take another, drop_last=True, or give the arrays to fit"
+                raise ConfigError(f"expected batch_size to divide the rows where each part has its where, got {got}.")
         self._batch_size, self._epochs, self._seed, self._shuffle = batch_size, epochs, seed, shuffle
         self._step = 0
 

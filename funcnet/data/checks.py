@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_weights, describe, over_leading_axes
-from funcnet.errors import DataError, DtypeError, LabelError, ShapeError
+from funcnet.checks import (
+    check_floating,
+    check_mask,
+    check_weights,
+    check_where,
+    describe,
+    is_floating,
+    over_leading_axes,
+)
+from funcnet.errors import DataError, DtypeError, LabelError, ShapeError, translated
 from funcnet.made import leading
 from funcnet.trees import is_padded, path_string
 from funcnet.types import Padded
@@ -74,7 +82,7 @@ def checked_data(data: tuple[Any, ...], *, integers: bool = True, graphs: bool =
     for name, leaf in named_leaves("x", x):
         _check_numbers(name, leaf, integers)
     for name, leaf in named_leaves("target", target):
-        if not (_is_floating(leaf) or _is_integer(leaf) or leaf.dtype == bool):
+        if not (is_floating(leaf) or _is_integer(leaf) or leaf.dtype == bool):
             raise DtypeError(f"expected {name} of a numeric dtype, got {leaf.dtype}; convert it.")
     _check_counting(where, weights)
     x, target = _converted("x", x), _converted("target", target, where)
@@ -88,9 +96,8 @@ def unpacked(what: str, data: Any) -> tuple[Any, ...]:
     one = isinstance(data, tuple | list) and len(data) == 1
     kind = f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else describe(data)
     fix = "without a target write (x, None)" if one or hasattr(data, "dtype") else "put them in this order"
-    raise DataError(
-        f"expected {what} to be (x, target), (x, target, where) or (x, target, where, weights), got {kind}; {fix}."
-    )
+    wanted = "(x, target), (x, target, where) or (x, target, where, weights)"
+    raise DataError(f"expected {what} to be {wanted}, got {kind}; {fix}.")
 
 
 def as_trees(data: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -103,11 +110,7 @@ def as_trees(data: tuple[Any, ...]) -> tuple[Any, ...]:
 def _as_tree(what, value):
     if is_padded(value):
         padded = Padded(as_array(what, value.values), as_array(f"{what}.where", value.where))
-        if padded.where.dtype != bool or padded.where.shape != padded.values.shape[: padded.where.ndim]:
-            raise ShapeError(
-                f"expected {what}.where, of what is padded, to be boolean over the leading axes of its values, "
-                f"{padded.values.shape}, got {describe(padded.where)}."
-            )
+        check_where(padded.where, padded.values.shape, f"{what}.where")
         return padded
     children, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)
     if type(value) in (list, tuple) and not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)):
@@ -123,10 +126,9 @@ def as_array(what: str, value: Any) -> Any:
     if not isinstance(value, jax.Array):
         if np.ma.is_masked(value):  # asarray would uncover what lies under the mask
             raise DataError(f"expected {what} without masked values, got some; leave them out or fill them.")
-        try:
+        # rows of different lengths
+        with translated(ValueError, DataError, f"expected {what} to be an array, got {type(value).__name__}"):
             value = np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise DataError(f"expected {what} to be an array, got {type(value).__name__}: {error}") from error
     if value.size == 0 or value.ndim == 0:
         raise DataError(f"expected {what} with at least one row and no empty axis, got shape {value.shape}.")
     return value
@@ -166,34 +168,25 @@ def check_order(x: Any, target: Any) -> None:
     """DataError if x are labels and the target is what they belong to."""
     if not (hasattr(x, "dtype") and hasattr(target, "dtype")):
         return
-    if _is_integer(x) and x.ndim == 1 and _is_floating(target) and target.ndim > 1:
-        raise DataError(
-            f"expected (x, target), got x of dtype {x.dtype} and shape {x.shape} and target of dtype {target.dtype} "
-            f"and shape {target.shape}; they look swapped."
-        )
+    if _is_integer(x) and x.ndim == 1 and is_floating(target) and target.ndim > 1:
+        raise DataError(f"expected (x, target), got {describe(x)} and {describe(target)}; they look swapped.")
 
 
 def _check_numbers(name, leaf, integers):
-    if not (_is_floating(leaf) or (integers and (_is_integer(leaf) or leaf.dtype == bool))):
-        more = "" if integers else " Token ids need integers=True."
-        raise DtypeError(
-            f"expected {name} of a floating dtype, got {leaf.dtype}; convert it with x.astype(np.float32) and "
-            f"scale images to [0, 1].{more}"
-        )
+    if not (integers and (_is_integer(leaf) or leaf.dtype == bool)):
+        more = "" if integers else "; token ids need integers=True"
+        check_floating(name, leaf, f"convert it with x.astype(np.float32) and scale images to [0, 1]{more}")
 
 
 def _check_counting(where, weights):
     """Masks are boolean and weights are numbers, each over leading axes of the same values."""
     for name, leaf in named_leaves("where", where):
-        if leaf.dtype != bool:
-            raise DtypeError(f"expected {name} of dtype bool, got {leaf.dtype}; compare it, as in where != 0.")
+        check_mask(name, leaf)
     for name, leaf, mask in _with_where("weights", weights, where):
         axes = 0 if mask is None else min(mask.ndim, leaf.ndim)
         if mask is not None and mask.shape[:axes] != leaf.shape[:axes]:
-            raise ShapeError(
-                f"expected where and {name} over the same leading axes, got {mask.shape} and {leaf.shape}; both have "
-                "the shape of the loss's values or a leading part of it."
-            )
+            got = f"{mask.shape} and {leaf.shape}; both lie over the loss's values"
+            raise ShapeError(f"expected where and {name} over the same leading axes, got {got}.")
         check_weights(leaf, leaf.shape, mask, what=name)
 
 
@@ -234,7 +227,7 @@ def _as_jax_would(what, array, masks=()):
                 converted = np.ascontiguousarray(array, dtype)
     if what.startswith("weights"):  # looked at before
         return converted
-    if _is_floating(array):
+    if is_floating(array):
         if not (jnp if isinstance(array, jax.Array) else np).isfinite(converted).all():
             _check_where_counted(what, np.asarray(array), ~np.isfinite(np.asarray(converted)), converted.dtype, masks)
     elif array.dtype != converted.dtype and (converted != array).any():
@@ -254,10 +247,8 @@ def _check_where_counted(what, array, bad, dtype, masks, error=DataError):
     first = tuple(places[0])
     value = array[first]
     problem = f"{value}" if not np.isfinite(value) else f"{value}, which {dtype} cannot hold"
-    raise error(
-        f"{what}[{', '.join(map(str, first))}] is {problem}; {len(np.unique(places[:, 0]))} of {len(array)} rows have "
-        "such values, leave them out or fill them."
-    )
+    place, rows = f"{what}[{', '.join(map(str, first))}]", f"{len(np.unique(places[:, 0]))} of {len(array)} rows"
+    raise error(f"{place} is {problem}; {rows} have such values, leave them out or fill them.")
 
 
 def _over(mask, shape):
@@ -265,10 +256,6 @@ def _over(mask, shape):
     shared = next((i for i, (a, b) in enumerate(zip(mask.shape, shape, strict=False)) if a != b), None)
     shared = min(mask.ndim, len(shape)) if shared is None else shared
     return over_leading_axes(mask.any(tuple(range(shared, mask.ndim))), len(shape))
-
-
-def _is_floating(array):
-    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _is_integer(array):

@@ -13,7 +13,7 @@ import numpy as np
 
 from funcnet.checks import check_choice
 from funcnet.data.download import Source, fetch
-from funcnet.data.files import Images, StrPath, check_labels, read_at_most, read_members, scaled, unpacked
+from funcnet.data.files import Images, StrPath, check_labels, check_size, read_at_most, read_members, scaled, unpacked
 from funcnet.errors import DataError, FormatError
 from funcnet.made import leading
 
@@ -83,7 +83,8 @@ def cifar10(folder: StrPath, *, download: bool = False) -> Images:
     funcnet.errors.DataError: cifar10('empty'): expected empty to hold cifar-10-binary.tar.gz, or its files unpacked, \
 and it does not; pass download=True, or put it there from https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz.
     """
-    return _load(f"cifar10({os.fspath(folder)!r})", Path(folder), CIFAR10, "label", download)
+    with leading(f"cifar10({os.fspath(folder)!r})"):
+        return _load(Path(folder), CIFAR10, "label", download)
 
 
 def cifar100(folder: StrPath, *, labels: str = "fine", download: bool = False) -> Images:
@@ -100,65 +101,57 @@ def cifar100(folder: StrPath, *, labels: str = "fine", download: bool = False) -
     >>> import funcnet as fn
     >>> (images, groups), test = fn.data.cifar100("photographs", labels="coarse")  # doctest: +SKIP
     """
-    name = f"cifar100({os.fspath(folder)!r})"
-    with leading(name):
+    with leading(f"cifar100({os.fspath(folder)!r})"):
         check_choice("labels", labels, CIFAR100.classes)
-    return _load(name, Path(folder), CIFAR100, labels, download)
+        return _load(Path(folder), CIFAR100, labels, download)
 
 
-def _load(name, folder, cifar, label, download):
-    files = _read_files(name, folder, cifar, download)
+def _load(folder, cifar, label, download):
+    files = _read_files(folder, cifar, download)
     parts = []
     for filenames in (cifar.train, cifar.test):
-        decoded = [_decode(name, *files[filename], cifar.classes, label) for filename in filenames]
+        decoded = [_decode(*files[filename], cifar.classes, label) for filename in filenames]
         images, labels = (np.concatenate(arrays) for arrays in zip(*decoded, strict=True))
         parts.append((scaled(images), labels.astype(np.int32)))
     return tuple(parts)
 
 
-def _read_files(name, folder, cifar, download):
+def _read_files(folder, cifar, download):
     """filename -> (path, content), of the unpacked files or else of the archive."""
     filenames = (*cifar.train, *cifar.test)
     for place in (folder, folder / cifar.folder):
         missing = [filename for filename in filenames if not (place / filename).is_file()]
         if not missing:
-            return {filename: (place / filename, _read_file(name, place / filename)) for filename in filenames}
+            return {filename: (place / filename, _read_file(place / filename)) for filename in filenames}
         if len(missing) < len(filenames):
-            raise DataError(
-                f"{name}: expected {place} to hold all of {', '.join(filenames)}, got some without "
-                f"{', '.join(missing)}; unpack {cifar.archive.filename} again."
-            )
+            got = f"some without {', '.join(missing)}; unpack {cifar.archive.filename} again"
+            raise DataError(f"expected {place} to hold all of {', '.join(filenames)}, got {got}.")
     archive = folder / cifar.archive.filename
     if not archive.is_file():
         if not download:
-            raise DataError(
-                f"{name}: expected {folder} to hold {archive.name}, or its files unpacked, and it does not; pass "
-                f"download=True, or put it there from {cifar.archive.url}."
-            )
-        fetch(name, cifar.archive, folder)
+            wanted, fix = f"{archive.name}, or its files unpacked", "pass download=True, or put it there from"
+            raise DataError(f"expected {folder} to hold {wanted}, and it does not; {fix} {cifar.archive.url}.")
+        fetch(cifar.archive, folder)
     members = {filename: f"{cifar.folder}/{filename}" for filename in filenames}
-    contents = read_members(name, archive, members.values(), _MOST_BYTES)
+    contents = read_members(archive, members.values(), _MOST_BYTES)
     return {filename: (archive / member, contents[member]) for filename, member in members.items()}
 
 
-def _read_file(name, path):
-    with unpacked(name, path) as stream:
+def _read_file(path):
+    with unpacked(path) as stream:
         data = read_at_most(stream, _MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise FormatError(f"{name}: expected {path} to hold at most {_MOST_BYTES} bytes, got more.")
+    check_size(path, len(data) > _MOST_BYTES, _MOST_BYTES)
     return data
 
 
-def _decode(name, path, data, classes, label):
+def _decode(path, data, classes, label):
     """Images (n, 32, 32, 3) of bytes, and the labels asked for; all labels are checked."""
     width = len(classes) + _PIXELS
     if not data or len(data) % width:
-        raise FormatError(
-            f"{name}: expected {path} to hold whole records of {width} bytes, at least one, got {len(data)} bytes; "
-            "it was cut off, or is no file of the binary version."
-        )
+        got = f"{len(data)} bytes; it was cut off, or is not of the binary version"
+        raise FormatError(f"expected {path} to hold whole records of {width} bytes, at least one, got {got}.")
     records = np.frombuffer(data, np.uint8).reshape(-1, width)
     for column, count in enumerate(classes.values()):
-        check_labels(name, path, records[:, column], count)
+        check_labels(path, records[:, column], count)
     images = records[:, len(classes) :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return images, records[:, list(classes).index(label)]

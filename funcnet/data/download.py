@@ -30,7 +30,7 @@ class Source(NamedTuple):
         return self.url.rpartition("/")[2]
 
 
-def fetch(name: str, source: Source, folder: Path) -> Path:
+def fetch(source: Source, folder: Path) -> Path:
     """Fetch a file into `folder`, which is made if need be; it appears there whole and checked, or not at all.
 
     Raises:
@@ -45,15 +45,13 @@ def fetch(name: str, source: Source, folder: Path) -> Path:
             size, sha256 = _copy(stream, file, source.size)
         if (size, sha256) != (source.size, source.sha256):
             got = f"more than {source.size} bytes" if size > source.size else f"{size} bytes of SHA-256 {sha256}"
-            raise ChecksumError(
-                f"{name}: expected {source.url} to be {source.size} bytes of SHA-256 {source.sha256}, got {got}; it "
-                "was deleted. Try again, or look whether another file is published there now."
-            )
+            fix = "it was deleted; try again, or look whether another file is published there now"
+            wanted = f"{source.size} bytes of SHA-256 {source.sha256}"
+            raise ChecksumError(f"expected {source.url} to be {wanted}, got {got}; {fix}.")
         os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"{name}: {source.url} could not be fetched: {error}; try again, or put the file into {folder} yourself."
-        ) from error
+        fix = f"try again, or put the file into {folder} yourself"
+        raise DataError(f"{source.url} could not be fetched: {error}; {fix}.") from error
     finally:
         with suppress(OSError):
             part.unlink()

@@ -11,10 +11,11 @@ from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 
-from funcnet.errors import DataError, FormatError, LabelError
+from funcnet.checks import check_values
+from funcnet.errors import DataError, FormatError, LabelError, translated
 
 __all__ = [
-    "Images", "StrPath", "check_labels", "read_at_most", "read_members", "scaled", "unpacked",
+    "Images", "StrPath", "check_labels", "check_size", "read_at_most", "read_members", "scaled", "unpacked",
 ]  # fmt: skip
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -29,22 +30,19 @@ _WITHOUT_DATA = {
 
 
 @contextmanager
-def unpacked(name: str, path: Path) -> Iterator[BinaryIO]:
+def unpacked(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, or of what is inside if its first bytes are those of gzip.
 
-    Errors that come up while it is read begin with `name`. One of gzip's checksum comes with the read that finds the
-    end, so read to the end.
+    An error of gzip's checksum comes with the read that finds the end, so read to the end.
     """
-    try:
-        with open(path, "rb") as file:
-            is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_gzip else file
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise FormatError(
-            f"{name}: expected {path} to be one whole gzip file, got a damaged one: {error}; fetch it again."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{name}: the file cannot be read: {error}.") from error
+    damaged = f"expected {path} to be one whole gzip file, got a damaged one"
+    with (
+        translated(OSError, DataError, "the file cannot be read"),
+        translated((gzip.BadGzipFile, zlib.error, EOFError), FormatError, damaged, "fetch it again"),
+        open(path, "rb") as file,
+    ):
+        is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_gzip else file
 
 
 def read_at_most(stream: BinaryIO, size: int) -> bytearray:
@@ -55,7 +53,7 @@ def read_at_most(stream: BinaryIO, size: int) -> bytearray:
     return data
 
 
-def read_members(name: str, path: Path, wanted: Collection[str], most_bytes: int) -> dict[str, bytearray]:
+def read_members(path: Path, wanted: Collection[str], most_bytes: int) -> dict[str, bytearray]:
     """The contents of regular members of a tar archive, plain or in gzip, by name.
 
     The archive is read once from front to end, at most `most_bytes` of it, and all else in it is passed over. Nothing
@@ -63,53 +61,44 @@ def read_members(name: str, path: Path, wanted: Collection[str], most_bytes: int
     """
     found: dict[str, bytearray] = {}
     left = most_bytes
-    with unpacked(name, path) as stream:
-        while member := _tar_header(name, path, read_at_most(stream, _BLOCK)):
+    with unpacked(path) as stream:
+        while member := _tar_header(path, read_at_most(stream, _BLOCK)):
             size = 0 if member.type in _WITHOUT_DATA else member.size
             whole_blocks = -(-size // _BLOCK) * _BLOCK
             left -= _BLOCK + whole_blocks
-            if size < 0 or left < 0:
-                raise _too_large(name, path, most_bytes)
+            check_size(path, min(size, left) < 0, most_bytes)
             data = read_at_most(stream, whole_blocks)
             if len(data) < size:
-                raise FormatError(
-                    f"{name}: expected {size} bytes of {member.name!r} in {path}, got {len(data)}; fetch it again."
-                )
+                got = f"{len(data)}; fetch it again"
+                raise FormatError(f"expected {size} bytes of {member.name!r} in {path}, got {got}.")
             member_name = member.name.removeprefix("./")
             if member_name in wanted:
                 if member_name in found or member.type not in _REGULAR:
-                    raise FormatError(
-                        f"{name}: expected {path} to hold {member_name!r} as one regular file, got a link or a second "
-                        "one; fetch it again."
-                    )
+                    got = "a link or a second one; fetch it again"
+                    raise FormatError(f"expected {path} to hold {member_name!r} as one regular file, got {got}.")
                 found[member_name] = data[:size]
-        if len(read_at_most(stream, left + 1)) > left:  # to the end, where gzip's checksum is
-            raise _too_large(name, path, most_bytes)
+        check_size(path, len(read_at_most(stream, left + 1)) > left, most_bytes)  # to the end, to gzip's checksum
     missing = [member_name for member_name in wanted if member_name not in found]
     if missing:
-        raise FormatError(f"{name}: expected {path} to hold {', '.join(missing)}, and it does not; fetch it again.")
+        raise FormatError(f"expected {path} to hold {', '.join(missing)}, and it does not; fetch it again.")
     return found
 
 
-def _tar_header(name, path, block):
+def _tar_header(path, block):
     """The member that begins here; `None` at the end of the archive, which two blocks of zeros mark."""
-    try:
+    with translated(tarfile.HeaderError, FormatError, f"expected {path} to be a tar archive, got a bad header"):
         return tarfile.TarInfo.frombuf(bytes(block), "utf-8", "surrogateescape") if any(block) else None
-    except tarfile.HeaderError as error:
-        raise FormatError(f"{name}: expected {path} to be a tar archive, got a bad header: {error}.") from error
 
 
-def _too_large(name, path, most_bytes):
-    return FormatError(f"{name}: expected {path} to hold at most {most_bytes} bytes, got more.")
+def check_size(path: StrPath, is_larger: bool, most_bytes: int) -> None:
+    if is_larger:
+        raise FormatError(f"expected {path} to hold at most {most_bytes} bytes, got more.")
 
 
-def check_labels(name: str, path: Path, labels: np.ndarray, classes: int) -> None:
+def check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
     """Labels are in 0 … classes − 1."""
-    if len(wrong := np.flatnonzero(labels >= classes)):
-        raise LabelError(
-            f"{name}: label {labels[wrong[0]]} at row {wrong[0]} of {path}, expected 0..{classes - 1}; "
-            "it is the file of another set, or damaged."
-        )
+    wanted, fix = f"labels of {path} in 0..{classes - 1}", "it is the file of another set, or damaged"
+    check_values(LabelError, wanted, labels, None, lambda one: one < classes, fix)
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

@@ -71,10 +71,8 @@ def read_idx(path: StrPath, *, most_bytes: int = _MOST_BYTES) -> np.ndarray:
            [3, 4],
            [5, 6]], dtype=uint8)
     """
-    name = f"read_idx({os.fspath(path)!r})"
-    with leading(name):
-        most_bytes = check_count("most_bytes", most_bytes)
-    return _read_idx(name, Path(path), most_bytes)
+    with leading(f"read_idx({os.fspath(path)!r})"):
+        return _read_idx(Path(path), check_count("most_bytes", most_bytes))
 
 
 def mnist(folder: StrPath, *, download: bool = False) -> Images:
@@ -104,7 +102,8 @@ def mnist(folder: StrPath, *, download: bool = False) -> Images:
 train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each as it is or with .gz, and it does not; \
 pass download=True, or put them there from https://ossci-datasets.s3.amazonaws.com/mnist/.
     """
-    return _load(f"mnist({os.fspath(folder)!r})", Path(folder), MNIST, download)
+    with leading(f"mnist({os.fspath(folder)!r})"):
+        return _load(Path(folder), MNIST, download)
 
 
 def fashion_mnist(folder: StrPath, *, download: bool = False) -> Images:
@@ -120,20 +119,19 @@ def fashion_mnist(folder: StrPath, *, download: bool = False) -> Images:
     >>> import funcnet as fn
     >>> (images, labels), (test_images, test_labels) = fn.data.fashion_mnist("clothes")  # doctest: +SKIP
     """
-    return _load(f"fashion_mnist({os.fspath(folder)!r})", Path(folder), FASHION_MNIST, download)
+    with leading(f"fashion_mnist({os.fspath(folder)!r})"):
+        return _load(Path(folder), FASHION_MNIST, download)
 
 
-def _load(name, folder, sources, download):
+def _load(folder, sources, download):
     paths = [_find(folder, source) for source in sources]
     missing = [source for source, path in zip(sources, paths, strict=True) if path is None]
     if missing and not download:
-        base = sources[0].url.removesuffix(sources[0].filename)
-        raise DataError(
-            f"{name}: expected {folder} to hold {', '.join(source.filename[:-3] for source in missing)}, each as it is "
-            f"or with .gz, and it does not; pass download=True, or put them there from {base}."
-        )
-    paths = [path or fetch(name, source, folder) for source, path in zip(sources, paths, strict=True)]
-    return _images_and_labels(name, *paths[:2]), _images_and_labels(name, *paths[2:])
+        files = ", ".join(source.filename[:-3] for source in missing)
+        fix = f"pass download=True, or put them there from {sources[0].url.removesuffix(sources[0].filename)}"
+        raise DataError(f"expected {folder} to hold {files}, each as it is or with .gz, and it does not; {fix}.")
+    paths = [path or fetch(source, folder) for source, path in zip(sources, paths, strict=True)]
+    return _images_and_labels(*paths[:2]), _images_and_labels(*paths[2:])
 
 
 def _find(folder, source):
@@ -141,68 +139,56 @@ def _find(folder, source):
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _images_and_labels(name, images_path, labels_path):
-    images = _read_bytes(name, images_path, (28, 28), "(n, 28, 28)")
-    labels = _read_bytes(name, labels_path, (), "(n,)")
+def _images_and_labels(images_path, labels_path):
+    images = _read_bytes(images_path, (28, 28), "(n, 28, 28)")
+    labels = _read_bytes(labels_path, (), "(n,)")
     if len(images) != len(labels):
-        raise DataError(
-            f"{name}: expected as many labels as images, got {len(labels)} in {labels_path} and {len(images)} in "
-            f"{images_path}; take both from one set."
-        )
-    check_labels(name, labels_path, labels, 10)
+        got = f"{len(labels)} in {labels_path} and {len(images)} in {images_path}; take both from one set"
+        raise DataError(f"expected as many labels as images, got {got}.")
+    check_labels(labels_path, labels, 10)
     return scaled(images[..., None]), labels.astype(np.int32)
 
 
-def _read_bytes(name, path, shape, expected):
-    array = _read_idx(name, path, _MOST_BYTES)
+def _read_bytes(path, shape, expected):
+    array = _read_idx(path, _MOST_BYTES)
     if array.dtype != np.uint8 or array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        raise FormatError(
-            f"{name}: expected {path} to hold an array of uint8 and shape {expected}, got {array.dtype} and shape "
-            f"{array.shape}; read other sets with read_idx."
-        )
+        got = f"{array.dtype} and shape {array.shape}; read other sets with read_idx"
+        raise FormatError(f"expected {path} to hold an array of uint8 and shape {expected}, got {got}.")
     return array
 
 
-def _read_idx(name, path, most_bytes):
-    with unpacked(name, path) as stream:
-        dtype, shape = _read_header(name, path, stream)
+def _read_idx(path, most_bytes):
+    with unpacked(path) as stream:
+        dtype, shape = _read_header(path, stream)
         size = math.prod(shape) * dtype.itemsize
         if size > most_bytes:
-            raise FormatError(
-                f"{name}: expected {path} to hold at most {most_bytes} bytes, and its header announces {dtype.name} of "
-                f"shape {shape}, {size} bytes; pass most_bytes to read_idx if that is right."
-            )
+            got = f"a header of {dtype.name}, shape {shape}, {size} bytes; pass most_bytes to read_idx if that is right"
+            raise FormatError(f"expected {path} to hold at most {most_bytes} bytes, got {got}.")
         data = read_at_most(stream, size + 1)  # one more, to see that there is none
     if len(data) != size:
         got = f"{len(data)} bytes; it was cut off" if len(data) < size else "more; something was appended"
-        raise FormatError(
-            f"{name}: expected {path} to hold {size} bytes after its header, {dtype.name} of shape {shape}, got {got}."
-        )
+        wanted = f"{size} bytes after its header, {dtype.name} of shape {shape}"
+        raise FormatError(f"expected {path} to hold {wanted}, got {got}.")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _read_header(name, path, stream):
+def _read_header(path, stream):
     """The dtype and the shape that a file announces."""
     magic = read_at_most(stream, 4)
     if len(magic) < 4 or any(magic[:2]):
-        raise FormatError(
-            f"{name}: expected {path} to be an IDX file, whose first four bytes are 0, 0, type and number of axes, "
-            f"got {list(magic)}."
-        )
+        wanted = "an IDX file, whose first four bytes are 0, 0, type and number of axes"
+        raise FormatError(f"expected {path} to be {wanted}, got {list(magic)}.")
     code, axes = magic[2:]
     if code not in _DTYPES:
         known = ", ".join(f"0x{known:02x}" for known in _DTYPES)
-        raise FormatError(f"{name}: expected the type in {path} (byte 2) to be one of {known}, got 0x{code:02x}.")
+        raise FormatError(f"expected the type in {path} (byte 2) to be one of {known}, got 0x{code:02x}.")
     if not 1 <= axes <= _MOST_AXES:
-        raise FormatError(
-            f"{name}: expected the number of axes in {path} (byte 3) to be within 1..{_MOST_AXES}, got {axes}."
-        )
+        raise FormatError(f"expected the number of axes in {path} (byte 3) to be within 1..{_MOST_AXES}, got {axes}.")
     sizes = read_at_most(stream, 4 * axes)
     if len(sizes) < 4 * axes:
-        raise FormatError(
-            f"{name}: expected {path} to go on with {axes} sizes of 4 bytes, got {len(sizes)} bytes; it was cut off."
-        )
+        got = f"{len(sizes)} bytes; it was cut off"
+        raise FormatError(f"expected {path} to go on with {axes} sizes of 4 bytes, got {got}.")
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())  # Python's integers, whose product does not overflow
     if 0 in shape:
-        raise FormatError(f"{name}: expected the sizes in {path} to be positive, got {shape}.")
+        raise FormatError(f"expected the sizes in {path} to be positive, got {shape}.")
     return np.dtype(_DTYPES[code]), shape

@@ -8,7 +8,7 @@ import numpy as np
 
 from funcnet.checks import check_count, positive
 from funcnet.data.files import StrPath
-from funcnet.errors import ConfigError, DataError, FormatError, ShapeError
+from funcnet.errors import ConfigError, DataError, FormatError, ShapeError, translated
 from funcnet.made import leading
 
 __all__ = ["log_mel", "read_wav"]
@@ -39,29 +39,26 @@ def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, i
     (array([[ 0.5],
            [-1. ]], dtype=float32), 8000)
     """
-    name = f"read_wav({os.fspath(path)!r})"
-    with leading(name):
-        most_bytes = check_count("most_bytes", most_bytes)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(most_bytes + 1)
-    except OSError as error:
-        raise DataError(f"{name}: the file cannot be read: {error}.") from error
+    with leading(f"read_wav({os.fspath(path)!r})"):
+        return _read(path, check_count("most_bytes", most_bytes))
+
+
+def _read(path: StrPath, most_bytes: int) -> tuple[np.ndarray, int]:
+    with translated(OSError, DataError, "the file cannot be read"), open(path, "rb") as file:
+        data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
-        raise FormatError(f"{name}: expected at most {most_bytes} bytes, got more; raise most_bytes if that is right.")
+        raise FormatError(f"expected at most {most_bytes} bytes, got more; raise most_bytes if that is right.")
     try:
         with wave.open(io.BytesIO(data)) as sound:
             channels, width, rate, count = sound.getparams()[:4]
             frames = sound.readframes(count)
     # Of damaged files the standard library raises these; a size of 0 divides by zero, a negative one is no position.
     except (wave.Error, EOFError, RuntimeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise FormatError(
-            f"{name}: expected a WAV file of integer samples, got {str(error) or 'an early end'}; convert it to PCM."
-        ) from error
+        got = f"{str(error) or 'an early end'}; convert it to PCM"
+        raise FormatError(f"expected a WAV file of integer samples, got {got}.") from error
     if width not in (1, 2, 3, 4) or rate < 1 or len(frames) != count * channels * width:
-        raise FormatError(
-            f"{name}: expected {count} samples of {channels} × {width} bytes, {rate} a second, got {len(frames)} bytes."
-        )
+        wanted = f"{count} samples of {channels} × {width} bytes, {rate} per second"
+        raise FormatError(f"expected {wanted}, got {len(frames)} bytes.")
     return _floats(frames, width).reshape(count, channels), rate
 
 
@@ -108,25 +105,20 @@ def log_mel(
     >>> y.shape, set((y.argmax(1) + 1).tolist())
     ((98, 20), {10})
     """
-    name = "log_mel"
-    with leading(name):
+    with leading("log_mel"):
         rate, bands = check_count("rate", rate), check_count("bands", bands)
         size = round(positive("window", window) * rate)
         hop = round(positive("step", step) * rate)
-    if min(size, hop) < 1:
-        raise ConfigError(
-            f"{name}: expected window and step to be a sample or more, got {window} s and {step} s at {rate} a second."
-        )
-    if np.ndim(samples) != 1 or len(samples) < size:
-        raise ShapeError(
-            f"{name}: expected samples of shape (samples,), at least the {size} of a window, got {np.shape(samples)}; "
-            "take one channel, and fill up with zeros what is too short."
-        )
-    triangles = _triangles(rate, size, bands)
-    if not triangles.any(0).all():
-        raise ConfigError(
-            f"{name}: expected fewer bands, or a longer window, got {bands} bands from {size} samples: some are empty."
-        )
+        if min(size, hop) < 1:
+            got = f"{window} s and {step} s at {rate} per second"
+            raise ConfigError(f"expected window and step to be a sample or more, got {got}.")
+        if np.ndim(samples) != 1 or len(samples) < size:
+            got = f"{np.shape(samples)}; take one channel, and fill up with zeros what is too short"
+            raise ShapeError(f"expected samples of shape (samples,), at least the {size} of a window, got {got}.")
+        triangles = _triangles(rate, size, bands)
+        if not triangles.any(0).all():
+            got = f"{bands} bands from {size} samples: some are empty"
+            raise ConfigError(f"expected fewer bands, or a longer window, got {got}.")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
     pieces = np.lib.stride_tricks.sliding_window_view(np.asarray(samples, np.float64), size)[::hop]
     power = np.abs(np.fft.rfft(pieces * hann)) ** 2 / (hann**2).sum()

@@ -70,10 +70,8 @@ def split(
 def _labels(target):
     labels = np.asarray(target if hasattr(target, "dtype") else np.nan)  # a tree has no classes
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise LabelError(
-            f"expected target of integers and shape (n,) for stratified=True, got {labels.dtype} and shape "
-            f"{labels.shape}; one-hot rows become labels by target.argmax(-1)."
-        )
+        got = f"{labels.dtype} and shape {labels.shape}; one-hot rows become labels by target.argmax(-1)"
+        raise LabelError(f"expected target of integers and shape (n,) for stratified=True, got {got}.")
     return labels
 
 

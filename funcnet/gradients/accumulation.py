@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import layers
-from funcnet.checks import check_count
-from funcnet.errors import ConfigError, ShapeError
+from funcnet.checks import check_count, check_multiple
+from funcnet.errors import ConfigError
 from funcnet.gradients.engines import autodiff, backprop, unpack
 from funcnet.layers.containers.mapping import places_of
 from funcnet.losses import share
@@ -143,10 +143,7 @@ def _in_turn(gradient: GradientFn, k: int) -> GradientFn:
 
 
 def _divided(leaf, k):
-    if leaf.shape[0] % k:
-        raise ShapeError(
-            f"expected rows that {k} divides, got {leaf.shape[0]}; choose another number of parts or rows."
-        )
+    check_multiple("the rows of the batch", leaf.shape[0], k, "the number of parts", "choose another number of parts")
     return leaf.reshape(k, -1, *leaf.shape[1:])
 
 
@@ -164,11 +161,8 @@ def refusal(gradient: GradientFn) -> str:
         return f"expected a gradient whose parts add up, got {spelled(gradient)}."
     loss, mixing = made.arguments["loss"], _mixing(made.arguments["model"])
     if mixing:
-        return (
-            f"expected layers that take each row by itself, got {mixing[0]}, which computes statistics of its batch in "
-            "training; use group_norm or layer_norm, or layers.held around it."
-        )
-    return (
-        f"expected a loss that is a mean of values, got {spelled(loss)}; the mean of its parts is not its value on the "
-        "batch."
-    )
+        got = f"{mixing[0]}, which computes statistics of its batch in training"
+        fix = "use group_norm or layer_norm, or layers.held around it"
+        return f"expected layers that take each row by itself, got {got}; {fix}."
+    fix = "the mean of its parts is not its value on the batch"
+    return f"expected a loss that is a mean of values, got {spelled(loss)}; {fix}."

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from funcnet.checks import check_arrays
 from funcnet.errors import ForwardModeError
 from funcnet.gradients.cotangents import as_cotangent, as_gradient
-from funcnet.layers.checks import check_arrays, check_train
+from funcnet.layers.checks import check_train
 from funcnet.made import leading
 from funcnet.types import Layer
 
@@ -99,11 +100,9 @@ def _guard(name):
 
 
 def _refuse(*_: Any, name: str, **__: Any) -> Any:
-    raise ForwardModeError(
-        f"{name}: expected reverse mode, such as jax.grad, jax.vjp or jax.jacrev, got forward mode, such as jax.jvp, "
-        "jax.jacfwd or jax.linearize; as_custom_vjp carries a hand-derived backward, which defines reverse mode only: "
-        "use apply of the layer that as_custom_vjp was given."
-    )
+    wanted = "reverse mode, as of jax.grad or jax.jacrev, which is all that a hand-derived backward defines"
+    got = "forward mode, as of jax.jvp or jax.jacfwd; use apply of the layer that as_custom_vjp was given"
+    raise ForwardModeError(f"{name}: expected {wanted}, got {got}.")
 
 
 _transpose_only = Primitive("funcnet_transpose_only")

@@ -91,10 +91,8 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 def unpack(batch: Any) -> tuple[Any, Any, dict[str, Any]]:
     """`(x, target, where, weights)` -> x, the target, and the others as keywords of the loss; these may be missing."""
     if not isinstance(batch, tuple) or len(batch) not in (2, 3, 4):
-        raise DtypeError(
-            f"expected batch to be (x, target), (x, target, where) or (x, target, where, weights), got "
-            f"{describe(batch)}."
-        )
+        wanted = "(x, target), (x, target, where) or (x, target, where, weights)"
+        raise DtypeError(f"expected batch to be {wanted}, got {describe(batch)}.")
     x, target, *rest = batch
     options = zip(("where", "weights"), rest, strict=False)
     return x, target, {name: value for name, value in options if value is not None}
@@ -110,8 +108,6 @@ def hand_gradient(what: str, function: Any) -> Callable[..., Any]:
     """The gradient that a loss or penalty carries."""
     gradient = getattr(function, "gradient", None)
     if gradient is None:
-        raise ConfigError(
-            f"expected the {what} {spelled(function)} to have a hand-derived gradient, got none; make it with "
-            "losses.loss and its hand_gradient, or use gradients.autodiff."
-        )
+        fix = "make it with losses.loss and its hand_gradient, or use gradients.autodiff"
+        raise ConfigError(f"expected the {what} {spelled(function)} to have a hand-derived gradient, got none; {fix}.")
     return gradient

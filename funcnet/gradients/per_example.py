@@ -141,10 +141,8 @@ def _ruled(inner: Layer, rule: Rule) -> Layer:
 def _one_each(inner, params, residuals, dy):
     """The layer's per-example gradients, batch axis first."""
     if inner.rules.per_example is None:
-        raise ConfigError(
-            "expected a layer with a rule for per-example gradients, got none; give it one with "
-            "layer(…, rules=Rules(per_example=rule)), rule(params, residuals, dy) -> dparams with a leading batch axis."
-        )
+        fix = "write layer(…, rules=Rules(per_example=rule)) with rule(params, residuals, dy) -> dparams, rows first"
+        raise ConfigError(f"expected a layer with a rule for per-example gradients, got none; {fix}.")
     grads = inner.rules.per_example(params, residuals, dy)
     n = jax.tree.leaves(dy)[0].shape[0]
     expected = jax.tree.map(lambda p: np.broadcast_to(0, (n, *p.shape)), params)

@@ -4,12 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
-from funcnet.checks import describe
-from funcnet.errors import LabelError, ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import check_floating, check_integers, check_one_array, check_shape, check_values
+from funcnet.errors import LabelError
 from funcnet.made import leading
 from funcnet.types import Array, Layer, Params, State
 
@@ -48,18 +45,13 @@ def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = 
     Array([[[1., 3.]]], dtype=float32)
     """
     with leading("saliency"):
-        check_floating(x)
-    if x.ndim < 3:
-        raise ShapeError(
-            f"saliency: expected x of shape (batch, *size, channels), got {x.shape}; "
-            "reshape rows of pixels, and begin the model with flatten() if it takes rows."
-        )
-    scores, _, residuals = model.forward(params, state, x)
-    if getattr(scores, "ndim", None) != 2 or len(scores) != len(x):
-        raise ShapeError(
-            f"saliency: expected the model to give scores of shape ({len(x)}, classes), got {describe(scores)}."
-        )
-    classes = scores.argmax(-1) if classes is None else _checked(classes, *scores.shape)
+        check_floating("x", x)
+        fix = "reshape rows of pixels, and begin the model with flatten() if it takes rows"
+        check_shape("x", x, "(batch, size, …, channels)", fix)
+        scores, _, residuals = model.forward(params, state, x)
+        check_one_array("the model's scores", scores, "give the model one output")
+        check_shape("the model's scores", scores, f"({len(x)}, classes)", "end the model with a dense layer")
+        classes = scores.argmax(-1) if classes is None else _checked(classes, *scores.shape)
     _, dx = model.backward(params, residuals, jax.nn.one_hot(classes, scores.shape[1], dtype=scores.dtype))
     return jnp.max(jnp.abs(dx), -1)
 
@@ -67,12 +59,9 @@ def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = 
 def _checked(classes: Any, batch: int, count: int) -> Array:
     """One class for each image."""
     classes = jnp.asarray(classes)
-    if classes.shape not in ((), (batch,)):
-        raise ShapeError(f"saliency: expected classes of shape ({batch},) or one for all, got {classes.shape}.")
-    if not jnp.issubdtype(classes.dtype, jnp.integer):
-        raise LabelError(f"saliency: expected classes to be integers, got dtype {classes.dtype}.")
-    if not isinstance(classes, Tracer):
-        wrong = np.asarray(classes)[(classes < 0) | (classes >= count)]
-        if wrong.size:
-            raise LabelError(f"saliency: class {wrong[0]}, expected 0..{count - 1}; number the classes from 0.")
+    if classes.ndim:
+        check_shape("classes", classes, f"({batch},)", "give one per image, or one for all")
+    check_integers("classes", classes)
+    wanted, fix = f"classes in 0..{count - 1}", "number the classes from 0"
+    check_values(LabelError, wanted, classes, None, lambda one: (one >= 0) & (one < count), fix)
     return jnp.broadcast_to(classes, (batch,))

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.scipy.special import erfc
 
 from funcnet import initializers
-from funcnet.checks import check_choice, number, positive
+from funcnet.checks import check_choice, check_floating, number, positive
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_floating, require_key
+from funcnet.layers.checks import check_training_key
 from funcnet.layers.layer import elementwise, layer, parameterless
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -160,9 +160,9 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
         raise ConfigError(f"expected lower <= upper, got {lower} and {upper}; swap them.")
 
     def forward(x, *, key, train):
-        check_floating(x)
+        check_floating("x", x)
         if train:
-            require_key(key)
+            check_training_key(key)
             # Drawn in float32 whatever the mode, so that one key gives one set of slopes.
             slopes = jax.random.uniform(key, x.shape, jnp.float32, lower, upper).astype(x.dtype)
         else:
@@ -341,7 +341,7 @@ def binary_step(ste: str = "zero") -> Layer:
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
+        check_floating("x", x)
         mask = masks[ste](x)
         step = jnp.where(x >= 0, 1, jnp.zeros_like(x))
         stand_in = mask * (x - jax.lax.stop_gradient(x))

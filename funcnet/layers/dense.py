@@ -5,9 +5,7 @@ import math
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count
-from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import check_count, check_floating, check_shape
 from funcnet.layers.layer import layer
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -109,6 +107,5 @@ def _gram(rows):
 
 
 def _check_input(x):
-    check_floating(x)
-    if x.ndim < 2:
-        raise ShapeError(f"expected x of shape (batch, features), got {x.shape}; add the batch axis with x[None].")
+    check_floating("x", x)
+    check_shape("x", x, "(batch, …, features)", "add the batch axis with x[None]")

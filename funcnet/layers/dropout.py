@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import fraction
+from funcnet.checks import check_floating, fraction
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_floating, require_key
+from funcnet.layers.checks import check_axis, check_training_key
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -48,12 +48,12 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
     _check_axes(broadcast_dims)
 
     def forward(x, *, key, train):
-        check_floating(x)
+        check_floating("x", x)
         for axis in broadcast_dims:
             check_axis(axis, x)
         if not train:
             return x, None
-        require_key(key)
+        check_training_key(key)
         # Drawn in float32 whatever the mode, so that one key gives one mask with and without 64-bit numbers.
         together = {axis % x.ndim for axis in broadcast_dims}
         draws = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))

@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 
-from funcnet.checks import check_count
+from funcnet.checks import check_count, check_floating
 from funcnet.errors import ShapeError
 from funcnet.layers.activations import relu, sigmoid
-from funcnet.layers.checks import check_floating
 from funcnet.layers.containers import container, merged, serial
 from funcnet.layers.containers.container import check_layers
 from funcnet.layers.convolution import global_avg_pool
@@ -47,7 +46,7 @@ def gated(inner: Layer) -> Layer:
 
     def walk(run, x):
         gates = run(0, x)
-        check_floating(x.values if is_padded(x) else x)
+        check_floating("x", x.values if is_padded(x) else x)
         return merged(lambda x, gates: x * gates.reshape(_spread_shape(gates, x)), x, gates), (x, gates)
 
     def back(run, kept, dy):
@@ -104,8 +103,7 @@ def _spread_shape(gates, x):
     shape = (*gates.shape[:1], *missing, *gates.shape[1:])
     fits = len(shape) == x.ndim and all(a in (1, n) for a, n in zip(shape, x.shape, strict=True))
     if not fits or shape[:1] != x.shape[:1] or gates.dtype != x.dtype:
-        raise ShapeError(
-            f"expected gates of the shape and dtype of x, {x.shape} {x.dtype}, with 1 for an axis or without "
-            f"axes behind the batch, got {gates.shape} {gates.dtype}; end the inner layer with a dense that fits."
-        )
+        wanted = f"{x.shape} {x.dtype}, with 1 for an axis or without axes behind the batch"
+        got = f"{gates.shape} {gates.dtype}; end the inner layer with a dense that fits"
+        raise ShapeError(f"expected gates of the shape and dtype of x, {wanted}, got {got}.")
     return shape

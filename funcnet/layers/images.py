@@ -104,10 +104,8 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
     entries = padding if isinstance(padding, tuple) else (padding,)
     pairs = [one if isinstance(one, tuple) else (one, one) for one in entries]
     if len(pairs) not in AXES or not all(len(pair) == 2 and all(is_count(n, 0) for n in pair) for pair in pairs):
-        raise ConfigError(
-            "expected padding to be an integer >= 0, or a tuple of one to three integers or pairs (before, after); "
-            f"got {describe(padding)}."
-        )
+        wanted = "an integer >= 0, or a tuple of one to three integers or pairs (before, after)"
+        raise ConfigError(f"expected padding to be {wanted}; got {describe(padding)}.")
     return tuple((int(lo), int(hi)) for lo, hi in pairs)
 
 

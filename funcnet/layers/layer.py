@@ -10,17 +10,9 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_choice, check_key, describe
+from funcnet.checks import check_arrays, check_choice, check_floating, check_key, describe
 from funcnet.errors import StructureError
-from funcnet.layers.checks import (
-    check_array,
-    check_arrays,
-    check_dy,
-    check_floating,
-    check_leaves,
-    check_padded,
-    check_train,
-)
+from funcnet.layers.checks import check_array, check_dy, check_leaves, check_padded, check_train
 from funcnet.made import leading, own_call, owned, spelled
 from funcnet.trees import filled, is_padded, keep_shape, map_leaves
 from funcnet.types import ApplyFn, BackwardFn, ForwardFn, InitFn, Inside, Layer, Padded, Rules, State
@@ -83,7 +75,7 @@ def layer(
         """The leaves that there are, with their numbers in the key's order."""
         entries = leaves(x) if callable(leaves) else leaves or {}
         if any(entry and len(entry) == 2 for entry in entries.values()):
-            check_floating(x)
+            check_floating("x", x)
         return {
             name: (i, entry[0], jax.ShapeDtypeStruct(entry[1], entry[2] if len(entry) > 2 else x.dtype))
             for i, (name, entry) in enumerate(entries.items())
@@ -225,7 +217,7 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
+        check_floating("x", x)
         y = function(x)
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
@@ -247,10 +239,8 @@ def _one_array(x: Any, rules: Rules) -> Any:
 def _with_checked_dy(residuals: Any, dy: Any) -> tuple[Any, Any]:
     """A layer's own residuals, and `dy` with zeros for `None`."""
     if not isinstance(residuals, tuple) or len(residuals) != 2:
-        raise StructureError(
-            f"expected residuals from forward of this very layer, got {describe(residuals)}; the order is "
-            "backward(params, residuals, dy)."
-        )
+        got = f"{describe(residuals)}; the order is backward(params, residuals, dy)"
+        raise StructureError(f"expected residuals from forward of this very layer, got {got}.")
     own, kept = residuals
     check_dy(kept, dy)
     return own, filled(kept, dy)

@@ -2,7 +2,7 @@
 
 import math
 
-from funcnet.checks import is_count
+from funcnet.checks import check_shape, is_count
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
@@ -39,8 +39,7 @@ def flatten() -> Layer:
 
     def forward(x, *, key, train):
         del key, train
-        if x.ndim < 1:
-            raise ShapeError(f"expected x of shape (batch, …), got {x.shape}; add the batch axis.")
+        check_shape("x", x, "(batch, …)", "add the batch axis with x[None]")
         return _reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
     return parameterless(forward, _restore)
@@ -72,10 +71,8 @@ def reshape(shape: tuple[int, ...]) -> Layer:
         size = math.prod(x.shape[1:])
         known = math.prod(n for n in shape if n != -1)
         if x.ndim < 1 or (size % known if -1 in shape else size != known):
-            raise ShapeError(
-                f"expected x of shape (batch, …) with {known} elements per example"
-                f"{' or a multiple' if -1 in shape else ''}, got {x.shape}; choose a shape that has as many."
-            )
+            wanted = f"{known} elements per example{' or a multiple' if -1 in shape else ''}"
+            raise ShapeError(f"expected x with {wanted}, got {x.shape}; choose a shape that has as many.")
         return _reshape(x, (x.shape[0], *(size // known if n == -1 else n for n in shape)))
 
     return parameterless(forward, _restore)

@@ -5,9 +5,9 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import describe
+from funcnet.checks import check_floating, describe
 from funcnet.errors import ConfigError
-from funcnet.layers.checks import check_axis, check_floating
+from funcnet.layers.checks import check_axis
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -43,7 +43,7 @@ def softmax(axis: int = -1) -> Layer:
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
+        check_floating("x", x)
         check_axis(axis, x)
         y = jax.nn.softmax(x, axis)
         return y, y
@@ -79,7 +79,7 @@ def log_softmax(axis: int = -1) -> Layer:
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
+        check_floating("x", x)
         check_axis(axis, x)
         y = jax.nn.log_softmax(x, axis)
         return y, y

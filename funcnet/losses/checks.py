@@ -12,7 +12,15 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_one_array, check_values, check_where
+from funcnet.checks import (
+    check_floating,
+    check_integers,
+    check_one_array,
+    check_same_shape,
+    check_shape,
+    check_values,
+    check_where,
+)
 from funcnet.errors import DtypeError, LabelError, ShapeError
 from funcnet.types import Padded
 
@@ -26,10 +34,7 @@ Check: TypeAlias = Callable[[Any, Any, Any], None]  #: (prediction, target, wher
 
 def check_prediction(prediction: Any) -> None:
     """The prediction is floating-point; this catches most losses called as (target, prediction)."""
-    if not jnp.issubdtype(prediction.dtype, jnp.floating):
-        raise DtypeError(
-            f"expected prediction of a floating dtype, got {prediction.dtype}; the order is loss(prediction, target)."
-        )
+    check_floating("prediction", prediction, "the order is loss(prediction, target)")
 
 
 def check_padding(what: str, x: Any, shape: tuple[int, ...]) -> None:
@@ -37,10 +42,8 @@ def check_padding(what: str, x: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(x, Padded):
         return
     if x.where.ndim > len(shape):
-        raise ShapeError(
-            f"expected {what} without padding, as this loss has values of shape {shape}, got Padded of positions "
-            f"{x.where.shape}; take a loss with a value per position, or reduce over time before it."
-        )
+        got = f"positions {x.where.shape}; take a loss with a value per position, or reduce over time before it"
+        raise ShapeError(f"expected {what} without padding for values of shape {shape}, got a Padded of {got}.")
     check_where(x.where, shape)
 
 
@@ -54,22 +57,14 @@ def check_equal_shapes(prediction: Any, target: Any, where: Any) -> None:
     """
     del where
     _check_target(target)
-    if target.shape != prediction.shape:
-        raise ShapeError(
-            f"expected target of the shape of prediction, {prediction.shape}, got {target.shape}; reshape one of them."
-        )
+    check_same_shape(prediction, target)
     if target.dtype == bool or jnp.issubdtype(target.dtype, jnp.integer):
         return
+    check_floating("target", target, "convert it with .astype")
     # NumPy's float64 becomes float32 unless x64 is on.
-    if jnp.issubdtype(target.dtype, jnp.floating):
-        dtype = jax.dtypes.canonicalize_dtype(target.dtype)
-        if dtype != jax.dtypes.canonicalize_dtype(prediction.dtype):
-            raise DtypeError(
-                f"expected target of dtype {prediction.dtype}, the dtype of prediction, got {dtype}; "
-                "convert one of them with .astype."
-            )
-        return
-    raise DtypeError(f"expected target of numbers, got dtype {target.dtype}; convert it with .astype.")
+    wanted, dtype = (jax.dtypes.canonicalize_dtype(one.dtype) for one in (prediction, target))
+    if dtype != wanted:
+        raise DtypeError(f"expected target of the dtype of prediction, {wanted}, got {dtype}; convert it with .astype.")
 
 
 def check_unit_interval(prediction: Any, target: Any, where: Any) -> None:
@@ -78,11 +73,11 @@ def check_unit_interval(prediction: Any, target: Any, where: Any) -> None:
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.losses.check_unit_interval(jnp.ones(2), jnp.array([1.0, -1.0]), None)
     Traceback (most recent call last):
-    funcnet.errors.LabelError: target -1.0 at row 1, expected 0..1; the classes are 0 and 1, not −1 and 1.
+    funcnet.errors.LabelError: expected target in 0..1, got -1.0 at row 1; the classes are 0 and 1, not −1 and 1.
     """
     check_equal_shapes(prediction, target, where)
     fix = "the classes are 0 and 1, not −1 and 1"
-    check_values(LabelError, "target", target, where, lambda t: (t >= 0) & (t <= 1), "0..1", fix)
+    check_values(LabelError, "target in 0..1", target, where, lambda t: (t >= 0) & (t <= 1), fix)
 
 
 def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
@@ -98,13 +93,10 @@ def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
         check_equal_shapes(prediction, target, where)
     elif target.ndim == prediction.ndim and target.shape[:-1] == prediction.shape[:-1]:
         if target.shape[-1] == 1 and jnp.issubdtype(target.dtype, jnp.integer):
-            raise LabelError(
-                f"expected labels of shape {prediction.shape[:-1]}, got {target.shape}; take target[..., 0]."
-            )
-        raise LabelError(
-            f"expected a target of {prediction.shape[-1]} classes, as prediction has, got {target.shape[-1]}; "
-            "make the one-hot target as wide as the model's output."
-        )
+            wanted = f"labels of shape {prediction.shape[:-1]}"
+            raise LabelError(f"expected {wanted}, got {target.shape}; take target[..., 0].")
+        wanted, got = f"{prediction.shape[-1]} classes, as prediction has", target.shape[-1]
+        raise LabelError(f"expected a target of {wanted}, got {got}; make it as wide as the model's output.")
     else:
         check_class_labels(prediction, target, where)
 
@@ -115,20 +107,16 @@ def check_class_labels(prediction: Any, target: Any, where: Any) -> None:
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.losses.check_class_labels(jnp.ones((2, 3)), jnp.array([0, 3]), None)
     Traceback (most recent call last):
-    funcnet.errors.LabelError: label 3 at row 1, expected 0..2; number the classes from 0.
+    funcnet.errors.LabelError: expected label in 0..2, got 3 at row 1; number the classes from 0.
     """
     _check_class_axis(prediction)
     _check_target(target)
     *rows, classes = prediction.shape
-    if target.shape != tuple(rows):
-        raise ShapeError(
-            f"expected target of integer labels of shape {tuple(rows)} for prediction of shape "
-            f"{prediction.shape}, got {target.shape}; reshape the labels, or take argmax(-1) of one-hot ones."
-        )
-    if not jnp.issubdtype(target.dtype, jnp.integer):
-        raise LabelError(f"expected integer labels, got dtype {target.dtype}; convert them with .astype(int).")
-    valid, fix = f"0..{classes - 1}", "number the classes from 0"
-    check_values(LabelError, "label", target, where, lambda t: (t >= 0) & (t < classes), valid, fix)
+    fix = f"prediction has shape {prediction.shape}; reshape the labels, or take argmax(-1) of one-hot ones"
+    check_shape("target of integer labels", target, f"{tuple(rows)}", fix)
+    check_integers("target", target)
+    wanted, fix = f"label in 0..{classes - 1}", "number the classes from 0"
+    check_values(LabelError, wanted, target, where, lambda t: (t >= 0) & (t < classes), fix)
 
 
 def _check_target(target):
@@ -136,5 +124,4 @@ def _check_target(target):
 
 
 def _check_class_axis(prediction):
-    if prediction.ndim == 0:
-        raise ShapeError("expected prediction of shape (batch, classes), got (); put the classes on the last axis.")
+    check_shape("prediction", prediction, "(…, classes)", "put the classes on the last axis")

@@ -21,8 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import as_shaped, check_choice, check_weights, nonnegative, positive, unit_interval
-from funcnet.errors import ShapeError
+from funcnet.checks import as_shaped, check_choice, check_shape, check_weights, nonnegative, positive, unit_interval
 from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval
 from funcnet.losses.loss import loss, prepare
 from funcnet.losses.reduction import as_floats
@@ -56,10 +55,7 @@ def _unit_interval(target, prediction):
 def _checked(class_weights, classes, like):
     """The weights of so many classes, in the dtype of `like`."""
     weights = as_shaped(class_weights)
-    if weights.shape != (classes,):
-        raise ShapeError(
-            f"expected class_weights of shape ({classes},), got {weights.shape}; give one number for each class."
-        )
+    check_shape("class_weights", weights, f"({classes},)", "give one number for each class")
     check_weights(weights, (classes,), what="class_weights")
     return as_floats(weights, like)
 

@@ -73,10 +73,9 @@ class HandDerived(Generic[P]):
         if self.gradient is not None:
             raise ConfigError(f"{self}.hand_gradient: expected one gradient, got a second; leave one of them out.")
         if _arguments(gradient) != _arguments(self.value):
-            raise ConfigError(
-                f"{self}.hand_gradient: expected a gradient with the arguments {inspect.signature(self.value)}, "
-                f"got {inspect.signature(gradient)}; give both the same names and defaults."
-            )
+            wanted, got = inspect.signature(self.value), inspect.signature(gradient)
+            fix = "give both the same names and defaults"
+            raise ConfigError(f"{self}.hand_gradient: expected a gradient with {wanted}, got {got}; {fix}.")
         self.gradient = Part(self.made, "gradient", gradient)
         return gradient
 
@@ -166,10 +165,8 @@ class Loss(HandDerived[P]):
 
 def _prediction(prediction, name):
     if isinstance(prediction, dict) and name not in prediction:
-        raise StructureError(
-            f"expected prediction with an entry {name!r}, got {list(prediction)}; "
-            "name the model's outputs as the parts."
-        )
+        fix = "name the model's outputs as the parts"
+        raise StructureError(f"expected prediction with an entry {name!r}, got {list(prediction)}; {fix}.")
     return _entry(prediction, name)
 
 

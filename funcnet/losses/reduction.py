@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_choice, over_leading_axes
+from funcnet.checks import check_choice, check_shape, over_leading_axes
 from funcnet.dtypes import at_least_float32
-from funcnet.errors import ShapeError
 from funcnet.types import Array
 
 __all__ = ["Reduction", "as_floats", "reduction_of"]
@@ -28,11 +27,8 @@ class Reduction(NamedTuple):
 
     def reduce(self, values: Array) -> Array:
         """The loss: the values, their sum, or their mean; 0 where they are not marked."""
-        if values.shape != self.shape:
-            raise ShapeError(
-                f"expected values of shape {self.shape}, got {values.shape}; "
-                "say which axes of prediction they have with losses.loss(axes=…)."
-            )
+        fix = "say which axes of prediction they have with losses.loss(axes=…)"
+        check_shape("values", values, f"{self.shape}", fix)
         values = self._weighed(self.select(values))
         if self.kind != "none":
             values = values.sum()

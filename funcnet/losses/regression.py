@@ -145,10 +145,8 @@ def _(prediction, target, *, reduction="mean", where=None, weights=None):
 
 def _prepare_root(prediction, target, reduction, where, weights):
     if reduction != "mean":
-        raise ConfigError(
-            f'expected reduction to be "mean", got {reduction!r}; '
-            "the mean stands under the root, so there is nothing to sum; mean_absolute_error has the other reductions."
-        )
+        fix = "the mean stands under the root; mean_absolute_error has the other reductions"
+        raise ConfigError(f'expected reduction to be "mean", got {reduction!r}; {fix}.')
     return prepare(root_mean_squared_error, prediction, target, reduction, where, weights)
 
 

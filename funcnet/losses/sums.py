@@ -125,10 +125,9 @@ def _check_options(name, loss, options):
     known = inspect.signature(loss).parameters
     missing = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else [o for o in options if o not in known]
     if missing:
-        raise ConfigError(
-            f"expected the loss of {name} to take {missing[0]}=, got {getattr(loss, '__name__', loss)}"
-            f"{inspect.signature(loss)}; add it to the arguments, or give {missing[0]} as a dict without {name}."
-        )
+        got = f"{getattr(loss, '__name__', loss)}{inspect.signature(loss)}"
+        fix = f"add it to the arguments, or give {missing[0]} as a dict without {name}"
+        raise ConfigError(f"expected the loss of {name} to take {missing[0]}=, got {got}; {fix}.")
 
 
 def share(loss: Any, totals: Any) -> Loss[...]:
@@ -153,10 +152,8 @@ def share(loss: Any, totals: Any) -> Loss[...]:
     (Array(2.5, dtype=float32), Array(2.5, dtype=float32))
     """
     if getattr(loss, "counted", None) is None and not getattr(loss, "parts", None):
-        raise ConfigError(
-            f"{getattr(loss, '__name__', loss)}: expected a loss that is a mean of values, got one without counted; "
-            "compute the batch in one part, or make the loss with losses.loss and weights=."
-        )
+        name, fix = getattr(loss, "__name__", loss), "make it with losses.loss and weights="
+        raise ConfigError(f"{name}: expected a loss that is a mean of values, got one without counted; {fix}.")
     if loss.parts:
         whole = _added({name: (c, share(part, totals[name])) for name, (c, part) in loss.parts.items()})
     else:

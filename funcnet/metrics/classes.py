@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, number
+from funcnet.checks import check_count, check_integers, check_same_shape, check_shape, number
 from funcnet.errors import DtypeError, ShapeError
 from funcnet.made import constructor
-from funcnet.metrics.metric import Metric, Sum, as_arrays, check_same_shape, counting
+from funcnet.metrics.metric import Metric, Sum, as_arrays, counting
 from funcnet.types import Array
 
 __all__ = ["ClassScores", "accuracy", "binary_accuracy", "confusion_matrix", "precision_recall_f1", "top_k_accuracy"]
@@ -185,11 +185,7 @@ def _confusion_matrix(num_classes: int) -> Metric:
     def update(state, prediction, target, where=None, weights=None):
         prediction, target, where = as_arrays(prediction, target, where)
         labels = _labels(prediction, target)
-        if prediction.shape[-1] != num_classes:
-            raise ShapeError(
-                f"expected prediction of shape (batch, {num_classes}), got {prediction.shape}; "
-                "num_classes is the width of the prediction."
-            )
+        check_shape("prediction", prediction, f"(…, {num_classes})", "num_classes is the width of the prediction")
         marked, weights = counting(where, weights, labels.shape)
         # A row beyond the last is dropped; a negative one would count from the end.
         cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
@@ -203,17 +199,11 @@ def _confusion_matrix(num_classes: int) -> Metric:
 def _labels(prediction: Array, target: Array) -> Array:
     """The target's classes, int32, in the shape of the prediction without its last axis."""
     if prediction.ndim < 2 or prediction.shape[-1] < 2:
-        raise ShapeError(
-            f"expected prediction of shape (batch, classes), at least two of them, got {prediction.shape}; "
-            "for one output use binary_accuracy."
-        )
+        got = f"{prediction.shape}; for one output use binary_accuracy"
+        raise ShapeError(f"expected prediction of shape (batch, classes), two or more classes, got {got}.")
     if target.shape == prediction.shape:
         return jnp.argmax(target, -1).astype(jnp.int32)
-    if target.shape != prediction.shape[:-1]:
-        raise ShapeError(
-            f"expected target of shape {prediction.shape[:-1]} (labels) or {prediction.shape} (one-hot), "
-            f"got {target.shape}; target[:, 0] makes (batch,) of (batch, 1)."
-        )
-    if not jnp.issubdtype(target.dtype, jnp.integer):
-        raise DtypeError(f"expected target of integer labels, got {target.dtype}; use target.astype(int).")
+    fix = f"one-hot rows have shape {prediction.shape}; target[:, 0] makes (batch,) of (batch, 1)"
+    check_shape("target of labels", target, f"{prediction.shape[:-1]}", fix)
+    check_integers("target", target, DtypeError)
     return target.astype(jnp.int32)

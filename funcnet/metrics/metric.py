@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checks import check_one_array, check_weights, check_where, over_leading_axes
-from funcnet.errors import ShapeError
 from funcnet.made import Made, own_call
 from funcnet.trees import unpadded
 from funcnet.types import Array
 
-__all__ = ["Metric", "Sum", "as_arrays", "check_same_shape", "counting"]
+__all__ = ["Metric", "Sum", "as_arrays", "counting"]
 
 
 class Metric(NamedTuple):
@@ -67,11 +66,3 @@ def counting(where: Any, weights: Any, shape: tuple[int, ...]) -> tuple[Array, A
 
     marked = jnp.ones(shape, bool) if where is None else whole(jnp.asarray(where))
     return marked, None if weights is None else whole(jnp.asarray(weights).astype(jnp.result_type(float)))
-
-
-def check_same_shape(prediction: Array, target: Array) -> None:
-    if prediction.shape != target.shape:
-        raise ShapeError(
-            f"expected prediction and target of one shape, got {prediction.shape} and {target.shape}; "
-            "target[:, None] makes (batch, 1) of (batch,)."
-        )

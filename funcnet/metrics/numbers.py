@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from funcnet.checks import check_count
+from funcnet.checks import check_count, check_same_shape
 from funcnet.errors import ShapeError
 from funcnet.made import constructor
-from funcnet.metrics.metric import Metric, Sum, as_arrays, check_same_shape, counting
+from funcnet.metrics.metric import Metric, Sum, as_arrays, counting
 from funcnet.types import Array
 
 __all__ = ["r_squared"]
@@ -99,6 +99,5 @@ def _check_outputs(prediction: Array, target: Array, outputs: int) -> None:
     check_same_shape(prediction, target)
     width = target.shape[-1] if target.ndim > 1 else 1
     if target.ndim == 0 or width != outputs:
-        raise ShapeError(
-            f"expected prediction and target of shape (batch, {outputs}), got {target.shape}; use r_squared({width})."
-        )
+        fix = f"use r_squared({width})"
+        raise ShapeError(f"expected prediction and target of shape (batch, {outputs}), got {target.shape}; {fix}.")

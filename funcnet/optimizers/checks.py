@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import describe
-from funcnet.errors import ConfigError, DtypeError, StructureError
+from funcnet.checks import check_floating, check_kind, describe
+from funcnet.errors import DtypeError, StructureError
 from funcnet.trees import check_same_structure, flatten_with_paths
 from funcnet.types import Optimizer, Params, Schedule
 
@@ -18,20 +18,13 @@ Rate: TypeAlias = float | Schedule  #: a number, or a schedule of the updates al
 
 
 def check_mask(what: str, mask: Any) -> None:
-    if not callable(mask):
-        raise ConfigError(
-            f"expected {what} to be a function of a leaf's path, got {describe(mask)}; "
-            f'write for example {what}=lambda path: path.endswith("kernel").'
-        )
+    fix = f'write for example {what}=lambda path: path.endswith("kernel")'
+    check_kind(what, mask, Callable, "a function of a leaf's path", fix)
 
 
 def check_optimizer(optimizer: Any) -> None:
     """What a wrapper gets first."""
-    if not isinstance(optimizer, Optimizer):
-        raise ConfigError(
-            f"expected optimizer to be an optimizer, such as adam(1e-3), got {describe(optimizer)}; "
-            "call its constructor."
-        )
+    check_kind("optimizer", optimizer, Optimizer, "an optimizer, such as adam(1e-3)", "call its constructor")
 
 
 def checked_params(params: Params) -> Params:
@@ -40,25 +33,18 @@ def checked_params(params: Params) -> Params:
     `jnp.array(1.0)` is weakly typed and what an update returns is not: a jitted update would compile again.
     """
     for path, leaf in flatten_with_paths(params):
-        if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
-            raise DtypeError(
-                f"expected the parameter {path!r} to be an array of a floating dtype, got {describe(leaf)}; "
-                "convert it with jnp.asarray(…, jnp.float32), or keep it out of the params."
-            )
+        fix = "convert it with jnp.asarray(…, jnp.float32), or keep it out of the params"
+        check_floating(f"the parameter {path!r} to be an array", leaf, fix)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), params)
 
 
 def check_grads(state: Any, grads: Params, State: Any = object) -> None:
     """`state` is an optimizer's, a `State`, and `grads` has the leaves of its params, in their shapes and dtypes."""
     if not (isinstance(state, State) and hasattr(state, "step") and hasattr(state, "params")):
-        raise StructureError(
-            f"expected state to be what init or update of this very optimizer returned, got {describe(state)}; "
-            "the order is update(state, grads)."
-        )
+        got = f"{describe(state)}; the order is update(state, grads)"
+        raise StructureError(f"expected state from init or update of this very optimizer, got {got}.")
     check_same_structure("params", state.params, "grads", grads)
     for (path, leaf), grad in zip(flatten_with_paths(state.params), jax.tree.leaves(grads), strict=True):
-        if not (hasattr(grad, "dtype") and grad.dtype == leaf.dtype):
-            raise DtypeError(
-                f"expected the gradient of {path!r} in the parameter's dtype, {leaf.dtype}, "
-                f"got {describe(grad)}; convert it with .astype."
-            )
+        if getattr(grad, "dtype", None) != leaf.dtype:
+            got = f"{describe(grad)}; convert it with .astype"
+            raise DtypeError(f"expected the gradient of {path!r} in the parameter's dtype, {leaf.dtype}, got {got}.")

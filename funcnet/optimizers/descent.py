@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import describe, nonnegative
+from funcnet.checks import check_shape, describe, nonnegative
 from funcnet.dtypes import at_least_float32
-from funcnet.errors import ConfigError, ShapeError, StructureError
+from funcnet.errors import ConfigError, StructureError
 from funcnet.made import leading
 from funcnet.optimizers.checks import Mask, Rate, check_grads, check_mask, checked_params
 from funcnet.schedules import as_schedule
@@ -143,15 +143,12 @@ def rescaled(state: Any, factor: float | Array) -> Any:
     with leading("rescaled"):
         if isinstance(factor, Real) or not hasattr(factor, "dtype"):
             factor = nonnegative("factor", factor)
-        elif jnp.shape(factor) != ():
-            raise ShapeError(f"expected factor to be a number or an array of shape (), got {describe(factor)}.")
+        check_shape("factor", factor, "()", "give one number for all parameters")
         states = [part for part in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(part)]
         for part in states or [state]:
             if "scale" not in getattr(part, "_fields", ()):
-                raise StructureError(
-                    f"expected the state of an optimizer with the field scale, got {describe(part)}; what descent "
-                    "makes has it, and an optimizer of your own needs it to be rescaled."
-                )
+                got = f"{describe(part)}; give your own optimizer's state that field"
+                raise StructureError(f"expected the state of an optimizer with the field scale, got {got}.")
     return jax.tree.map(lambda part: _scaled(part, factor) if _is_state(part) else part, state, is_leaf=_is_state)
 
 
@@ -174,8 +171,7 @@ def _begun(start, p):
 def _rate_at(schedule, step):
     """The learning rate, a scalar: any other shape would broadcast the params to a new one."""
     rate = jnp.asarray(schedule(step))
-    if rate.shape != ():
-        raise ShapeError(f"expected learning_rate(step) to be a scalar, got an array of shape {rate.shape}.")
+    check_shape("learning_rate(step)", rate, "()", "return a scalar")
     return rate
 
 
@@ -184,19 +180,15 @@ def _column(tree, state, name):
     try:
         return tree.flatten_up_to(getattr(state, name))
     except ValueError as error:
-        raise StructureError(
-            f"expected state.{name} to be a tree like params, got {describe(getattr(state, name))}; take the state "
-            "from init of this very optimizer."
-        ) from error
+        got = f"{describe(getattr(state, name))}; take the state from init of this very optimizer"
+        raise StructureError(f"expected state.{name} to be a tree like params, got {got}.") from error
 
 
 def _checked_fields(State, slots):
     fields, needed = getattr(State, "_fields", ()), ["step", "params", *slots, "scale"]
     if not set(needed) <= set(fields):
-        raise ConfigError(
-            f"expected State to be a NamedTuple with the fields {', '.join(needed)}, got "
-            f"{getattr(State, '__name__', describe(State))} with {', '.join(fields) or 'none'}."
-        )
+        got = f"{getattr(State, '__name__', describe(State))} with {', '.join(fields) or 'none'}"
+        raise ConfigError(f"expected State to be a NamedTuple with the fields {', '.join(needed)}, got {got}.")
     return fields
 
 
@@ -209,11 +201,9 @@ def _checked_row(row, names, wanted):
     for name, new, old in zip(names, row, wanted, strict=True):
         if jax.tree.structure(new) != jax.tree.structure(old) or _kinds(new) != _kinds(old):
             shown = [", ".join(f"{dtype}{list(shape)}" for shape, dtype in _kinds(tree)) for tree in (old, new)]
-            like = "p" if name == "d" else "what it got"
-            raise StructureError(
-                f"expected direction(p, g, t, *slots) to return {name} like {like}, {shown[0]}, got {shown[1]}; "
-                "keep tree, shapes and dtypes."
-            )
+            wanted = f"{name} like {'p' if name == 'd' else 'what it got'}, {shown[0]}"
+            fix = "keep tree, shapes and dtypes"
+            raise StructureError(f"expected direction(p, g, t, *slots) to return {wanted}, got {shown[1]}; {fix}.")
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)) if getattr(x, "weak_type", True) else x, row)
 
 

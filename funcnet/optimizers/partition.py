@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from funcnet.checks import describe
-from funcnet.errors import ConfigError
+from funcnet.checks import describe, listed
+from funcnet.errors import ConfigError, translated
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, checked_params
 from funcnet.trees import flatten_with_paths, map_with_paths
@@ -94,26 +94,18 @@ def _is_none(x):
 def _check_rule(rule):
     pattern, optimizer = rule if isinstance(rule, tuple) and len(rule) == 2 else (None, None)
     if not isinstance(pattern, str) or not isinstance(optimizer, Optimizer):
-        raise ConfigError(
-            f"expected rules to be pairs (pattern, optimizer), at least one, got {describe(rule)}; write "
-            'for example [(".*kernel", adam(1e-3)), (".*", sgd(0.1))].'
-        )
-    try:
+        fix = 'write for example [(".*kernel", adam(1e-3)), (".*", sgd(0.1))]'
+        raise ConfigError(f"expected rules to be pairs (pattern, optimizer), got {describe(rule)}; {fix}.")
+    with translated(re.error, ConfigError, f"expected {pattern!r} to be a regular expression, got an error"):
         re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"expected {pattern!r} to be a regular expression: {error}.") from error
 
 
 def _check_owners(rules, paths, owners):
     """Nothing falls through: no leaf without a rule, and no rule without a leaf."""
-    shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
     if None in owners:
-        raise ConfigError(
-            f'expected a rule for every leaf, got none for {paths[owners.index(None)]!r}; end with a rule for ".*".'
-        )
+        left = paths[owners.index(None)]
+        raise ConfigError(f'expected a rule for every leaf, got none for {left!r}; end with a rule for ".*".')
     for i, (pattern, _) in enumerate(rules):
         if i not in owners:
-            raise ConfigError(
-                f"expected {pattern!r} to be the first rule that matches some leaf, got none of {shown}; a "
-                "pattern has to match the whole path."
-            )
+            got = f"none of {listed(paths)}; a pattern has to match the whole path"
+            raise ConfigError(f"expected {pattern!r} to be the first rule that matches some leaf, got {got}.")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import nonnegative, positive
+from funcnet.checks import listed, nonnegative, positive
 from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import Mask, check_grads, check_mask, check_optimizer, checked_params
@@ -50,10 +50,8 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
     """
     check_optimizer(optimizer)
     if (norm is None) == (value is None):
-        raise ConfigError(
-            f"expected exactly one of norm and value, got "
-            f"{'none' if norm is None else 'both; nest two wrappers for both'}."
-        )
+        got = "none" if norm is None else "both; nest two wrappers for both"
+        raise ConfigError(f"expected exactly one of norm and value, got {got}.")
     if value is not None:
         limit = positive("value", value)
         return _before(optimizer, lambda _, grads: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads))
@@ -180,8 +178,5 @@ def _others(fixed, tree):
 def _check_selection(params, fixed):
     paths, chosen = [path for path, _ in flatten_with_paths(params)], flatten_with_paths(fixed)
     if not 0 < len(chosen) < len(paths):
-        shown = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
-        raise ConfigError(
-            f"expected select to choose some of the leaves, it chose {len(chosen)} of "
-            f"{len(paths)}: {shown}; it is called with these paths."
-        )
+        got = f"{len(chosen)} of {len(paths)}: {listed(paths)}; it is called with these paths"
+        raise ConfigError(f"expected select to choose some of the leaves, got {got}.")

@@ -5,8 +5,9 @@ from functools import lru_cache, partial
 import jax
 from jax.sharding import Mesh
 
-from funcnet.checks import describe
+from funcnet.checks import check_kind
 from funcnet.errors import ConfigError
+from funcnet.made import leading
 from funcnet.parallel import placement
 from funcnet.parallel.flat import summed
 from funcnet.parallel.means import mean_over_rows
@@ -54,11 +55,10 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
     >>> int(state.optimizer.step)
     1
     """
-    if not isinstance(mesh, Mesh):
-        raise ConfigError(f"layout: expected mesh to be one of parallel.mesh(…), got {describe(mesh)}.")
+    with leading("layout"):
+        check_kind("mesh", mesh, Mesh, "one of parallel.mesh(…)")
+        check_kind("flat", flat, bool | None, "True, False or None")
     axis_size("layout", mesh, data)
-    if flat not in (None, True, False):
-        raise ConfigError(f"layout: expected flat to be True, False or None, got {describe(flat)}.")
     return _layout(mesh, check_rules([(".*", replicate())] if rules is None else rules), data, flat)
 
 

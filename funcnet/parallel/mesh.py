@@ -41,20 +41,19 @@ def mesh(*, data: int = -1, devices: Sequence[Any] | None = None, **axes: int) -
     if len(rest) > 1:
         raise ConfigError(f"{call}: expected one axis of -1 at most, got {' and '.join(rest)}; give one a size.")
     known = math.prod(size for size in sizes.values() if size != -1)
-    if len(devices) % known if rest else known != len(devices):
-        raise ConfigError(_misfit(call, known, rest, len(devices)))
+    _check_product(call, known, rest, len(devices))
     sizes |= {name: len(devices) // known for name in rest}
     kinds = (AxisType.Auto,) * len(sizes)  # jax's own default differs between make_mesh and Mesh
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, devices=devices)
 
 
-def _misfit(call, known, rest, count):
-    if rest:
-        return f"{call}: expected sizes whose product, {known}, divides the {count} devices; choose other sizes."
-    advice = "give one axis the size -1, which takes the rest"
-    if known < count:
-        advice += f", or leave devices out with devices=jax.devices()[:{known}]"
-    return f"{call}: expected sizes whose product is the {count} devices, got {known}; {advice}."
+def _check_product(call, known, rest, count):
+    if rest and count % known:
+        raise ConfigError(f"{call}: expected sizes whose product divides the {count} devices, got {known}; change one.")
+    if not rest and known != count:
+        fewer = f", or leave devices out with devices=jax.devices()[:{known}]" if known < count else ""
+        fix = f"give one axis the size -1, which takes the rest{fewer}"
+        raise ConfigError(f"{call}: expected sizes whose product is the {count} devices, got {known}; {fix}.")
 
 
 def axis_size(call: str, mesh: Any, axis: str) -> int:

@@ -113,11 +113,7 @@ def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
     parts = axis_size(call, mesh, data)
     leaves = flatten_with_paths(tree)
     for path, array in leaves:
-        if _count(call, array) != _count(call, leaves[0][1]):
-            raise ShapeError(
-                f"{call}: expected as many rows in every array of a batch, got {len(leaves[0][1])} at {leaves[0][0]} "
-                f"and {len(array)} at {path}; batches of graphs run on one device."
-            )
+        _check_equal_rows(call, leaves[0], (path, array))
         check_rows(call, "rows", len(array), parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
     return place(tree, jax.tree.map(lambda _: rows, tree))
@@ -150,20 +146,19 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
     parts = len(set(np.nonzero(here)[mesh.axis_names.index(data)]))
     leaves = flatten_with_paths(local_rows)
     for path, array in leaves:
-        check_rows("global_batch", "rows", _count("global_batch", array), parts, data)
-        if len(array) != len(leaves[0][1]):
-            raise ShapeError(
-                f"global_batch: expected as many rows everywhere, got {len(leaves[0][1])} at {leaves[0][0]} and "
-                f"{len(array)} at {path}."
-            )
+        _check_equal_rows("global_batch", leaves[0], (path, array))
+        check_rows("global_batch", "rows", len(array), parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows, np.asarray(array)), local_rows)
 
 
-def _count(call, array):
-    if not np.ndim(array):
+def _check_equal_rows(call, *leaves):
+    if not all(np.ndim(array) for _, array in leaves):
         raise ShapeError(f"{call}: expected arrays with rows, got a scalar.")
-    return np.shape(array)[0]
+    if len({len(array) for _, array in leaves}) > 1:
+        got = " and ".join(f"{len(array)} at {path}" for path, array in leaves)
+        fix = "batches of graphs run on one device"
+        raise ShapeError(f"{call}: expected as many rows in every array of a batch, got {got}; {fix}.")
 
 
 def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
@@ -171,7 +166,5 @@ def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
     if count % parts or not count:
         below = count // parts * parts
         nearest = f"{below} or {below + parts}" if below else f"{parts}"
-        raise ShapeError(
-            f'{call}: expected {what} to be a multiple of the {parts} devices along "{data}", got {count}; nearest: '
-            f"{nearest}."
-        )
+        wanted = f'a multiple of the {parts} devices along "{data}"'
+        raise ShapeError(f"{call}: expected {what} to be {wanted}, got {count}; nearest: {nearest}.")

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import jax
 
-from funcnet.checks import is_count
-from funcnet.errors import ConfigError
+from funcnet.checks import check_count, is_count
+from funcnet.errors import ConfigError, translated
+from funcnet.made import leading
 
 __all__ = ["in_cluster", "start"]
 
@@ -43,15 +44,12 @@ def start(
     >>> fn.parallel.start()
     """
     if devices is not None:
-        if not is_count(devices):
-            raise ConfigError(f"parallel.start: expected devices to be a positive integer, got {devices!r}.")
-        _update_devices(devices)
+        with leading("parallel.start"):
+            _update_devices(check_count("devices", devices))
     given = [coordinator is not None, num_processes is not None, process_id is not None]
     if any(given) and not all(given):
-        raise ConfigError(
-            "parallel.start: expected coordinator, num_processes and process_id together, got "
-            f"{coordinator!r}, {num_processes!r}, {process_id!r}."
-        )
+        got = f"{coordinator!r}, {num_processes!r}, {process_id!r}"
+        raise ConfigError(f"parallel.start: expected coordinator, num_processes and process_id together, got {got}.")
     if coordinator is None:
         if in_cluster(os.environ):
             _initialize()
@@ -60,9 +58,8 @@ def start(
     if not host or not port.isdigit():
         raise ConfigError(f"parallel.start: expected coordinator to be host:port, got {coordinator!r}.")
     if not is_count(num_processes) or not is_count(process_id, 0) or int(process_id or 0) >= int(num_processes or 0):
-        raise ConfigError(
-            f"parallel.start: expected process_id from 0 to num_processes - 1, got {process_id!r} of {num_processes!r}."
-        )
+        got = f"{process_id!r} of {num_processes!r}"
+        raise ConfigError(f"parallel.start: expected process_id from 0 to num_processes - 1, got {got}.")
     if num_processes == 1:
         return
     _initialize(
@@ -80,17 +77,13 @@ def in_cluster(variables: Mapping[str, str]) -> bool:
 
 
 def _update_devices(devices: int) -> None:
-    try:
-        jax.config.update("jax_num_cpu_devices", int(devices))
-    except RuntimeError as error:
-        raise ConfigError(f"parallel.start: expected to come before all else that uses jax: {error}.") from error
+    with translated(RuntimeError, ConfigError, "expected to come before all else that uses jax"):
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _initialize(**arguments) -> None:
-    try:
+    with translated(RuntimeError, ConfigError, "parallel.start: the processes do not come together"):
         # Short times: a run that has lost a process ends, and is started anew from its last checkpoint.
         jax.distributed.initialize(
             initialization_timeout=60, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30, **arguments
         )
-    except RuntimeError as error:
-        raise ConfigError(f"parallel.start: the processes do not come together: {error}.") from error

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 from jax.sharding import PartitionSpec
 
-from funcnet.checks import check_count, describe
-from funcnet.errors import ConfigError
+from funcnet.checks import check_count, check_kind, check_multiple, describe, listed
+from funcnet.errors import ConfigError, translated
 from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
 from funcnet.trees import flatten_with_paths
@@ -74,9 +74,8 @@ def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | No
     >>> fn.parallel.specs(params, mesh, [(".*", fn.parallel.fsdp(min_bytes=1024))])
     {'bias': P(), 'kernel': P(None, 'data')}
     """
-    if not isinstance(axis, str):
-        raise ConfigError(f"fsdp: expected axis to be the name of an axis of the mesh, got {describe(axis)}.")
     with leading("fsdp"):
+        check_kind("axis", axis, str, "the name of an axis of the mesh")
         check_count("min_bytes", min_bytes, 0)
     return FSDP(axis, int(min_bytes), spec or PartitionSpec())
 
@@ -157,15 +156,11 @@ def check_rules(rules: Any) -> tuple[tuple[str, Partition], ...]:
         if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise ConfigError(f'rules: expected pairs such as ("2/kernel", fsdp("data")), got {rule!r}.')
         pattern, partition = rule
-        if not isinstance(partition, PartitionSpec | FSDP):
-            raise ConfigError(
-                f"rules: expected the partition of {pattern!r} to be replicate(), fsdp(…) or a PartitionSpec, got "
-                f"{describe(partition)}."
-            )
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"rules: expected a regular expression, got {pattern!r}: {error}.") from None
+        with leading("rules"):
+            wanted = "replicate(), fsdp(…) or a PartitionSpec"
+            check_kind(f"the partition of {pattern!r}", partition, PartitionSpec | FSDP, wanted)
+            with translated(re.error, ConfigError, f"expected {pattern!r} to be a regular expression, got an error"):
+                re.compile(pattern)
     return tuple((pattern, partition) for pattern, partition in rules)
 
 
@@ -187,17 +182,10 @@ def specs(params: Params, mesh: Any, rules: Rules) -> Any:
     leaves = flatten_with_paths(params)
     for pattern, _ in rules:
         if leaves and not any(re.fullmatch(pattern, path) for path, _ in leaves):
-            raise ConfigError(
-                f"rules: expected {pattern!r} to match a leaf, got none of {_listed(path for path, _ in leaves)}; a "
-                "pattern has to match the whole path."
-            )
+            got = f"none of {listed([path for path, _ in leaves])}; a pattern has to match the whole path"
+            raise ConfigError(f"rules: expected {pattern!r} to match a leaf, got {got}.")
     found = [_spec(path, leaf, mesh, rules) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(params), found)
-
-
-def _listed(paths):
-    paths = list(paths)
-    return ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
 
 
 def _spec(path, leaf, mesh, rules):
@@ -207,10 +195,8 @@ def _spec(path, leaf, mesh, rules):
                 partition = _fully_sharded(path, leaf, mesh, partition)
             _check_divides(path, leaf.shape, mesh, partition)
             return _shortest(partition)
-    raise ConfigError(
-        f"rules: expected a rule for {path or 'the parameter'}, {describe(leaf)}, got none that matches; end the rules "
-        'with (".*", replicate()).'
-    )
+    what, fix = f"{path or 'the parameter'}, {describe(leaf)}", 'end the rules with (".*", replicate())'
+    raise ConfigError(f"rules: expected a rule for {what}, got none that matches; {fix}.")
 
 
 def _fully_sharded(path, leaf, mesh, partition):
@@ -223,10 +209,9 @@ def _fully_sharded(path, leaf, mesh, partition):
     parts = [size * math.prod(axis_size("fsdp", mesh, name) for name in names) for names in taken]
     divide = [d for d in range(leaf.ndim) if leaf.shape[d] % parts[d] == 0]
     if not divide:
-        raise ConfigError(
-            f'rules: expected {path} of shape {leaf.shape} to have a dimension that the {size} devices along "{axis}" '
-            f'divide, got none; give it a rule above, ("{path}", replicate()), or raise min_bytes.'
-        )
+        wanted = f'a dimension that the {size} devices along "{axis}" divide'
+        fix = f'give it a rule above, ("{path}", replicate()), or raise min_bytes'
+        raise ConfigError(f"rules: expected {path} of shape {leaf.shape} to have {wanted}, got none; {fix}.")
     chosen = max(divide, key=lambda d: (not taken[d], leaf.shape[d]))
     taken[chosen] += (axis,)
     return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in taken))
@@ -247,18 +232,15 @@ def _shortest(spec):
 
 def _check_divides(path, shape, mesh, spec):
     if len(spec) > len(shape):
-        raise ConfigError(
-            f"rules: expected {path} of shape {shape} to be split along its {len(shape)} dimensions at most, got "
-            f"{spell_spec(spec)}."
-        )
+        most = f"along its {len(shape)} dimensions at most"
+        raise ConfigError(f"rules: expected {path} of shape {shape} to be split {most}, got {spell_spec(spec)}.")
     for dimension, axes in enumerate(spec):
         names = _axes(axes)
         parts = math.prod(axis_size(f"rules: {path}", mesh, axis) for axis in names)
-        if shape[dimension] % parts:
-            raise ConfigError(
-                f"rules: expected dimension {dimension} of {path}, {shape}, to be a multiple of the {parts} devices "
-                f'along "{" and ".join(names)}", got {shape[dimension]}; give it a rule above, '
-                f'("{path}", replicate()), or choose another size.'
+        along, fix = f'the devices along "{" and ".join(names)}"', f'give it a rule above, ("{path}", replicate())'
+        with leading("rules"):
+            check_multiple(
+                f"dimension {dimension} of {path}, {shape},", shape[dimension], parts, along, fix, ConfigError
             )
 
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_count, describe, positive
-from funcnet.errors import ConfigError, DataError, LabelError, ShapeError
+from funcnet.checks import check_count, check_shape, positive
+from funcnet.errors import ConfigError, DataError, ShapeError
 from funcnet.made import leading
+from funcnet.plotting.checks import check_class_names, check_class_numbers
 from funcnet.plotting.figures import CYCLE, new_figure, saved
 from funcnet.types import Layer, Params, Report, State
 
@@ -120,8 +121,8 @@ class _Canvas:
         with leading(name):
             resolution = check_count("resolution", resolution)
         names = class_names or [str(i) for i in range(int(self.labels.max()) + 1)]
-        if len(names) <= self.labels.max():
-            raise ShapeError(f"{name}: expected class_names for the classes 0..{self.labels.max()}, got {len(names)}.")
+        with leading(name):
+            check_class_names(names, self.labels.max())
         self.figure = new_figure(name, 4.8, 3.6)
         self.axes: Axes = self.figure.subplots()
         low, high = self.x.min(0), self.x.max(0)
@@ -145,8 +146,10 @@ class _Canvas:
 
         def classes(params, state, x):
             y, _ = model.apply(params, state, x)
-            if y.ndim != 2:
-                raise ShapeError(f"{name}: expected the model's output to be (n, classes) or (n, 1), got {y.shape}.")
+            with leading(name):
+                check_shape(
+                    "the model's output", y, "(n, classes)", "give one output per class, or one for two classes"
+                )
             return y.argmax(1) if y.shape[1] > 1 else (y[:, 0] > threshold).astype(jnp.int32)
 
         self.classes = jax.jit(classes)
@@ -174,10 +177,8 @@ def _checked(name: str, x: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     points = points if np.issubdtype(points.dtype, np.floating) else points.astype(np.float32)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ShapeError(f"{name}: expected x of shape (n, 2), points in the plane, got {points.shape}.")
-    if labels.shape != points.shape[:1]:
-        raise ShapeError(f"{name}: expected labels of shape {points.shape[:1]}, one a point, got {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
-        raise LabelError(f"{name}: expected labels to be integers from 0, got {describe(labels)}.")
+    with leading(name):
+        check_class_numbers("labels", labels, len(points))
     return points, labels
 
 

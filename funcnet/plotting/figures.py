@@ -7,7 +7,8 @@ are those of Okabe and Ito, which colour-blind readers can tell apart.
 import os
 from typing import TYPE_CHECKING
 
-from funcnet.errors import MissingExtraError
+from funcnet.errors import extra
+from funcnet.made import leading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +22,8 @@ GREY, PALE_GREY = "#6E6E6E", "#E3E3E3"
 
 def new_figure(name: str, width: float, height: float) -> "Figure":
     """An empty one, in inches; `name` is the function whose error says that matplotlib is missing."""
-    try:
+    with leading(name), extra("plot", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: expected the package matplotlib, which is not installed; pip install 'funcnet[plot]'."
-        ) from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

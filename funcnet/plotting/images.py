@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from funcnet.checks import check_count, describe
-from funcnet.errors import DataError, LabelError, ShapeError
+from funcnet.checks import check_count, check_shape, describe
+from funcnet.errors import DataError, ShapeError
 from funcnet.made import leading
+from funcnet.plotting.checks import check_class_names, check_class_numbers
 from funcnet.plotting.figures import GREY, PALE_GREY, VERMILION, new_figure, saved
 
 if TYPE_CHECKING:
@@ -177,14 +178,10 @@ def saliency(
     with leading("saliency"):
         most = check_count("most", most)
     maps = np.asarray(maps)
-    if maps.shape != pixels.shape[:3]:
-        raise ShapeError(
-            f"saliency: expected maps of shape {pixels.shape[:3]}, one an image, got {maps.shape}; "
-            "gradients.saliency makes them."
-        )
     words = [""] * len(pixels) if titles is None else [str(title) for title in titles]
-    if len(words) != len(pixels):
-        raise ShapeError(f"saliency: expected {len(pixels)} titles, one an image, got {len(words)}.")
+    with leading("saliency"):
+        check_shape("maps", maps, f"{pixels.shape[:3]}", "gradients.saliency makes them, one per image")
+        check_shape("titles", words, f"({len(pixels)},)", "give one per image")
     n = min(most, len(pixels))
     title = f"the first {n} of {len(pixels)} images" if n < len(pixels) else ""
     figure, places = _places("saliency", n, words[:n], title, each=2)
@@ -219,10 +216,8 @@ def _pixels(name: str, images: Any) -> np.ndarray:
 
 def _classes(what: str, classes: Any, n: int) -> np.ndarray:
     classes = np.asarray(classes)
-    if classes.shape != (n,):
-        raise ShapeError(f"misclassified: expected {what} of shape ({n},), one an image, got {classes.shape}.")
-    if not np.issubdtype(classes.dtype, np.integer) or (classes < 0).any():
-        raise LabelError(f"misclassified: expected {what} to be integers from 0, got {describe(classes)}.")
+    with leading("misclassified"):
+        check_class_numbers(what, classes, n)
     return classes
 
 
@@ -239,18 +234,17 @@ def _predicted(predictions: Any, n: int) -> tuple[np.ndarray, np.ndarray | None]
     fine = (np.abs(total - 1) <= 0.01) & (predictions >= 0).all(1)
     if not fine.all():
         row = np.flatnonzero(~fine)[0]
-        raise DataError(
-            "misclassified: expected predictions to be probabilities, got numbers from "
-            f"{predictions[row].min():.3g} with the sum {total[row]:.3g} in row {row}; take jax.nn.softmax of logits."
-        )
+        got = f"numbers from {predictions[row].min():.3g} with the sum {total[row]:.3g} in row {row}"
+        fix = "take jax.nn.softmax of logits"
+        raise DataError(f"misclassified: expected predictions to be probabilities, got {got}; {fix}.")
     return predictions.argmax(1), predictions.max(1)
 
 
 def _names(class_names: Sequence[str] | None, last: int) -> list[str]:
     if class_names is None:
         return [str(i) for i in range(last + 1)]
-    if len(class_names) <= last:
-        raise ShapeError(f"misclassified: expected class_names for the classes 0..{last}, got {len(class_names)}.")
+    with leading("misclassified"):
+        check_class_names(class_names, last)
     return [str(name) for name in class_names]
 
 

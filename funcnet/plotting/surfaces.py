@@ -74,9 +74,8 @@ def loss_surface(
 def _points(name: str, value: Any) -> np.ndarray:
     points = np.asarray(value, float)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points[:1]).all() or not len(points):
-        raise ShapeError(
-            f"loss_surface: expected the path {name!r} to be finite points of shape (steps, 2), got {points.shape}."
-        )
+        wanted = "finite points of shape (steps, 2)"
+        raise ShapeError(f"loss_surface: expected the path {name!r} to be {wanted}, got {points.shape}.")
     finite = np.isfinite(points).all(1)
     return points[: len(points) if finite.all() else int(np.argmin(finite))]  # a path ends where it leaves the numbers
 

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
-from funcnet.checks import check_choice, check_count, check_key, describe
-from funcnet.errors import DataError, DtypeError, ShapeError
+from funcnet.checks import check_choice, check_count, check_floating, check_key, check_shape, check_values
+from funcnet.errors import DataError
 from funcnet.initializers import Initializer, normal, zeros
 from funcnet.layers.checks import check_leaves
 from funcnet.made import Made, constructor, own_call
@@ -178,27 +176,14 @@ def _width(params):
 
 def _checked_units(what: str, x: Any, width: int | None) -> Any:
     """Units of one kind, (batch, width), or of any width, and of a floating dtype."""
-    if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
-        raise DtypeError(
-            f"expected {what} of a floating dtype, got {describe(x)}; convert it with jnp.asarray(…, jnp.float32)."
-        )
-    if len(x.shape) != 2 or width not in (None, x.shape[1]):
-        raise ShapeError(
-            f"expected {what} of shape (batch, {width or 'visible'}), got {x.shape}; reshape images to rows, "
-            "and take params from init of this very machine."
-        )
+    check_floating(what, x, "convert it with jnp.asarray(…, jnp.float32)")
+    fix = "reshape images to rows, and take params from init of this very machine"
+    check_shape(what, x, f"(batch, {'visible' if width is None else width})", fix)
     return x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
 
 
 def _check_range(v, binary):
     """Binary units are probabilities; within a compiled program nothing can be said of values."""
-    if not binary or isinstance(v, Tracer | jax.ShapeDtypeStruct) or not v.is_fully_addressable:
-        return
-    values = np.asarray(v)
-    bad = ~((values >= 0) & (values <= 1))
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise DataError(
-            f"expected v in [0, 1], as its visible units are binary, got {values[row, column]} at "
-            f'[{row}, {column}]; scale it, or use visible="gaussian" with standardised numbers.'
-        )
+    if binary:
+        fix = 'scale it, or use visible="gaussian" with standardised numbers'
+        check_values(DataError, "v of binary units in [0, 1]", v, None, lambda v: (v >= 0) & (v <= 1), fix)

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_count
+from funcnet.checks import check_count, check_like
 from funcnet.data import batch_rows, check_data, steps_per_epoch
-from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
+from funcnet.errors import ConfigError, StructureError
 from funcnet.layers import dense, dropout, sigmoid
+from funcnet.layers.checks import check_entries
 from funcnet.made import leading, within
 from funcnet.pretraining.contrastive import contrastive_divergence, gibbs, reconstruction_error
 from funcnet.pretraining.rbm import RBM
@@ -168,10 +169,9 @@ def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
     kinds = [layer.made.constructor for layer in inside if layer.made.constructor is not dropout]
     wanted = [kind for _ in trained for kind in (dense, sigmoid)]
     if kinds[: len(wanted)] != wanted:
-        raise ConfigError(
-            f"stack: expected a model that begins with {len(trained)} dense layers, each with a sigmoid behind it, "
-            f"got {model}; make it with models.sigmoid_network, or models.mlp and activation=layers.sigmoid."
-        )
+        wanted = f"{len(trained)} dense layers, each with a sigmoid behind it"
+        fix = "make it with models.sigmoid_network, or models.mlp and activation=layers.sigmoid"
+        raise ConfigError(f"stack: expected a model that begins with {wanted}, got {model}; {fix}.")
     if not isinstance(params, tuple) or len(params) != len(inside):
         raise StructureError(f"stack: expected params of {model}, one entry per layer; take them from its init.")
     places = [i for i, layer in enumerate(inside) if layer.made.constructor is dense]
@@ -184,19 +184,10 @@ def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
 def _replaced(i, old, machine_params):
     """The params of a dense layer, from those of a machine."""
     new = {"kernel": machine_params["kernel"], "bias": machine_params["hidden_bias"]}
-    if not isinstance(old, dict) or set(old) != set(new):
-        raise StructureError(f"stack: expected params[{i}] with the leaves ['bias', 'kernel'], got {sorted(old)}.")
-    for leaf, value in new.items():
-        if old[leaf].shape != value.shape:
-            raise ShapeError(
-                f"stack: expected {i}/{leaf} of shape {value.shape}, the machine's, got {old[leaf].shape}; "
-                "give model and machines the same widths."
-            )
-        if old[leaf].dtype != value.dtype:
-            raise DtypeError(
-                f"stack: expected {i}/{leaf} of dtype {value.dtype}, the machine's, got {old[leaf].dtype}; "
-                "convert one of them with .astype."
-            )
+    with leading("stack"):
+        check_entries(f"params[{i}]", old, new)
+        for leaf, value in new.items():
+            check_like(f"{i}/{leaf}", old[leaf], value, "as the machine has", "give model and machines the same widths")
     return new
 
 

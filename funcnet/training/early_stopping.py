@@ -56,10 +56,8 @@ def _until_patience_ends(reports, patience, monitor, min_delta, sign):
         for report in reports:
             yield report
             if monitor not in report.metrics:
-                raise ConfigError(
-                    f"early_stopping: expected monitor to be one of {sorted(report.metrics)}, got {monitor!r}; "
-                    "validation_… names need fit(..., validation=(x, target))."
-                )
+                got = f"{monitor!r}; validation_… names need fit(..., validation=(x, target))"
+                raise ConfigError(f"early_stopping: expected monitor to be one of {sorted(report.metrics)}, got {got}.")
             value = sign * float(report.metrics[monitor])
             value = float("inf") if math.isnan(value) else value  # no comparison with NaN is ever an improvement
             if best is None or value < best_value - min_delta:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import compiler
-from funcnet.checks import check_count, describe
+from funcnet.checks import check_count, check_kind, describe
 from funcnet.data.batching import masked
 from funcnet.data.checks import check_order, checked_data, count_rows, unpacked
 from funcnet.errors import ConfigError, FuncnetError, ShapeError
@@ -156,29 +156,21 @@ def measures(metrics: Mapping[str, Any] | None, data: tuple[Any, ...]) -> tuple[
     """The metrics that were asked for, of data with or without `where` and `weights`."""
     if metrics is None:
         return ()
-    if not isinstance(metrics, Mapping):
-        raise ConfigError(
-            f'expected metrics to be a dictionary, such as {{"accuracy": metrics.accuracy()}}, got {describe(metrics)}.'
-        )
+    check_kind("metrics", metrics, Mapping, 'a dictionary, such as {"accuracy": metrics.accuracy()}')
     _, _, where, weights = (*data, None, None)[:4]
     found = tuple(_measures(metrics, ()))
     for name, path, metric in found:
         if name.startswith(("loss", "validation_")):
-            raise ConfigError(
-                f"expected metrics by names that do not begin with loss or validation_, as the reports' own do, got "
-                f"{name!r}; rename it."
-            )
+            wanted = "names of metrics that do not begin with loss or validation_, as the reports' own do"
+            raise ConfigError(f"expected {wanted}, got {name!r}; rename it.")
         for what, given in (("where", where), ("weights", weights)):
             if isinstance(given, dict) and not path:
-                raise ConfigError(
-                    f"expected the metric {name!r} to be of a part, as {what} is one for each of {list(given)}; put it "
-                    f"into a dictionary of its name, such as {{{next(iter(given))!r}: {{{name!r}: {metric}}}}}."
-                )
+                why = f"as {what} is one for each of {list(given)}"
+                fix = f"put it into a dictionary of its name, such as {{{next(iter(given))!r}: {{{name!r}: {metric}}}}}"
+                raise ConfigError(f"expected the metric {name!r} to be of a part, {why}; {fix}.")
         if weights is not None and not _has_option(metric.update, "weights"):
-            raise ConfigError(
-                f"expected the metric {name!r} to take weights=, as the data have weights, got "
-                f"{inspect.signature(metric.update)}; add it to its update."
-            )
+            got = f"{inspect.signature(metric.update)}; add it to its update"
+            raise ConfigError(f"expected the metric {name!r} to take weights=, as the data have weights, got {got}.")
     return found
 
 
@@ -191,20 +183,18 @@ def _measures(metrics, path):
         elif all(callable(getattr(metric, part, None)) for part in ("init", "update", "compute")):
             yield Measure("/".join((*path, key)), path, metric)
         else:
-            raise ConfigError(
-                f"expected the metric {key!r} to be a Metric, such as metrics.accuracy(), or a dictionary of those of "
-                f"a part, got {describe(metric)}; call its constructor."
-            )
+            wanted = "a Metric, such as metrics.accuracy(), or a dictionary of those of a part"
+            got = f"{describe(metric)}; call its constructor"
+            raise ConfigError(f"expected the metric {key!r} to be {wanted}, got {got}.")
 
 
 def _updated(measure, state, prediction, target, where, weights):
     """The metric's state with one more batch."""
     for part in measure.path:
         if isinstance(prediction, dict) and part not in prediction:
-            raise ShapeError(
-                f"expected prediction with an entry {part!r} for the metric {measure.name!r}, got {list(prediction)}; "
-                "name the model's outputs as the parts."
-            )
+            wanted = f"an entry {part!r} for the metric {measure.name!r}"
+            fix = "name the model's outputs as the parts"
+            raise ShapeError(f"expected prediction with {wanted}, got {list(prediction)}; {fix}.")
         prediction, target, where, weights = (
             tree.get(part) if isinstance(tree, dict) else tree for tree in (prediction, target, where, weights)
         )
@@ -332,8 +322,7 @@ def check_target(loss, prediction, target, where=None, weights=None) -> None:
 
 def check_takes(loss: Any, data: tuple[Any, ...], incomplete: bool = False) -> None:
     """The loss takes the options that the data ask for."""
-    if not callable(loss):
-        raise ConfigError(f"expected a loss, such as losses.mean_squared_error, got {describe(loss)}.")
+    check_kind("loss", loss, Callable, "a loss, such as losses.mean_squared_error")
     given = dict(zip(("where", "weights"), data[2:], strict=False))
     why = {name: f"the data have {name}" for name, one in given.items() if one is not None}
     fix = "add it to the arguments, or take one of funcnet.losses"

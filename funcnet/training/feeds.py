@@ -42,10 +42,9 @@ class ArrayFeed:
 
     def check_unfinished(self, step) -> None:
         if step >= self.steps:
-            raise ConfigError(
-                f"expected epochs above {step // self.epoch_steps}, those that state has done, got "
-                f"{self.steps // self.epoch_steps}; epochs counts them too."
-            )
+            done, epochs = step // self.epoch_steps, self.steps // self.epoch_steps
+            fix = "epochs counts them too"
+            raise ConfigError(f"expected epochs above {done}, those that state has done, got {epochs}; {fix}.")
 
     def rows_of(self, step) -> np.ndarray:
         """The numbers of the rows in the batch of a step."""
@@ -146,10 +145,9 @@ class IteratorFeed:
         if epoch > self.done + 1:
             self._start_pass()
         if self.first is None:
-            raise DataError(
-                f"fit: expected {self.epochs} passes over the batches, but they ended before pass {epoch}; "
-                "give an iterable that can be iterated again (a list, or an object whose __iter__ starts anew)."
-            )
+            fix = "give an iterable that can be iterated again (a list, or an object whose __iter__ starts anew)"
+            passes = f"{self.epochs} passes over the batches, but they ended before pass {epoch}"
+            raise DataError(f"fit: expected {passes}; {fix}.")
         batch, position = self.first, self.source.position()
         for following in self.source.iterator:
             yield batch, False, self._cursor(epoch - 1, position)
@@ -166,10 +164,8 @@ class IteratorFeed:
         if self.example is None:
             self.example = found
         elif different := _different(self.example, found):
-            raise DataError(
-                f"expected all batches of the shapes and dtypes of the first one, {different}; pad the last batch and "
-                "mark its rows with a third entry, where, or leave it out."
-            )
+            fix = "pad the last batch and mark its rows with a third entry, where, or leave it out"
+            raise DataError(f"expected all batches of the shapes and dtypes of the first one, {different}; {fix}.")
         if check is not None:
             check(batch)
         return jax.tree.map(np.asarray, batch)

@@ -11,6 +11,7 @@ from funcnet.checks import check_count, describe
 from funcnet.data.checks import checked_data, unpacked
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
+from funcnet.optimizers.checks import check_optimizer
 from funcnet.training.divergence import GuardAlarm, check_finite
 from funcnet.training.evaluation import (
     check_takes,
@@ -135,11 +136,7 @@ def fit(
     """
     with leading("fit"):
         gradient_of = _engine(engine)
-        if not isinstance(optimizer, Optimizer):
-            raise ConfigError(
-                f"expected an optimizer, such as optimizers.adam(1e-3), got {describe(optimizer)}; call its "
-                "constructor."
-            )
+        check_optimizer(optimizer)
         epochs, accumulate = check_count("epochs", epochs), check_count("accumulate", accumulate)
         for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
             if count is not None:
@@ -185,10 +182,8 @@ def fit(
         held_out, tested = None, None
         if validation is not None:
             if own is not None and not (callable(getattr(model, "apply", None)) and callable(loss)):
-                raise ConfigError(
-                    f"expected a model with apply and an ordinary loss for validation, got {describe(model)} and "
-                    f"{describe(loss)}; evaluate the reports in a loop of your own."
-                )
+                got = f"{describe(model)} and {describe(loss)}; evaluate the reports in a loop of your own"
+                raise ConfigError(f"expected a model with apply and an ordinary loss for validation, got {got}.")
             held_out = checked_data(unpacked("validation", validation))
             check_takes(loss, held_out)
             measures(metrics, held_out)
@@ -263,10 +258,8 @@ def _engine(engine: Any) -> Any:
     if isinstance(engine, str) and engine in ENGINES:
         return ENGINES[engine]
     if isinstance(engine, str) or not callable(engine):
-        raise ConfigError(
-            'expected engine to be "autodiff", "backprop" or a function (model, loss, *, penalty=None) -> gradient, '
-            f"got {describe(engine)}."
-        )
+        wanted = '"autodiff", "backprop" or a function (model, loss, *, penalty=None) -> gradient'
+        raise ConfigError(f"expected engine to be {wanted}, got {describe(engine)}.")
     return engine
 
 

@@ -155,15 +155,12 @@ def _checked(gradient: GradientFn, engine: Any, measured: bool) -> GradientFn:
     def checked(params, state, batch, key: Any = None, /):
         computed = gradient(params, state, batch, key)
         if not isinstance(computed, Gradient):
-            raise StructureError(
-                f"expected the engine {spelled(engine)} to return a function that gives a Gradient(loss, grads, state, "
-                f"prediction), got a {type(computed).__name__} from it."
-            )
+            wanted = "return a function that gives a Gradient(loss, grads, state, prediction)"
+            got = f"a {type(computed).__name__} from it"
+            raise StructureError(f"expected the engine {spelled(engine)} to {wanted}, got {got}.")
         if measured and computed.prediction is None:
-            raise ConfigError(
-                f"expected no metrics with the engine {spelled(engine)}, whose Gradient has no prediction; give it "
-                "one, or leave metrics out."
-            )
+            without = f"the engine {spelled(engine)}, whose Gradient has no prediction"
+            raise ConfigError(f"expected no metrics with {without}; give it one, or leave metrics out.")
         return computed
 
     return checked

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from funcnet.checks import describe
+from funcnet.checks import check_kind, describe
 from funcnet.data.checks import check_order, count_rows, named_leaves
 from funcnet.errors import ConfigError, FuncnetError, ShapeError
 from funcnet.made import spelled
@@ -24,21 +24,18 @@ def first_state(model: Any, optimizer: Optimizer, key: Key, example: Any, layout
         return layout.init_state(lambda key: create_state(model, optimizer, key, x), key)
     except Exception as error:
         if engine is not None:
-            raise ConfigError(
-                f"expected a model whose init takes x, got {describe(model)} with {type(error).__name__}: {error} With "
-                f"the engine {spelled(engine)} give fit a state=, such as create_state(model, optimizer, key, x, "
-                "params=…)."
-            ) from error
+            got = f"{describe(model)} with {type(error).__name__}: {error}"
+            fix = (
+                f"With the engine {spelled(engine)} give fit a state=, create_state(model, optimizer, key, x, params=…)"
+            )
+            raise ConfigError(f"expected a model whose init takes x, got {got} {fix}.") from error
         check_order(x, target)
         raise
 
 
 def as_augmented(augment: Any, key: Key, example: tuple[Any, ...]) -> tuple[Any, ...]:
     """The shapes of a batch as `augment` gives it; x and target keep its rows."""
-    if not callable(augment):
-        raise ConfigError(
-            f"expected augment to be a function (key, x, target) -> (x, target), got {describe(augment)}."
-        )
+    check_kind("augment", augment, Callable, "a function (key, x, target) -> (x, target)")
     result = jax.eval_shape(augment, key, *example[:2])
     if not isinstance(result, tuple) or len(result) != 2:
         kind = f"a tuple of {len(result)}" if isinstance(result, tuple) else describe(result)
@@ -48,10 +45,8 @@ def as_augmented(augment: Any, key: Key, example: tuple[Any, ...]) -> tuple[Any,
     for what, tree in zip(("x", "target"), result, strict=True):
         for name, leaf in named_leaves(what, tree):
             if leaf.shape[:1] != (rows,) and not (graphs and what == "x"):
-                raise ShapeError(
-                    f"expected augment to return each of the {rows} rows of the batch, got {name} of shape "
-                    f"{leaf.shape}."
-                )
+                got = f"{name} of shape {leaf.shape}"
+                raise ShapeError(f"expected augment to return each of the {rows} rows of the batch, got {got}.")
     return (*result, *example[2:])
 
 
@@ -88,17 +83,13 @@ def check_graphs(data: tuple[Any, ...], layout: Layout, accumulate: int) -> None
     try:
         layout.check_rows("fit", "rows", 1)  # which several devices cannot share
     except ShapeError:
-        raise ShapeError(
-            f"expected as many rows in every array of a batch on several devices, {kind}; batches of graphs run on one "
-            "device."
-        ) from None
+        wanted, fix = "as many rows in every array of a batch on several devices", "batches of graphs run on one device"
+        raise ShapeError(f"expected {wanted}, {kind}; {fix}.") from None
 
 
 def check_accumulate(accumulate: int, batch_size: int) -> None:
     """The parts of a batch are equal."""
     if batch_size % accumulate:
         below = [k for k in range(1, accumulate) if batch_size % k == 0]
-        raise ConfigError(
-            f"expected accumulate to divide the {batch_size} rows of a batch, got {accumulate}; take {below[-1]}, or "
-            "another batch_size."
-        )
+        fix = f"take {below[-1]}, or another batch_size"
+        raise ConfigError(f"expected accumulate to divide the {batch_size} rows of a batch, got {accumulate}; {fix}.")

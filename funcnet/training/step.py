@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_key, describe, is_count
-from funcnet.errors import DtypeError, StructureError
+from funcnet.checks import check_arrays, check_key, describe, is_count
+from funcnet.errors import StructureError
 from funcnet.made import leading
 from funcnet.training.divergence import skipped
-from funcnet.trees import flatten_with_paths, shapes
+from funcnet.trees import differences, shapes
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Optimizer, Params, State, TrainState
 
 __all__ = ["advance", "as_key", "check_state", "create_state", "train_step", "unless"]
@@ -45,7 +45,7 @@ def create_state(
     with leading("create_state"):
         init_key, run_key = jax.random.split(as_key(key))
         if params is None:
-            _check_example(x)
+            check_arrays("x", x)
             params, drawn = model.init(init_key, shapes(x))
             if model_state is not None:
                 _check_given("model_state", model_state, drawn)
@@ -53,15 +53,6 @@ def create_state(
         else:
             model_state = _checked_state(model, x, init_key, params, model_state)
     return TrainState(optimizer.init(params), model_state, run_key)
-
-
-def _check_example(x):
-    for leaf in jax.tree.leaves(x):
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise DtypeError(
-                f"expected x to be an example batch, got {describe(x)}; a shape alone is "
-                "jax.ShapeDtypeStruct((batch, …), jnp.float32)."
-            )
 
 
 def _checked_state(model, x, key, params, model_state):
@@ -85,11 +76,9 @@ def _made(make):
 
 
 def _check_given(what, given, expected):
-    if found := _differences(expected, given):
-        raise StructureError(
-            f"expected {what} with the leaves of model.init, got others: {found}; take them from this model, for this "
-            "x."
-        )
+    if found := differences(expected, given, dtypes=True):
+        fix = "take them from this model, for this x"
+        raise StructureError(f"expected {what} with the leaves of model.init, got others: {found}; {fix}.")
 
 
 def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
@@ -98,46 +87,21 @@ def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
     The model is `None` where an engine of the user's own runs it, on what `init` need not take.
     """
     if not isinstance(state, TrainState):
-        hint = (
-            "its .state" if isinstance(getattr(state, "state", None), TrainState) else "report.state, or create_state"
-        )
-        raise StructureError(f"expected state to be a TrainState, got {describe(state)}; take {hint}.")
+        is_report = isinstance(getattr(state, "state", None), TrainState)
+        fix = "take its .state" if is_report else "take report.state, or create_state"
+        raise StructureError(f"expected state to be a TrainState, got {describe(state)}; {fix}.")
     fix = "take the state of a run with both, or make one with create_state(model, optimizer, key, x)"
     own = getattr(state.optimizer, "params", None)
     made = None if model is None else _made(lambda: jax.eval_shape(model.init, jax.random.key(0), shapes(x)))
     params, model_state = (own, None) if made is None else made
     for what, got, expected in (("params", own, params), ("state of the model", state.model, model_state)):
-        if made is not None and (found := _differences(expected, got)):
+        if made is not None and (found := differences(expected, got, dtypes=True)):
             raise StructureError(f"expected state to be of this model for this x, got other {what}: {found}; {fix}.")
     started = jax.eval_shape(optimizer.init, own)
-    found = _differences(started, state.optimizer)
+    found = differences(started, state.optimizer, dtypes=True)
     if found or type(started) is not type(state.optimizer):
-        name = type(state.optimizer).__name__
-        raise StructureError(
-            f"expected state to be of the optimizer {optimizer}, got the {name} of another"
-            f"{found and ': '}{found}; {fix}."
-        )
-
-
-def _differences(expected: Any, got: Any) -> str:
-    """The leaves that differ, as the words of an error; nothing where there are none."""
-    want, have = dict(flatten_with_paths(expected)), dict(flatten_with_paths(got))
-    found = [f"{path} is missing" for path in want if path not in have]
-    found += [f"{path} is unexpected" for path in have if path not in want]
-    for path in (path for path in want if path in have):
-        (shape, dtype), (own_shape, own_dtype) = _kind(want[path]), _kind(have[path])
-        if shape != own_shape:
-            found.append(f"{path} has shape {own_shape}, expected {shape}")
-        elif dtype != own_dtype:
-            found.append(f"{path} has dtype {own_dtype}, expected {dtype}")
-    if not found and jax.tree.structure(expected) != jax.tree.structure(got):
-        return f"expected the tree {jax.tree.structure(expected)}, got {jax.tree.structure(got)}"
-    return "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
-
-
-def _kind(leaf):
-    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
-    return jnp.shape(leaf), jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+        got = f"the {type(state.optimizer).__name__} of another{found and ': '}{found}"
+        raise StructureError(f"expected state to be of the optimizer {optimizer}, got {got}; {fix}.")
 
 
 def as_key(key: Any) -> Key:

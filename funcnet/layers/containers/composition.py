@@ -186,14 +186,11 @@ def _one_kind(layers: tuple[Layer, ...], named: Mapping[str, Layer]) -> tuple[La
     """Layers by position or by name, not both."""
     if layers and named:
         check_layers(layers)
-        raise ConfigError(
-            f"expected all layers to have names or none, got {len(layers)} without and {len(named)} with one; name all."
-        )
-    for name in ("combine", "axis"):
-        if name in named:
-            raise ConfigError(
-                f"expected names of layers, got {name!r}, which is an option of parallel; choose another."
-            )
+        got = f"{len(layers)} without and {len(named)} with one; name all"
+        raise ConfigError(f"expected all layers to have names or none, got {got}.")
+    if taken := {"combine", "axis"} & named.keys():
+        got = f"{', '.join(map(repr, taken))}, which is an option of parallel"
+        raise ConfigError(f"expected names of layers, got {got}; choose another.")
     return named or layers
 
 
@@ -201,9 +198,8 @@ def _check_entries(named, places, x):
     if named and (not isinstance(x, dict) or set(x) != set(named)):
         raise StructureError(f"expected x to be a dictionary with the entries {sorted(named)}, got {describe_tree(x)}.")
     if not named and (not isinstance(x, tuple | list) or len(x) != len(places)):
-        raise StructureError(
-            f"expected x to be a tuple of {len(places)} entries, one per layer, got {describe_tree(x)}."
-        )
+        wanted = f"a tuple of {len(places)} entries, one per layer"
+        raise StructureError(f"expected x to be {wanted}, got {describe_tree(x)}.")
 
 
 def _summed(ys):
@@ -218,9 +214,8 @@ def _summed(ys):
     except ValueError as error:
         if isinstance(error, ShapeError):
             raise
-        raise StructureError(
-            f"expected outputs of one structure, got {', '.join(map(describe_tree, ys))}; make the branches fit."
-        ) from error
+        got = ", ".join(map(describe_tree, ys))
+        raise StructureError(f"expected outputs of one structure, got {got}; make the branches fit.") from error
 
 
 def _concatenated(axis, *ys):
@@ -233,10 +228,9 @@ def _concatenated(axis, *ys):
 
 def _check_alike(ys, shapes, where=""):
     if len(set(shapes)) > 1 or len({y.dtype for y in ys}) > 1:
-        raise ShapeError(
-            f"expected outputs of one shape and dtype{where}, got {', '.join(f'{y.shape} {y.dtype}' for y in ys)}; "
-            "make the branches fit, for example with a dense shortcut."
-        )
+        got = ", ".join(f"{y.shape} {y.dtype}" for y in ys)
+        fix = "make the branches fit, for example with a dense shortcut"
+        raise ShapeError(f"expected outputs of one shape and dtype{where}, got {got}; {fix}.")
 
 
 def _slices(dy, widths, axis):

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from funcnet.checks import describe
-from funcnet.errors import ConfigError, StructureError
-from funcnet.layers.checks import check_dy
+from funcnet.checks import check_kind, describe
+from funcnet.errors import StructureError
+from funcnet.layers.checks import ORDER, check_dy, check_entries
 from funcnet.layers.layer import assembled, cell
 from funcnet.made import within_layer
 from funcnet.trees import is_empty, is_padded, keep_shape, map_leaves, shapes, zeros_like
@@ -212,9 +212,7 @@ class _Entries(NamedTuple):
 
         def run(i, x):
             if i in besides:
-                raise StructureError(
-                    f"expected each layer to run once, got layer {i} twice; give a second one its own."
-                )
+                raise StructureError(f"expected each layer to run once, got layer {i} twice; give each its own.")
             with within_layer(suffix(self.places[i])):
                 y, *besides[i] = step(i, x)
             return y
@@ -242,17 +240,13 @@ class _Entries(NamedTuple):
         """The entry of each layer."""
         if self.places == (None,):
             return [tree]
-        order = "the order is apply(params, state, x), with params and state from init of this very layer."
         if self.places and isinstance(self.places[0], str):
-            if not isinstance(tree, dict) or set(tree) != set(self.places):
-                got = f"the entries {sorted(tree)}" if isinstance(tree, dict) else describe(tree)
-                raise StructureError(f"expected {what} with the entries {sorted(self.places)}, got {got}; {order}")
+            check_entries(what, tree, self.places, "entries")
             return [tree[name] for name in self.places]
         if not isinstance(tree, tuple) or len(tree) != len(self.places):
             got = f"{len(tree)} entries" if isinstance(tree, tuple) else describe(tree)
-            raise StructureError(
-                f"expected {what} to be a tuple with one entry per layer, {len(self.places)} in all, got {got}; {order}"
-            )
+            wanted = f"a tuple with one entry per layer, {len(self.places)} in all"
+            raise StructureError(f"expected {what} to be {wanted}, got {got}; {ORDER}.")
         return list(tree)
 
 
@@ -274,11 +268,7 @@ def suffix(place: Any) -> str:
 def check_layers(layers: Iterable[Any], names: Sequence[Any] | None = None) -> None:
     """Every one is a `Layer`."""
     for i, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise ConfigError(
-                f"expected argument {names[i] if names else i} to be a Layer, got {describe(layer)}; "
-                f"{_way_to_a_layer(layer)}."
-            )
+        check_kind(f"argument {names[i] if names else i}", layer, Layer, "a Layer", _way_to_a_layer(layer))
 
 
 def _way_to_a_layer(value):

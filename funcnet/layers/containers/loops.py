@@ -44,10 +44,8 @@ def repeat(inner: Layer, n: int) -> Layer:
         params, state = jax.vmap(lambda subkey: run.init(subkey, x))(jax.random.split(key, n))
         y = jax.eval_shape(run.apply, *jax.tree.map(_one_of, (params, state)), x, key=key)[0]
         if y != shapes(x):
-            raise ShapeError(
-                f"expected {inner} to keep shape and dtype, got {_words(x)} -> {_words(y)}; "
-                "repeat takes a layer whose output is the next one's input."
-            )
+            got = f"{_words(x)} -> {_words(y)}; each output is the next one's input"
+            raise ShapeError(f"expected {inner} to keep shape and dtype, got {got}.")
         return params, state
 
     def looped(method, params, state, x, key, train):
@@ -176,8 +174,6 @@ def _words(x: Any) -> str:
 
 def _check_stack(params, state, n):
     for leaf in jax.tree.leaves((params, state)):
-        if leaf.ndim == 0 or leaf.shape[0] != n:
-            raise StructureError(
-                f"expected every leaf of params and state to have a leading axis of length {n}, "
-                f"got shape {leaf.shape}; take params and state from init of this very layer."
-            )
+        if leaf.shape[:1] != (n,):
+            got = f"shape {leaf.shape}; take them from init of this very layer"
+            raise StructureError(f"expected leaves of params and state with a first axis of length {n}, got {got}.")

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count
+from funcnet.checks import check_count, check_multiple
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.convolution.gradients import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
 from funcnet.layers.convolution.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
@@ -79,10 +79,7 @@ def conv(
     ((3, 3, 3, 4), (2, 4, 4, 4), (2, 8, 8, 3))
     """
     features, groups = check_count("features", features), check_count("groups", groups)
-    if features % groups:
-        raise ConfigError(
-            f"expected features that groups divide, got {features} features in {groups} groups; choose a multiple."
-        )
+    check_multiple("features", features, groups, "the number of groups", "choose a multiple", ConfigError)
     window_at = partial(_laid, *_options(kernel_size, strides, padding, dilation))
     return _convolution(window_at, lambda channels: (features, groups), kernel_init, use_bias and bias_init)
 
@@ -212,13 +209,10 @@ def _convolution(window_at, sizes, kernel_init, bias_init):
 
     def leaves(x):
         window, (features, groups) = window_at(x), sizes(x.shape[-1])
-        share, rest = divmod(x.shape[-1], groups)
-        if rest:
-            raise ShapeError(
-                f"expected x with channels that {groups} groups divide, got {x.shape[-1]} in {x.shape}; choose groups "
-                "that divide them."
-            )
-        kernel = (*window.window, share, features)
+        check_multiple(
+            "the channels of x", x.shape[-1], groups, "the number of groups", "choose groups that divide them"
+        )
+        kernel = (*window.window, x.shape[-1] // groups, features)
         return {"kernel": (kernel_init, kernel), "bias": bias_init and (bias_init, (features,))}
 
     def forward(params, state, x, *, key=None, train=False):
@@ -275,7 +269,6 @@ def _enlarged(
             for n, s, span, (lo, hi) in zip(x.shape[1:-1], strides, spans, cuts, strict=True)
         )
     if min(size) < 1:
-        raise ShapeError(
-            f"expected padding that leaves an image, got {padding} for x of shape {x.shape}; choose a smaller one."
-        )
+        got = f"{padding} for x of shape {x.shape}"
+        raise ShapeError(f"expected padding that leaves an image, got {got}; choose a smaller one.")
     return place(size, window, strides, padding, dilation)

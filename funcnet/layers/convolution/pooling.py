@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from funcnet.checks import check_kind
 from funcnet.dtypes import at_least_float32
 from funcnet.errors import ConfigError
 from funcnet.layers.convolution.windows import (
@@ -116,8 +117,7 @@ def avg_pool(
     Array([1.5, 2. ], dtype=float32)
     """
     fit = _geometry(window, strides, padding)
-    if not isinstance(count_include_pad, bool):
-        raise ConfigError(f"expected count_include_pad to be True or False, got {count_include_pad!r}.")
+    check_kind("count_include_pad", count_include_pad, bool, "True or False")
 
     def shares(w, total):
         count = math.prod(w.window) if count_include_pad else jnp.asarray(_counts(w), total.dtype)
@@ -221,9 +221,7 @@ def _check_no_window_of_padding(window: tuple[int, ...], padding: Padding) -> No
         return
     for k, pair in zip(window, padding, strict=True):
         if max(pair) >= k:
-            raise ConfigError(
-                f"expected padding smaller than the window of {k}, so that no window holds padding alone, got {pair}."
-            )
+            raise ConfigError(f"expected padding smaller than the window of {k}, got {pair}; take a larger window.")
 
 
 def _around(pairs):

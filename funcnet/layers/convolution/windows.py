@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from funcnet.checks import check_count, describe, is_count
+from funcnet.checks import check_count, check_floating, check_shape, describe, is_count
 from funcnet.errors import ConfigError, ShapeError
-from funcnet.layers.checks import check_floating
 from funcnet.types import Array
 
 __all__ = [
@@ -50,10 +49,8 @@ def per_axis(what: str, value: Any, axes: int) -> tuple[int, ...]:
     """One positive integer for each axis of size; a single one holds for all."""
     if isinstance(value, tuple):
         if len(value) != axes:
-            raise ConfigError(
-                f"expected {what} to be an integer or {axes} of them, one for each of {', '.join(AXES[axes])}, "
-                f"got {value!r}."
-            )
+            wanted = f"an integer or {axes} of them, one for each of {', '.join(AXES[axes])}"
+            raise ConfigError(f"expected {what} to be {wanted}, got {value!r}.")
         return tuple(check_count(f"each of {what}", one) for one in value)
     return (check_count(what, value),) * axes
 
@@ -77,10 +74,8 @@ def check_padding(padding: Any, axes: int) -> Padding:
         pairs = [(one, one) if is_count(one, 0) else one for one in padding]
         if all(_is_pair(pair) for pair in pairs):
             return tuple((int(lo), int(hi)) for lo, hi in pairs)
-    raise ConfigError(
-        f'expected padding to be "SAME", "VALID", an integer >= 0, or {axes} integers or pairs (before, '
-        f"after), one for each of {', '.join(AXES[axes])}; got {describe(padding)}."
-    )
+    wanted = f'"SAME", "VALID", an integer >= 0, or one integer or pair (before, after) per {", ".join(AXES[axes])}'
+    raise ConfigError(f"expected padding to be {wanted}; got {describe(padding)}.")
 
 
 def _is_pair(pair: Any) -> bool:
@@ -89,22 +84,17 @@ def _is_pair(pair: Any) -> bool:
 
 def check_image(x: Any, axes: int) -> None:
     """`x` is floating and has a batch axis, `axes` axes of size, and channels."""
-    check_floating(x)
-    if x.ndim != axes + 2:
-        raise ShapeError(
-            f"expected x of shape (batch, {', '.join(AXES[axes])}, channels), got {x.shape}; "
-            "give it that shape with reshape, or the window as many sizes as x has, (5,) for a sequence."
-        )
+    check_floating("x", x)
+    fix = "use reshape, or give the window one size per axis, for example (5,) for a sequence"
+    check_shape("x", x, f"(batch, {', '.join(AXES[axes])}, channels)", fix)
 
 
 def check_sizes(x: Any) -> None:
     """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
-    check_floating(x)
+    check_floating("x", x)
     if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
-        raise ShapeError(
-            "expected x of shape (batch, *size, channels) with one, two or three axes of size, none of them "
-            f"empty, got {x.shape}; give it that shape with reshape."
-        )
+        wanted = "(batch, *size, channels) with one to three axes of size, none of them empty"
+        raise ShapeError(f"expected x of shape {wanted}, got {x.shape}; give it that shape with reshape.")
 
 
 def place(
@@ -127,11 +117,10 @@ def place(
         pairs = ((0, 0),) * len(size) if isinstance(padding, str) else padding
     for axis, n, span, (lo, hi) in zip(AXES[len(size)], size, spans, pairs, strict=True):
         if span > n + lo + hi:
-            raise ShapeError(
-                f"expected x of {axis} at least {span - lo - hi}, so that the window of {span} fits, got {n}"
-                f"{f' with padding {lo} + {hi}' if lo + hi else ''}; use larger images, a smaller window, or "
-                'padding="SAME".'
-            )
+            padded = f" with padding {lo} + {hi}" if lo + hi else ""
+            wanted = f"{axis} at least {span - lo - hi}, so that the window of {span} fits"
+            fix = 'use larger images, a smaller window, or padding="SAME"'
+            raise ShapeError(f"expected x of {wanted}, got {n}{padded}; {fix}.")
     places = tuple(
         (n + lo + hi - span) // s + 1 for n, span, s, (lo, hi) in zip(size, spans, strides, pairs, strict=True)
     )

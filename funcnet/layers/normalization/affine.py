@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import check_floating, check_shape
 from funcnet.layers.layer import Leaves
 from funcnet.types import Array, Params
 
@@ -12,9 +11,8 @@ __all__ = ["gradients", "leaves"]
 
 def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
     """One number per channel for each of the two; a false initializer leaves its leaf out."""
-    check_floating(x)
-    if x.ndim < 2:
-        raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis with x[None].")
+    check_floating("x", x)
+    check_shape("x", x, "(batch, …, channels)", "add the batch axis with x[None]")
     channels = x.shape[-1:]
     return {"scale": scale_init and (scale_init, channels), "bias": bias_init and (bias_init, channels)}
 

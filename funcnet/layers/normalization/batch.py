@@ -103,10 +103,8 @@ def batch_norm(
         """Mean and variance of the batch, and the state after it."""
         n = x.size // x.shape[-1]
         if n < 2:
-            raise ShapeError(
-                f"expected two numbers or more for each channel in training, got x of shape {x.shape}, and the "
-                "variance of one is 0 whatever it is; use larger batches, train=False, or layer_norm."
-            )
+            fix = "the variance of one number is 0; use larger batches, train=False, or layer_norm"
+            raise ShapeError(f"expected two numbers or more per channel in training, got x of shape {x.shape}; {fix}.")
         mean = _within_examples(x).sum(0) / n
         # Of squared deviations: E[x²] − E[x]² has no digit left in float32 where the mean is 10⁴ times the deviation.
         var = _within_examples(jnp.square(x - mean)).sum(0) / n
@@ -135,10 +133,8 @@ def batch_norm(
     def per_example(params, residuals, dy):
         del params
         if residuals["mode"] is not None:
-            raise ConfigError(
-                "expected a layer that takes each example by itself, as gradients per example need it, got "
-                "one whose examples share the statistics of their batch in training; use group_norm or layer_norm."
-            )
+            got = "one whose examples share their statistics in training; use group_norm or layer_norm"
+            raise ConfigError(f"expected a layer that takes each example by itself, for its gradient, got {got}.")
         dbias, dscale = sums(residuals, dy)
         return affine.gradients(residuals["x"], dscale, dbias)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
-from funcnet.checks import check_count, positive
+from funcnet.checks import check_count, check_multiple, positive
 from funcnet.dtypes import at_least_float32
 from funcnet.errors import ShapeError
 from funcnet.layers.layer import layer
@@ -156,11 +156,7 @@ def group_norm(
 
     def by_group(x):
         channels = x.shape[-1]
-        if channels % groups:
-            raise ShapeError(
-                f"expected x of channels that {groups} divides, got {channels} in {x.shape}; choose another number of "
-                "groups or of channels."
-            )
+        check_multiple("the channels of x", channels, groups, "the number of groups", "choose groups that divide them")
         return x.shape[0], math.prod(x.shape[1:-1]), groups, channels // groups
 
     return _norm(by_group, epsilon, use_scale and scale_init, use_bias and bias_init)
@@ -224,10 +220,8 @@ def _norm(
         declared = affine.leaves(x, scale_init, bias_init)
         _, n, _, width = view_of(x)
         if centre and n * width < 2:
-            raise ShapeError(
-                f"expected two numbers or more to each mean, got x of shape {x.shape}, and the variance of one is 0 "
-                "whatever it is; use larger images or more channels, or leave the norm out."
-            )
+            fix = "the variance of one number is 0; use larger images or more channels, or leave the norm out"
+            raise ShapeError(f"expected two numbers or more for each mean, got x of shape {x.shape}; {fix}.")
         return declared
 
     def view(array, x, first=0):

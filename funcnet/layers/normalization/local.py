@@ -5,9 +5,7 @@ from functools import reduce
 import jax.numpy as jnp
 from jax import lax
 
-from funcnet.checks import check_count, nonnegative, positive
-from funcnet.errors import ShapeError
-from funcnet.layers.checks import check_floating
+from funcnet.checks import check_count, check_floating, check_shape, nonnegative, positive
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -52,9 +50,8 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
 
     def forward(x, *, key, train):
         del key, train
-        check_floating(x)
-        if x.ndim < 2:
-            raise ShapeError(f"expected x of shape (batch, …, channels), got {x.shape}; add the batch axis.")
+        check_floating("x", x)
+        check_shape("x", x, "(batch, …, channels)", "add the batch axis with x[None]")
         u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
         return x * jnp.power(u, -beta), (x, u)
 
