@@ -61,7 +61,8 @@ class Part:
     def __init__(self, made: Made, role: str, function: Callable[..., Any]):
         functools.update_wrapper(self, function, updated=())
         self.made, self.role, self.function = made, role, function
-        self.__name__ = self.__qualname__ = made.name
+        # Programs go by it, as do the files in which jax keeps them: the whole call would be too long for these.
+        self.__name__ = self.__qualname__ = made.word
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with leading(self.made.name, self.made.word):
@@ -354,4 +355,5 @@ def spelled(value: Any) -> str:
         return f"({words},)" if len(value) == 1 else f"({words})"
     if type(value) is dict:
         return f"{{{', '.join(f'{name!r}: {spelled(one)}' for name, one in value.items())}}}"
-    return getattr(value, "__name__", None) or repr(value)
+    known = isinstance(getattr(value, "made", None), Made)
+    return repr(value) if known else getattr(value, "__name__", None) or repr(value)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import initializers, layers, losses, metrics, optimizers, training
+from funcnet import gradients, initializers, layers, losses, metrics, optimizers, training
 from funcnet.made import constructor
 
 _compiled: list[str] = []
@@ -131,3 +131,12 @@ def test_a_loss_without_a_hash_is_taken():
     twice = training.evaluate(network(), Scaled(2.0), params, state, (X, LABELS))
     once = training.evaluate(network(), Scaled(1.0), params, state, (X, LABELS))
     assert twice["loss"] == 2 * once["loss"]
+
+
+def test_a_program_goes_by_a_short_name():
+    """jax keeps compiled programs in files of their names, which for a deep model must not be the whole call."""
+    deep = layers.serial(*[network()] * 9)
+    gradient = gradients.autodiff(deep, losses.weighted_sum(a=(1.0, losses.mean_squared_error)))
+    loss = losses.partial(losses.softmax_cross_entropy, label_smoothing=0.1)
+    names = [function.__name__ for function in (deep.apply, gradient, loss, optimizers.adam(1e-3).update)]
+    assert names == ["serial", "autodiff", "partial", "adam"]

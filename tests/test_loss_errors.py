@@ -282,7 +282,7 @@ def test_partial():
     assert soft(jnp.array([2.0]), jnp.array([0.0])) == 0.875
     assert losses.partial(soft, reduction="none")(jnp.array([2.0]), jnp.array([0.0])).shape == (1,)
     assert losses.partial(soft, reduction="none").gradient(jnp.array([2.0]), jnp.array([0.0])) == 0.5
-    assert str(soft) == soft.__name__ == "partial(huber, delta=0.5)"
+    assert str(soft) == "partial(huber, delta=0.5)"
     assert str(losses.partial(soft, reduction="sum")) == "partial(partial(huber, delta=0.5), reduction='sum')"
     assert list(inspect.signature(soft).parameters)[2] == "delta"
     with pytest.raises(ConfigError, match=r"partial\(huber, dleta=0.5\): expected options .*'delta'.*got \['dleta'\]"):

@@ -81,7 +81,7 @@ class HandDerived(Generic[P]):
 
     @property
     def __name__(self) -> str:
-        return self.made.name
+        return self.made.word
 
     def __repr__(self) -> str:
         return self.made.name

@@ -14,7 +14,7 @@ from funcnet.checks import check_choice, describe, nonnegative
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import Loss
 from funcnet.losses.reduction import as_floats
-from funcnet.made import Part, constructor, own_call, within_layer
+from funcnet.made import Part, constructor, own_call, spelled, within_layer
 from funcnet.trees import total
 from funcnet.types import LossFn
 
@@ -125,7 +125,7 @@ def _check_options(name, loss, options):
     known = inspect.signature(loss).parameters
     missing = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else [o for o in options if o not in known]
     if missing:
-        got = f"{getattr(loss, '__name__', loss)}{inspect.signature(loss)}"
+        got = f"{spelled(loss)}{inspect.signature(loss)}"
         fix = f"add it to the arguments, or give {missing[0]} as a dict without {name}"
         raise ConfigError(f"expected the loss of {name} to take {missing[0]}=, got {got}; {fix}.")
 
@@ -152,7 +152,7 @@ def share(loss: Any, totals: Any) -> Loss[...]:
     (Array(2.5, dtype=float32), Array(2.5, dtype=float32))
     """
     if getattr(loss, "counted", None) is None and not getattr(loss, "parts", None):
-        name, fix = getattr(loss, "__name__", loss), "make it with losses.loss and weights="
+        name, fix = spelled(loss), "make it with losses.loss and weights="
         raise ConfigError(f"{name}: expected a loss that is a mean of values, got one without counted; {fix}.")
     if loss.parts:
         whole = _added({name: (c, share(part, totals[name])) for name, (c, part) in loss.parts.items()})
