@@ -11,12 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import COUNTS, FORMULAS, SHARES, counts_of, expected, reductions_of
-from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_element
+from numerics import norm_relative, quick_jit, richardson, worst_element
 
 from funcnet import Padded, losses
 from funcnet.catalogue import LOSSES
-
-pytestmark = pytest.mark.usefixtures("compiled_as_usual")
 
 every_case = pytest.mark.parametrize("case", LOSSES.values(), ids=LOSSES)
 
@@ -39,7 +37,7 @@ def reports():
 
     def get(case):
         if id(case) not in made:
-            program = usual_jit(lambda p: {kind: report(case, counts_of(case, kind), p) for kind in COUNTS})
+            program = quick_jit(lambda p: {kind: report(case, counts_of(case, kind), p) for kind in COUNTS})
             made[id(case)] = program(jnp.asarray(case.prediction))
         return made[id(case)]
 
@@ -118,6 +116,7 @@ def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
 
 
 @every_case
+@pytest.mark.usefixtures("compiled_as_usual")
 def test_float32_is_float64_to_its_precision(case, reports):
     with jax.enable_x64(True):
         want_loss, want_hand, _ = reports(case)["rows"]["mean"]

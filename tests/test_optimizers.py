@@ -34,8 +34,6 @@ from funcnet.optimizers import (
 )
 from funcnet.schedules import exponential_decay
 
-pytestmark = pytest.mark.usefixtures("compiled_as_usual")
-
 STEPS = 100
 
 
@@ -151,11 +149,11 @@ def numpy_gradient(t, p):
     return p + 2 * np.sin(3 * p) + NOISE[t]
 
 
-def run(optimizer, params, noise, gradient=lambda p, n: p + 2 * jnp.sin(3 * p) + n):
+def run(optimizer, params, noise, gradient=lambda p, n: p + 2 * jnp.sin(3 * p) + n, jit=quick_jit):
     def step(state, noise):
         return optimizer.update(state, jax.tree.map(gradient, state.params, noise)), None
 
-    return usual_jit(lambda state, noise: jax.lax.scan(step, state, noise)[0])(optimizer.init(params), noise)
+    return jit(lambda state, noise: jax.lax.scan(step, state, noise)[0])(optimizer.init(params), noise)
 
 
 def noise_tree(dtype=jnp.float64):
@@ -308,7 +306,7 @@ def test_float32_is_near_float64(optimizer, x64):
     """On one sequence of gradients, so that the problem itself amplifies nothing."""
     fixed = lambda p, n: n  # noqa: E731
     exact = run(optimizer, tree(START), noise_tree(), fixed)
-    single = run(optimizer, tree(START, jnp.float32), noise_tree(jnp.float32), fixed)
+    single = run(optimizer, tree(START, jnp.float32), noise_tree(jnp.float32), fixed, jit=usual_jit)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(single) if leaf.shape)
     np.testing.assert_allclose(flat(single.params), flat(exact.params), rtol=2e-6, atol=2e-6)
 
