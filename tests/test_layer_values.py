@@ -468,7 +468,7 @@ def test_mismatched_params_are_named():
         model.apply(({"kernel": params[0]["kernel"]}, *params[1:]), state, x)
     with pytest.raises(ShapeError, match=r"serial\[2\] dense\(2\): expected params\['kernel'\] of shape \(4, 2\)"):
         model.apply((params[0], (), {"kernel": jnp.ones((4, 5)), "bias": jnp.ones(2)}), state, x)
-    with pytest.raises(StructureError, match="expected every leaf of params and state to have a .* axis of length 3"):
+    with pytest.raises(StructureError, match="expected leaves of params and state with a first axis of length 3, got"):
         layers.repeat(layers.dense(3), 3).apply(params[0], (), x)
 
 
