@@ -337,7 +337,7 @@ def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
         ("hidden = 8", "hidden: expected a list of integers, got 8"),
         ("hidden = [1.5]", "hidden: expected a list of integers"),
         ("epochs = ", "expected a readable TOML file"),
-        ("config = 'x'", "config is no option"),
+        ("config = 'x'", "unknown option config of funcnet train"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
