@@ -244,6 +244,7 @@ def test_an_entry_for_each_part():
 
 def test_errors_name_the_part():
     wrong = TARGET | {"digit": np.array([0, 1, 3, 0, 0, 0])}
+    expected = r"^weighted_sum\[digit\] softmax_cross_entropy: expected label in 0\.\.2, got 3 at row 2"
     for function in (both, both.gradient, both.check, both.counted):
         with pytest.raises(LabelError, match=expected):
             function(PREDICTION, wrong)
