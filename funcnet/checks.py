@@ -46,7 +46,7 @@ def describe(value: Any) -> str:
 def listed(words: Collection[str]) -> str:
     """The first eight, with commas between them.
 
-    >>> listed([f"layer {i}" for i in range(20)])[-16:]
+    >>> listed([f"layer {i}" for i in range(20)])[-19:]
     'layer 6, layer 7, …'
     """
     return ", ".join([*words][:8]) + (", …" if len(words) > 8 else "")

@@ -159,7 +159,7 @@ _JSONL = _Format(lambda row: as_json(row) + "\n", lambda lines: [json.loads(line
 
 
 def _written(name, reports, path, schedule, form):
-    """The generator behind the files: the rows from before, cut at the first report's step, then one a report."""
+    """The generator behind the files: the rows from before, cut at the first report's step, then one per report."""
     with contextlib.ExitStack() as stack:
         file, columns = None, []
         for report in reports:

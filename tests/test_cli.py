@@ -328,8 +328,8 @@ def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("learning_rat = 1", "learning_rat is no option of funcnet train; did you mean learning_rate?"),
-        ("zzz = 1", "zzz is no option of funcnet train; the options are accumulate, activation"),
+        ("learning_rat = 1", "unknown option learning_rat of funcnet train; did you mean learning_rate?"),
+        ("zzz = 1", "unknown option zzz of funcnet train; the options are accumulate, activation"),
         ('epochs = "3"', "epochs: expected a value of type int, got '3'"),
         ("epochs = true", "epochs: expected a value of type int, got True"),
         ('learning_rate = "fast"', "learning_rate: expected a number, got 'fast'"),
@@ -337,7 +337,7 @@ def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
         ("hidden = 8", "hidden: expected a list of integers, got 8"),
         ("hidden = [1.5]", "hidden: expected a list of integers"),
         ("epochs = ", "expected a readable TOML file"),
-        ("config = 'x'", "config is no option"),
+        ("config = 'x'", "unknown option config of funcnet train"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):

@@ -625,7 +625,7 @@ def test_a_state_from_what_one_has():
         ({"params": layers.dense(2).init(jax.random.key(0), A)[0], "model_state": {"mean": A}}, StructureError,
          "^create_state: expected model_state .*: mean is unexpected"),
         ({"model_state": {"mean": A}}, StructureError, "^create_state: expected model_state .*: mean is unexpected"),
-        ({"x": (5, 3)}, DtypeError, r"^create_state: expected x to be an example batch, got a tuple \(5, 3\); a "),
+        ({"x": (5, 3)}, DtypeError, r"^create_state: expected x to be an array or .*, got a tuple \(5, 3\); the ex"),
         ({"key": "a"}, DtypeError, "^create_state: expected key to be a PRNG key, got 'a'"),
         ({"x": CODES}, DtypeError, r"^dense\(2\): expected x of a floating dtype"),
     ],
@@ -704,7 +704,7 @@ def count(prediction, target):
         ({"data": (A, B, THERE)}, ShapeError, r"mean_squared_error: expected where of shape \(23,\)"),
         ({"batch_size": 0}, ConfigError, "^evaluate: expected batch_size to be a positive integer, got 0"),
         ({"key": "a"}, DtypeError, "^evaluate: expected key to be a PRNG key, got 'a'"),
-        ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "^evaluate: expected metrics by names that do not"),
+        ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "^evaluate: expected names of metrics that do not"),
         ({"metrics": {"ink": {"error": metrics.accuracy()}}, "data": (A, B, {"ink": KNOWN}),
           "loss": losses.weighted_sum(code=(1.0, losses.mean_squared_error))}, ConfigError, "expected where for the"),
         ({"metrics": {"error": metrics.accuracy()}, "data": (A, B, {"a": KNOWN})}, ConfigError,
@@ -743,7 +743,7 @@ def test_a_plain_loss_is_taken_where_nothing_is_masked():
     "rows, error, message",
     [
         ((A, LABELS, THERE), ShapeError, r"softmax_cross_entropy: expected where of shape \(23,\), got \(23, 4\)"),
-        ((A, np.where(KNOWN, LABELS, 9), ~KNOWN), LabelError, "label 9 at row"),
+        ((A, np.where(KNOWN, LABELS, 9), ~KNOWN), LabelError, r"expected label in 0\.\.2, got 9 at row"),
         ((np.where(KNOWN[:, None], A, np.nan), LABELS, KNOWN), DataError, r"^fit: x\[\d+, 0\] is nan"),
     ],
 )

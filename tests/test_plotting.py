@@ -184,7 +184,7 @@ def test_counts_fit_their_cells(n, names):
         (np.zeros((2, 3)), None, r"expected a matrix of shape \(classes, classes\), got \(2, 3\)"),
         (np.zeros(3), None, r"expected a matrix of shape \(classes, classes\), got \(3,\)"),
         (np.zeros((0, 0)), None, r"expected a matrix of shape \(classes, classes\), got \(0, 0\)"),
-        (np.eye(3), ["a", "b"], "expected 3 class_names, one a row of the matrix, got 2"),
+        (np.eye(3), ["a", "b"], "expected 3 class_names, one per row of the matrix, got 2"),
     ],
 )
 def test_confusion_matrix_of_the_wrong_shape(matrix, names, message):

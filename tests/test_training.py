@@ -525,7 +525,8 @@ def test_early_stopping_names_impossible_arguments(options, message):
          r"dense\(8, .*\): expected x of a floating dtype, got an array of dtype uint8 .*scale images to"),
         ({"rows": (blobs()[1], blobs()[0])}, DataError, r"^fit: expected \(x, target\), .* int32.*look swapped"),
         ({"rows": (*blobs(), blobs()[1])}, DtypeError, "^fit: expected where of dtype bool, got int64; compare it"),
-        ({"rows": (*blobs(), None, blobs()[1] - 1)}, DataError, "^fit: weights -1 at row 0, expected finite numbers"),
+        ({"rows": (*blobs(), None, blobs()[1] - 1)}, DataError,
+         "^fit: expected weights to be finite numbers >= 0, got -1 at row 0"),
         ({"rows": (*blobs(), None, None, None)}, DataError, r"^fit: expected data to be .*got a tuple of 5"),
         ({"rows": (blobs()[0],)}, DataError, r"^fit: expected data to be .*, got a tuple of 1; .* write \(x, None\)"),
         ({"rows": blobs()[0]}, DataError, r"^fit: expected data to be .*, got an array .* write \(x, None\)"),
@@ -542,12 +543,12 @@ def test_early_stopping_names_impossible_arguments(options, message):
          r"^fit\(accumulate=2\): expected a loss that is a mean of values, got <lambda>"),
         ({"loss": None}, ConfigError, "^fit: expected loss to be a loss, such as losses.mean_squared_error, got None"),
         ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "do not begin with loss or validation_.*got 'loss'"),
-        ({"metrics": {"validation_a": metrics.accuracy()}}, ConfigError, "expected metrics by names .*'validation_a'"),
-        ({"metrics": {"loss": {"a": metrics.accuracy()}}}, ConfigError, "^fit: expected metrics by names .*'loss/a'"),
+        ({"metrics": {"validation_a": metrics.accuracy()}}, ConfigError, "expected names of metrics .*'validation_a'"),
+        ({"metrics": {"loss": {"a": metrics.accuracy()}}}, ConfigError, "^fit: expected names of metrics .*'loss/a'"),
         ({"metrics": {"a": metrics.accuracy}}, ConfigError, "^fit: expected the metric 'a' to be a Metric"),
         ({"metrics": metrics.accuracy()}, ConfigError, "^fit: expected metrics to be a dictionary"),
         ({"rows": [blobs(10)]}, ConfigError, "expected batch_size to be None with an iterable of batches, got 10"),
-        ({"validation": (blobs()[0], blobs()[1] + 1)}, LabelError, "label 3 at row 2"),
+        ({"validation": (blobs()[0], blobs()[1] + 1)}, LabelError, r"expected label in 0\.\.2, got 3 at row 2"),
         ({"loss": lambda p, t: jnp.mean(p), "batch_size": 7}, ConfigError, "to take where="),
     ],
 )  # fmt: skip
@@ -564,7 +565,7 @@ def test_unknown_options_are_named():
 def test_batches_must_be_alike():
     with pytest.raises(DataError, match="expected all batches of the shapes and dtypes of the first one"):
         list(fit(rows=[blobs(10), blobs(7)], batch_size=None))
-    with pytest.raises(LabelError, match="label 3"):
+    with pytest.raises(LabelError, match=r"expected label in 0\.\.2, got 3"):
         list(fit(rows=[blobs(9), (blobs(9)[0], blobs(9)[1] + 1)], batch_size=None))
     with pytest.raises(DataError, match="expected 2 passes over the batches, but they ended before pass 2"):
         list(fit(rows=iter([blobs(10)]), batch_size=None, epochs=2))

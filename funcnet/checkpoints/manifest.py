@@ -89,7 +89,7 @@ def render(name: str, manifest: Manifest) -> bytes:
     """The text of a manifest.
 
     Raises:
-        ConfigError: the metrics, the cursor or the metadata are no JSON.
+        ConfigError: JSON cannot hold the metrics, the cursor or the metadata.
     """
     content = manifest._asdict()
     for part in ("files", "leaves", "spread"):

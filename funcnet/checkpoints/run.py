@@ -39,8 +39,8 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
 
     Raises:
         CheckpointError: the checkpoint cannot be written, or the folder holds one of that step already.
-        ConfigError: the metadata, a metric or the cursor is no JSON.
-        DtypeError, StructureError: a leaf of the state is no array, or two have one path.
+        ConfigError: JSON cannot hold the metadata, a metric or the cursor.
+        DtypeError, StructureError: a leaf of the state is not an array, or two have one path.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
     >>> import tempfile, jax, jax.numpy as jnp, funcnet as fn

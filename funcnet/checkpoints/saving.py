@@ -47,7 +47,7 @@ def saving(
         every: reports between two checkpoints.
         keep: how many of the newest to keep. Older ones are deleted when a newer one is on the disk; damaged ones
             never.
-        monitor: a metric whose best checkpoint is kept besides, `"validation_loss"` say.
+        monitor: a metric whose best checkpoint is kept too, for example `"validation_loss"`.
         mode: whether the best is the `"min"` or the `"max"`.
         metadata: as for `save`.
 

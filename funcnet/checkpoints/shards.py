@@ -46,7 +46,7 @@ def on_first(name: str, action: Callable[[], Any]) -> None:
 
 
 def spread_entries(arrays: dict[str, jax.Array]) -> dict[str, Spread]:
-    """What the manifest says of them. Folders are numbered: a path may hold what is no name of a folder."""
+    """What the manifest says of them. Folders are numbered: a path may hold what cannot be the name of a folder."""
     return {
         path: Spread(str(number), array.shape, str(array.dtype)) for number, (path, array) in enumerate(arrays.items())
     }
@@ -66,7 +66,7 @@ def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[s
 
 
 def _pytrees(orbax: Any) -> Any:
-    # A folder an array and a file a part, not one store of all: so a damaged file tells whose it is.
+    # One folder per array and one file per part, not one store of all: so a damaged file tells whose it is.
     return orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False))
 
 

@@ -37,7 +37,7 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
     """The leaves by path, `without` some, as NumPy arrays that nothing else will write to.
 
     Raises:
-        DtypeError: a leaf is no array of plain numbers.
+        DtypeError: a leaf is not an array of plain numbers.
         StructureError: two leaves have one path.
     """
     leaves = flatten_with_paths(tree)

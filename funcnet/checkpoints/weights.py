@@ -39,8 +39,8 @@ def save_weights(
 
     Raises:
         CheckpointError: the file cannot be written.
-        ConfigError: the metadata is no JSON.
-        DtypeError: a leaf is no array, or of a dtype that the file cannot hold.
+        ConfigError: JSON cannot hold the metadata.
+        DtypeError: a leaf is not an array, or of a dtype that the file cannot hold.
         StructureError: two leaves have one path, as in `{"a/b": …, "a": {"b": …}}`.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
@@ -77,7 +77,7 @@ def load_weights(
     Raises:
         CheckpointError: the file is missing, damaged or not one of `save_weights`, or its leaves are not those of
             `like`: the message lists the missing, unexpected and mis-shaped ones.
-        StructureError: `like` is no pair.
+        StructureError: `like` is not a pair.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
     >>> import tempfile, jax.numpy as jnp, funcnet as fn

@@ -103,7 +103,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: expected the metrics of a run, a row an epoch: {error!r}.") from error
+        raise DataError(f"{path}: expected the metrics of a run, one row per epoch: {error!r}.") from error
 
 
 class History:

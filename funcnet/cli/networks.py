@@ -122,7 +122,8 @@ def split_rows(chosen: Any, seed: int) -> Any:
 def classes_of(target: Any) -> int:
     """The number of classes, from 0 to the largest label."""
     if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer):
-        raise DataError(f"expected target to hold one class number a row, got {target.dtype} of shape {target.shape}.")
+        got = f"{target.dtype} of shape {target.shape}"
+        raise DataError(f"expected target to hold one class number per row, got {got}.")
     if target.min() > 0:
         raise DataError(f"expected class numbers from 0, got the least {target.min()}; subtract it.")
     return int(target.max()) + 1

@@ -259,7 +259,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The values of a TOML file for `Train`'s options, written as `learning_rate` or `learning-rate`.
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is no option (the nearest one is named), or a value has
+        ConfigError: the file is missing or not TOML, a key is not an option (the nearest one is named), or a value has
             the wrong type.
     """
     try:
@@ -273,7 +273,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if name not in hints or name == "config":
             near = difflib.get_close_matches(name, set(hints) - {"config"}, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; the options are {', '.join(sorted(hints))}."
-            raise ConfigError(f"{path}: {key} is no option of funcnet train{hint}")
+            raise ConfigError(f"{path}: unknown option {key} of funcnet train{hint}")
         values[name] = _typed(f"{path}: {key}", value, hints[name])
     return values
 

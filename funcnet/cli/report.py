@@ -262,7 +262,7 @@ def _timing(run: _Run) -> str:
             "" if first is None else f"{first:.2f} s", "" if pace is None else f"{pace:,.0f}",
             _duration(session.reports[-1][2]) if session.reports else "",
         ])  # fmt: skip
-    headings = ["started", "epochs", "first epoch, with compilation", "steps a second after it", "in all"]
+    headings = ["started", "epochs", "first epoch, with compilation", "steps per second after it", "in all"]
     return pages.table(headings, lines, right=3)
 
 

@@ -1,6 +1,6 @@
 """`sessions.jsonl` of a run: where and when each call of `train` ran, and how long its epochs took.
 
-A call appends: a line about its environment, then one a report. So a kill loses no more than the half of a line.
+A call appends: a line about its environment, then one per report. So a kill loses no more than the half of a line.
 """
 
 import json

@@ -116,7 +116,7 @@ def _module(place: str) -> ModuleType:
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise ConfigError(f"expected a file, got {place}, which is not a file; give the path from here.")
-        # Its own name could be that of another module, json say; dataclasses need to find it in sys.modules.
+        # Its own name could be that of another module, for example json; dataclasses need to find it in sys.modules.
         name = f"funcnet_check_{Path(place).stem}"
         loader = SourceFileLoader(name, str(Path(place).resolve()))
         module = sys.modules[name] = ModuleType(name)

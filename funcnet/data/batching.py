@@ -25,7 +25,7 @@ def epoch_order(seed: Seed, epoch: int, n: int) -> np.ndarray:
     """The order of `n` rows in an epoch, (n,) integers.
 
     Raises:
-        ConfigError: `seed` is no non-negative integer or tuple of them.
+        ConfigError: `seed` is not a non-negative integer or a tuple of them.
 
     >>> import funcnet as fn
     >>> fn.data.epoch_order(0, epoch=1, n=5)
@@ -42,7 +42,7 @@ def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
         n, batch_size, drop_last: rows, rows per batch, and whether an incomplete last batch is left out.
 
     Raises:
-        ConfigError: `batch_size` is no positive integer.
+        ConfigError: `batch_size` is not a positive integer.
         DataError: there are no rows, or fewer than `batch_size`.
 
     >>> import funcnet as fn

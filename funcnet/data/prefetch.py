@@ -26,8 +26,8 @@ def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
         size: batches to hold ready, 1 or more.
 
     Raises:
-        ConfigError: `size` is no positive integer.
-        DataError: `batches` is no iterable.
+        ConfigError: `size` is not a positive integer.
+        DataError: `batches` is not an iterable.
 
     >>> import funcnet as fn
     >>> list(fn.data.prefetch(range(5)))

@@ -17,7 +17,7 @@ _SMALLEST = 1e-10  # a power of −100 dB: below all that 16 bits hold
 
 
 def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, int]:
-    """The samples of a WAV file, and how many there are a second.
+    """The samples of a WAV file, and how many there are per second.
 
     Args:
         path: a file of integer samples (PCM) of 8, 16, 24 or 32 bits, with any number of channels.
@@ -52,7 +52,7 @@ def _read(path: StrPath, most_bytes: int) -> tuple[np.ndarray, int]:
         with wave.open(io.BytesIO(data)) as sound:
             channels, width, rate, count = sound.getparams()[:4]
             frames = sound.readframes(count)
-    # Of damaged files the standard library raises these; a size of 0 divides by zero, a negative one is no position.
+    # Of damaged files the standard library raises these; a size of 0 divides by zero, a negative one is not a position.
     except (wave.Error, EOFError, RuntimeError, ValueError, ZeroDivisionError, OverflowError) as error:
         got = f"{str(error) or 'an early end'}; convert it to PCM"
         raise FormatError(f"expected a WAV file of integer samples, got {got}.") from error
@@ -84,7 +84,7 @@ def log_mel(
 
     Args:
         samples: (samples,), of one channel, in [−1, 1).
-        rate: samples a second.
+        rate: samples per second.
         bands: how many triangles.
         window, step: in seconds.
 

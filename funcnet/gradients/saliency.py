@@ -33,7 +33,7 @@ def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = 
     Raises:
         ShapeError: x has no axes of size, the model gives no scores (batch, classes), or `classes` are not (batch,).
         DtypeError: x is not floating.
-        LabelError: `classes` are no integers, or outside 0 … classes − 1.
+        LabelError: `classes` are not integers, or outside 0 … classes − 1.
 
     References: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification
     Models and Saliency Maps", arXiv 1312.6034, section 3.

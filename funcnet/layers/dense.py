@@ -43,7 +43,7 @@ def dense(
     where the rows are few against `in` × `features`.
 
     Raises:
-        ConfigError: `features` is no positive integer.
+        ConfigError: `features` is not a positive integer.
         ShapeError: `x` has fewer than two axes, or not the width of the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 

@@ -79,7 +79,7 @@ def squeeze_excitation(channels: int, reduction: int = 16) -> Layer:
     Kept: x, a, and what the layers within keep.
 
     Raises:
-        ConfigError: `channels` or `reduction` is no positive integer.
+        ConfigError: `channels` or `reduction` is not a positive integer.
         ShapeError: `x` has other axes, or another number of channels.
 
     References: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, equations 2 to 4.

@@ -32,7 +32,7 @@ def pad(padding: Any, *, value: float = 0.0) -> Layer:
     its border. Kept: the shape of x.
 
     Raises:
-        ConfigError: `padding` is none of these, or `value` is not finite.
+        ConfigError: `padding` is something else, or `value` is not finite.
         ShapeError: `x` has other axes.
         DtypeError: `x` is not floating-point.
 

@@ -254,7 +254,7 @@ def softmax_cross_entropy(
     Raises:
         ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point, or the target of another floating dtype.
-        LabelError: a label is no integer or names no class, or the one-hot target has another number of classes.
+        LabelError: a label is not the number of a class, or the one-hot target has another number of classes.
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction, or e not in [0, 1].
 
@@ -361,7 +361,7 @@ def multiclass_hinge(
     Raises:
         ShapeError: the target has another shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point.
-        LabelError: a label is no integer or names no class.
+        LabelError: a label is not the number of a class.
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction or variant, or m is negative.
 

@@ -56,7 +56,7 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
         most: bad steps in a row that end a training, 1 or more.
 
     Raises:
-        ConfigError: `most` is no positive integer.
+        ConfigError: `most` is not a positive integer.
         StructureError, DtypeError: gradients that do not fit the params.
 
     >>> import jax.numpy as jnp, funcnet as fn

@@ -37,8 +37,8 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
             your word for it, `False` is always automatic.
 
     Raises:
-        ConfigError: the mesh has no such axis, or something that is no rule. When parameters are placed: the rules do
-            not fit them, or split them and `flat=True`.
+        ConfigError: the mesh has no such axis, or something that is not a rule. When parameters are placed: the rules
+            do not fit them, or split them and `flat=True`.
         ShapeError: for a batch whose rows cannot be dealt out evenly.
 
     References: the flat buffer is that of Sergeev, Del Balso, "Horovod: fast and easy distributed deep learning in

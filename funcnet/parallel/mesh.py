@@ -25,7 +25,7 @@ def mesh(*, data: int = -1, devices: Sequence[Any] | None = None, **axes: int) -
         A mesh with axes of type `Auto`: the compiler finds the communication that the placing of the arrays asks for.
 
     Raises:
-        ConfigError: a size is no positive integer, more than one is −1, or the sizes do not use up the devices.
+        ConfigError: a size is not a positive integer, more than one is −1, or the sizes do not use up the devices.
 
     >>> import funcnet as fn
     >>> dict(fn.parallel.mesh(data=1, model=-1).shape)

@@ -126,7 +126,7 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
     of the mesh, which is that of the processes.
 
     Args:
-        local_rows: a tree of arrays (n, …) on the host, `(x, target)` say.
+        local_rows: a tree of arrays (n, …) on the host, for example `(x, target)`.
         mesh: of `parallel.mesh`.
         data: the axis over which the rows are dealt out.
 

@@ -59,7 +59,7 @@ def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | No
     Args:
         axis: of the mesh.
         min_bytes: smaller leaves are whole on every device, as moving them costs more than keeping them.
-        spec: dimensions that are split over other axes already, `PartitionSpec(None, "model")` say; if no other
+        spec: dimensions that are split over other axes already, for example `PartitionSpec(None, "model")`; if no other
             divides evenly, one of them is split further.
 
     Raises:

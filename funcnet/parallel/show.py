@@ -66,8 +66,8 @@ def show(tree: Any, shardings: Any = None) -> Placement:
 
     Args:
         tree: of arrays, or of anything with shape and dtype together with
-        shardings: a tree like it, `parallel.shardings(tree, mesh, rules)` say, by which a layout is seen before any
-            array is made; by default those of the arrays.
+        shardings: a tree like it, for example `parallel.shardings(tree, mesh, rules)`, by which a layout is seen before
+            any array is made; by default those of the arrays.
 
     Returns:
         A `Placement`; print it. In the pictures the columns are the last dimension of a leaf, and the numbers in a

@@ -22,7 +22,7 @@ def compile_step(
     """The same step, compiled once: the state stays where the layout has it, and the batch is dealt out by rows.
 
     Args:
-        step: `(state, batch) -> (state, metrics)`, `training.train_step` of `layout.gradient(…)` say.
+        step: `(state, batch) -> (state, metrics)`, for example `training.train_step` of `layout.gradient(…)`.
         layout: of `parallel.layout`.
 
     Returns:

@@ -35,7 +35,7 @@ def decision_boundary(
         params, state: of the model.
         x: (n, 2), the points.
         labels: (n,), integers from 0.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         class_names: one name a class; by default the numbers from 0.
         threshold: of a model with one number, above which the class is 1: 0 for a logit, 0.5 for a probability.
         resolution: places along each side at which the model is asked.
@@ -66,9 +66,9 @@ def decision_boundary_gif(
 
     Args:
         model, x, labels, class_names, threshold, resolution: as for `decision_boundary`.
-        reports: of `training.fit`, say; they are used up.
+        reports: for example of `training.fit`; they are used up.
         path: the file, `.gif`.
-        fps: frames a second.
+        fps: frames per second.
 
     Returns:
         The last frame.

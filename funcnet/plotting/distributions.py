@@ -32,14 +32,14 @@ def histograms(
 
     Args:
         trees: name -> tree of arrays, all of one structure: parameters, gradients, or differences of parameters.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         bins: how many at most, over the range of all trees; of a leaf of n numbers no more than 2 √n.
         most: how many leaves are drawn.
 
     Raises:
         DataError: no trees, or trees without numbers.
         StructureError: trees that differ in their leaves.
-        ConfigError: `bins` or `most` is no positive integer.
+        ConfigError: `bins` or `most` is not a positive integer.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn

@@ -35,7 +35,7 @@ def gradient_flow(traces: Any, path: str | os.PathLike[str] | None = None) -> "F
 
     Args:
         traces: a `checking.Trace`, or a dictionary of them by name, to compare networks or epochs.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
         DataError: neither a trace nor a dictionary of some.
@@ -97,7 +97,7 @@ def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *,
 
     Args:
         reports: a report of `checking.check_gradients`; or several by name, which get a line each.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         tolerance: where the line of the largest error by hand against autodiff is drawn: what the check was given. In
             shorter dtypes, which have no such number, dotted lines stand at their ε.
 

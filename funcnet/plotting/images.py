@@ -29,7 +29,7 @@ def filters(kernel: Any, path: str | os.PathLike[str] | None = None, *, most: in
 
     Args:
         kernel: (height, width, channels, features), the leaf `kernel` of a `conv` or `depthwise_conv`.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         most: how many filters are drawn, and how many input channels of each.
 
     Raises:
@@ -43,7 +43,7 @@ def filters(kernel: Any, path: str | os.PathLike[str] | None = None, *, most: in
     >>> fn.plotting.filters(params["kernel"]).get_suptitle()
     '8 filters of 3 × 3 × 1'
     """
-    kernel = _array("filters", "kernel", kernel, "height, width, channels, features", "params[0]['kernel'], say")
+    kernel = _array("filters", "kernel", kernel, "height, width, channels, features", "for example params[0]['kernel']")
     with leading("filters"):
         most = check_count("most", most)
     height, width, channels, features = kernel.shape
@@ -64,7 +64,7 @@ def activation_maps(y: Any, path: str | os.PathLike[str] | None = None, *, most:
 
     Args:
         y: (height, width, channels), one example of the output; that of an inner layer comes from the layers up to it.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         most: how many channels are drawn.
 
     Raises:
@@ -101,8 +101,8 @@ def misclassified(
     Args:
         images: (n, height, width, channels), 1 or 3 of them; numbers outside [0, 1] are brought into it, all alike.
         labels: (n,), integers.
-        predictions: classes (n,), integers, or probabilities (n, classes), of `jax.nn.softmax` say.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        predictions: classes (n,), integers, or probabilities (n, classes), for example of `jax.nn.softmax`.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         class_names: one name a class; by default the numbers from 0.
         most: how many images are drawn.
 
@@ -157,8 +157,8 @@ def saliency(
     Args:
         images: (n, height, width, channels), 1 or 3 of them; numbers outside [0, 1] are brought into it, all alike.
         maps: (n, height, width), from `gradients.saliency`.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
-        titles: one an image, its class say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
+        titles: one per image, for example its class.
         most: how many images are drawn.
 
     Raises:
@@ -205,7 +205,7 @@ def _array(name: str, what: str, value: Any, axes: str, fix: str) -> np.ndarray:
 
 def _pixels(name: str, images: Any) -> np.ndarray:
     """Numbers in [0, 1], (n, height, width) for one channel and (n, height, width, 3) for three."""
-    fix = "images.reshape(-1, 28, 28, 1), say"
+    fix = "for example images.reshape(-1, 28, 28, 1)"
     pixels = _array(name, "images", images, "n, height, width, 1 or 3", fix)
     if pixels.shape[3] not in (1, 3):
         raise ShapeError(f"{name}: expected images of 1 or 3 channels, got shape {pixels.shape}; give it {fix}.")

@@ -31,14 +31,14 @@ def loss_surface(
     Args:
         function: `(2,) -> ()`, in JAX's functions.
         paths: name -> points (steps, 2), from the start to the end. What is not finite is left out.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         minimum: a point to mark with a cross.
         margin: room around the paths, as a share of their extent.
         labels: of the two numbers.
 
     Raises:
         DataError: no path.
-        ShapeError: a path that is no (steps, 2), or a function whose value is no scalar.
+        ShapeError: a path that is not (steps, 2), or a function whose value is not a scalar.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import jax.numpy as jnp, funcnet as fn

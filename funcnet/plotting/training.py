@@ -29,7 +29,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLik
             "validation_accuracy": …, "learning_rate": …}`, as `logs.scalars` makes them. A report may lack any of
             them, and other keys are ignored. Without `"epoch"`, or with several reports an epoch, the axis shows
             `"step"`, and without that the number of the report.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
         DataError: no report has a loss.
@@ -79,7 +79,7 @@ def confusion_matrix(
     Args:
         matrix: (classes, classes), counts, as from `metrics.confusion_matrix`.
         class_names: one name a class; by default the numbers from 0.
-        path: where to save the figure, if anywhere; the ending gives the format, `.png` say.
+        path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
         ShapeError: the matrix is not square, or the names are not as many.
@@ -96,7 +96,7 @@ def confusion_matrix(
     n = len(counts)
     names = [str(i) for i in range(n)] if class_names is None else [str(name) for name in class_names]
     if len(names) != n:
-        raise ShapeError(f"confusion_matrix: expected {n} class_names, one a row of the matrix, got {len(names)}.")
+        raise ShapeError(f"confusion_matrix: expected {n} class_names, one per row of the matrix, got {len(names)}.")
     side = 0.48 * min(max(n, 4), _READABLE_CLASSES)
     figure = new_figure("confusion_matrix", side + 1.9, side + 0.9)
     axes = figure.subplots()

@@ -39,7 +39,7 @@ def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
     ⟨F(v₀)⟩ − ⟨F(v_k)⟩, near 0 throughout and no measure of progress, and as `prediction` v_k.
 
     Raises:
-        ConfigError: `steps` is no positive integer.
+        ConfigError: `steps` is not a positive integer.
         MissingKeyError: when called without a key.
         DtypeError, ShapeError, DataError: when called, as the machine.
 

@@ -70,7 +70,7 @@ def rbm(
         ∂F/∂W = −v ⊗ p,   ∂F/∂c = −p,   ∂F/∂b = −v (binary) or b − v (Gaussian).
 
     Raises:
-        ConfigError: `hidden` or `chains` is no such integer, or another `visible`.
+        ConfigError: `hidden` or `chains` is not such an integer, or another `visible`.
         DtypeError, ShapeError: when called, for arrays of another dtype or width.
         DataError: when called, for binary units outside [0, 1].
 
@@ -169,7 +169,7 @@ def _draw(key, p):
 
 
 def _width(params):
-    """How many visible units the params are for; `None` where they are no params, which `check_leaves` says better."""
+    """How many visible units the params are for; `None` of what is not params: see `check_leaves`."""
     kernel = params.get("kernel") if isinstance(params, dict) else None
     return kernel.shape[0] if kernel is not None and kernel.ndim else None
 

@@ -43,7 +43,7 @@ def train(
         optimizer: one of `funcnet.optimizers`.
         v: (n, visible).
         epochs: passes over the data, those already done in `state` included.
-        batch_size: rows a step.
+        batch_size: rows per step.
         steps: k of `contrastive_divergence`.
         key: a PRNG key or an integer seed.
         state: a `TrainState` to go on from, exactly as if the run had never stopped.
@@ -146,7 +146,7 @@ def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
 
     Args:
         model: a `serial` that begins with dense layers of a sigmoid each, `models.sigmoid_network` or `models.mlp` with
-            `activation=layers.sigmoid`, say, perhaps with dropout behind them.
+            for example `activation=layers.sigmoid`; dropout may follow each.
         params: of `model.init`.
         trained: the machines' params, of `greedy`, from the lowest.
 

@@ -301,7 +301,7 @@ def _spread(dy, w: Window, index=None):
 
 def _numbers(w: Window, shift) -> np.ndarray:
     """Which number of a window that begins `shift` blocks before is each number of a block, (s₁, 1, s₂, 1, …); −2 for
-    none, which is no index and no padding of one."""
+    none, which is neither an index nor the padding of one."""
     at = np.meshgrid(*(a * s + np.arange(s) for a, s in zip(shift, w.strides, strict=True)), indexing="ij")
     within = np.all([i < k for i, k in zip(at, w.window, strict=True)], 0)
     numbers = np.where(within, np.ravel_multi_index(at, w.window, mode="clip"), -2)
