@@ -102,7 +102,7 @@ def test_shard_map_sums_to_the_whole_batch():
         jax.config.update("jax_numpy_dtype_promotion", "strict")
         import test_modes
         assert jax.device_count() == 2
-        print(json.dumps({{name: test_modes.data_parallel(test_modes.CASES[name]) for name in {SHARDED}}}))
+        print(json.dumps({{name: test_modes.data_parallel(test_modes.SMOOTH[name]) for name in {SHARDED}}}))
     """
     devices = "--xla_force_host_platform_device_count=2"
     settings = {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}

@@ -140,7 +140,7 @@ LAYERS: dict[str, LayerRow] = {
     "recompute": LayerRow(layers.recompute(layers.serial(layers.dense(4), layers.tanh(), layers.dense(2)))),
     "recompute_random": LayerRow(layers.recompute(_noisy_block), random=True),
     "gated": LayerRow(layers.gated(layers.dense(1))),
-    "gated_random": LayerRow(layers.gated(_noisy_block), _fixed, random=True),
+    "gated_wide": LayerRow(layers.gated(_tanh_block), _fixed),
     "squeeze_excitation": LayerRow(
         layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)
     ),
@@ -148,7 +148,7 @@ LAYERS: dict[str, LayerRow] = {
     # what makes a user's own
     "layer": LayerRow(scale()),
     "parameterless": LayerRow(square()),
-    "container": LayerRow(highway(_noisy_block, layers.serial(layers.dense(3), layers.sigmoid())), _fixed, random=True),
+    "container": LayerRow(highway(_tanh_block, layers.serial(layers.dense(3), layers.sigmoid())), _fixed),
     "elementwise": LayerRow(layers.elementwise(jnp.arctan, lambda x, y: 1 / (1 + x * x))),
     "elementwise_keep_x": LayerRow(layers.elementwise(jnp.cos, lambda x, y: -jnp.sin(x), keep="x")),
     "automatic": LayerRow(wave(), random=True),

@@ -18,13 +18,13 @@ MODELS: dict[str, LayerRow] = {
 LARGE_MODELS: dict[str, LayerRow] = {
     "lenet": LayerRow(models.lenet(3, features=(2, 3), hidden=(4,)), lambda batch, width: (batch, 12, 12, 1)),
     "vgg": LayerRow(
-        models.vgg(3, blocks=((2, 3), (2,)), hidden=(4,), dropout=0.2),
+        models.vgg(3, blocks=((2, 3),), hidden=(4,), dropout=0.2),
         lambda batch, width: (batch, 4, 4, 2),
         random=True,
         counts=True,
     ),
     "vgg_plain": LayerRow(
-        models.vgg(3, blocks=((2,),), hidden=(), normalize=False), lambda batch, width: (batch, 3, 3, 1)
+        models.vgg(3, blocks=((2,), (3,)), hidden=(), normalize=False), lambda batch, width: (batch, 4, 4, 1)
     ),
     "resnet": LayerRow(models.resnet(3, depth=8, features=2), lambda batch, width: (batch, 4, 4, 1), counts=True),
     "mobilenet": LayerRow(
