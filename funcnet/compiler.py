@@ -8,15 +8,12 @@
 `docs/speed.md` has the measurements.
 """
 
-import inspect
 import os
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import jax
 
-__all__ = ["options", "reused"]
+__all__ = ["options"]
 
 _YNNPACK = ("DOT", "INDIVIDUAL_DOT", "REDUCE")
 _CPU = {
@@ -40,18 +37,6 @@ def options() -> dict[str, str]:
         return {}
     said = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in _CPU.items() if name not in said and _is_known(name, value)}
-
-
-def reused(make: Callable[..., Any], *arguments: Any) -> Any:
-    """`make(*arguments)` of a function under `lru_cache`, which finds a program again by the equality of these.
-
-    What has no hash, such as a dictionary of models for an engine of one's own, is made anew.
-    """
-    try:
-        hash(arguments)
-    except TypeError:
-        make = inspect.unwrap(make)
-    return make(*arguments)
 
 
 @lru_cache

@@ -42,7 +42,7 @@ class Made:
         self.constructor = constructor
         self.arguments = arguments  #: every parameter by its name, lists as tuples
         self._name = name
-        self.word = _word(constructor) if constructor is not None else name  #: `dense`, without the arguments
+        self.word = name or "" if constructor is None else _word(constructor)  #: `dense`, without the arguments
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from funcnet.errors import ConfigError, FuncnetError, ShapeError
 from funcnet.gradients.engines import counted, unpack
 from funcnet.made import leading, spelled
 from funcnet.metrics import Metric
+from funcnet.training.programs import reused
 from funcnet.training.step import as_key
 from funcnet.types import Array, Key, Layer, LossFn, Params, State
 
@@ -83,7 +84,7 @@ def evaluator(
 ) -> Callable[..., dict[str, Array]]:
     """`(params, state, data, batch_size, key=None) -> results` of checked data; `place` is that of a layout."""
     factors = factors_of(loss)
-    accumulate = compiler.reused(_accumulator, model, loss, metrics)
+    accumulate = reused(_accumulator, model, loss, metrics)
     blank = place(new_tally(metrics, factors))  # which takes longer to make than a small evaluation
 
     def run(params, state, data, batch_size, key=None):

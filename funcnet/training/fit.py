@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from funcnet import compiler
 from funcnet.checks import check_count, describe
 from funcnet.data.checks import checked_data, unpacked
 from funcnet.errors import ConfigError, DataError
@@ -27,6 +26,7 @@ from funcnet.training.evaluation import (
 from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.interruption import Watchdog
 from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy, factors_under
+from funcnet.training.programs import reused
 from funcnet.training.starting import as_augmented, check_accumulate, check_graphs, first_state, target_check
 from funcnet.training.step import as_key, check_state
 from funcnet.types import Array, GradientFn, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
@@ -199,7 +199,7 @@ def fit(
             result = tested(state.optimizer.params, state.model, held_out, 1024, state.key)
             return {f"validation_{name}": value for name, value in result.items()}
 
-        run = compiler.reused(
+        run = reused(
             compiled_chunk, model, loss, optimizer, gradient_of, penalty, named, augment, layout, accumulate
         )  # fmt: skip
         factors = factors_under(gradient_of, loss)
