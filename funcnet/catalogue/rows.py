@@ -13,7 +13,6 @@ from funcnet.types import Layer
 
 __all__ = ["Entry", "LayerRow", "LossRow"]
 
-
 _ENGINES = ("backprop", "autodiff", "numeric")
 
 
