@@ -234,7 +234,8 @@ class _Entries(NamedTuple):
         """One subkey per layer, the key itself for a single one; `None` for each where there is none."""
         if key is None or self.places in ((), (None,)):
             return [key] * len(self.layers)
-        return list(jax.random.split(key, len(self.layers)))
+        keys = jax.random.split(key, len(self.layers))
+        return [keys[i] for i in range(len(keys))]  # by `list` it would be a program for each number of layers
 
     def unpacked(self, what: str, tree: Any) -> list[Any]:
         """The entry of each layer."""
