@@ -341,7 +341,8 @@ def test_fully_sharded_devices_hold_their_part_of_parameters_and_slots():
 
 @pytest.mark.usefixtures("compiled_as_usual")
 def test_the_first_state_has_the_bits_of_one_device():
-    make = initial(models.mlp((16, 8)), digits()[0])  # a model of its own, that no test has compiled otherwise
+    jax.clear_caches()  # of programs that other tests have compiled otherwise
+    make = initial(models.mlp((16, 8)), digits()[0])
     images = initial(layers.conv(16, (3, 1)), np.zeros((1, 4, 4, 5), np.float32))
     for model, layout in ((make, data_and_model(8)), (images, fsdp(8))):
         expected = model(jax.random.key(3))

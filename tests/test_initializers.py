@@ -28,6 +28,7 @@ from funcnet.initializers import (
     xavier_uniform,
     zeros,
 )
+from funcnet.made import spelled
 
 KEY = jax.random.key(0)
 DENSE = (500, 300)
@@ -107,7 +108,7 @@ def test_the_bits_are_those_of_any_program(call):
 
 @pytest.mark.parametrize("call", ALL)
 def test_named_as_the_call(call):
-    assert ALL[call].__name__ == call
+    assert spelled(ALL[call]) == call
 
 
 @pytest.mark.parametrize("call", [call for call in ALL if "(" in call])

@@ -283,6 +283,7 @@ def test_an_empty_summary():
 
 def test_a_model_that_does_not_fit_says_where():
     with pytest.raises(
-        ShapeError, match=r"serial\[0\] dense\(3\): expected x of shape \(batch, features\), got \(4,\)"
+        ShapeError,
+        match=r"serial\[0\] dense\(3\): expected x of shape \(batch, …, features\), got \(4,\); add the batch",
     ):
         summary(serial(dense(3)), jax.ShapeDtypeStruct((4,), jnp.float32))
