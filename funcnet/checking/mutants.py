@@ -148,6 +148,7 @@ def _same(a, b, tolerance, floor):
 
 
 def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
+    layer = layer._replace(forward=_Once(layer.forward), backward=_Once(layer.backward))
     params = point.variables["params"]
     y, _, residuals = jax.eval_shape(lambda point: run(layer.forward, mode, point, point.variables), point)
     dy = jax.eval_shape(there, y, point.dy)
@@ -182,6 +183,25 @@ def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
 
     for mistake in in_the_formula(layer.backward, params, residuals, dy):
         yield mistake.name, mutant(wrong_formula(layer.backward, mistake))
+
+
+class _Once:
+    """A function that gives the last result again for the very same arguments.
+
+    In one program of all mutants of a layer most share its two passes, which are then traced and compiled once.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.leaves, self.arguments, self.result = None, None, None
+
+    def __call__(self, *args, **options):
+        leaves, structure = jax.tree.flatten((args, options))
+        arguments = structure, tuple(map(id, leaves))
+        if arguments != self.arguments:
+            self.result = self.function(*args, **options)
+            self.arguments, self.leaves = arguments, leaves  # kept, so that no other array takes the place of one
+        return self.result
 
 
 def _rows(tree):
