@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from funcnet.errors import ShapeError
+from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
 from funcnet.parallel.rules import Rules, specs
 from funcnet.trees import flatten_with_paths, map_with_paths, spread
@@ -111,10 +112,7 @@ def _is_local(mesh):
 def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
     """Every array with its rows dealt out along the axis `data`."""
     parts = axis_size(call, mesh, data)
-    leaves = flatten_with_paths(tree)
-    for path, array in leaves:
-        _check_equal_rows(call, leaves[0], (path, array))
-        check_rows(call, "rows", len(array), parts, data)
+    _check_leaves(call, tree, parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
     return place(tree, jax.tree.map(lambda _: rows, tree))
 
@@ -144,21 +142,23 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
     axis_size("global_batch", mesh, data)
     here = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
     parts = len(set(np.nonzero(here)[mesh.axis_names.index(data)]))
-    leaves = flatten_with_paths(local_rows)
-    for path, array in leaves:
-        _check_equal_rows("global_batch", leaves[0], (path, array))
-        check_rows("global_batch", "rows", len(array), parts, data)
+    _check_leaves("global_batch", local_rows, parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows, np.asarray(array)), local_rows)
 
 
-def _check_equal_rows(call, *leaves):
-    if not all(np.ndim(array) for _, array in leaves):
-        raise ShapeError(f"{call}: expected arrays with rows, got a scalar.")
-    if len({len(array) for _, array in leaves}) > 1:
-        got = " and ".join(f"{len(array)} at {path}" for path, array in leaves)
-        fix = "batches of graphs run on one device"
-        raise ShapeError(f"{call}: expected as many rows in every array of a batch, got {got}; {fix}.")
+def _check_leaves(call, tree, parts, data):
+    """All leaves have as many rows, which can be dealt out."""
+    leaves = flatten_with_paths(tree)
+    with leading(call):
+        for path, array in leaves:
+            if not np.ndim(array):
+                raise ShapeError("expected arrays with rows, got a scalar.")
+            if len(array) != len(leaves[0][1]):
+                got = f"{len(leaves[0][1])} at {leaves[0][0]} and {len(array)} at {path}"
+                fix = "batches of graphs run on one device"
+                raise ShapeError(f"expected as many rows in every array of a batch, got {got}; {fix}.")
+            check_rows(call, "rows", len(array), parts, data)
 
 
 def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
@@ -167,4 +167,5 @@ def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
         below = count // parts * parts
         nearest = f"{below} or {below + parts}" if below else f"{parts}"
         wanted = f'a multiple of the {parts} devices along "{data}"'
-        raise ShapeError(f"{call}: expected {what} to be {wanted}, got {count}; nearest: {nearest}.")
+        with leading(call):
+            raise ShapeError(f"expected {what} to be {wanted}, got {count}; nearest: {nearest}.")
