@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import COUNTS, FORMULAS, SHARES, counts_of, expected, reductions_of
-from numerics import norm_relative, quick_jit, richardson, worst_element
+from numerics import norm_relative, quick_jit, richardson, usual_jit, worst_element
 
 from funcnet import Padded, losses
 from funcnet.catalogue import LOSSES
@@ -116,13 +116,12 @@ def test_vmap_is_a_loop_and_tracers_are_arrays(case, reports, x64):
 
 
 @every_case
-@pytest.mark.usefixtures("compiled_as_usual")
 def test_float32_is_float64_to_its_precision(case, reports):
     with jax.enable_x64(True):
         want_loss, want_hand, _ = reports(case)["rows"]["mean"]
     options = case.options | counts_of(case, "rows")
-    p = jnp.asarray(case.prediction)
-    loss, hand = case.loss(p, case.target, **options), case.loss.gradient(p, case.target, **options)
+    both = usual_jit(lambda p: [f(p, case.target, **options) for f in (case.loss, case.loss.gradient)])
+    loss, hand = both(jnp.asarray(case.prediction))
     assert loss.dtype == hand.dtype == jnp.float32
     assert norm_relative(loss, want_loss) <= 1e-6
     assert norm_relative(hand, want_hand) <= 1e-6

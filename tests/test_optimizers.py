@@ -410,7 +410,7 @@ def test_half_precision(name):
     for dtype, digits in ((jnp.bfloat16, 2e-2), (jnp.float16, 2e-3)):
         half = optimizer.init(tree(START, dtype))
         single = optimizer.init(jax.tree.map(lambda p: p.astype(jnp.float32), half.params))
-        update = jax.jit(optimizer.update)
+        update = usual_jit(optimizer.update)
         for _ in range(3):
             half = update(half, jax.tree.map(lambda g, dtype=dtype: g.astype(dtype), grads))
             single = update(single, grads)

@@ -128,9 +128,7 @@ def _module(place: str) -> ModuleType:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise
         fix = "run where it can be imported, or give the file as path/to/file.py:attribute"
-        raise ConfigError(
-            f"expected a module, got {place}, and there is no module {error.name} here; {fix}."
-        ) from error
+        raise ConfigError(f"expected a module, got {place}: the module {error.name} was not found; {fix}.") from error
 
 
 def _attribute(module: ModuleType, name: str) -> Any:

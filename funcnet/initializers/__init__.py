@@ -7,7 +7,7 @@ A kernel is (in, out), or (…, in, out) with a receptive field in front, as in 
 
     fan_in = receptive field · in,   fan_out = receptive field · out.
 
-Equal numbers everywhere are no start for a kernel: units with equal weights get equal gradients and never part.
+A kernel must not start with equal numbers everywhere: units with equal weights get equal gradients and stay equal.
 """
 
 from funcnet.initializers.distributions import (

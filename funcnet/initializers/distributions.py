@@ -45,7 +45,7 @@ def constant(value: float) -> Initializer:
     """All equal to `value`.
 
     Raises:
-        ConfigError: `value` is no finite number.
+        ConfigError: `value` is not a finite number.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> fn.initializers.constant(0.5)(jax.random.key(0), (2,), jnp.float32)
@@ -66,7 +66,7 @@ def identity(gain: float = 1.0) -> Initializer:
     A rectangular kernel passes on the first min(in, out) features.
 
     Raises:
-        ConfigError: `gain` is no finite number.
+        ConfigError: `gain` is not a finite number.
         ShapeError: when called, for a shape that is not (in, out).
 
     >>> import jax, jax.numpy as jnp, funcnet as fn

@@ -95,7 +95,7 @@ def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer
     """He or Kaiming: uniform of variance 2 / ((1 + slope²) · fan); for relu and, with its slope, leaky relu.
 
     Raises:
-        ConfigError: `negative_slope` is no finite number, or another `mode`.
+        ConfigError: `negative_slope` is not a finite number, or another `mode`.
         ShapeError: as for `variance_scaling`.
 
     References: He, Zhang, Ren, Sun, ICCV 2015, equations 10 and 15.
@@ -113,7 +113,7 @@ def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
     """He or Kaiming: truncated normal of variance 2 / ((1 + slope²) · fan); for relu and leaky relu.
 
     Raises:
-        ConfigError: `negative_slope` is no finite number, or another `mode`.
+        ConfigError: `negative_slope` is not a finite number, or another `mode`.
         ShapeError: as for `variance_scaling`.
 
     References: He, Zhang, Ren, Sun, ICCV 2015, equations 10 and 15.

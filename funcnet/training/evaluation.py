@@ -103,7 +103,7 @@ def _batches(loss, data, batch_size):
     """
     rows = count_rows(data)
     size = min(rows, batch_size)
-    leaves_out = "where" in inspect.signature(loss).parameters
+    leaves_out = "where" in inspect.signature(loss).parameters  # by name: one that takes any options may ignore it
     for start in range(0, rows, size):
         first = min(start, rows - size) if leaves_out else start
         length = min(size, rows - first)
