@@ -262,7 +262,7 @@ def test_names_are_the_paths_and_the_order_is_the_calls():
     [
         (
             lambda: serial(relu(), head=relu()),
-            "expected all layers to have names or none, got 1 without and 1 with one",
+            "expected all layers to have names or none, got 1 without a name and 1 with one",
         ),
         (lambda: each(combine=relu()), "expected names of layers, got 'combine', which is an option of parallel"),
         (lambda: serial(axis=relu()), "expected names of layers, got 'axis'"),
@@ -380,7 +380,9 @@ def test_layers_that_look_at_several_positions_refuse_padding(other):
 
 def test_positions_and_features_are_told_apart():
     """dense(12) on (8, 12) would mix times where features happen to equal time."""
-    with pytest.raises(ShapeError, match=r"expected x with 1 more axes than where, .* values of shape \(8, 12\)"):
+    with pytest.raises(
+        ShapeError, match=r"expected x\.values with 1 or more axes .* of x\.where, got values of shape \(8, 12\)"
+    ):
         dense(12).init(jax.random.key(0), Padded(jnp.ones((8, 12)), jnp.ones((8, 12), bool)))
 
 

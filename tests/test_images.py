@@ -160,11 +160,11 @@ def test_impossible_hyper_parameters_are_named(make, message):
         (layers.dropout(0.1, broadcast_dims=(3,)), "expected x with an axis 3, got shape (2, 3, 4)"),
         (
             layers.gated(layers.dense(3)),
-            "gated(dense(3)): expected gates of the shape and dtype of x, (2, 3, 4) float32, with 1 for an axis or "
-            "without axes behind the batch, got (2, 3, 3) float32",
+            "gated(dense(3)): expected gates of the shape and dtype of x, (2, 3, 4) float32, where axes after "
+            "the batch axis may be 1 or missing, got (2, 3, 3) float32",
         ),
         (layers.gated(layers.reshape((3, 4, 1))), "got (2, 3, 4, 1) float32"),
-        (layers.squeeze_excitation(3), "without axes behind the batch, got (2, 3) float32"),
+        (layers.squeeze_excitation(3), "axes after the batch axis may be 1 or missing, got (2, 3) float32"),
     ],
     ids=str,
 )
@@ -176,7 +176,7 @@ def test_images_that_do_not_fit_are_named(layer, message):
 
 @pytest.mark.parametrize("layer", [layers.pad(1), layers.upsample(2)], ids=str)
 def test_rows_are_not_images(layer):
-    with pytest.raises(ShapeError, match=r"with one to three axes of size, none of them empty, got \(2, 3\)"):
+    with pytest.raises(ShapeError, match=r"with one to three spatial axes, none of them empty, got \(2, 3\)"):
         layer.apply((), (), jnp.ones((2, 3)))
 
 

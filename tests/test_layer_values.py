@@ -274,7 +274,7 @@ def test_softmax_reads_the_axes_behind_time():
     layer, where = layers.softmax(-2), jnp.ones((2, 3), bool)
     y, _ = layer.apply((), (), Padded(jnp.ones((2, 3, 5, 4)), where))
     np.testing.assert_allclose(y.values, 0.2, rtol=1e-6)
-    with pytest.raises(ShapeError, match=r"^softmax\(axis=-2\): expected x with 2 more axes than where"):
+    with pytest.raises(ShapeError, match=r"^softmax\(axis=-2\): expected x\.values with 2 or more axes beyond"):
         layer.apply((), (), Padded(jnp.ones((2, 3, 4)), where))
 
 

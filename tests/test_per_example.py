@@ -159,8 +159,8 @@ def test_a_layer_that_mixes_the_examples_is_named(engine: Callable[..., Any], op
     model = layers.serial(layers.dense(2), layers.repeat(layers.batch_norm(**options), 2))
     with pytest.raises(
         ConfigError,
-        match=r"^serial\[1\] repeat batch_norm\(.*\): expected a layer that takes each example by itself, for "
-        r"its gradient, got one whose examples share their statistics .*; use group_norm or layer_norm\.",
+        match=r"^serial\[1\] repeat batch_norm\(.*\): expected a layer that gives each example a gradient "
+        r"of its own, got one whose examples share their statistics .*; use group_norm or layer_norm\.",
     ):
         engine(model, losses.mean_squared_error)(*ones_for(model))
 

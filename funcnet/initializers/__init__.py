@@ -1,13 +1,13 @@
 """Initializers: `(key, shape, dtype) -> array`.
 
-`zeros` and `ones` are initializers themselves; all others are made by a call, `he_normal()`, as which they print, and
-equal calls make equal initializers.
+`zeros` and `ones` are initializers themselves. All others are made by a call, for example `he_normal()`. They print as
+this call, and equal calls make equal initializers.
 
-A kernel is (in, out), or (…, in, out) with a receptive field in front, as in a convolution's HWIO:
+A kernel has the shape (in, out), or (…, in, out) with the receptive field in front, as in a convolution's HWIO:
 
     fan_in = receptive field · in,   fan_out = receptive field · out.
 
-A kernel must not start with equal numbers everywhere: units with equal weights get equal gradients and stay equal.
+A kernel must not start with equal numbers everywhere. Units with equal weights get equal gradients and stay equal.
 """
 
 from funcnet.initializers.distributions import (

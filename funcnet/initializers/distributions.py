@@ -1,4 +1,4 @@
-"""Initializers by the distribution of their numbers, and fixed ones."""
+"""Initializers with a given distribution of their numbers, and initializers with fixed numbers."""
 
 import math
 from functools import partial
@@ -67,7 +67,7 @@ def identity(gain: float = 1.0) -> Initializer:
 
     Raises:
         ConfigError: `gain` is not a finite number.
-        ShapeError: when called, for a shape that is not (in, out).
+        ShapeError: when called with a shape that is not (in, out).
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> fn.initializers.identity()(jax.random.key(0), (2, 3), jnp.float32)
@@ -105,7 +105,7 @@ def _normal(numbers, shape, dtype, stddev, mean):
 
 @constructor
 def uniform(low: float, high: float) -> Initializer:
-    """Uniform numbers in [low, high); symmetric ones are `uniform(-a, a)`, of variance a²/3.
+    """Uniform numbers in [low, high). `uniform(-a, a)` is symmetric and has the variance a²/3.
 
     Raises:
         ConfigError: low ≥ high, or a number is not finite.
@@ -130,9 +130,9 @@ def truncated_normal(stddev: float = 1.0, mean: float = 0.0, lower: float = -2.0
     """Normal numbers N(mean, stddev²), drawn again where they lie outside the bounds.
 
     Args:
-        stddev: that of the normal *before* truncation; what comes out varies less, 0.8796 · stddev for the default
-            bounds. `variance_scaling` corrects for that.
-        mean: that of the normal before truncation; it stays the mean if the bounds are symmetric.
+        stddev: the standard deviation *before* truncation. After it the standard deviation is smaller, 0.8796 · stddev
+            for the default bounds. `variance_scaling` corrects for that.
+        mean: the mean before truncation. It stays the mean if the bounds are symmetric.
         lower, upper: the bounds in standard deviations, mean + lower · stddev and mean + upper · stddev.
 
     Raises:
@@ -160,15 +160,15 @@ def truncated(lower, upper):
 
 @constructor
 def orthogonal(gain: float = 1.0) -> Initializer:
-    """An orthogonal matrix times `gain`, drawn uniformly: it keeps the length of every signal.
+    """An orthogonal matrix times `gain`, drawn uniformly. It keeps the length of every signal.
 
-    The axes before the last are made one, so the kernel is a matrix W (m, out). Its columns are orthonormal,
-    WᵀW = gain² I, if m ≥ out, and its rows are, WWᵀ = gain² I, otherwise. W is the Q of the QR decomposition of a
-    normal matrix, with the signs of R's diagonal moved into Q: without that Q is not uniform.
+    The axes before the last are merged into one, so the kernel is a matrix W (m, out). If m ≥ out, its columns are
+    orthogonal, WᵀW = gain² I. Otherwise its rows are, WWᵀ = gain² I. W is gain times the Q of the QR decomposition of a
+    normal matrix. The signs of R's diagonal are moved into Q, because Q would not be uniform without that.
 
     Raises:
         ConfigError: `gain` is not positive.
-        ShapeError: when called, for a shape with fewer than two axes or without elements.
+        ShapeError: when called with a shape that has fewer than two axes or no elements.
 
     References: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
     networks", ICLR 2014; Mezzadri, "How to generate random matrices from the classical compact groups", 2007.

@@ -1,7 +1,7 @@
-"""How initializers are made: what one computes is compiled once for each shape and dtype, for all leaves and models.
+"""The maker of initializers. What one computes is compiled once for each shape and dtype, for all leaves and models.
 
-Numbers narrower than 32 bits are drawn in float32 and then rounded: drawn in bfloat16 itself, normal numbers take 128
-different values and have a mean of −0.01.
+Numbers narrower than 32 bits are drawn in float32 and then rounded. Drawn in bfloat16 itself, normal numbers would take
+only 128 different values, and their mean would not be 0.
 """
 
 import math
@@ -21,16 +21,19 @@ __all__ = ["Initializer", "fans", "initializer"]
 
 
 class Initializer(Protocol):
-    """`initializer(key, shape, dtype) -> array`; the same key gives the same numbers."""
+    """`initializer(key, shape, dtype) -> array`. The same key gives the same numbers."""
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any, /) -> Array: ...
 
 
 def initializer(draw: Callable[..., Array], *parameters: Any) -> Initializer:
-    """`draw(numbers, shape, dtype, *parameters)`, with `numbers(distribution, shape, dtype)` for what is random."""
+    """The initializer that returns `draw(numbers, shape, dtype, *parameters)`.
+
+    `draw` gets its random numbers from `numbers(distribution, shape, dtype)`.
+    """
 
     def drawn(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-        # float64 without 64-bit mode becomes float32, as in every array that jax makes of NumPy's.
+        # Without 64-bit mode float64 becomes float32, as in every array that jax makes from one of NumPy.
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise DtypeError(f"expected a floating dtype, got {dtype}.")
@@ -41,16 +44,17 @@ def initializer(draw: Callable[..., Array], *parameters: Any) -> Initializer:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _drawn(draw, shape, dtype, parameters, alone, key):
-    """What is drawn, in at least 32 bits; a program of its own if `alone`, with the same bits as within another one.
+    """The numbers, drawn in at least 32 bits. With `alone` this is a program of its own, else a part of another one.
 
-    The barrier keeps it apart there: merged with its surroundings, XLA would round it differently.
+    The barrier keeps the bits the same in both cases. Without it XLA would merge the drawing into the program around
+    it, and round differently.
     """
 
     def numbers(distribution, shape, dtype):
-        """Number i is a function of the key and of i, whatever the shape.
+        """Number i is a function of the key and of i. It does not depend on the shape.
 
-        In one row they take a third of the time to compile. Within another program, which may lie on several devices,
-        they have their own shape, so that they can be cut along any axis and no device makes all of them.
+        In one row the numbers take less time to compile. Another program may run on several devices. There the numbers
+        have their own shape, so that they can be cut along any axis and no device makes all of them.
         """
         if alone:
             return distribution(key, (math.prod(shape),), dtype).reshape(shape)

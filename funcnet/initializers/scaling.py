@@ -34,14 +34,16 @@ def variance_scaling(scale: float, mode: str = "fan_in", distribution: str = "tr
     """Numbers of mean 0 and variance scale / n, so that signals neither grow nor fade from layer to layer.
 
     Args:
-        scale: 1 keeps the variance of a linear layer's input, 2 makes up for a relu behind it.
-        mode: which n: `"fan_in"` (forward signals), `"fan_out"` (gradients) or their mean, `"fan_avg"`.
-        distribution: `"truncated_normal"`, cut at two standard deviations and widened so that its variance is
-            exactly scale / n; `"normal"`; or `"uniform"`, on (−a, a) with a = √(3 scale / n).
+        scale: 1 keeps the variance of a linear layer's input, 2 also compensates for a relu after it.
+        mode: which n to use: `"fan_in"` for forward signals, `"fan_out"` for gradients, or `"fan_avg"`, the mean of the
+            two.
+        distribution: `"truncated_normal"`, `"normal"` or `"uniform"`. The truncated normal is cut at two standard
+            deviations and widened, so that its variance is exactly scale / n. The uniform one is on (−a, a) with a =
+            √(3 scale / n).
 
     Raises:
-        ConfigError: `scale` is not positive, or another `mode` or `distribution`.
-        ShapeError: when called, for a shape without (in, out) axes, or with none in them.
+        ConfigError: `scale` is not positive, or `mode` or `distribution` has another value.
+        ShapeError: when called with a shape that has fewer than two axes or no elements.
 
     References: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     AISTATS 2010; He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015.
@@ -56,7 +58,7 @@ def variance_scaling(scale: float, mode: str = "fan_in", distribution: str = "tr
 
 @constructor
 def xavier_uniform(gain: float = 1.0) -> Initializer:
-    """Xavier or Glorot: uniform on (−a, a), a = gain √(6 / (fan_in + fan_out)); for sigmoid, tanh and no activation.
+    """Xavier or Glorot: uniform on (−a, a), a = gain √(6 / (fan_in + fan_out)). For sigmoid, tanh or no activation.
 
     Raises:
         ConfigError: `gain` is not positive.
@@ -92,10 +94,10 @@ def xavier_normal(gain: float = 1.0) -> Initializer:
 
 @constructor
 def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
-    """He or Kaiming: uniform of variance 2 / ((1 + slope²) · fan); for relu and, with its slope, leaky relu.
+    """He or Kaiming: uniform of variance 2 / ((1 + slope²) · fan). For relu and, with its slope, leaky relu.
 
     Raises:
-        ConfigError: `negative_slope` is not a finite number, or another `mode`.
+        ConfigError: `negative_slope` is not a finite number, or `mode` has another value.
         ShapeError: as for `variance_scaling`.
 
     References: He, Zhang, Ren, Sun, ICCV 2015, equations 10 and 15.
@@ -110,10 +112,10 @@ def he_uniform(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer
 
 @constructor
 def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
-    """He or Kaiming: truncated normal of variance 2 / ((1 + slope²) · fan); for relu and leaky relu.
+    """He or Kaiming: truncated normal of variance 2 / ((1 + slope²) · fan). For relu and, with its slope, leaky relu.
 
     Raises:
-        ConfigError: `negative_slope` is not a finite number, or another `mode`.
+        ConfigError: `negative_slope` is not a finite number, or `mode` has another value.
         ShapeError: as for `variance_scaling`.
 
     References: He, Zhang, Ren, Sun, ICCV 2015, equations 10 and 15.
@@ -128,7 +130,7 @@ def he_normal(negative_slope: float = 0.0, mode: str = "fan_in") -> Initializer:
 
 @constructor
 def lecun_normal() -> Initializer:
-    """LeCun: truncated normal of variance 1 / fan_in; for selu and, as funcnet's default, everything else.
+    """LeCun: truncated normal of variance 1 / fan_in. For selu, and by default for every layer of funcnet.
 
     Raises:
         ShapeError: as for `variance_scaling`.
@@ -165,17 +167,17 @@ _GAINS = {"identity": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), 
 
 @constructor
 def calculate_gain(activation: str, parameter: float | None = None) -> float:
-    """The factor by which kernels are to be wider in front of an activation: `xavier_uniform(calculate_gain("tanh"))`.
+    """The factor by which to widen a kernel before an activation, as in `xavier_uniform(calculate_gain("tanh"))`.
 
-    identity and sigmoid 1, tanh 5/3, relu √2, leaky_relu √(2 / (1 + slope²)), selu 3/4. The values for tanh and selu
-    are the customary ones, which no formula gives; all are those of torch.
+    It is 1 for identity and sigmoid, 5/3 for tanh, √2 for relu, √(2 / (1 + slope²)) for leaky_relu and 3/4 for selu.
+    The values for tanh and selu are customary and follow from no formula. All values are those of torch.
 
     Args:
         activation: its name.
-        parameter: the negative slope of `"leaky_relu"`, 0.01 if `None`; the others have none.
+        parameter: the negative slope of `"leaky_relu"`, 0.01 if `None`. The other activations have no parameter.
 
     Raises:
-        ConfigError: another name, or a parameter where there is none.
+        ConfigError: `activation` has another value, or `parameter` is given to an activation that has none.
 
     >>> import funcnet as fn
     >>> fn.initializers.calculate_gain("relu")

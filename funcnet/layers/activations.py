@@ -1,7 +1,7 @@
 """Activation functions, each with its derivative on the line below.
 
-Conventions at kinks are those of `jax.nn`, and a test holds each. The forwards are written so that their autodiff
-agrees with the derivative *at* the kink too, and so that NaN comes out where NaN goes in.
+The conventions at kinks are those of `jax.nn`, and a test checks each of them. The forward passes are written so that
+their autodiff agrees with the derivative *at* the kink too. A NaN in the input gives a NaN in the output.
 """
 
 import math
@@ -28,7 +28,8 @@ __all__ = [
 def sigmoid() -> Layer:
     """Logistic sigmoid, y = σ(x) = 1 / (1 + e⁻ˣ).
 
-    Flat outside [−6, 6] and at most 0.25 steep, so gradients vanish through many of them; the output is not centred.
+    It is nearly flat outside [−6, 6], and its slope is at most 0.25. So gradients vanish through many of them. The
+    output is not centred at 0.
 
     Backward. With g = ∂L/∂y and 1 − σ = e⁻ˣ / (1 + e⁻ˣ), σ′ = e⁻ˣ / (1 + e⁻ˣ)² = σ (1 − σ), so dx = y (1 − y) ⊙ g.
     Kept: y.
@@ -59,7 +60,7 @@ def tanh() -> Layer:
 def relu() -> Layer:
     """Rectified linear unit, y = max(0, x).
 
-    Backward. y′ = 1 where y = x and 0 where y = 0, so dx is g = ∂L/∂y where x > 0, else 0; at the kink x = 0 the
+    Backward. y′ = 1 where y = x and 0 where y = 0, so dx is g = ∂L/∂y where x > 0, else 0. At the kink x = 0 the
     derivative is 0. Since y > 0 exactly where x > 0, y is enough. Kept: y.
 
     References: Nair, Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", ICML 2010.
@@ -74,10 +75,10 @@ def relu() -> Layer:
 
 @constructor
 def leaky_relu(negative_slope: float = 0.01) -> Layer:
-    """Leaky ReLU, y = x for x ≥ 0, y = a x below: no unit can die.
+    """Leaky ReLU, y = x for x ≥ 0, else y = a x. No unit can die.
 
-    Backward. y′ = 1 where y = x and a where y = a x, so with g = ∂L/∂y we have dx = g where x ≥ 0, a g below; at the
-    kink x = 0 the derivative is 1. Kept: x.
+    Backward. y′ = 1 where y = x and a where y = a x. So with g = ∂L/∂y, dx = g where x ≥ 0, else a g. At the kink x = 0
+    the derivative is 1. Kept: x.
 
     Raises:
         ConfigError: a is not a finite number.
@@ -98,15 +99,15 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
 
 @constructor
 def prelu(negative_slope: float = 0.25) -> Layer:
-    """Parametric ReLU: leaky ReLU whose slope a is learned, one for the whole layer.
+    """Parametric ReLU: a leaky ReLU whose slope a is learned. The whole layer has one slope.
 
     Args:
-        negative_slope: its start.
+        negative_slope: the first value of a.
 
     Params: `negative_slope` ().
 
-    Backward. Below zero y = a x, so ∂y/∂a = x there: da = Σ_{x<0} x g; dx = g where x ≥ 0, a g below; at the kink
-    x = 0 the derivatives are 1 for x and 0 for a. Kept: x.
+    Backward. Below zero y = a x, so ∂y/∂a = x there. With g = ∂L/∂y, da = Σ_{x<0} x g, and dx = g where x ≥ 0, else a
+    g. At the kink x = 0 the derivative is 1 for x and 0 for a. Kept: x.
 
     Raises:
         ConfigError: `negative_slope` is not a finite number.
@@ -142,11 +143,11 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
 
     At evaluation the slope is the mean, (lower + upper) / 2. Training needs a key.
 
-    Backward. y = a ⊙ x with slopes a (1 where x ≥ 0) that do not depend on x otherwise: dx = a ⊙ g; at the kink
-    x = 0 the derivative is 1. Kept: a.
+    Backward. y = a ⊙ x with slopes a that are 1 where x ≥ 0 and do not depend on x otherwise. So dx = a ⊙ g with g =
+    ∂L/∂y. At the kink x = 0 the derivative is 1. Kept: a.
 
     Raises:
-        ConfigError: lower > upper, or a bound that is not a finite number.
+        ConfigError: lower > upper, or a bound is not a finite number.
         MissingKeyError: in training without a key.
 
     References: Xu, Wang, Chen, Li, "Empirical Evaluation of Rectified Activations in Convolution Network", 2015.
@@ -163,7 +164,7 @@ def rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> Layer:
         check_floating("x", x)
         if train:
             check_training_key(key)
-            # Drawn in float32 whatever the mode, so that one key gives one set of slopes.
+            # Always drawn in float32, so that a key gives the same slopes with and without 64-bit numbers.
             slopes = jax.random.uniform(key, x.shape, jnp.float32, lower, upper).astype(x.dtype)
         else:
             slopes = jnp.full_like(x, (lower + upper) / 2)
@@ -180,9 +181,9 @@ def _scaled(derivatives, dy):
 
 @constructor
 def elu(alpha: float = 1.0) -> Layer:
-    """Exponential linear unit, y = x for x > 0, y = α (eˣ − 1) below.
+    """Exponential linear unit, y = x for x > 0, else y = α (eˣ − 1).
 
-    Backward. y′ = 1 above zero and α eˣ below, so with g = ∂L/∂y we have dx = g where x > 0, α eˣ g below; at x = 0 the
+    Backward. y′ = 1 above zero and α eˣ below. So with g = ∂L/∂y, dx = g where x > 0, else α eˣ g. At x = 0 the
     derivative is α. Kept: x.
 
     Raises:
@@ -195,8 +196,8 @@ def elu(alpha: float = 1.0) -> Layer:
     Array([0., 3.], dtype=float32)
     """
     alpha = number("alpha", alpha)
-    # Both branches of a `where` are computed; without the inner minimum e^x overflows on the unused one, and
-    # autodiff multiplies that infinity by 0.
+    # Both branches of a `where` are computed. Without `_nonpositive` e^x would overflow in the unused one, and autodiff
+    # would multiply that infinity by 0.
     return elementwise(
         lambda x: jnp.where(x > 0, x, alpha * jnp.expm1(_nonpositive(x))),
         lambda x, y: jnp.where(x > 0, 1, alpha * jnp.exp(_nonpositive(x))),
@@ -212,8 +213,8 @@ def _nonpositive(x):
 def silu() -> Layer:
     """SiLU or Swish, y = x σ(x).
 
-    Backward. By the product rule and σ′ = σ (1 − σ), y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ)), so with g = ∂L/∂y
-    dx = σ (1 + x (1 − σ)) ⊙ g. Kept: x.
+    Backward. By the product rule and σ′ = σ (1 − σ), y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ)). So with g = ∂L/∂y, dx =
+    σ (1 + x (1 − σ)) ⊙ g. Kept: x.
 
     References: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017; Ramachandran, Zoph, Le, "Searching for
     Activation Functions", 2017.
@@ -272,10 +273,12 @@ def gelu(*, approximate: bool = False) -> Layer:
     """Gaussian error linear unit, y = x Φ(x), with Φ the normal distribution function.
 
     Args:
-        approximate: the tanh form, y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), off by at most 5e-4.
+        approximate: whether to use the tanh form, y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³). Its error
+            is at most 5e-4.
 
-    Backward. By the product rule y′ = Φ(x) + x φ(x) with φ(x) = Φ′(x) = e^(−x²/2) / √(2π); the tanh form, with
-    t = tanh u and u′ = √(2/π) (1 + 3 · 0.044715 x²), has y′ = (1 + t) / 2 + x (1 − t²) u′ / 2. dx = y′ ⊙ g. Kept: x.
+    Backward. By the product rule y′ = Φ(x) + x φ(x) with φ(x) = Φ′(x) = e^(−x²/2) / √(2π). The tanh form has y′ = (1 +
+    t) / 2 + x (1 − t²) u′ / 2 with t = tanh u and u′ = √(2/π) (1 + 3 · 0.044715 x²). In both forms dx = y′ ⊙ g with g =
+    ∂L/∂y. Kept: x.
 
     References: Hendrycks, Gimpel, "Gaussian Error Linear Units", arXiv 1606.08415.
 
@@ -318,17 +321,17 @@ def _gelu_tanh_derivative(x, y):
 
 @constructor
 def binary_step(ste: str = "zero") -> Layer:
-    """Binary step, y = 1 for x ≥ 0, else 0: the perceptron's unit.
+    """Binary step, y = 1 for x ≥ 0, else 0. It is the unit of the perceptron.
 
     Args:
-        ste: what stands in for the derivative, which is 0 everywhere: `"zero"`, that very derivative;
-            `"identity"`, 1 everywhere (straight-through estimator); `"clip"`, 1 for |x| ≤ 1, else 0.
+        ste: what replaces the derivative, which is 0 everywhere. `"zero"` keeps the 0. `"identity"` is 1 everywhere
+            (straight-through estimator). `"clip"` is 1 for |x| ≤ 1, else 0.
 
-    Backward. dx = d ⊙ g with d as chosen. The forward adds s(x) − s(x) with the second term held constant, where
-    s is the function whose derivative is d: zero in value, and autodiff sees d as well. Kept: d.
+    Backward. dx = d ⊙ g with g = ∂L/∂y and d as chosen. The forward adds s(x) − s(x), where s is the function whose
+    derivative is d and the second term is held constant. This adds zero, and autodiff sees d as well. Kept: d.
 
     Raises:
-        ConfigError: for another `ste`.
+        ConfigError: `ste` has another value.
 
     References: Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
 

@@ -1,7 +1,7 @@
-"""What layers check before any mathematics runs, besides what `funcnet.checks` has for all.
+"""The checks of layers that run before any mathematics, besides those of `funcnet.checks`.
 
-JAX broadcasts, clamps and casts in silence, and its own errors name no layer. These checks read shapes and dtypes
-only, so under `jit` they cost nothing at run time.
+JAX broadcasts, clamps and casts silently, and its own errors do not name the layer. These checks read only shapes and
+dtypes, so under `jit` they cost nothing at run time.
 """
 
 from collections.abc import Collection
@@ -53,20 +53,20 @@ def describe_tree(tree: Any) -> str:
 
 
 def check_padded(x: Padded, positionwise: int | None) -> None:
-    """A padded batch goes through a layer that takes each of its positions by itself."""
+    """`x` may be padded only for a layer that treats each position separately."""
     if positionwise is None:
         fix = "this layer would mix padding into its output; take x.values, or a layer for sequences"
         raise StructureError(f"expected x without padding, got a Padded batch; {fix}.")
     values, where = x.values.shape, x.where.shape
     if len(values) - len(where) < positionwise:
         got = f"values of shape {values} and where of shape {where}; add an axis of features"
-        raise ShapeError(f"expected x with {positionwise} more axes than where, which the layer reads, got {got}.")
+        raise ShapeError(f"expected x.values with {positionwise} or more axes beyond those of x.where, got {got}.")
 
 
 def check_dy(kept: Any, dy: Any) -> None:
-    """`dy` is like the y of which `keep_shape` kept each leaf, or `None`.
+    """`dy` is like y, whose leaves `keep_shape` kept, or it is `None`.
 
-    One of another shape or dtype would be broadcast or promoted into a wrong gradient.
+    A `dy` of another shape or dtype would be broadcast or promoted, and give a wrong gradient.
     """
     order = "the order is backward(params, residuals, dy)"
     y, structure = [kept_shape(leaf) for leaf in jax.tree.leaves(kept)], jax.tree.structure(kept)
@@ -88,7 +88,7 @@ def check_entries(what: str, tree: Any, names: Collection[str], kind: str = "lea
 
 
 def check_leaves(what: str, tree: Any, x: Any, expected: dict[str, Any]) -> None:
-    """`tree`, the params or the state, has exactly the leaves that `x` wants, in their shapes and dtypes."""
+    """`tree`, the params or the state, has exactly the leaves that fit `x`, with their shapes and dtypes."""
     if not expected:
         if not isinstance(tree, tuple) or tree:
             raise StructureError(f"expected {what} to be (), got {describe(tree)}; {ORDER}.")

@@ -23,28 +23,28 @@ def dense(
 ) -> Layer:
     """Fully connected layer, y = x W + b.
 
-    Rows are examples, so the seeds' W x with columns reads `x @ kernel` here.
+    Rows are examples. So the seeds' W x, in which columns are examples, is `x @ kernel` here.
 
     Args:
         features: width of the output.
-        use_bias: whether there is a b.
+        use_bias: whether to add b.
         kernel_init, bias_init: `(key, shape, dtype) -> array`.
 
     Input (batch, …, in), output (batch, …, features).
     Params: `kernel` (in, features), `bias` (features,), in the dtype of `x`.
 
-    Backward. Write g = ∂L/∂y. From y_nk = Σ_j x_nj W_jk + b_k follow ∂y_nk/∂W_jk = x_nj, ∂y_nk/∂b_k = 1 and
-    ∂y_nk/∂x_nj = W_jk, and so, summing over everything that y reaches,
+    Backward. Write g = ∂L/∂y. Since y_nk = Σ_j x_nj W_jk + b_k, ∂y_nk/∂W_jk = x_nj, ∂y_nk/∂b_k = 1 and ∂y_nk/∂x_nj =
+    W_jk. Summed over every y that a number reaches,
         dW = xᵀ g,   db = Σ_n g_n,   dx = g Wᵀ.
     Further axes between batch and features count as batch. Kept: x.
 
-    Per example: dW_i = x_iᵀ g_i with the sum over further axes alone, for two axes x_i ⊗ g_i. Its squared norm is
-    Σ_nm (x_in · x_im) (g_in · g_im) over pairs of rows of the example, for two axes ‖x_i‖² ‖g_i‖²; it is computed so
-    where the rows are few against `in` × `features`.
+    Per example: dW_i = x_iᵀ g_i, where the sum runs over the further axes alone. With two axes this is x_i ⊗ g_i. Its
+    squared norm is Σ_nm (x_in · x_im) (g_in · g_im) over pairs of rows of the example. With two axes this is ‖x_i‖²
+    ‖g_i‖². The norm is computed in this way if the rows are few compared with `in` × `features`.
 
     Raises:
         ConfigError: `features` is not a positive integer.
-        ShapeError: `x` has fewer than two axes, or not the width of the params.
+        ShapeError: `x` has fewer than two axes, or another width than the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 1986.
@@ -88,12 +88,12 @@ def dense(
 
 
 def _kernel_square(rows, drows):
-    """‖Σ_n x_n g_nᵀ‖² of each example, (batch,), by the smaller of two ways."""
+    """‖Σ_n x_n g_nᵀ‖² of each example, (batch,), by the cheaper of two ways."""
     n, size = rows.shape[1], rows.shape[2] * drows.shape[2]
     if n * n > size:
         return jnp.sum(jnp.square(jnp.einsum("bni,bnk->bik", rows, drows)), (1, 2))
     square = jnp.sum(_gram(rows) * _gram(drows), (1, 2))
-    return jnp.maximum(square, 0)  # for n > 1 rounding can make of a norm of 0 a number below it
+    return jnp.maximum(square, 0)  # for n > 1 rounding can turn a norm of 0 into a negative number
 
 
 def _within_examples(x):

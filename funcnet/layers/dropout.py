@@ -17,21 +17,21 @@ __all__ = ["dropout"]
 
 @constructor
 def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
-    """In training each number is dropped with probability `rate` and the others are scaled by 1/(1 − rate).
+    """In training each number is set to 0 with probability `rate`, and the others are scaled by 1/(1 − rate).
 
-    At evaluation y = x; E[y] = x in both modes. Training needs a key.
+    At evaluation y = x. In both modes E[y] = x. Training needs a key.
 
     Args:
-        rate: share dropped, 0 ≤ rate < 1 (not the share kept).
-        broadcast_dims: axes along which all numbers are dropped or kept together. Of images, (batch, height, width,
-            channels), `(1, 2)` drops whole channels (spatial dropout) and `(3,)` whole pixels; of sequences, `(1,)`
-            drops the same features at all times. With 0 all examples of the batch share their draws.
+        rate: the share that is dropped, not the share that is kept, 0 ≤ rate < 1.
+        broadcast_dims: axes along which all numbers are dropped or kept together. For images (batch, height, width,
+            channels), `(1, 2)` drops whole channels (spatial dropout) and `(3,)` whole pixels. For sequences, `(1,)`
+            drops the same features at all times. If 0 is among the axes, all examples of the batch share one mask.
 
-    Backward. y_i = m_i x_i / (1 − rate) with a mask m of zeros and ones that does not depend on x, so
-    dx = m ⊙ g / (1 − rate), and dx = g at evaluation. Kept: m in training, `None` at evaluation.
+    Backward. y_i = m_i x_i / (1 − rate) with a mask m of zeros and ones that does not depend on x. So with g = ∂L/∂y,
+    dx = m ⊙ g / (1 − rate) in training and dx = g at evaluation. Kept: m in training, `None` at evaluation.
 
     Raises:
-        ConfigError: `rate` outside [0, 1), or `broadcast_dims` that is not a tuple of integers.
+        ConfigError: `rate` is outside [0, 1), or `broadcast_dims` is not a tuple of integers.
         ShapeError: `x` does not have the axes of `broadcast_dims`.
         MissingKeyError: in training without a key.
 
@@ -54,7 +54,7 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
         if not train:
             return x, None
         check_training_key(key)
-        # Drawn in float32 whatever the mode, so that one key gives one mask with and without 64-bit numbers.
+        # Always drawn in float32, so that a key gives the same mask with and without 64-bit numbers.
         together = {axis % x.ndim for axis in broadcast_dims}
         draws = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))
         kept = jnp.broadcast_to(jax.random.uniform(key, draws, jnp.float32) >= rate, x.shape)
@@ -63,7 +63,7 @@ def dropout(rate: float, *, broadcast_dims: tuple[int, ...] = ()) -> Layer:
     def backward(kept, dy):
         return dy if kept is None else jnp.where(kept, dy / (1 - rate), 0)
 
-    # Numbers dropped together may stand at several positions.
+    # Numbers that are dropped together may belong to several positions.
     return parameterless(forward, backward, rules=Rules(positionwise=None if broadcast_dims else 0))
 
 

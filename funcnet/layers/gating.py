@@ -1,4 +1,4 @@
-"""Gates: a layer that decides how much of its own input passes."""
+"""Gates: layers that decide how much of their own input passes."""
 
 import jax.numpy as jnp
 
@@ -21,14 +21,14 @@ def gated(inner: Layer) -> Layer:
     """The input times gates that a layer computes from it, y = x ⊙ f(x).
 
     Args:
-        inner: makes of `x` gates of its shape, or with 1 for some of its axes, or with fewer axes: those missing stand
-            behind the batch. So (batch, channels) gates whole channels of an image, (batch, height, width, 1) its
-            pixels.
+        inner: computes the gates from `x`. They have the shape of `x`, except that axes after the batch axis may be 1,
+            and axes right after the batch axis may be missing. So (batch, channels) gates whole channels of an image,
+            and (batch, height, width, 1) gates its pixels.
 
     Params and state are those of `inner`.
 
-    Backward. Write a = f(x) and g = ∂L/∂y. From y = x ⊙ a by the product rule ∂L/∂a = Σ g ⊙ x, summed over all that a
-    gate reaches, and dx = g ⊙ a + backward_f(∂L/∂a). Kept: x, a, and what `inner` keeps.
+    Backward. Write a = f(x) and g = ∂L/∂y. By the product rule for y = x ⊙ a, ∂L/∂a = Σ g ⊙ x, summed over all numbers
+    that a gate reaches, and dx = g ⊙ a + backward_f(∂L/∂a). Kept: x, a, and what `inner` keeps.
 
     Raises:
         ConfigError: `inner` is not a `Layer`.
@@ -61,22 +61,22 @@ def gated(inner: Layer) -> Layer:
 
 @constructor
 def squeeze_excitation(channels: int, reduction: int = 16) -> Layer:
-    """Channels weighed by what all of the image says, y = x ⊙ σ(W₂ relu(W₁ mean(x) + b₁) + b₂).
+    """Channels weighted by gates that come from the whole image, y = x ⊙ σ(W₂ relu(W₁ mean(x) + b₁) + b₂).
 
     It is `gated` around `global_avg_pool`, `dense`, `relu`, `dense` and `sigmoid`.
 
     Args:
-        channels: of the image.
+        channels: number of channels of the image.
         reduction: the hidden layer has ⌊channels / reduction⌋ features, and at least one.
 
-    Input and output (batch, *size, channels). Params are those of the `serial` within.
+    Input and output (batch, *size, channels). Params are those of the `serial` inside.
 
-    Backward. In rows, write m = mean(x), u = m W₁ + b₁, h = relu(u), z = h W₂ + b₂, a = σ(z) and g = ∂L/∂y. x reaches L
-    directly, g ⊙ a, and through the gates, layer by layer in reverse:
+    Backward. With examples as rows, write m = mean(x), u = m W₁ + b₁, h = relu(u), z = h W₂ + b₂, a = σ(z) and g =
+    ∂L/∂y. x reaches L directly, which gives g ⊙ a, and through the gates. The layers of the gates, in reverse, give
         da = Σ_places g ⊙ x,     dz = da ⊙ a (1 − a),           dW₂ = hᵀ dz,   db₂ = Σ_batch dz,
         dh = dz W₂ᵀ,             du = dh where u > 0, else 0,   dW₁ = mᵀ du,   db₁ = Σ_batch du,
         dm = du W₁ᵀ,             dx = g ⊙ a + dm / n  at each of the n places.
-    Kept: x, a, and what the layers within keep.
+    Kept: x, a, and what the layers inside keep.
 
     Raises:
         ConfigError: `channels` or `reduction` is not a positive integer.
@@ -103,7 +103,7 @@ def _spread_shape(gates, x):
     shape = (*gates.shape[:1], *missing, *gates.shape[1:])
     fits = len(shape) == x.ndim and all(a in (1, n) for a, n in zip(shape, x.shape, strict=True))
     if not fits or shape[:1] != x.shape[:1] or gates.dtype != x.dtype:
-        wanted = f"{x.shape} {x.dtype}, with 1 for an axis or without axes behind the batch"
+        wanted = f"{x.shape} {x.dtype}, where axes after the batch axis may be 1 or missing"
         got = f"{gates.shape} {gates.dtype}; end the inner layer with a dense that fits"
         raise ShapeError(f"expected gates of the shape and dtype of x, {wanted}, got {got}.")
     return shape

@@ -1,4 +1,4 @@
-"""Layers that change the size of an image and learn nothing: padding and upsampling."""
+"""Layers that change the size of an image and have no parameters: padding and upsampling."""
 
 from typing import Any
 
@@ -22,17 +22,17 @@ def pad(padding: Any, *, value: float = 0.0) -> Layer:
     """A border around the image, of zeros or of another constant.
 
     Args:
-        padding: an integer for all sides; or a tuple with an integer or a pair (before, after) for each axis of size,
-            or with a single one for all of them.
-        value: what stands in the border.
+        padding: an integer for all sides, or a tuple. The tuple has an integer or a pair (before, after) for each
+            spatial axis, or a single one for all axes.
+        value: the number in the border.
 
     Input (batch, *size, channels), output (batch, *(n + before + after), channels).
 
-    Backward. The image's numbers stand unchanged within y and the border depends on nothing, so dx is g = ∂L/∂y without
+    Backward. y holds the numbers of the image unchanged, and the border depends on nothing. So dx is g = ∂L/∂y without
     its border. Kept: the shape of x.
 
     Raises:
-        ConfigError: `padding` is something else, or `value` is not finite.
+        ConfigError: `padding` is anything else, or `value` is not finite.
         ShapeError: `x` has other axes.
         DtypeError: `x` is not floating-point.
 
@@ -58,18 +58,19 @@ def pad(padding: Any, *, value: float = 0.0) -> Layer:
 
 @constructor
 def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer:
-    """An image made larger by a whole factor.
+    """An image enlarged by an integer factor.
 
     Args:
-        factor: for all axes of size, or a tuple with one for each.
-        method: `"nearest"` repeats every number, y_i = x_⌊i/f⌋. `"bilinear"` draws a straight line, along each axis,
-            between the centres of neighbouring pixels, y_i = Σ_j max(0, 1 − |c_i − j|) x_j where c_i = (i + ½)/f − ½ is
-            held between the first pixel and the last: as `jax.image.resize`, and torch with `align_corners=False`.
+        factor: an integer for all spatial axes, or a tuple with one for each.
+        method: `"nearest"` repeats every number, y_i = x_⌊i/f⌋. `"bilinear"` interpolates linearly along each axis,
+            between the centres of neighbouring pixels, y_i = Σ_j max(0, 1 − |c_i − j|) x_j. Here c_i = (i + ½)/f − ½,
+            clipped to the range from the first pixel to the last. `jax.image.resize` does the same, and torch with
+            `align_corners=False`.
 
     Input (batch, *size, channels), output (batch, *(f n), channels).
 
-    Backward. Both are linear maps along each axis, y = A x, and so dx = Aᵀ g with g = ∂L/∂y. For `"nearest"` row i of A
-    has its 1 at ⌊i/f⌋, so Aᵀ sums over the f copies of each number; for `"bilinear"` A holds the weights above.
+    Backward. Both methods are linear maps along each axis, y = A x, so dx = Aᵀ g with g = ∂L/∂y. For `"nearest"` row i
+    of A has its 1 at ⌊i/f⌋, so Aᵀ sums over the f copies of each number. For `"bilinear"` A holds the weights above.
     Kept: the shape of x.
 
     Raises:
@@ -96,7 +97,7 @@ def upsample(factor: int | tuple[int, ...], *, method: str = "nearest") -> Layer
     return parameterless(forward, backward)
 
 
-# Axes of size.
+# Spatial axes.
 
 
 def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
@@ -110,7 +111,7 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _each_axis(values: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
-    """One value for each axis of size of `x`; a single one holds for all."""
+    """One value for each spatial axis of `x`. A single value holds for all of them."""
     if len(values) == 1:
         check_sizes(x)
         return values * (x.ndim - 2)
@@ -118,11 +119,11 @@ def _each_axis(values: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
     return values
 
 
-# Linear maps along each axis of size, and their transposes.
+# Linear maps along each spatial axis, and their transposes.
 
 
 def _repeated(x, factors):
-    """Every number a block of copies."""
+    """Every number as a block of copies."""
     apart = jnp.expand_dims(x, tuple(range(2, 2 * len(factors) + 1, 2)))
     blocks = [length for n, f in zip(x.shape[1:-1], factors, strict=True) for length in (n, f)]
     size = [n * f for n, f in zip(x.shape[1:-1], factors, strict=True)]
@@ -154,6 +155,6 @@ def _along(axis, matrix, x):
 
 
 def _weights(n: int, factor: int) -> np.ndarray:
-    """What each of n pixels contributes to each of n · factor, (n · factor, n)."""
+    """The weight of each of n input pixels in each of n · factor output pixels, (n · factor, n)."""
     centres = np.clip((np.arange(n * factor) + 0.5) / factor - 0.5, 0, n - 1)
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n)))

@@ -1,7 +1,7 @@
-"""How layers are made: `layer` from a forward and a backward, `parameterless` and `elementwise` from less.
+"""The makers of layers: `layer` from a forward and a backward pass, `parameterless` and `elementwise` from less.
 
-An own layer is made with these as the library's are; `funcnet.gradients.automatic` makes one whose backward pass
-autodiff supplies.
+The library makes its own layers with them, and you can make yours in the same way. `funcnet.gradients.automatic` makes
+a layer whose backward pass comes from autodiff.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from funcnet.types import ApplyFn, BackwardFn, ForwardFn, InitFn, Inside, Layer,
 
 __all__ = ["Leaves", "assembled", "cell", "elementwise", "layer", "parameterless"]
 
-#: By the name of each leaf `(initializer, shape)` or `(initializer, shape, dtype)`; a false entry is left out.
+#: From the name of each leaf to `(initializer, shape)` or `(initializer, shape, dtype)`. A false entry is left out.
 Leaves: TypeAlias = dict[str, Any]
 
 
@@ -33,29 +33,31 @@ def layer(
     rules: Rules = Rules(),
     trees: bool = False,
 ) -> Layer:
-    """Make a `Layer` of a forward pass and its hand-derived backward; `apply` is `forward` without the residuals.
+    """Make a `Layer` from a forward pass and its hand-derived backward pass. `apply` is `forward` without residuals.
 
     Args:
         forward: `(params, state, x, *, key=None, train=False) -> (y, state, residuals)`.
-        backward: `(params, residuals, dy) -> (dparams, dx)`. Of `dparams` the leaves that are declared are kept.
+        backward: `(params, residuals, dy) -> (dparams, dx)`. Only the declared leaves of `dparams` are kept.
         leaves: the parameters, `{"kernel": (initializer, shape), "bias": use_bias and (initializer, shape)}`, or a
-            function of `x` that gives them; an entry may have a dtype, by default that of `x`, and a false one is left
-            out. The first leaf draws from the key of `init`, the i-th one from `fold_in(key, i)`. `layer` makes and
-            checks them. Without any the params are `()`.
-        state: a function of `x` that gives the first state; by default `()`.
-        init: `(key, x) -> (params, state)`, for what leaves and state cannot say; nothing of it is checked.
-        rules: what else is known of the layer.
-        trees: whether `x` may be any tree, which reaches `forward` as it is, and a `Padded` too. By default it is one
-            array, and `Padded` is taken apart for layers whose `rules.positionwise` allows it.
+            function of `x` that returns such a dictionary. An entry may also have a dtype. The default is that of `x`.
+            A false entry is left out. Entry 0 draws from the key of `init`, entry i from `fold_in(key, i)`. `layer`
+            makes and checks the leaves. Without leaves the params are `()`.
+        state: a function of `x` that returns the first state. The default is `()`.
+        init: `(key, x) -> (params, state)`, for what `leaves` and `state` cannot express. Its results are not checked.
+        rules: what else is known about the layer.
+        trees: whether `x` may be any tree, also one with a `Padded`. `forward` then gets it unchanged. By default `x`
+            is one array. It may also be a `Padded` if `rules.positionwise` allows it, and `forward` then gets its
+            values.
 
-    Errors begin with the call of the constructor that stands below `@constructor`, or with the name of the function
-    around `forward`.
+    Errors begin with the call of the constructor if that has the decorator `@constructor`. Otherwise they begin with
+    the name of the function around `forward`.
 
     Raises:
-        ShapeError, DtypeError, StructureError: when the layer is called, for an `x`, `params`, `state` or `dy` that do
-            not fit; if the key is not a key, or `train` not a bool.
+        ShapeError, DtypeError, StructureError: when the layer is called and `x`, `params`, `state` or `dy` does not
+            fit, the key is not a key, or `train` is not a bool.
 
-    A layer y = a ⊙ x with one number a per feature. Write g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g. Kept: x.
+    For example a layer y = a ⊙ x with one number a per feature. Write g = ∂L/∂y: da = Σ_batch g ⊙ x and dx = a ⊙ g.
+    Kept: x.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> def scale():
@@ -72,7 +74,7 @@ def layer(
     """
 
     def declared(x):
-        """The leaves that there are, with their numbers in the key's order."""
+        """The entries that are not false, each with its number, its initializer and its shape and dtype."""
         entries = leaves(x) if callable(leaves) else leaves or {}
         if any(entry and len(entry) == 2 for entry in entries.values()):
             check_floating("x", x)
@@ -135,7 +137,7 @@ def assembled(
     inside: Inside | None = None,
     rules: Rules = Rules(),
 ) -> Layer:
-    """A layer of its four functions, which check what all layers check; `label` names it where no constructor does."""
+    """A layer from its four functions, with the checks of all layers. `label` names it if no constructor does."""
 
     def checked_init(key, x):
         check_key(key, "the order is init(key, x)")
@@ -168,7 +170,7 @@ def parameterless(
         backward: `(residuals, dy) -> dx`.
         rules, trees: as for `layer`.
 
-    Gradient reversal: y = x, and dx = −dy on purpose.
+    For example gradient reversal: y = x, and dx = −dy on purpose.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> def reversal():
@@ -195,16 +197,16 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
 
     Args:
         function: `x -> y`, of the shape of `x`.
-        derivative: `(x, y) -> dy/dx`, of the shape of `x`. Write it with `y` where you can: the next layer keeps
-            that array anyhow, so it costs no memory.
-        keep: which of the two `derivative` reads: `"x"`, `"y"` or `"xy"`. The other one comes as `None`.
+        derivative: `(x, y) -> dy/dx`, of the shape of `x`. Write it with `y` where you can. The next layer keeps that
+            array anyway, so it costs no memory.
+        keep: what `derivative` reads: `"x"`, `"y"` or `"xy"`. What it does not read is passed as `None`.
 
     Backward. y_i depends on x_i alone, so the Jacobian is diagonal and dx = f′(x) ⊙ g with g = ∂L/∂y.
     Kept: what `keep` says.
 
     Raises:
-        ConfigError: for another `keep`.
-        DtypeError: when the layer is called, for an input that is not floating-point.
+        ConfigError: `keep` has another value.
+        DtypeError: when the layer is called with an input that is not floating-point.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> square = fn.layers.elementwise(jnp.square, lambda x, y: 2 * x, keep="x")
@@ -247,7 +249,7 @@ def _with_checked_dy(residuals: Any, dy: Any) -> tuple[Any, Any]:
 
 
 def _declared(params: Any, gradients: Any) -> Any:
-    """Of the gradients those of the leaves that there are."""
+    """The gradients of the leaves that `params` has."""
     if not isinstance(params, dict):
         return params
     missing = sorted(set(params) - set(gradients))
@@ -257,7 +259,7 @@ def _declared(params: Any, gradients: Any) -> Any:
 
 
 def _one_position(layer: Layer) -> Layer:
-    """The cell of a layer that takes each position by itself: nothing is carried."""
+    """The cell of a position-wise layer. It carries nothing."""
 
     def init(key, x):
         return layer.init(key, x[1])
@@ -279,7 +281,7 @@ def cell(forward: ForwardFn, backward: BackwardFn, init: InitFn, start: Any) -> 
 
 
 def _labelled(layer: Layer, label: str) -> Layer:
-    """An own layer by another name."""
+    """A layer made without a constructor, under another name."""
     return owned(own_call(label), layer)
 
 

@@ -1,4 +1,4 @@
-"""Layers that move numbers about and change none: identity, flatten, reshape."""
+"""Layers that leave all numbers as they are: identity, flatten, reshape."""
 
 import math
 
@@ -28,7 +28,7 @@ def identity() -> Layer:
 
 @constructor
 def flatten() -> Layer:
-    """All axes but the batch's made one: (batch, a, b, …) -> (batch, a·b·…).
+    """All axes after the batch axis merged into one: (batch, a, b, …) -> (batch, a·b·…).
 
     Backward. The numbers keep their order, so dx is g in the shape of x. Kept: the shape of x.
 
@@ -47,10 +47,10 @@ def flatten() -> Layer:
 
 @constructor
 def reshape(shape: tuple[int, ...]) -> Layer:
-    """All axes but the batch's in another shape: (batch, …) -> (batch, *shape).
+    """Another shape for all axes after the batch axis: (batch, …) -> (batch, *shape).
 
     Args:
-        shape: without the batch axis; one entry may be −1 and is then computed.
+        shape: the new shape without the batch axis. One entry may be −1. It is then computed from the others.
 
     Backward. The numbers keep their order, so dx is g in the shape of x. Kept: the shape of x.
 

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm, the activations that look along an axis."""
+"""Softmax and its logarithm, the activations that combine numbers along an axis."""
 
 from numbers import Integral
 
@@ -19,14 +19,14 @@ __all__ = ["log_softmax", "softmax"]
 def softmax(axis: int = -1) -> Layer:
     """Probabilities that sum to 1 along `axis`, y_k = e^(x_k) / Σ_j e^(x_j).
 
-    For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits: log(softmax) loses
-    precision that `log_softmax` keeps.
+    For training leave it out and use `losses.softmax_cross_entropy`, which takes the logits. The logarithm of a softmax
+    loses precision that `log_softmax` keeps.
 
     Args:
-        axis: counted from the front or, as −1, from the end; `Padded` sequences need one from the end.
+        axis: counted from the front or, if negative, from the end. `Padded` sequences need a negative one.
 
-    Backward. Every x_j reaches every y_k. From log y_k = x_k − log Σ_j e^(x_j) follows ∂(log y_k)/∂x_j = δ_kj − y_j,
-    where δ_kj is 1 for k = j, else 0; and ∂y_k/∂x_j = y_k ∂(log y_k)/∂x_j. So with g = ∂L/∂y
+    Backward. Every x_j reaches every y_k. Since log y_k = x_k − log Σ_j e^(x_j), ∂(log y_k)/∂x_j = δ_kj − y_j, where
+    δ_kj is 1 for k = j, else 0. Also ∂y_k/∂x_j = y_k ∂(log y_k)/∂x_j. So with g = ∂L/∂y
         dx_j = Σ_k g_k y_k (δ_kj − y_j) = y_j (g_j − Σ_k g_k y_k).
     Kept: y.
 
@@ -59,10 +59,10 @@ def log_softmax(axis: int = -1) -> Layer:
     """Logarithm of the softmax, y_k = x_k − log Σ_j e^(x_j), without overflow.
 
     Args:
-        axis: counted from the front or, as −1, from the end; `Padded` sequences need one from the end.
+        axis: counted from the front or, if negative, from the end. `Padded` sequences need a negative one.
 
     Backward. ∂(log Σ_i e^(x_i))/∂x_j = e^(x_j) / Σ_i e^(x_i) = p_j with p = softmax(x) = e^y. So ∂y_k/∂x_j = δ_kj −
-    p_j, where δ_kj is 1 for k = j, else 0; and with g = ∂L/∂y
+    p_j, where δ_kj is 1 for k = j, else 0. So with g = ∂L/∂y
         dx_j = Σ_k g_k (δ_kj − p_j) = g_j − p_j Σ_k g_k.
     Kept: y.
 
@@ -91,7 +91,7 @@ def log_softmax(axis: int = -1) -> Layer:
 
 
 def _rules(axis):
-    """Counted from the end the axis stays the same one when an axis in front, that of time, is taken away."""
+    """An axis counted from the end stays the same when the time axis, which is in front of it, is removed."""
     if not isinstance(axis, Integral) or isinstance(axis, bool):
         raise ConfigError(f"expected axis to be an integer, got {describe(axis)}.")
     return Rules(positionwise=-int(axis) if axis < 0 else None)

@@ -1,6 +1,6 @@
-"""Layers made of layers. Each is a walk through what it runs and the reverse of that walk; the rest is written once.
+"""Layers made of layers. Each is a walk through its layers and the reverse of that walk. The rest is written once.
 
-A container of your own is made with `container` and `merged`, and need touch nothing here.
+You can make a container of your own with `container` and `merged`, without a change in this folder.
 """
 
 from funcnet.layers.containers.composition import each, parallel, residual, serial

@@ -1,4 +1,4 @@
-"""Layers in a row, side by side, around a shortcut, each on its own input."""
+"""Layers one after the other, side by side, with a shortcut, or each on its own input."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,17 +23,17 @@ __all__ = ["each", "parallel", "residual", "serial"]
 def serial(*layers: Layer, **named: Layer) -> Layer:
     """The layers one after the other, y = f_n(… f_2(f_1(x))).
 
-    Params and state are tuples with one entry per layer, so a path reads `2/kernel`. With names, as in
-    `serial(trunk=…, head=…)`, they are dictionaries, and it reads `head/kernel`; the layers run in the order of the
-    call. `serial()` is the identity.
+    Params and state are tuples with one entry per layer, so the path of a leaf is for example `2/kernel`. With names,
+    as in `serial(trunk=…, head=…)`, they are dictionaries, and the path is `head/kernel`. The layers run in the order
+    of the call. `serial()` is the identity.
 
-    Backward. By the chain rule ∂L/∂x_i = backward_i(∂L/∂x_{i+1}), where x_{i+1} = f_i(x_i): the same walk in reverse,
-    each layer handing its dx down as the next one's dy. Below a layer whose input has no gradient (integers, dx is
-    `None`) the parameters' gradients are zero. Kept: each layer's residuals.
+    Backward. By the chain rule ∂L/∂x_i = backward_i(∂L/∂x_{i+1}), where x_{i+1} = f_i(x_i). This is the same walk in
+    reverse, and the dx of each layer is the dy of the layer below. If the input of a layer has no gradient (integers,
+    whose dx is `None`), the gradients of all parameters below it are zero. Kept: each layer's residuals.
 
     Raises:
         ConfigError: an argument is not a `Layer`, for example a constructor that was not called.
-        ConfigError: only some of the layers have names, or one is called `combine` or `axis`.
+        ConfigError: only some of the layers have names, or one has the name `combine` or `axis`.
         StructureError: params or state do not have one entry per layer.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -64,20 +64,22 @@ def parallel(*layers: Layer, combine: str | EllipsisType | None = ..., axis: int
     """The layers side by side on one input, their outputs summed, concatenated, or kept apart.
 
     Args:
-        layers: at least one; with names, as in `parallel(digit=dense(10), ink=dense(1))`, all have one.
-        combine: `"sum"`, y = Σ_i f_i(x); `"concatenate"`, y = (f_1(x), f_2(x), …) along `axis`; or `None`, a tuple of
-            the outputs, with names a dictionary. By default `"sum"`, and `None` where the layers have names.
-        axis: for `"concatenate"`.
+        layers: at least one. Either all have names, as in `parallel(digit=dense(10), ink=dense(1))`, or none has.
+        combine: `"sum"` gives y = Σ_i f_i(x). `"concatenate"` gives y = (f_1(x), f_2(x), …) along `axis`. `None` gives
+            a tuple of the outputs, or a dictionary if the layers have names. The default is `"sum"`, or `None` if the
+            layers have names.
+        axis: the axis of `"concatenate"`.
 
-    Params and state are tuples with one entry per layer, with names dictionaries.
+    Params and state are tuples with one entry per layer, or dictionaries if the layers have names.
 
-    Backward. x reaches L by every branch, so dx = Σ_i dx_i (multivariate chain rule), where branch i gets g itself
-    under `"sum"`, its own slice of g under `"concatenate"`, and its own entry of g otherwise. A branch whose output no
-    loss reads has a gradient of zeros. Kept: each branch's residuals, and for `"concatenate"` the branches' shapes, as
-    arrays of no numbers.
+    Backward. x reaches L through every branch, so dx = Σ_i dx_i (multivariate chain rule). With g = ∂L/∂y, branch i
+    gets g itself for `"sum"`, its own slice of g for `"concatenate"`, and its own entry of g otherwise. A branch whose
+    output no loss reads has a gradient of zeros. Kept: each branch's residuals, and for `"concatenate"` the shapes of
+    the branches' outputs, as arrays without numbers.
 
     Raises:
-        ConfigError: no layer, an argument that is not a `Layer`, names for some only, or another `combine`.
+        ConfigError: no layer is given, an argument is not a `Layer`, only some have names, or `combine` has another
+            value.
         ShapeError: the branches' outputs do not fit one another.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -118,12 +120,12 @@ def parallel(*layers: Layer, combine: str | EllipsisType | None = ..., axis: int
 
 @constructor
 def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
-    """A layer around which the input runs too, y = f(x) + s(x), with the shortcut s the identity by default.
+    """A layer with a shortcut around it, y = f(x) + s(x). By default the shortcut s is the identity.
 
-    Params and state are tuples with one entry, those of `inner`, and a second one where there is a shortcut.
+    Params and state are tuples. The first entry is that of `inner`, the second one that of `shortcut`, if it is given.
 
-    Backward. As for a `parallel` sum: dx = backward_f(g) + backward_s(g), which is backward_f(g) + g for the
-    identity: the gradient always has a path that no weight can make vanish.
+    Backward. As for a `parallel` sum, dx = backward_f(g) + backward_s(g). For the identity this is backward_f(g) + g.
+    So the gradient always has a path on which no weight can make it vanish.
 
     Raises:
         ShapeError: `inner` changes the shape and the shortcut does not.
@@ -149,9 +151,9 @@ def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
 
 @constructor
 def each(*layers: Layer, **named: Layer) -> Layer:
-    """Each entry of the input through a layer of its own: y_i = f_i(x_i).
+    """One layer for each entry of the input, y_i = f_i(x_i).
 
-    With names, as in `each(image=…, text=…)`, x and y are dictionaries; without, tuples. So are params and state.
+    x, y, params and state are tuples. With names, as in `each(image=…, text=…)`, they are dictionaries.
 
     Backward. y_i depends on x_i alone, so dx_i = backward_i(g_i). Kept: each layer's residuals.
 
@@ -186,7 +188,7 @@ def _one_kind(layers: tuple[Layer, ...], named: Mapping[str, Layer]) -> tuple[La
     """Layers by position or by name, not both."""
     if layers and named:
         check_layers(layers)
-        got = f"{len(layers)} without and {len(named)} with one; name all"
+        got = f"{len(layers)} without a name and {len(named)} with one; name all"
         raise ConfigError(f"expected all layers to have names or none, got {got}.")
     if taken := {"combine", "axis"} & named.keys():
         got = f"{', '.join(map(repr, taken))}, which is an option of parallel"

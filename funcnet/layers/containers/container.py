@@ -1,4 +1,4 @@
-"""A container is a walk and its reverse: `container` makes init, apply, forward, backward and the cell of the two."""
+"""`container` makes init, apply, forward, backward and the cell of a container from a walk and its reverse."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -27,20 +27,21 @@ def container(
     """A layer made of layers, from the walk through them and its reverse.
 
     Args:
-        layers: what it runs. Params and state are those of the layer, a tuple with one entry per layer, or a
-            dictionary, as `layers` is.
+        layers: the layers that it runs. Params and state have the form of `layers`: that of the one layer, a tuple with
+            one entry per layer, or a dictionary.
         walk: `(run, x) -> (y, kept)`, where `run(i, x)` gives the output of layer i, counted from 0 in the order of
-            `layers`; each layer runs once. What the walk computes itself goes through `merged`, because in `init` only
-            shapes pass. `kept` are arrays for `back`, or `None`.
-        back: `(run, kept, dy) -> dx`, where `run(i, dy)` gives the dx of layer i, `None` where nothing arrives there;
-            `trees.total` adds such gradients. A layer that it does not run, or whose dy is empty, has a gradient of
-            zeros.
+            `layers`. Each layer runs once. What the walk computes itself must go through `merged`, because `init` runs
+            the walk on shapes. `kept` holds arrays for `back`, or is `None`.
+        back: `(run, kept, dy) -> dx`, where `run(i, dy)` gives the dx of layer i, or `None` if no gradient arrives
+            there. `trees.total` adds such gradients. A layer that `back` does not run, or whose dy is empty, has a
+            gradient of zeros.
 
-    The walk serves `init` on shapes, `apply` with the `apply` of each layer, and `forward` with each `forward`, so that
-    what a layer saves under autodiff, as `recompute` does, it saves inside of containers too.
+    `init` runs the walk on shapes, `apply` runs it with the `apply` of each layer, and `forward` with the `forward` of
+    each layer. So a layer whose `apply` saves memory under autodiff, such as `recompute`, saves it inside containers
+    too.
 
-    A highway layer y = t ⊙ f(x) + (1 − t) ⊙ x with t = s(x). With g = ∂L/∂y: df = t ⊙ g, dt = (f − x) ⊙ g, and x is
-    reached directly too, by (1 − t) ⊙ g. Kept: x, f(x), t.
+    For example a highway layer, y = t ⊙ f(x) + (1 − t) ⊙ x with t = s(x). With g = ∂L/∂y, df = t ⊙ g and dt = (f − x) ⊙
+    g. x also reaches y directly, which gives (1 − t) ⊙ g. Kept: x, f(x), t.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> from funcnet.layers import container, dense, merged, serial, sigmoid, tanh
@@ -102,7 +103,7 @@ def container(
 
 
 def _backward(layer, params, residuals, dy):
-    """`(dx, dparams)` of a layer that is not called where no gradient arrives."""
+    """`(dx, dparams)` of a layer. If no gradient arrives, its backward is not called."""
     if is_empty(dy):
         return None, zeros_like(params)
     dparams, dx = layer.backward(params, residuals, dy)
@@ -110,7 +111,7 @@ def _backward(layer, params, residuals, dy):
 
 
 def _cell(entries: "_Entries", walk: Walk, back: Any) -> Layer | None:
-    """The container one position at a time, if all that it runs can go so; its carry holds theirs as its params do."""
+    """The container for one position at a time, if all its layers have a cell. Its carry has one entry per layer."""
     cells: list[Any] = [layer.rules.cell for layer in entries.layers]
     if None in cells:
         return None
@@ -167,7 +168,9 @@ def _cell(entries: "_Entries", walk: Walk, back: Any) -> Layer | None:
 
 
 def merged(function: Callable[..., Any], *trees: Any) -> Any:
-    """What a walk computes itself, `function(*trees)`: on shapes in `init`, on the values of `Padded`, put back after.
+    """What a walk computes itself, `function(*trees)`.
+
+    In `init` the trees hold shapes. Of a `Padded` the function gets the values, and the result is `Padded` again.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> fn.layers.merged(jnp.add, *[jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 2)
@@ -181,7 +184,7 @@ def merged(function: Callable[..., Any], *trees: Any) -> Any:
 
 
 def placed(inner: Layer) -> Layer:
-    """The layer that a container runs alone, whose errors say so."""
+    """The only layer of a container. Its errors also name the container."""
     check_layers((inner,))
 
     def within(function):
@@ -195,7 +198,7 @@ def placed(inner: Layer) -> Layer:
 
 
 def around(label: str, inner: Layer, *functions: Any, rules: Rules | None = None) -> Layer:
-    """A container of one layer, of its four functions; a position is for it what it is for that layer."""
+    """A container of one layer, from its four functions. By default its cell is that of the layer."""
     rules = Rules(cell=inner.rules.cell) if rules is None else rules
     return assembled(label, *functions, inside=Inside((inner,), (None,), None), rules=rules)
 
@@ -204,15 +207,15 @@ class _Entries(NamedTuple):
     """The layers of a container, and where each has its entry in params, state and residuals."""
 
     layers: tuple[Layer, ...]
-    places: tuple[Any, ...]  #: numbers, names, or `None` alone
+    places: tuple[Any, ...]  #: numbers, names, or `(None,)` for a single layer
 
     def runner(self, step: Callable[[int, Any], Any]) -> tuple[Callable[[int, Any], Any], dict[int, list[Any]]]:
-        """`run(i, x)`, the output that `step(i, x)` gives first, and what it gives besides, by i."""
+        """`run(i, x)`, which returns the first result of `step(i, x)`, and a dictionary of its other results, by i."""
         besides: dict[int, list[Any]] = {}
 
         def run(i, x):
             if i in besides:
-                raise StructureError(f"expected each layer to run once, got layer {i} twice; give each its own.")
+                raise StructureError(f"expected each layer to run once, got layer {i} twice; pass one layer per run.")
             with within_layer(suffix(self.places[i])):
                 y, *besides[i] = step(i, x)
             return y
@@ -220,22 +223,22 @@ class _Entries(NamedTuple):
         return run, besides
 
     def packed(self, besides: Mapping[int, Sequence[Any]], column: int) -> Any:
-        """One of the things that the steps gave besides, as a tree like `layers` was given."""
+        """One of the other results of the steps, for all layers, in the form in which `layers` was given."""
         return self.around([besides[i][column] for i in range(len(self.layers))])
 
     def around(self, values: Sequence[Any]) -> Any:
-        """One thing for each layer, as a tree like `layers` was given."""
+        """One value per layer, in the form in which `layers` was given."""
         if self.places == (None,):
             return values[0]
         by_name = self.places and isinstance(self.places[0], str)
         return dict(zip(self.places, values, strict=True)) if by_name else tuple(values)
 
     def keys(self, key: Any) -> list[Any]:
-        """One subkey per layer, the key itself for a single one; `None` for each where there is none."""
+        """One subkey per layer, or the key itself for a single layer. Without a key it is `None` for each."""
         if key is None or self.places in ((), (None,)):
             return [key] * len(self.layers)
         keys = jax.random.split(key, len(self.layers))
-        return [keys[i] for i in range(len(keys))]  # by `list` it would be a program for each number of layers
+        return [keys[i] for i in range(len(keys))]  # `list(keys)` would compile a program for each number of layers
 
     def unpacked(self, what: str, tree: Any) -> list[Any]:
         """The entry of each layer."""
@@ -262,12 +265,12 @@ def _entries(layers: Any) -> _Entries:
 
 
 def suffix(place: Any) -> str:
-    """What stands behind a container's word for a layer in it: `[0]`, `[trunk]`, or nothing for a single one."""
+    """What follows a container's name to name a layer in it: `[0]`, `[trunk]`, or nothing for a single layer."""
     return "" if place is None else f"[{place}]"
 
 
 def check_layers(layers: Iterable[Any], names: Sequence[Any] | None = None) -> None:
-    """Every one is a `Layer`."""
+    """Each of `layers` is a `Layer`."""
     for i, layer in enumerate(layers):
         check_kind(f"argument {names[i] if names else i}", layer, Layer, "a Layer", _way_to_a_layer(layer))
 

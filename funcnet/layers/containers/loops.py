@@ -1,4 +1,4 @@
-"""One compiled body in place of many: a layer repeated, and a layer whose forward runs again in the backward."""
+"""`repeat`, whose layers share one compiled body, and `recompute`, whose forward runs again in the backward."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ def repeat(inner: Layer, n: int) -> Layer:
     Params and state are those of `inner` with a leading axis of length `n`. The layers run in one `jax.lax.scan`,
     so the compile time does not grow with `n`.
 
-    Backward. As for `serial`: with x_i the input of the i-th time and r_i its residuals,
+    Backward. As for `serial`. With x_i the input of application i and r_i its residuals,
         (∂L/∂p_i, ∂L/∂x_i) = backward(p_i, r_i, ∂L/∂x_{i+1}),
-    a scan over the stacked residuals in reverse, whose carry is ∂L/∂x. Kept: the stacked residuals.
+    which is a scan over the stacked residuals in reverse. Its carry is ∂L/∂x. Kept: the stacked residuals.
 
     Raises:
         ConfigError: `n` is not a positive integer.
@@ -49,7 +49,7 @@ def repeat(inner: Layer, n: int) -> Layer:
         return params, state
 
     def looped(method, params, state, x, key, train):
-        """One loop for `apply` and `forward`: y, and what comes with it, stacked."""
+        """One loop for `apply` and `forward`: y, and the other results, stacked."""
         _check_stack(params, state, n)
 
         def step(x, entry):
@@ -84,7 +84,7 @@ def repeat(inner: Layer, n: int) -> Layer:
 
 
 def _repeated(cell: Any, n: int) -> Layer | None:
-    """The cells of a repeated layer, one after the other; they carry what one carries, with a leading axis."""
+    """The cells of a repeated layer, one after the other. They carry what one cell carries, with a leading axis."""
     if cell is None:
         return None
 
@@ -123,12 +123,13 @@ def _repeated(cell: Any, n: int) -> Layer | None:
 
 @constructor
 def recompute(inner: Layer) -> Layer:
-    """`inner` with its memory traded for time: only its input is kept, and the backward runs the forward again.
+    """`inner` with less memory and more time: only its input is kept, and the backward runs the forward again.
 
-    The result is that of `inner`. `apply` is under `jax.checkpoint`, so that autodiff keeps no more. On a CPU memory is
-    saved within loops, such as `repeat`; elsewhere XLA's compiler for CPUs merges the second forward with the first.
+    The result is that of `inner`. `apply` runs under `jax.checkpoint`, so autodiff keeps no more than the input either.
+    On a CPU this saves memory only inside loops, such as `repeat`. Outside of loops XLA's compiler for CPUs merges the
+    second forward with the first.
 
-    Backward. The residuals are a function of what is kept: (dW, dx) = backward(W, residuals(W, x), g).
+    Backward. The residuals are a function of what is kept, so (dW, dx) = backward(W, residuals(W, x), g).
     Kept: x, the state before, the key, and the mode.
 
     References: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
@@ -153,8 +154,8 @@ def recompute(inner: Layer) -> Layer:
         return y, new_state, {"x": x, "state": state, "key": key, "mode": () if train else None}
 
     def backward(params, residuals, dy):
-        # The barrier keeps the compiler from merging the second forward with the first, which would keep
-        # everything alive after all; dy is in it so that the second one cannot start early.
+        # The barrier keeps the compiler from merging the second forward with the first, which would keep everything
+        # alive after all. It includes dy, so that the second forward cannot start early.
         x, dy = jax.lax.optimization_barrier((residuals["x"], dy))
         train = residuals["mode"] is not None
         _, _, kept = run.forward(params, residuals["state"], x, key=residuals["key"], train=train)
@@ -164,7 +165,7 @@ def recompute(inner: Layer) -> Layer:
 
 
 def _one_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape of one of a stack."""
+    """The shape of one entry of a stack."""
     return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The layers of a model, and a model with other layers in it."""
+"""The list of a model's layers, and their replacement by other layers."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,9 +9,10 @@ __all__ = ["map_layers", "places_of", "plain_layers"]
 
 
 def map_layers(function: Callable[[str, Layer], Layer], model: Layer) -> Layer:
-    """The model with every plain layer replaced, in forward order, by `function(place, layer)`; containers stay.
+    """The model with every plain layer replaced, in forward order, by `function(place, layer)`. Containers stay.
 
-    A place reads as in errors, `serial[2] repeat serial[0]`, and is `""` for a model that is a plain layer.
+    A place is written as in errors, for example `serial[2] repeat serial[0]`. It is `""` for a model that is a plain
+    layer.
 
     >>> import funcnet as fn
     >>> model = fn.layers.serial(fn.layers.dense(3), fn.layers.repeat(fn.layers.tanh(), 2))
@@ -46,7 +47,7 @@ def plain_layers(model: Layer, place: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def places_of(container: Layer, place: str) -> list[str]:
-    """The places of the layers that a container runs, from its own: `serial[0]`, `serial[trunk]`, `repeat`."""
+    """The places of a container's layers, given its own place: `serial[0]`, `serial[trunk]`, `repeat`."""
     inside = container.inside
     assert inside is not None
     return [f"{place} {container.made.word}{suffix(own)}".strip() for own in inside.places]

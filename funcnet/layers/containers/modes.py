@@ -1,4 +1,4 @@
-"""A layer in one mode, whatever the mode around it."""
+"""A layer that always runs in evaluation mode."""
 
 from funcnet.layers.containers.container import around, placed
 from funcnet.made import constructor
@@ -9,12 +9,13 @@ __all__ = ["held"]
 
 @constructor
 def held(inner: Layer) -> Layer:
-    """`inner` as in evaluation always: no dropout, running statistics as they are, the state unchanged.
+    """`inner` always as in evaluation: no dropout, fixed running statistics, and the state unchanged.
 
-    Around a trained trunk it keeps batch normalisation from moving while only what follows is trained. Its parameters
-    have gradients all the same; `optimizers.frozen` keeps them as they are.
+    Around a trained trunk it keeps the statistics of batch normalisation fixed, while the layers after it are trained.
+    The parameters of `inner` still have gradients. `optimizers.frozen` keeps them as they are.
 
-    Backward. y = f(x) at evaluation, so (dW, dx) = backward(W, r, g) of `inner`, with its residuals r of an evaluation.
+    Backward. y = f(x) at evaluation, so (dW, dx) = backward(W, r, g) of `inner`, where r are its residuals at
+    evaluation.
     Kept: r.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn

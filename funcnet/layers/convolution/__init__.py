@@ -1,6 +1,6 @@
 """Windows that slide over an image: convolution, its gradients as functions of arrays, and pooling.
 
-Any layer of images may use `windows`. `gradients` serves `conv` alone; how it computes differs by platform.
+Any layer for images may use `windows`. Only `conv` uses `gradients`, which computes differently on different platforms.
 """
 
 from funcnet.layers.convolution.conv import conv, conv_transpose, depthwise_conv

@@ -30,40 +30,41 @@ def conv(
     kernel_init: initializers.Initializer = initializers.lecun_normal(),
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Convolution, y[o] = Σ_k x[s o + d k − lo] W[k] + b, the sums over channels within W[k] a product of matrices.
+    """Convolution, y[o] = Σ_k x[s o + d k − lo] W[k] + b, where x[…] W[k] is a matrix product over the channels.
 
-    As in all such libraries the kernel is not turned around (it is a cross-correlation).
+    As in all such libraries the kernel is not flipped, so this is a cross-correlation.
 
     Args:
         features: channels of the output.
-        kernel_size: numbers k along each axis: an integer for k × k on images, a tuple of one, two or three for as many
-            axes of size.
-        strides: from one place of the kernel to the next, s.
-        padding: zeros beside x: `"SAME"` for ⌈n/s⌉ places, an odd zero at the end; `"VALID"` for none; an integer, or
-            for each axis an integer or a pair (lo, hi).
-        dilation: from one number of the kernel to the next, d.
-        groups: shares of the channels, each of which reaches its own share of the features alone.
-        use_bias: whether there is a b.
+        kernel_size: the size k along each axis. An integer means k × k on images. A tuple of one, two or three integers
+            means as many spatial axes.
+        strides: the step s from one place of the kernel to the next.
+        padding: zeros around x. `"SAME"` gives ⌈n/s⌉ places and puts an odd zero at the end. `"VALID"` means no zeros.
+            Otherwise an integer, or a tuple with an integer or a pair (lo, hi) for each axis.
+        dilation: the distance d from one number of the kernel to the next.
+        groups: number of groups into which channels and features are divided. Each group of channels reaches only its
+            own group of features.
+        use_bias: whether to add b.
         kernel_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, *size, in), output (batch, *places, features) with ⌊(n + lo + hi − d (k − 1) − 1)/s⌋ + 1 places along
-    an axis of n: the textbook's (H₁ − F + 2P)/S + 1.
+    Input (batch, *size, in), output (batch, *places, features). An axis of n numbers has ⌊(n + lo + hi − d (k − 1) −
+    1)/s⌋ + 1 places, which is the textbook's (H₁ − F + 2P)/S + 1.
     Params: `kernel` (*kernel_size, in/groups, features), `bias` (features,), in the dtype of `x`.
 
-    Backward. Write g = ∂L/∂y, and xp for x with its zeros: y[n, o, f] = Σ_kc xp[n, s o + d k, c] W[k, c, f] + b[f].
-    y[n, o, f] holds W[k, c, f] once, times xp[n, s o + d k, c]; b[f] once; and x[n, i, c] once for each k and o with
-    s o + d k = i + lo, times W[k, c, f]. Summed over all that y reaches,
+    Backward. Write g = ∂L/∂y, and xp for x with its zeros. Then y[n, o, f] = Σ_kc xp[n, s o + d k, c] W[k, c, f] +
+    b[f]. In y[n, o, f], W[k, c, f] appears once, times xp[n, s o + d k, c]. b[f] appears once. x[n, i, c] appears once
+    for each k with s o + d k = i + lo, times W[k, c, f]. Summed over every y that a number reaches,
         dW[k, c, f] = Σ_n,o xp[n, s o + d k, c] g[n, o, f],   db = Σ_n,o g[n, o],
         dx[n, i, c] = Σ_{o, k: s o + d k = i + lo} Σ_f g[n, o, f] W[k, c, f].
-    dW is a convolution of x with g, dx one of g with the kernel turned around, s − 1 zeros put between the places of g.
-    What falls on the zeros beside x is left out. Kept: x.
+    dW is a convolution of x with g. dx is a convolution of g with the flipped kernel, with s − 1 zeros between the
+    places of g. The gradient at the zeros around x is left out. Kept: x.
 
     Per example: the same dW and db without the sum over n.
 
     Raises:
-        ConfigError: an impossible option, or `groups` that do not divide `features`.
-        ShapeError: `x` has another number of axes or other channels than the params, a kernel larger than the padded
-            input, or channels that `groups` do not divide.
+        ConfigError: an option is invalid, or `groups` does not divide `features`.
+        ShapeError: `x` has another number of axes or of channels than the params, `groups` does not divide its
+            channels, or the kernel is larger than the padded input.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE
@@ -96,18 +97,19 @@ def depthwise_conv(
     kernel_init: initializers.Initializer = initializers.lecun_normal(),
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Convolution of each channel by itself: `conv` with as many groups as channels.
+    """Convolution of each channel separately: `conv` with as many groups as channels.
 
-    Followed by `conv(features, 1)`, which mixes the channels at each place, it is a depthwise-separable convolution.
+    A `conv(features, 1)` after it mixes the channels at each place. The two together are a depthwise-separable
+    convolution.
 
     Args:
         kernel_size, strides, padding, dilation, use_bias, kernel_init, bias_init: as for `conv`.
-        multiplier: features m for each channel; feature m c + j is the j-th of channel c.
+        multiplier: number m of features for each channel. Feature m c + j is the j-th feature of channel c.
 
     Input (batch, *size, in), output (batch, *places, m in).
     Params: `kernel` (*kernel_size, 1, m in), `bias` (m in,), in the dtype of `x`.
 
-    Backward. As for `conv`, without sums over channels: with c the channel of feature f
+    Backward. As for `conv`, without sums over channels. With c the channel of feature f,
         dW[k, f] = Σ_n,o xp[n, s o + d k, c] g[n, o, f],   db = Σ_n,o g[n, o],
         dx[n, i, c] = Σ_{f of c} Σ_{o, k: s o + d k = i + lo} g[n, o, f] W[k, f].
     Kept: x.
@@ -143,29 +145,30 @@ def conv_transpose(
     kernel_init: initializers.Initializer = initializers.lecun_normal(),
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Transposed convolution, y[i] = Σ_{o, k: s o + d k = i + lo} x[o] W[k] + b: it enlarges images.
+    """Transposed convolution, y[i] = Σ_{o, k: s o + d k = i + lo} x[o] W[k] + b. It enlarges images.
 
-    Each number of x paints the kernel, times itself, into y, s further on than its neighbour; it is the map by which
-    the gradient of a `conv` of these options goes back to its input.
+    Each number of x adds the kernel, times this number, to y. Its neighbour does so s places further on. This is the
+    map by which the gradient of a `conv` with the same options goes back to its input.
 
     Args:
         features: channels of the output.
         kernel_size, strides, dilation, use_bias, kernel_init, bias_init: as for `conv`.
-        padding: what is cut from the painted image of (n − 1) s + d (k − 1) + 1 numbers: nothing for `"VALID"`, down to
-            n s for `"SAME"`, an odd one at the end, or an integer or pairs (lo, hi).
+        padding: what is cut from the full image of (n − 1) s + d (k − 1) + 1 numbers along each axis. `"VALID"` cuts
+            nothing. `"SAME"` leaves n s numbers, and cuts an odd one at the end. Otherwise an integer, or a tuple with
+            an integer or a pair (lo, hi) for each axis.
 
-    Input (batch, *n, in), output (batch, *size, features) with (n − 1) s + d (k − 1) + 1 − lo − hi numbers along an
-    axis of n.
+    Input (batch, *n, in), output (batch, *size, features). An axis of n numbers becomes one of (n − 1) s + d (k − 1) +
+    1 − lo − hi.
     Params: `kernel` (*kernel_size, in, features), `bias` (features,), in the dtype of `x`.
 
-    Backward. Write g = ∂L/∂y. x[n, o, c] reaches y[n, s o + d k − lo, f] by W[k, c, f] for all k and f, so
+    Backward. Write g = ∂L/∂y. x[n, o, c] reaches y[n, s o + d k − lo, f] through W[k, c, f] for all k and f, so
         dx[n, o, c] = Σ_kf g[n, s o + d k − lo, f] W[k, c, f],
         dW[k, c, f] = Σ_n,o x[n, o, c] g[n, s o + d k − lo, f],   db = Σ_n,i g[n, i]
-    with g = 0 beside the image: dx is a convolution of g, and dW that of a convolution in which x and g change places.
-    Kept: x.
+    with g = 0 outside the image. dx is a convolution of g. dW is the dW of a convolution in which x and g are
+    exchanged. Kept: x.
 
     Raises:
-        ConfigError, ShapeError, DtypeError: as for `conv`; ShapeError also where `padding` leaves nothing.
+        ConfigError, ShapeError, DtypeError: as for `conv`. ShapeError also if `padding` leaves nothing.
 
     References: Zeiler, Krishnan, Taylor, Fergus, "Deconvolutional Networks", CVPR 2010; Dumoulin, Visin, "A guide to
     convolution arithmetic for deep learning", 2016.
@@ -205,7 +208,10 @@ def conv_transpose(
 
 
 def _convolution(window_at, sizes, kernel_init, bias_init):
-    """`conv` with `sizes(channels)` features and groups, its window at `window_at(x)`; a false `bias_init`: no bias."""
+    """`conv` with the features and groups `sizes(channels)` and the window `window_at(x)`.
+
+    A false `bias_init` means no bias.
+    """
 
     def leaves(x):
         window, (features, groups) = window_at(x), sizes(x.shape[-1])
@@ -223,7 +229,7 @@ def _convolution(window_at, sizes, kernel_init, bias_init):
     def backward(params, x, dy):
         window, (_, groups) = window_at(x), sizes(x.shape[-1])
         dkernel, dx = kernel_gradient(x, dy, window, groups), input_gradient(dy, params["kernel"], window, groups)
-        # The bias in two steps: one over all three axes compiles worse.
+        # The bias is summed in two steps, because one sum over all axes compiles worse.
         return {"kernel": dkernel, "bias": dy.sum(window.axes).sum(0)}, dx
 
     def per_example(params, x, dy):
@@ -235,7 +241,7 @@ def _convolution(window_at, sizes, kernel_init, bias_init):
 
 
 def _options(kernel_size, strides, padding, dilation):
-    """The options of a window, checked, one entry for each axis of size."""
+    """The options of a window, checked, with one entry for each spatial axis."""
     window = window_size("kernel_size", kernel_size)
     axes = len(window)
     return (
@@ -249,7 +255,7 @@ def _options(kernel_size, strides, padding, dilation):
 def _laid(
     window: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dilation: tuple[int, ...], x: Array
 ) -> Window:
-    """The window in x."""
+    """The window placed in `x`."""
     check_image(x, len(window))
     return place(x.shape[1:-1], window, strides, padding, dilation)
 

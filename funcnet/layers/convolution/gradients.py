@@ -4,21 +4,23 @@
     dx[n, i, c] = Σ_{o, k: s o + d k = i + lo} Σ_f g[n, o, f] W[k, c, f]
     dW[k, c, f] = Σ_{n, o} xp[n, s o + d k, c] g[n, o, f]
 
-with o, k and i running over all axes of size. In groups, each share of the channels of x meets its own share of the
-features alone, so all three split into one problem a group.
+Here o, k and i run over all spatial axes. With groups, each group of channels of x meets only its own group of
+features. So all three formulas split into one problem per group.
 
-**How each is computed on a CPU, and why.** Elsewhere the vendor's kernels are good, and each is one XLA convolution.
-`docs/speed.md` has the measurements.
+**How each is computed on a CPU, and why.** On other platforms the vendor's kernels are good, and each formula is one
+XLA convolution. `docs/speed.md` has the measurements.
 
-- XLA compiles a convolution well if its operands lie in the usual order (batch, size, channels); those of autodiff do
-  not, and in a loop body nothing puts them right. So operands are transposed here, and the order is the usual one.
-- dW of many features is a product of two matrices, dW = Pᵀ g with the windows of x as rows of P. P is nine times as
-  large as x for a 3 × 3 kernel; made for a few images at a time it stays in the cache, and made with the channels first
-  the product needs no transposed operand, which would slow it down; made an axis at a time it is copied in long runs.
-  For few features the product is too narrow, and dW is a convolution of x with g in which batch and channels change
-  places.
-- XLA's convolutions in groups are slow, so a group is a convolution of its own; with one channel a group there is no
-  sum over channels, and plain multiplication and addition are best.
+- XLA compiles a convolution well if its operands are in the usual order (batch, size, channels). The operands of
+  autodiff are not, and in the body of a loop XLA does not correct that. So the operands are transposed here to the
+  usual order.
+- For many features dW is a product of two matrices, dW = Pᵀ g with the windows of x as rows of P. For a 3 × 3 kernel P
+  is nine times as large as x. It is made for a few images at a time, so that it stays in the cache. It is made with the
+  channels first, because a transposed operand would slow the product down. It is made one axis at a time, so that it is
+  copied in long runs.
+- For few features that product is too narrow. There dW is a convolution of x with g in which batch and channels are
+  exchanged.
+- XLA's convolutions in groups are slow, so each group is a convolution of its own. With one channel per group there is
+  no sum over channels, and plain multiplication and addition are fastest.
 """
 
 import math
@@ -35,7 +37,7 @@ from funcnet.types import Array
 
 __all__ = ["convolve", "input_gradient", "kernel_gradient", "kernel_gradient_per_example"]
 
-#: Bytes of windows made at a time: about what the caches hold beside the product's other operands.
+#: Bytes of windows that are made at a time: about what the caches hold beside the product's other operands.
 CHUNK_BYTES = 2**22
 
 #: With fewer features than this a convolution is faster than a product of matrices.
@@ -63,12 +65,12 @@ def convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
 def input_gradient(dy: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
     """dx: (batch, *places, features) and (*window, in/groups, features) -> (batch, *size, in).
 
-    With k′ = K − 1 − k in the sum above it is a convolution, with stride 1, of g with s − 1 zeros between its numbers
-    and the kernel turned around.
+    With k′ = K − 1 − k in the formula at the head of this file, dx is a convolution with stride 1. Its operands are the
+    flipped kernel, and g with s − 1 zeros between its numbers.
     """
     axes = range(len(window.size))
     spans = [d * (k - 1) for k, d in zip(window.window, window.dilation, strict=True)]
-    # After the zeros between them, g has (places − 1) s + 1 numbers, and size of them must come out.
+    # With the zeros between its numbers g has (places − 1) s + 1 of them, and the result must have `size`.
     before = [span - lo for span, (lo, _) in zip(spans, window.padding, strict=True)]
     after = [
         n + lo - 1 - (places - 1) * s
@@ -139,13 +141,13 @@ def _in_groups(
     a: Array,
     b: Array,
 ) -> Array:
-    """The way for this platform and these groups; all arrays have their channels last.
+    """The result, computed in the way that suits this platform and these groups. All arrays have their channels last.
 
     Args:
         whole: (a, b, groups) -> result, in one XLA convolution.
         alone: (a, b) -> result of one group, on a CPU.
-        channelwise: (a, b) -> result, on a CPU, where a group has a single channel.
-        single: whether it has.
+        channelwise: (a, b) -> result, on a CPU, if each group has a single channel.
+        single: whether each group has a single channel.
     """
 
     def on_cpu(a, b):
@@ -162,7 +164,7 @@ def _in_groups(
 
 
 def _swapped(x: Array, dy: Array, window: Window, order: tuple[str, str, str], groups: int = 1) -> Array:
-    """dW as the convolution of x with g, strides and dilation exchanged; `order` names the batch as channels."""
+    """dW as the convolution of x with g, with strides and dilation exchanged. In `order` the batch is the channels."""
     padding = tuple(
         (lo, (places - 1) * s + d * (k - 1) + 1 - n - lo) for n, k, s, d, (lo, _), places in zip(*window, strict=True)
     )
@@ -174,7 +176,7 @@ def _swapped(x: Array, dy: Array, window: Window, order: tuple[str, str, str], g
 def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
     """dW as a sum of products, one for each chunk of images."""
     windows = math.prod((*window.window, *window.places, x.shape[-1])) * x.dtype.itemsize
-    about = max(2, CHUNK_BYTES // windows)  # one image alone is a product too small for two cores
+    about = max(2, CHUNK_BYTES // windows)  # the product of one image is too small for two cores
     chunks = _chunks(x, dy, _images_at_a_time(len(x), about))
     if len(chunks[0]) == 1:
         return _product(chunks[0][0], chunks[1][0], window).astype(dy.dtype)
@@ -189,7 +191,10 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
 
 
 def _images_at_a_time(batch: int, about: int) -> int:
-    """The divisor of `batch` nearest to `about`, if within a factor of √2: else the last chunk must be filled up."""
+    """The divisor of `batch` nearest to `about`, if it is within a factor of √2, else `about` itself.
+
+    With `about` itself the last chunk must be filled up.
+    """
 
     def distance(n):
         return abs(math.log2(n / about))
@@ -199,7 +204,7 @@ def _images_at_a_time(batch: int, about: int) -> int:
 
 
 def _chunks(x: Array, dy: Array, most: int) -> tuple[Array, Array]:
-    """x and dy as (n, chunk, *size, channels), at most `most` images a chunk.
+    """x and dy as (n, chunk, *size, channels), with at most `most` images per chunk.
 
     Images of zeros, whose windows add nothing, fill up the last chunk.
     """
@@ -211,7 +216,7 @@ def _chunks(x: Array, dy: Array, most: int) -> tuple[Array, Array]:
 
 
 def _product(x: Array, dy: Array, window: Window) -> Array:
-    """dW of one chunk, P g with the windows as columns of P, in float32 at least."""
+    """dW of one chunk, P g with the windows as columns of P, in float32 or wider."""
     dy = dy.reshape(-1, dy.shape[-1])
     columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window).reshape(-1, len(dy))
     total = jnp.matmul(columns, dy, preferred_element_type=at_least_float32(dy.dtype))
@@ -219,10 +224,10 @@ def _product(x: Array, dy: Array, window: Window) -> Array:
 
 
 def _padded(x: Array, window: Window) -> Array:
-    """x with its zeros beside it."""
+    """x with its zeros around it."""
     return jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
 
 
 def _repeated(x: Array, times: int) -> Array:
-    """Each channel as often as it has features."""
+    """Each channel, repeated once for each of its features."""
     return jnp.repeat(x, times, -1) if times > 1 else x

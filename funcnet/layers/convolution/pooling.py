@@ -1,7 +1,7 @@
 """Pooling: the largest number or the mean of each window of an image, or of the whole image.
 
-The backwards are written as gathers. The gradient of XLA's own windowed maximum looks for the largest number of every
-window once more and then adds to scattered places, which a CPU does slowly.
+The backward passes are written as gathers. The gradient of XLA's own windowed maximum searches for the largest number
+of every window once more, and then adds to scattered places. A CPU is slow at that.
 """
 
 import math
@@ -43,20 +43,22 @@ def max_pool(
     """The largest number of each window, y_p = max_{i ∈ W(p)} x_i, channel by channel.
 
     Args:
-        window: numbers along each axis of size; an integer is a square, a tuple says one, two or three axes.
-        strides: from one window to the next; by default the window's size, so that windows touch and do not overlap.
-        padding: `"VALID"` (none), `"SAME"` (⌈n/s⌉ places, an odd one at the end, as XLA), or −∞ before and after: an
-            integer, or an integer or pair for each axis, smaller than the window.
+        window: the size along each spatial axis. An integer means a square, a tuple means one, two or three axes.
+        strides: the step from one window to the next. The default is the window's size, so that windows touch and do
+            not overlap.
+        padding: −∞ around x. `"VALID"` means none. `"SAME"` gives ⌈n/s⌉ places and puts an odd one at the end, as XLA
+            does. Otherwise an integer, or a tuple with an integer or a pair (before, after) for each axis, smaller than
+            the window.
 
     Input (batch, *size, channels), output (batch, *places, channels) with ⌊(n + lo + hi − k) / s⌋ + 1 places per axis.
     A window with a NaN gives NaN.
 
     Backward. Write g = ∂L/∂y. y_p is the one number x_{m(p)}, where m(p) is the place of the maximum, and to first
-    order no other number of the window moves it: ∂y_p/∂x_i = [i = m(p)], and dx_i = Σ_{p: i ∈ W(p)} [i = m(p)] g_p.
-    At a tie m(p) is the first place in row-major order, which takes all. The sum is taken from the side of x: cut
-    into blocks of s numbers, every block is reached by the same q = ⌈k/s⌉ windows per axis, so dx is the sum of qⁿ
-    comparisons of m with a constant, and for touching windows a single one. Kept: m (one byte per window, for windows
-    of up to 128 numbers), and the shape of x.
+    order no other number of the window changes it. So ∂y_p/∂x_i = [i = m(p)], which is 1 if i = m(p), else 0, and dx_i
+    = Σ_{p: i ∈ W(p)} [i = m(p)] g_p. At a tie m(p) is the first place in row-major order, which takes all of g_p. The
+    sum is computed from the side of x. If x is cut into blocks of s numbers, every block is reached by the same q =
+    ⌈k/s⌉ windows per axis. So for n axes dx is the sum of qⁿ comparisons of m with a constant. For windows that touch
+    it is a single one. Kept: m (one byte per window, for windows of up to 128 numbers), and the shape of x.
 
     Raises:
         ConfigError: `window` or `strides` are not positive integers, or `padding` is not smaller than the window.
@@ -99,12 +101,12 @@ def avg_pool(
     Args:
         window, strides: as for `max_pool`.
         padding: as for `max_pool`, with zeros.
-        count_include_pad: whether n_p counts the padding, and so is the same for all windows.
+        count_include_pad: whether n_p counts the padding. If so, it is the same for all windows.
 
     Input (batch, *size, channels), output (batch, *places, channels). Half precision is summed in float32.
 
-    Backward. With g = ∂L/∂y, ∂y_p/∂x_i = [i ∈ W(p)] / n_p, so dx_i = Σ_{p: i ∈ W(p)} g_p / n_p: each window gives
-    all its numbers an equal share. The sum is taken as for `max_pool`, without the comparison. Kept: the shape of x.
+    Backward. With g = ∂L/∂y, ∂y_p/∂x_i = [i ∈ W(p)] / n_p, so dx_i = Σ_{p: i ∈ W(p)} g_p / n_p. Each window gives all
+    its numbers an equal share. The sum is computed as for `max_pool`, without the comparison. Kept: the shape of x.
 
     Raises: as for `max_pool`.
 
@@ -142,7 +144,7 @@ def global_avg_pool() -> Layer:
     Backward. With g = ∂L/∂y, ∂y_c/∂x_ic = 1/n, so dx_ic = g_c / n. Kept: the shape of x.
 
     Raises:
-        ShapeError: `x` has not one, two or three axes of size, or is empty along one.
+        ShapeError: `x` does not have one to three spatial axes, or one of them is empty.
         DtypeError: `x` is not floating-point.
 
     References: Lin, Chen, Yan, "Network In Network", ICLR 2014, section 3.2.
@@ -169,8 +171,8 @@ def global_avg_pool() -> Layer:
 def global_max_pool() -> Layer:
     """The largest number of each channel, y_c = max_i x_ic: (batch, *size, channels) -> (batch, channels).
 
-    Backward. As for `max_pool` with the whole image as its window: with g = ∂L/∂y, dx_ic = [i = m_c] g_c, where m_c is
-    the place of the maximum, the first one in row-major order at a tie. Kept: m, and the shape of x.
+    Backward. As for `max_pool` with the whole image as its window. With g = ∂L/∂y, dx_ic = [i = m_c] g_c, where m_c is
+    the place of the maximum. At a tie it is the first one in row-major order. Kept: m, and the shape of x.
 
     Raises: as for `global_avg_pool`.
 
@@ -186,7 +188,7 @@ def global_max_pool() -> Layer:
         check_sizes(x)
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])
         index = lax.argmax(pixels, 1, jnp.int32)
-        # Read at the index, since the derivative of `max` would be shared at a tie.
+        # Read at the index, because at a tie the derivative of `max` would be shared.
         y = jnp.take_along_axis(pixels, index[:, None], 1, mode="promise_in_bounds")[:, 0]
         return y, (index, keep_shape(x))
 
@@ -203,7 +205,7 @@ def global_max_pool() -> Layer:
 
 
 def _geometry(window: Any, strides: Any, padding: Any) -> Callable[[Any], Window]:
-    """The function that lays the window into an image."""
+    """The function that places the window in an image."""
     window = window_size("window", window)
     strides = window if strides is None else per_axis("strides", strides, len(window))
     padding = check_padding(padding, len(window))
@@ -225,22 +227,22 @@ def _check_no_window_of_padding(window: tuple[int, ...], padding: Padding) -> No
 
 
 def _around(pairs):
-    """What `lax.pad` puts before and after each axis of size, and nothing between the numbers."""
+    """What `lax.pad` takes: these pairs before and after each spatial axis, and nothing between the numbers."""
     return ((0, 0, 0), *((lo, hi, 0) for lo, hi in pairs), (0, 0, 0))
 
 
-# Forwards. Compiled as a whole, since outside of jit each slice by itself would be a program.
+# Forward passes. Each is compiled as a whole, because outside of jit each slice would be a program of its own.
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
 def _largest(x, w: Window):
-    """The largest number of each window, and which one of the window's it is, counted in row-major order."""
+    """The largest number of each window, and its index within the window in row-major order."""
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
     dtype = np.min_scalar_type(-math.prod(w.window))
     (_, y), *others = taps(padded, w)
     index = jnp.zeros(y.shape, dtype)
     for m, (_, a) in enumerate(others, 1):
-        # Not `maximum`, whose derivative is shared at a tie. A NaN is larger than all, and stays.
+        # Not `maximum`, whose derivative is shared at a tie. A NaN counts as the largest number, and stays.
         take = (a > y) | jnp.isnan(a)
         y, index = jnp.where(take, a, y), jnp.where(take, np.array(m, dtype), index)
     return y, index
@@ -269,10 +271,11 @@ def _counts(w: Window) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="w", inline=True)
 def _spread(dy, w: Window, index=None):
-    """dx, to which each window adds its dy: at the one of its numbers that `index` names, or at all of them.
+    """dx, to which each window adds its dy, either at the number that `index` names or at all its numbers.
 
-    The padded image is cut into blocks of s numbers. A block is reached by the windows that begin in it and in the
-    q − 1 blocks before it, q = ⌈k/s⌉; its number r is number a s + r of the window that begins a blocks before.
+    The padded image is cut into blocks of s numbers. A block is reached by the windows that begin in it and in the q −
+    1 blocks before it, where q = ⌈k/s⌉. Number r of the block is number a s + r of the window that begins a blocks
+    before.
     """
     reach = [-(-k // s) for k, s in zip(w.window, w.strides, strict=True)]
     blocks = [o + q - 1 for o, q in zip(w.places, reach, strict=True)]
@@ -281,7 +284,7 @@ def _spread(dy, w: Window, index=None):
     index = None if index is None else lax.pad(index, jnp.array(-1, index.dtype), beside)
 
     def each(a, shift):
-        """For every block the number of the window that begins `shift` blocks before, (batch, b₁, 1, b₂, 1, …)."""
+        """For every block the entry of the window that begins `shift` blocks before, (batch, b₁, 1, b₂, 1, …)."""
         starts = [q - 1 - back for q, back in zip(reach, shift, strict=True)]
         stops = [start + b for start, b in zip(starts, blocks, strict=True)]
         a = lax.slice(a, (0, *starts, 0), (a.shape[0], *stops, a.shape[-1]))
@@ -300,8 +303,10 @@ def _spread(dy, w: Window, index=None):
 
 
 def _numbers(w: Window, shift) -> np.ndarray:
-    """Which number of a window that begins `shift` blocks before is each number of a block, (s₁, 1, s₂, 1, …); −2 for
-    none, which is neither an index nor the padding of one."""
+    """For each number of a block, its index in the window that begins `shift` blocks before, (s₁, 1, s₂, 1, …).
+
+    It is −2 where the window does not reach, because −1 is the padding of `index`.
+    """
     at = np.meshgrid(*(a * s + np.arange(s) for a, s in zip(shift, w.strides, strict=True)), indexing="ij")
     within = np.all([i < k for i, k in zip(at, w.window, strict=True)], 0)
     numbers = np.where(within, np.ravel_multi_index(at, w.window, mode="clip"), -2)

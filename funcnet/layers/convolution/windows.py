@@ -1,9 +1,9 @@
 """The geometry of windows that slide over an image: what convolution and pooling share.
 
-An image has the shape (batch, *size, channels) with one, two or three axes of size. Along an axis of n numbers, with
-lo + hi zeros beside it, a window of k numbers d apart that moves by s fits
+An image has the shape (batch, *size, channels) with one, two or three spatial axes. Take an axis of n numbers with lo +
+hi zeros around it. A window of k numbers that are d apart, moved in steps of s, fits
     ⌊(n + lo + hi − d (k − 1) − 1) / s⌋ + 1
-times; without dilation and with P zeros on either side this is the textbook's H₂ = (H₁ − F + 2P)/S + 1.
+times. Without dilation and with P zeros on each side this is the textbook's H₂ = (H₁ − F + 2P)/S + 1.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ __all__ = [
     "window_size",
 ]  # fmt: skip
 
-#: The axes of size, by their number.
+#: The names of the spatial axes, by how many there are.
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
-#: A word, or zeros before and after for each axis of size.
+#: `"SAME"`, `"VALID"`, or the zeros before and after for each spatial axis.
 Padding = str | tuple[tuple[int, int], ...]
 
 
 class Window(NamedTuple):
-    """A window at its places in an image; one entry for each axis of size."""
+    """A window and its places in an image. Each field has one entry per spatial axis."""
 
     size: tuple[int, ...]  #: of the image
     window: tuple[int, ...]  #: numbers in the window
@@ -41,12 +41,12 @@ class Window(NamedTuple):
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The axes of size in an image."""
+        """The spatial axes of an image."""
         return tuple(range(1, len(self.size) + 1))
 
 
 def per_axis(what: str, value: Any, axes: int) -> tuple[int, ...]:
-    """One positive integer for each axis of size; a single one holds for all."""
+    """One positive integer for each spatial axis. A single one holds for all of them."""
     if isinstance(value, tuple):
         if len(value) != axes:
             wanted = f"an integer or {axes} of them, one for each of {', '.join(AXES[axes])}"
@@ -56,7 +56,7 @@ def per_axis(what: str, value: Any, axes: int) -> tuple[int, ...]:
 
 
 def window_size(what: str, value: Any) -> tuple[int, ...]:
-    """The window's numbers along each axis: an integer is a square, a tuple of one to three says the axes."""
+    """The window's size along each axis. An integer means a square, a tuple of one to three means as many axes."""
     if isinstance(value, tuple):
         if len(value) not in AXES:
             raise ConfigError(f"expected {what} to be an integer or a tuple of one to three, got {value!r}.")
@@ -65,7 +65,7 @@ def window_size(what: str, value: Any) -> tuple[int, ...]:
 
 
 def check_padding(padding: Any, axes: int) -> Padding:
-    """`padding` as the word it is, or as one pair for each axis of size."""
+    """`padding` as `"SAME"` or `"VALID"`, or as one pair for each spatial axis."""
     if padding in ("SAME", "VALID"):
         return padding
     if is_count(padding, 0):
@@ -83,17 +83,17 @@ def _is_pair(pair: Any) -> bool:
 
 
 def check_image(x: Any, axes: int) -> None:
-    """`x` is floating and has a batch axis, `axes` axes of size, and channels."""
+    """`x` is floating-point and has a batch axis, `axes` spatial axes, and channels."""
     check_floating("x", x)
     fix = "use reshape, or give the window one size per axis, for example (5,) for a sequence"
     check_shape("x", x, f"(batch, {', '.join(AXES[axes])}, channels)", fix)
 
 
 def check_sizes(x: Any) -> None:
-    """`x` is floating, with a batch axis, one to three axes of size, none of them empty, and channels."""
+    """`x` is floating-point and has a batch axis, one to three spatial axes, none of them empty, and channels."""
     check_floating("x", x)
     if x.ndim - 2 not in AXES or 0 in x.shape[1:-1]:
-        wanted = "(batch, *size, channels) with one to three axes of size, none of them empty"
+        wanted = "(batch, *size, channels) with one to three spatial axes, none of them empty"
         raise ShapeError(f"expected x of shape {wanted}, got {x.shape}; give it that shape with reshape.")
 
 
@@ -104,9 +104,9 @@ def place(
     padding: Padding,
     dilation: tuple[int, ...] | None = None,
 ) -> Window:
-    """The window in an image of this size. ShapeError where it does not fit even once.
+    """The window in an image of this size. ShapeError if it does not fit even once.
 
-    `"SAME"` gives ⌈n/s⌉ places, with an odd zero at the end; `"VALID"` has no zeros.
+    `"SAME"` gives ⌈n/s⌉ places, with an odd zero at the end. `"VALID"` has no zeros.
     """
     dilation = dilation or (1,) * len(size)
     spans = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
@@ -128,7 +128,7 @@ def place(
 
 
 def taps(padded: Array, window: Window) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """For each number k of the window, row by row: k, and what it sees at every place, (batch, *places, channels)."""
+    """For each number k of the window, row by row: k, and what is there at every place, (batch, *places, channels)."""
     for k in np.ndindex(*window.window):
         starts = [d * i for d, i in zip(window.dilation, k, strict=True)]
         stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, window.places, window.strides, strict=True)]
@@ -137,13 +137,13 @@ def taps(padded: Array, window: Window) -> Iterator[tuple[tuple[int, ...], Array
 
 
 def unfold(padded: Array, window: Window) -> Array:
-    """All that the window sees at every place: (channels, batch, *size) -> (prod(window) channels, batch, *places).
+    """The numbers in the window at every place: (channels, batch, *size) -> (prod(window) channels, batch, *places).
 
-    Made an axis at a time, the last one first, so that all copies but the first move long runs of numbers, which a CPU
-    does faster than putting the `taps` side by side.
+    It is made one axis at a time, the last axis first. So all copies except the first move long runs of numbers. A CPU
+    does this faster than putting the `taps` side by side.
     """
     for axis in reversed(range(len(window.size))):
-        padded = lax.optimization_barrier(padded)  # fused, the copies would be made number by number
+        padded = lax.optimization_barrier(padded)  # if XLA fused them, it would make the copies number by number
         k, s, d, o = (of[axis] for of in (window.window, window.strides, window.dilation, window.places))
         seen = [lax.slice_in_dim(padded, d * i, d * i + (o - 1) * s + 1, s, 2 + axis) for i in range(k)]
         padded = jnp.concatenate(seen)

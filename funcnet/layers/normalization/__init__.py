@@ -1,6 +1,6 @@
 """Normalisation: over the batch, within each example, or among neighbouring channels.
 
-`affine` is the scale and the bias behind the first two, and serves this folder alone.
+`affine` holds the scale and the bias of the first two. Only this folder uses it.
 """
 
 from funcnet.layers.normalization.batch import batch_norm

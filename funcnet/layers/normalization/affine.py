@@ -1,4 +1,4 @@
-"""What the normalisations with parameters share: the scale and the bias of each channel behind them, y = s ⊙ x̂ + b."""
+"""The scale and the bias of each channel, y = s ⊙ x̂ + b, for all normalisations with parameters."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["gradients", "leaves"]
 
 
 def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
-    """One number per channel for each of the two; a false initializer leaves its leaf out."""
+    """A scale and a bias, each with one number per channel. A false initializer leaves its leaf out."""
     check_floating("x", x)
     check_shape("x", x, "(batch, …, channels)", "add the batch axis with x[None]")
     channels = x.shape[-1:]
@@ -18,5 +18,5 @@ def leaves(x: Any, scale_init: Any, bias_init: Any) -> Leaves:
 
 
 def gradients(x: Any, dscale: Array, dbias: Array) -> Params:
-    """In the dtype of the params, which is that of `x`."""
+    """The gradients in the dtype of the params, which is that of `x`."""
     return {"scale": dscale.astype(x.dtype), "bias": dbias.astype(x.dtype)}

@@ -26,43 +26,44 @@ def batch_norm(
     scale_init: initializers.Initializer = initializers.ones,
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Each channel brought to mean 0 and variance 1 over the batch, y = s (x − m) / √(v + ε) + b.
+    """Each channel normalised to mean 0 and variance 1 over the batch, y = s (x − m) / √(v + ε) + b.
 
-    In training m and v are the mean and the variance of the channel's numbers in this batch, Σ (x − m)² / n, and the
-    running ones move towards them: mean ← μ mean + (1 − μ) m, and var likewise. At evaluation m and v are the running
-    ones, so an example's output does not depend on its neighbours.
+    In training m and v are the mean and the variance, Σ (x − m)² / n, of the channel's n numbers in this batch. The
+    running statistics move towards them, mean ← μ mean + (1 − μ) m, and var in the same way. At evaluation m and v are
+    the running statistics, so the output of an example does not depend on other examples.
 
     Args:
-        momentum: μ, the weight of the old running value (torch's is that of the new one, 1 − μ), in [0, 1).
+        momentum: μ in [0, 1), the weight of the old running value. The momentum of torch is the weight of the new
+            value, 1 − μ.
         epsilon: ε > 0.
-        use_scale, use_bias: whether there are an s and a b; without b for a layer before the norm, whose bias the
-            mean takes away again.
-        unbiased_running_var: whether the running variance learns from v n / (n − 1), as torch's does.
+        use_scale, use_bias: whether to multiply by s, and whether to add b. The layer before the norm needs no bias of
+            its own, because the mean contains it and is subtracted.
+        unbiased_running_var: whether the running variance moves towards v n / (n − 1), as in torch.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, channels), for example images of any number of axes; output of the shape and dtype of `x`.
+    Input (batch, …, channels), for example images with any number of axes. Output of the shape and dtype of `x`.
     Params: `scale`, `bias` (channels,), in the dtype of `x`.
-    State: `mean`, `var` (channels,), at first 0 and 1, in float32 or wider, as all statistics are: in bfloat16 a
-    running mean would stand still as soon as its steps are below one 256th of it.
-    Every row of a batch counts, also those that a mask leaves out of the loss.
+    State: `mean`, `var` (channels,), at first 0 and 1. All statistics are in float32 or wider. In bfloat16 a running
+    mean would stop moving as soon as its steps are below 1/256 of it. Every row of a batch counts, even if a mask
+    leaves it out of the loss.
 
     Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s g = ∂L/∂x̂, and Σ for the sum over the n numbers of
-    a channel. From y = s x̂ + b: db = Σ g and ds = Σ g x̂. In training x_i reaches L
+    a channel. Since y = s x̂ + b, db = Σ g and ds = Σ g x̂. In training x_i reaches L
         through x̂_i itself:  d_i r,
         through m:           ∂L/∂m = −r Σ d and ∂m/∂x_i = 1/n make −r Σ d / n,
         through v:           ∂L/∂v = Σ d (x − m) · (−r³/2) and ∂v/∂x_i = 2 (x_i − m) / n make −r x̂_i Σ d x̂ / n,
-    where v adds nothing through m, as Σ (x − m) = 0. With Σ d = s db and Σ d x̂ = s ds the three are
+    where v adds nothing through m, because Σ (x − m) = 0. With Σ d = s db and Σ d x̂ = s ds the sum of the three is
         dx = s r (g − db/n − x̂ ds/n).
-    At evaluation m and v are constants, and dx = s r g. So one pass over x and g, for Σ g and Σ g (x − m), makes all
-    that dx needs. Kept: x, m, r, and the mode.
+    At evaluation m and v are constants, and dx = s r g. One pass over x and g gives all that dx needs, Σ g and Σ g (x −
+    m). Kept: x, m, r, and the mode.
 
-    Per example: the examples of a training batch share m and v, so none has a gradient of its own. At evaluation the
-    sums are taken over each example alone.
+    Per example: the examples of a training batch share m and v, so no example has a gradient of its own. At evaluation
+    the sums are taken over each example alone.
 
     Raises:
-        ConfigError: a hyper-parameter out of its range; `gradients.per_example` in training.
-        ShapeError: `x` has fewer than two axes, not the channels of the params, or in training a single number for
-            each channel.
+        ConfigError: a hyper-parameter is out of its range, or `gradients.per_example` is used in training.
+        ShapeError: `x` has fewer than two axes, other channels than the params, or in training only one number for each
+            channel.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
@@ -106,7 +107,8 @@ def batch_norm(
             fix = "the variance of one number is 0; use larger batches, train=False, or layer_norm"
             raise ShapeError(f"expected two numbers or more per channel in training, got x of shape {x.shape}; {fix}.")
         mean = _within_examples(x).sum(0) / n
-        # Of squared deviations: E[x²] − E[x]² has no digit left in float32 where the mean is 10⁴ times the deviation.
+        # From squared deviations, because in float32 E[x²] − E[x]² has no correct digit if the mean is 10⁴ times the
+        # deviation.
         var = _within_examples(jnp.square(x - mean)).sum(0) / n
         learnt = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
         moved = {leaf: momentum * old + (1 - momentum) * learnt[leaf] for leaf, old in state.items()}
@@ -134,7 +136,7 @@ def batch_norm(
         del params
         if residuals["mode"] is not None:
             got = "one whose examples share their statistics in training; use group_norm or layer_norm"
-            raise ConfigError(f"expected a layer that takes each example by itself, for its gradient, got {got}.")
+            raise ConfigError(f"expected a layer that gives each example a gradient of its own, got {got}.")
         dbias, dscale = sums(residuals, dy)
         return affine.gradients(residuals["x"], dscale, dbias)
 
@@ -144,6 +146,6 @@ def batch_norm(
 def _within_examples(x):
     """Sums over each example's places, (batch, …, channels) -> (batch, channels).
 
-    The first of two stages: a CPU is slow at summing down the columns of a whole batch.
+    This is the first of two stages, because a CPU is slow at summing down the columns of a whole batch.
     """
     return x.sum(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x

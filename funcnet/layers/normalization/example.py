@@ -1,8 +1,8 @@
 """Normalisation within each example: over its features, or over its places and a group of its channels.
 
-All are one computation in a view of x, (rows, n, groups, width), whose statistics are those of n × width numbers: a
-layer norm has a row for each vector of features, n = 1 and one group; a group norm has a row for each example and its n
-places; an instance norm is a group norm with groups of one channel.
+All are one computation on a view of x, (rows, n, groups, width). Each mean and each variance is that of n × width
+numbers. A layer norm has one row per vector of features, n = 1 and one group. A group norm has one row per example, and
+n is its number of places. An instance norm is a group norm with groups of one channel.
 """
 
 import math
@@ -33,30 +33,30 @@ def layer_norm(
     scale_init: initializers.Initializer = initializers.ones,
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Each vector of features brought to mean 0 and variance 1, y = s ⊙ (x − m) / √(v + ε) + b.
+    """Each vector of features normalised to mean 0 and variance 1, y = s ⊙ (x − m) / √(v + ε) + b.
 
     m and v are the mean and the variance, Σ (x − m)² / n, of the n features along the last axis.
 
     Args:
         epsilon: ε > 0.
-        use_scale, use_bias: whether there are an s and a b.
+        use_scale, use_bias: whether to multiply by s, and whether to add b.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, features), output of the shape and dtype of `x`; statistics in float32 or wider.
+    Input (batch, …, features), output of the shape and dtype of `x`. Statistics are in float32 or wider.
     Params: `scale`, `bias` (features,), in the dtype of `x`.
 
-    Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s ⊙ g = ∂L/∂x̂. From y = s ⊙ x̂ + b, summing over all
-    vectors, db = Σ g and ds = Σ g ⊙ x̂. Within a vector x_i reaches L
+    Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s ⊙ g = ∂L/∂x̂. Since y = s ⊙ x̂ + b, db = Σ g and ds
+    = Σ g ⊙ x̂, summed over all vectors. Within a vector x_i reaches L
         through x̂_i itself:  d_i r,
         through m:           ∂L/∂m = −r Σ_j d_j and ∂m/∂x_i = 1/n make −r mean(d),
         through v:           ∂L/∂v = Σ_j d_j (x_j − m) · (−r³/2) and ∂v/∂x_i = 2 (x_i − m) / n make −r x̂_i mean(d ⊙ x̂),
-    where v adds nothing through m, as Σ_j (x_j − m) = 0. In all
+    where v adds nothing through m, because Σ_j (x_j − m) = 0. Together
         dx = r (d − mean(d) − x̂ mean(d ⊙ x̂)).
-    Kept: x, m, r. Per example: the sums for ds and db over its vectors alone.
+    Kept: x, m, r. Per example: the sums for ds and db run over its vectors alone.
 
     Raises:
         ConfigError: ε is not a positive number.
-        ShapeError: `x` has fewer than two axes, a single feature, or not the features of the params.
+        ShapeError: `x` has fewer than two axes, a single feature, or other features than the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: Ba, Kiros, Hinton, "Layer Normalization", arXiv 1607.06450.
@@ -74,25 +74,26 @@ def layer_norm(
 def rms_norm(
     *, epsilon: float = 1e-5, use_scale: bool = True, scale_init: initializers.Initializer = initializers.ones
 ) -> Layer:
-    """Each vector of features brought to mean square 1, y = s ⊙ x / √(mean(x²) + ε).
+    """Each vector of features normalised to mean square 1, y = s ⊙ x / √(mean(x²) + ε).
 
     Args:
         epsilon: ε > 0.
-        use_scale: whether there is an s.
+        use_scale: whether to multiply by s.
         scale_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, features), output of the shape and dtype of `x`; mean squares in float32 or wider.
+    Input (batch, …, features), output of the shape and dtype of `x`. Mean squares are in float32 or wider.
     Params: `scale` (features,), in the dtype of `x`.
 
-    Backward. Write g = ∂L/∂y, q = mean(x²), r = 1/√(q + ε), x̂ = x r, d = s ⊙ g = ∂L/∂x̂: ds = Σ g ⊙ x̂ over all vectors.
-    x_i reaches L through x̂_i itself, d_i r, and through q: ∂L/∂q = Σ_j d_j x_j · (−r³/2) and ∂q/∂x_i = 2 x_i / n make
-    −r x̂_i mean(d ⊙ x̂). In all
+    Backward. Write g = ∂L/∂y, q = mean(x²), r = 1/√(q + ε), x̂ = x r, d = s ⊙ g = ∂L/∂x̂. Then ds = Σ g ⊙ x̂ over all
+    vectors. x_i reaches L through x̂_i itself, which gives d_i r, and through q. There ∂L/∂q = Σ_j d_j x_j · (−r³/2)
+    and ∂q/∂x_i = 2 x_i / n give −r x̂_i mean(d ⊙ x̂). Together
         dx = r (d − x̂ mean(d ⊙ x̂)),
-    the layer norm's without the term of the mean. Kept: x, r. Per example: the sum for ds over its vectors alone.
+    which is dx of the layer norm without the term of the mean. Kept: x, r. Per example: the sum for ds runs over its
+    vectors alone.
 
     Raises:
         ConfigError: ε is not a positive number.
-        ShapeError: `x` has fewer than two axes, or not the features of the params.
+        ShapeError: `x` has fewer than two axes, or other features than the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: Zhang, Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019, equation 4.
@@ -116,32 +117,32 @@ def group_norm(
     scale_init: initializers.Initializer = initializers.ones,
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Each group of an example's channels brought to mean 0 and variance 1, y = s (x − m) / √(v + ε) + b.
+    """Each group of an example's channels normalised to mean 0 and variance 1, y = s (x − m) / √(v + ε) + b.
 
-    m and v are the mean and the variance, Σ (x − m)² / n, of the n numbers that an example has in a group: all places
-    of channels/groups neighbouring channels. s and b are one number per channel. Nothing depends on the other examples,
-    so batches may be small and both modes are the same.
+    m and v are the mean and the variance, Σ (x − m)² / n, of the n numbers that an example has in a group. A group is
+    all places of channels/groups neighbouring channels. s and b have one number per channel. Nothing depends on the
+    other examples. So batches may be small, and training and evaluation compute the same.
 
     Args:
-        groups: into how many the channels are divided; 1 normalises the example as a whole.
+        groups: number of groups into which the channels are divided. 1 normalises the example as a whole.
         epsilon: ε > 0.
-        use_scale, use_bias: whether there are an s and a b.
+        use_scale, use_bias: whether to multiply by s, and whether to add b.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
-    Input (batch, …, channels), for example images of any number of axes; output of the shape and dtype of `x`.
+    Input (batch, …, channels), for example images with any number of axes. Output of the shape and dtype of `x`.
     Statistics are in float32 or wider. Params: `scale`, `bias` (channels,), in the dtype of `x`.
 
     Backward. Write g = ∂L/∂y, r = 1/√(v + ε), x̂ = (x − m) r, d = s g = ∂L/∂x̂. In a group, as derived for `layer_norm`,
         dx = r (d − mean(d) − x̂ mean(d x̂)).
     Let P_c = Σ g and Q_c = Σ g x̂ be the sums over the places of one channel of one example. Then
         mean(d) = Σ_c s_c P_c / n,   mean(d x̂) = Σ_c s_c Q_c / n,   with Σ_c over the channels of the group,
-    and db = Σ_examples P, ds = Σ_examples Q: one pass over x and g makes all that dx needs.
+    and db = Σ_examples P, ds = Σ_examples Q. One pass over x and g gives all that dx needs.
     Kept: x, m, r. Per example: db is P and ds is Q.
 
     Raises:
-        ConfigError: `groups` is not a positive integer, or ε not a positive number.
+        ConfigError: `groups` is not a positive integer, or ε is not a positive number.
         ShapeError: `x` has fewer than two axes, channels that `groups` does not divide, groups of a single number, or
-            not the channels of the params.
+            other channels than the params.
         DtypeError: `x` is not floating-point, or not of the params' dtype.
 
     References: Wu, He, "Group Normalization", ECCV 2018.
@@ -171,14 +172,14 @@ def instance_norm(
     scale_init: initializers.Initializer = initializers.ones,
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Each channel of each example brought to mean 0 and variance 1 over its places, y = s (x − m) / √(v + ε) + b.
+    """Each channel of each example normalised to mean 0 and variance 1 over its places, y = s (x − m) / √(v + ε) + b.
 
-    A `group_norm` with as many groups as channels: there are the formula, the arguments and what it raises.
+    It is a `group_norm` with as many groups as channels. See there for the formula, the arguments and the errors.
 
     Input (batch, *size, channels), output of the shape and dtype of `x`. Params: `scale`, `bias` (channels,).
 
-    Backward. The group norm's with one channel in a group, where s is a constant: with P = Σ g and Q = Σ g x̂ over the n
-    places, dx = s r (g − P/n − x̂ Q/n), db = Σ_examples P and ds = Σ_examples Q. Kept: x, m, r.
+    Backward. As for `group_norm` with one channel in a group, where s is a constant. With P = Σ g and Q = Σ g x̂ over
+    the n places, dx = s r (g − P/n − x̂ Q/n), db = Σ_examples P and ds = Σ_examples Q. Kept: x, m, r.
 
     References: Ulyanov, Vedaldi, Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization",
     arXiv 1607.08022.
@@ -210,9 +211,9 @@ def _norm(
     centre: bool = True,
     positionwise: int | None = None,
 ) -> Layer:
-    """The norm of a view of x, of deviations from the mean or, without `centre`, from zero.
+    """The norm of a view of x, for deviations from the mean or, without `centre`, from zero.
 
-    A false `scale_init` or `bias_init`: no scale, no bias.
+    A false `scale_init` means no scale, and a false `bias_init` means no bias.
     """
     epsilon = positive("epsilon", epsilon)
 
@@ -272,10 +273,10 @@ def _norm(
 
 
 def _sums(view):
-    """Over the places: (rows, n, groups, width) -> (rows, 1, groups, width)."""
+    """Sums over the places: (rows, n, groups, width) -> (rows, 1, groups, width)."""
     return view.sum(1, keepdims=True)
 
 
 def _mean(sums, n):
-    """Of the n × width numbers of a row and group, from their sums over the places: (rows, 1, groups, 1)."""
+    """The mean of the n × width numbers of a row and group, from their sums over the places: (rows, 1, groups, 1)."""
     return sums.sum(3, keepdims=True) / (n * sums.shape[3])

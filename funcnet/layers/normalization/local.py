@@ -1,4 +1,4 @@
-"""Local response normalisation: each number against the channels around it."""
+"""Local response normalisation: each number divided by the strength of the channels around it."""
 
 from functools import reduce
 
@@ -17,11 +17,12 @@ __all__ = ["local_response_norm"]
 def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
     """Each number divided by the strength of the channels around it, y_c = x_c u_c^(−β).
 
-    u_c = k + α/size Σ_{j ∈ W(c)} x_j² with the channels W(c) = c − ⌊size/2⌋ … c + ⌊(size − 1)/2⌋ that there are. The
-    sum is divided by `size` at the rim too, and α is that of a mean, as in torch; the paper's α is that of the sum.
+    u_c = k + α/size Σ_{j ∈ W(c)} x_j² with the channels W(c) = c − ⌊size/2⌋ … c + ⌊(size − 1)/2⌋, as far as they exist.
+    The sum is divided by `size` also at the first and last channels, where some do not exist. So α multiplies a mean,
+    as in torch. In the paper α multiplies the sum.
 
     Args:
-        size: channels in a window.
+        size: number of channels in a window.
         alpha, beta, k: the constants of the formula.
 
     Input and output (batch, …, channels).
@@ -29,7 +30,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     Backward. Write g = ∂L/∂y. x_i is in y_i itself and in every u_c with i ∈ W(c), where ∂u_c/∂x_i = 2 α/size x_i and
     ∂y_c/∂u_c = −β x_c u_c^(−β−1) = −β y_c / u_c. So
         dx_i = g_i u_i^(−β) − 2 α β/size x_i Σ_{c: i ∈ W(c)} g_c y_c / u_c,
-    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the window turned around. Kept: x, u.
+    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the mirrored window. Kept: x, u.
 
     Raises:
         ConfigError: `size` is not a positive integer, `alpha` or `beta` is negative, or `k` is not positive.
@@ -64,7 +65,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
 
 
 def _channel_sums(a, before, after):
-    """Σ of a over the channels c − before … c + after that there are."""
+    """Σ of a over the channels c − before … c + after, as far as they exist."""
     padded = jnp.pad(a, (*((0, 0),) * (a.ndim - 1), (before, after)))
     slices = [lax.slice_in_dim(padded, i, i + a.shape[-1], axis=-1) for i in range(before + after + 1)]
     return reduce(jnp.add, slices)
