@@ -108,7 +108,7 @@ REFUSED = [
     (losses.mean_squared_error, (flat, flat), {"reduction": "average"}, ConfigError,
      'mean_squared_error: expected reduction to be "mean", "sum" or "none", got \'average\'.'),
     (losses.root_mean_squared_error, (flat, flat), {"reduction": "sum"}, ConfigError,
-     'root_mean_squared_error: expected reduction to be "mean", got \'sum\'; the mean stands under the root'),
+     'root_mean_squared_error: expected reduction to be "mean", got \'sum\'; the mean is under the root'),
     (losses.huber, (flat, flat), {"delta": 0}, ConfigError, "huber: expected delta to be a finite number > 0, got 0."),
     (losses.huber, (flat, flat), {"delta": "1"}, ConfigError, "delta to be a finite number > 0, got '1'"),
     (losses.smooth_l1, (flat, flat), {"beta": -1.0}, ConfigError, "smooth_l1: expected beta to be a finite number > 0"),

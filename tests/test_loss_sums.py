@@ -222,7 +222,7 @@ CALL = re.escape(str(both))
         (r"^weighted_sum\(.*\): expected the loss of code to take where=, got kl\(prediction, target\); add it to the "
          r"arguments, or give where as a dict without code",
          lambda: losses.weighted_sum(code=(1.0, kl))(CODE, None, where=WHERE)),
-        (r"partial\(weighted_sum.*: expected options of every batch, got \['where'\]; give them in the call",
+        (r"partial\(weighted_sum.*: expected options that fit every batch, got \['where'\]; give them in the call",
          lambda: losses.partial(both, where=WHERE)),
         (r"^root_mean_squared_error: expected a loss that is a mean of values, got one without counted",
          lambda: losses.share(losses.root_mean_squared_error, 1.0)),

@@ -19,23 +19,24 @@ from funcnet.types import Gradient, GradientFn, Layer
 __all__ = ["Parts", "accumulated", "parts_of", "refusal"]
 
 _ENGINES = (autodiff, backprop)
-_OF_THE_BATCH = (layers.batch_norm,)  #: layers with statistics of the batch, which no part of it has
+_OF_THE_BATCH = (layers.batch_norm,)  #: layers with statistics of the whole batch, which a part does not have
 
 
 class Parts(NamedTuple):
-    """A gradient that can be computed in parts: these add up to it, for each term of a `weighted_sum` by itself.
+    """A gradient that is the sum of the gradients of parts. In a `weighted_sum` each term adds up by itself.
 
-    How much counts follows from the target, `where` and `weights`, never from the numbers predicted. So the totals come
-    from the whole batch before it is split; a part divides its sums by them, and sums are all that is left to combine.
+    How much counts follows from the target, `where` and `weights`, never from the predicted numbers. So the totals come
+    from the whole batch, before it is split. Each part divides its sums by them. Then only the sum over the parts is
+    left.
     """
 
-    totals: Callable[..., Any]  #: (params, state, batch, key) -> by what the loss of the batch is divided
+    totals: Callable[..., Any]  #: (params, state, batch, key) -> the divisor of the loss of the batch
     share: Callable[[Any], GradientFn]  #: (totals) -> the gradient of a part, without the penalty
-    penalized: Callable[[Gradient, Any], Gradient]  #: (gradient, params) -> with the penalty's value and gradient
+    penalized: Callable[[Gradient, Any], Gradient]  #: (gradient, params) -> with the penalty's value and gradient added
 
 
 def parts_of(gradient: GradientFn) -> Parts | None:
-    """How a gradient is computed in parts; `None` where it is not known that they add up to it."""
+    """How a gradient is computed in parts; `None` if it is not known that the parts add up to it."""
     made = getattr(gradient, "made", None)
     if made is None or made.constructor not in (*_ENGINES, accumulated):
         return None
@@ -50,7 +51,7 @@ def parts_of(gradient: GradientFn) -> Parts | None:
     def totals(params, state, batch, key):
         x, target, options = unpack(batch)
         prediction, _ = jax.eval_shape(lambda *args: model.apply(*args, key=key, train=True), params, state, x)
-        if any(map(is_padded, leaves(prediction))):  # whose masks count; under jit nothing else of it is computed
+        if any(map(is_padded, leaves(prediction))):  # only its masks are read; under jit nothing else of it is computed
             prediction, _ = model.apply(params, state, x, key=key, train=True)
         return loss.counted(prediction, target, **options)
 
@@ -79,23 +80,23 @@ def _mixing(model: Layer, place: str = "") -> list[str]:
 
 @constructor
 def accumulated(gradient: GradientFn, k: int) -> GradientFn:
-    """The gradient of a batch computed in k equal parts, one after the other; k divides the rows.
+    """The gradient of a batch, computed in k equal parts, one after the other; k has to divide the number of rows.
 
-    The parts are combined by what counted in them, so that the result is that of the whole batch up to rounding, with
-    `where`, `weights` and class weights too, for losses that are means of values and layers without statistics of the
-    batch. Part i draws from `fold_in(key, i)`, and the state passes on from part to part.
+    The parts are combined by what counted in them. So the result is the gradient of the whole batch up to rounding,
+    also with `where`, `weights` and class weights. The loss has to be a mean of values, and no layer may use statistics
+    of the batch. Part i draws from `fold_in(key, i)`, and each part passes the state on to the next.
 
     Args:
-        gradient: one of `autodiff` or `backprop`.
+        gradient: what `autodiff` or `backprop` returned.
         k: how many parts.
 
     Derivation. Let L = Σ_n w_n l_n / W with W = Σ_n w_n over the batch. W does not depend on the parameters θ, so
-    ∂L/∂θ = Σ_parts (Σ_{n in part} w_n ∂l_n/∂θ) / W: with W from the whole batch each part gives a summand.
+    ∂L/∂θ = Σ_parts (Σ_{n in part} w_n ∂l_n/∂θ) / W. With W from the whole batch each part gives one summand.
 
     Raises:
-        ConfigError: `k` is not a positive integer; or the gradient is of an engine of your own, of a loss that is not a
+        ConfigError: `k` is not a positive integer, or the gradient is that of your own engine, of a loss that is not a
             mean of values, or of a model with `batch_norm`.
-        ShapeError: when it runs, if k does not divide the rows.
+        ShapeError: when it runs, if k does not divide the number of rows.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> gradient = fn.gradients.backprop(fn.layers.dense(1, use_bias=False), fn.losses.mean_squared_error)
@@ -148,12 +149,12 @@ def _divided(leaf, k):
 
 
 def _zeros(like):
-    """A sum of 16-bit numbers is kept in float32."""
+    """The start of a sum, which is kept in float32 for 16-bit numbers."""
     return jnp.zeros(like.shape, like.dtype if like.dtype.itemsize > 2 else jnp.float32)
 
 
 def refusal(gradient: GradientFn) -> str:
-    """Why a gradient is not computed in parts, as the words of an error."""
+    """The error message that says why a gradient is not computed in parts."""
     made = getattr(gradient, "made", None)
     if made is None or made.constructor not in (*_ENGINES, accumulated):
         return f"expected a gradient of autodiff or backprop, got {spelled(gradient)}; split the batch in your engine."

@@ -1,4 +1,4 @@
-"""Layers whose backward autodiff supplies, for those whose derivation is still to come."""
+"""Layers whose backward pass comes from autodiff, for those that have no derivation yet."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,18 +14,18 @@ __all__ = ["automatic", "automatic_function"]
 
 
 def automatic(init: InitFn, apply: ApplyFn, *, inside: Sequence[Layer] = ()) -> Layer:
-    """A layer from `init` and `apply` alone: its backward is `jax.vjp` of `apply`.
+    """A layer from `init` and `apply` only: its backward is `jax.vjp` of `apply`.
 
-    For layers whose derivation is still to come, and for models that are not a chain of layers. It runs `apply` again
-    in the backward pass, like `layers.recompute`. `x` and `y` may be trees.
+    Use it for layers whose backward pass you have not derived yet, and for models that are not a chain of layers. The
+    backward pass runs `apply` again, like `layers.recompute`. `x` and `y` may be trees.
 
     Args:
         init: `(key, x) -> (params, state)`.
         apply: `(params, state, x, *, key=None, train=False) -> (y, state)`.
-        inside: the layers that it runs, for tools that look inside; params and state are those of a single one, or
-            have an entry for each, in tuples.
+        inside: the layers that it runs, for tools that look inside. If there is one, params and state are those of that
+            layer. If there are several, params and state are tuples with an entry for each.
 
-    Kept: params are given to the backward; x, the state before, the key and the mode are the residuals.
+    Kept: x, the state before, the key and the mode. The backward gets params as an argument.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> @fn.constructor
@@ -60,7 +60,7 @@ def automatic(init: InitFn, apply: ApplyFn, *, inside: Sequence[Layer] = ()) -> 
 def automatic_function(function: Callable[[Any], Any]) -> Layer:
     """A layer without parameters from a plain function `x -> y`; its backward is `jax.vjp` of the function.
 
-    With a derivative of your own use `layers.elementwise` or `layers.parameterless`.
+    If you have derived the backward pass, use `layers.elementwise` or `layers.parameterless`.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.gradients.automatic_function(jnp.sin).apply((), (), jnp.zeros(1))[0]

@@ -1,4 +1,4 @@
-"""Between funcnet's gradients of trees and JAX's: `None` there is an array of `float0`, or of zeros, here."""
+"""Gradients of trees, from funcnet to JAX and back: `None` in funcnet is an array of `float0` or of zeros in JAX."""
 
 from typing import Any
 

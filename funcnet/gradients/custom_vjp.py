@@ -1,4 +1,4 @@
-"""The hand-derived backward as the rule that `jax.grad` follows."""
+"""Make the hand-derived backward the rule that `jax.grad` follows."""
 
 from typing import Any
 
@@ -20,22 +20,22 @@ __all__ = ["as_custom_vjp"]
 def as_custom_vjp(layer: Layer) -> Layer:
     """The same layer, whose `apply` carries its hand-derived backward as `jax.custom_vjp`.
 
-    So `jax.grad` and `jax.vjp` of `apply` run `backward`, and nothing is differentiated by jax. The other three
-    functions stay as they are. Wrap the outermost layer, the model, once; `layers.map_layers` unwraps it.
+    So `jax.grad` and `jax.vjp` of `apply` run `backward`, and JAX differentiates nothing. The other three functions
+    stay as they are. Wrap only the outermost layer, the model. `layers.map_layers` unwraps it.
 
-    Reverse mode only: a backward computes gᵀ J from g, while forward mode needs J v. A gradient, once taken, may be
-    differentiated again in either mode: `jax.hessian`, `jax.jacrev(jax.grad(…))`, `jax.jvp` of a gradient. No gradient
-    flows through the state, neither into the old one nor from the new one.
+    Only reverse mode works, because a backward computes gᵀ J from g, while forward mode needs J v. The gradient itself
+    may be differentiated again in either mode: `jax.hessian`, `jax.jacrev(jax.grad(…))`, `jax.jvp` of a gradient. No
+    gradient flows through the state, neither into the old state nor from the new one.
 
-    Within `jax.shard_map` let the params vary first, as `jax.lax.pcast(params, axis, to="varying")` does, and sum their
-    gradients with `jax.lax.psum`: a backward knows of its own device only.
+    Within `jax.shard_map`, first let the params vary with `jax.lax.pcast(params, axis, to="varying")`, and sum their
+    gradients with `jax.lax.psum`. A backward knows only its own device.
 
-    Check a layer before it is wrapped: afterwards `apply` and `backward` have one gradient, and agree even if it is
-    wrong.
+    Check a layer before you wrap it. Afterwards `apply` and `backward` have the same gradient, so they agree even if it
+    is wrong.
 
     Raises:
-        ForwardModeError: under `jax.jvp`, `jax.jacfwd` or the function that `jax.linearize` returns: where `apply` is
-            called if nothing is compiled, else when the enclosing `jax.jit` compiles.
+        ForwardModeError: under `jax.jvp`, `jax.jacfwd` or the function that `jax.linearize` returns. The call of
+            `apply` raises it, or, under `jax.jit`, the compilation.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> def backward(params, x, dy):
@@ -80,8 +80,8 @@ def _with_rule(layer, train):
     return run
 
 
-# What custom_vjp makes of a tangent is an operation that can be transposed, which is reverse mode, but not run. JAX's
-# error for running it names neither layer nor remedy, so the tangents first pass an identity of the same kind.
+# custom_vjp turns a tangent into an operation that can be transposed, which is reverse mode, but not run. JAX's error
+# for running it names neither the layer nor the remedy. So the tangents first pass an identity of the same kind.
 
 
 def _guard(name):
@@ -100,8 +100,8 @@ def _guard(name):
 
 
 def _refuse(*_: Any, name: str, **__: Any) -> Any:
-    wanted = "reverse mode, as of jax.grad or jax.jacrev, which is all that a hand-derived backward defines"
-    got = "forward mode, as of jax.jvp or jax.jacfwd; use apply of the layer that as_custom_vjp was given"
+    wanted = "reverse mode (jax.grad, jax.jacrev), the only mode that a hand-derived backward defines"
+    got = "forward mode (jax.jvp, jax.jacfwd); use apply of the layer that as_custom_vjp was given"
     raise ForwardModeError(f"{name}: expected {wanted}, got {got}.")
 
 

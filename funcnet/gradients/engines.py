@@ -2,9 +2,9 @@
 
     gradient(params, state, (x, target), key=None) -> Gradient(loss, grads, state, prediction, counted)
 
-Both run the model in training mode. A batch may carry two more entries, `(x, target, where, weights)`: which values of
-the loss count, and by how much; `None` stands for all of them, and for equal weights. An engine of one's own is a
-function `(model, loss, *, penalty=None) -> gradient`, taken wherever these two are.
+Both run the model in training mode. A batch may have two more entries, `(x, target, where, weights)`: which values of
+the loss count, and by how much. `None` for `where` means all of them, and for `weights` equal weights. An engine of
+your own is a function `(model, loss, *, penalty=None) -> gradient`. It is accepted wherever these two are.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,9 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 
     Args:
         model: a layer.
-        loss: `(prediction, target) -> scalar`, one of `funcnet.losses` or your own. An `OutputWarning` says if the
-            model is known not to give what it takes: for example probabilities to a loss on logits.
+        loss: `(prediction, target) -> scalar`, one of `funcnet.losses` or your own. An `OutputWarning` is given if the
+            model is known to end with something else than the loss takes, for example probabilities for a loss on
+            logits.
         penalty: `params -> scalar`, added to the loss, such as `losses.l2_penalty`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -58,7 +59,7 @@ def autodiff(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 
 @constructor
 def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] | None = None) -> GradientFn:
-    """Gradients by the hand-derived `loss.gradient` and `model.backward`; nothing is differentiated by jax.
+    """Gradients by the hand-derived `loss.gradient` and `model.backward`; JAX differentiates nothing.
 
     Args: as for `autodiff`.
 
@@ -89,7 +90,7 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 
 
 def unpack(batch: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """`(x, target, where, weights)` -> x, the target, and the others as keywords of the loss; these may be missing."""
+    """`(x, target, where, weights)` -> x, the target, and the last two, if given, as keywords of the loss."""
     if not isinstance(batch, tuple) or len(batch) not in (2, 3, 4):
         wanted = "(x, target), (x, target, where) or (x, target, where, weights)"
         raise DtypeError(f"expected batch to be {wanted}, got {describe(batch)}.")
@@ -99,7 +100,7 @@ def unpack(batch: Any) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def counted(loss: Any, prediction: Any, target: Any, options: dict[str, Any]) -> Any:
-    """By what the mean of a loss is divided; `None` of a loss that does not say."""
+    """The divisor of the mean of a loss; `None` for a loss without `counted`."""
     count = getattr(loss, "counted", None)
     return None if count is None else count(prediction, target, **options)
 

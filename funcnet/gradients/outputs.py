@@ -1,4 +1,4 @@
-"""Whether what a model gives is what its loss takes: a softmax before a loss on logits trains, and trains badly."""
+"""Check that a model gives what its loss takes: with a softmax before a loss on logits it trains, but badly."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from funcnet.types import Layer, LossFn
 
 __all__ = ["check_output"]
 
-# What the library's layers give. Of others nothing is known.
+# What the library's layers give. For other layers it is not known.
 _LOGITS = (
     layers.batch_norm, layers.conv, layers.conv_transpose, layers.dense, layers.depthwise_conv, layers.layer_norm,
 )  # fmt: skip
@@ -46,12 +46,12 @@ def check_output(model: Layer, loss: LossFn) -> None:
         f"{spelled(loss)}: expected a model that gives {takes}, got one that ends with {last!r}, which gives {gives}; "
         f"{_FIX[takes]}.",
         OutputWarning,
-        stacklevel=5,  # of the engine, through its `@constructor`
+        stacklevel=5,  # the call of the engine, through its `@constructor`
     )
 
 
 def _last(model: Layer) -> Layer | None:
-    """The layer whose output the model's is; `None` where branches meet."""
+    """The layer that makes the model's output; `None` if branches meet there."""
     if model.inside is None:
         return model
     if model.made.constructor is not layers.serial:

@@ -1,8 +1,9 @@
 """Per-example gradients: one gradient per example, from one forward and one backward pass of the whole batch.
 
-A layer that gives each example its own output knows from its residuals and dy what each contributed to the
-parameters; its own backward only adds that up. So each layer with parameters has, beside its backward, a rule without
-the sum, and the containers' backwards carry what the rules return as they carry dparams.
+If a layer computes the output of each example from that example alone, its residuals and dy say what each example
+contributes to the gradient of the parameters. The layer's backward adds these contributions up. So each layer with
+parameters has a second rule beside its backward, without the sum. The containers' backwards pass on what the rules
+return, as they pass on dparams.
 """
 
 from collections.abc import Callable
@@ -28,25 +29,26 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
     """An engine whose gradients have a leading batch axis: row i of each leaf is the gradient of example i's own loss.
 
     Args:
-        model: a layer. Each of its layers with parameters needs a rule, `Rules(per_example=…)`, as all of
-            the library's have; that of `batch_norm` refuses, as it mixes the examples of a training batch.
-        loss: one with a hand-derived gradient, one of `funcnet.losses` or your own.
+        model: a layer. Each layer with parameters in it needs a rule, `Rules(per_example=…)`. All layers of the library
+            have one. The rule of `batch_norm` raises an error, because it mixes the examples of a training batch.
+        loss: one of `funcnet.losses` or your own, with a hand-derived gradient.
 
     Returns:
-        `(params, state, batch, key=None) -> Gradient(loss, grads, state, prediction)` in which `loss` is (batch,) and
-        a leaf of `grads` (batch, *shape of the parameter), within `layers.repeat` too. Use it under `jax.jit`.
+        `(params, state, batch, key=None) -> Gradient(loss, grads, state, prediction)`. Its `loss` has the shape
+        (batch,), and each leaf of `grads` has the shape (batch, *shape of the parameter), also within `layers.repeat`.
+        Use it under `jax.jit`.
 
-    L_i is the loss of example i as a batch of its own, the mean over its own marked values. With equally many of
-    them in each example, L = (1/n) Σ_i L_i, and so ∂L/∂θ = (1/n) Σ_i ∂L_i/∂θ: the mean of the gradients is the
-    gradient of the mean. The model runs on the batch as a whole, in training mode, with the batch's key.
+    L_i is the loss of example i as a batch of its own: the mean over its own marked values. If each example has equally
+    many of them, L = (1/n) Σ_i L_i, and so ∂L/∂θ = (1/n) Σ_i ∂L_i/∂θ: the mean of the gradients is the gradient of the
+    mean. The model runs on the batch as a whole, in training mode, with the batch's key.
 
-    Derivation. Let y_i depend on x_i and θ alone, and g_i = ∂L_i/∂y_i. For ∂/∂θ Σ_i L_i every backward sums over the
-    examples what each y_i says of θ. Without that sum the terms themselves are the gradients of the L_i, from the same
-    residuals: for `dense`, xᵀ g = Σ_i x_i ⊗ g_i gives x_i ⊗ g_i. Layers that mix examples have no such gradients.
+    Derivation. Let y_i depend on x_i and θ alone, and let g_i = ∂L_i/∂y_i. A backward computes ∂/∂θ Σ_i L_i as a sum
+    over the examples, whose term i depends on example i alone. So term i is ∂L_i/∂θ, from the same residuals. For
+    `dense`, xᵀ g = Σ_i x_i ⊗ g_i has the terms x_i ⊗ g_i. Layers that mix examples have no such gradients.
 
     Raises:
-        ConfigError: the loss has no hand-derived gradient; or, when it runs, a layer has parameters and no rule, or
-            mixes examples.
+        ConfigError: the loss has no hand-derived gradient. When it runs: a layer with parameters has no rule, or a
+            layer mixes examples.
         StructureError: when it runs, a rule's result is not like the parameters with a leading batch axis.
 
     References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
@@ -72,7 +74,7 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
 def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Batch, Key | None], Array]:
     """The norm of each example's gradient over all parameters, ‖∂L_i/∂θ‖, in JAX's default float dtype.
 
-    `dense` computes it from x and dy without making the gradients; other layers make their own, one layer at a time.
+    `dense` computes it from x and dy without the gradients. Other layers make their gradients, one layer at a time.
 
     Args, Raises: as for `per_example`.
 
@@ -104,7 +106,7 @@ Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) 
 
 
 def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
-    """An engine in which `rule` stands in for each layer's own dparams, and the loss is (batch,)."""
+    """An engine in which `rule` replaces each layer's own dparams, and the loss has the shape (batch,)."""
     loss_gradient = hand_gradient("loss", loss)
     check = getattr(loss, "check", None)
     model = map_layers(lambda place, inner: _ruled(inner, rule), model)
@@ -118,7 +120,7 @@ def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
         x, target, options = unpack(batch)
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
         if check is not None:
-            check(prediction, target, **options)  # here, because under vmap no label can be looked at
+            check(prediction, target, **options)  # here, because under vmap no label can be read
         values, dy = jax.vmap(alone)(prediction, target, options)
         grads, _ = model.backward(params, residuals, dy)
         return Gradient(values, grads, new_state, prediction)
@@ -129,7 +131,7 @@ def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
 def _ruled(inner: Layer, rule: Rule) -> Layer:
     def backward(params, residuals, dy):
         dparams, dx = inner.backward(params, residuals, dy)
-        # A layer without parameters has a rule only to refuse: what it mixes, the layers below it cannot take apart.
+        # A layer without parameters has a rule only to raise an error: layers below it cannot separate what it mixes.
         if jax.tree.leaves(params) or inner.rules.per_example is not None:
             with leading(str(inner)):
                 dparams = rule(inner, params, residuals, dy)
@@ -162,9 +164,9 @@ def _batch_first(p, g, n):
 
 
 class _Squares(NamedTuple):
-    """Stands for a layer's dparams; the name tells it from the zeros that `serial` puts for some."""
+    """Replaces a layer's dparams. Its type differs from that of the zeros that `serial` puts for some layers."""
 
-    values: Array  #: (batch,), ‖∂L_i/∂params‖², behind the axes that `repeat` adds
+    values: Array  #: (batch,), ‖∂L_i/∂params‖², after the axes that `repeat` adds
 
 
 def _squares(inner, params, residuals, dy):

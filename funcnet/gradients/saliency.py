@@ -14,15 +14,15 @@ __all__ = ["saliency"]
 
 
 def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = None) -> Array:
-    """How strongly the score of a class changes with each pixel, |∂s_c / ∂x|, at most over the channels.
+    """How strongly the score of a class changes with each pixel, |∂s_c / ∂x|, the maximum over the channels.
 
     Args:
-        model: gives scores (batch, classes); logits rather than probabilities, in which a class also gains where
-            another loses.
+        model: gives scores (batch, classes). Logits are better than probabilities, because the probability of a class
+            also rises when that of another class falls.
         params, state: of the model, which runs in evaluation mode.
         x: images (batch, *size, channels).
-        classes: for each image the class c, (batch,), or one for all; by default the predicted one, the first of equal
-            scores.
+        classes: the class c of each image, (batch,), or one class for all. By default it is the predicted class,
+            the first of equal scores.
 
     Returns:
         (batch, *size), for `plotting.saliency`.
@@ -31,8 +31,9 @@ def saliency(model: Layer, params: Params, state: State, x: Any, classes: Any = 
     One backward pass for dy_i = the one-hot row of c_i gives the gradients of the whole batch.
 
     Raises:
-        ShapeError: x has no axes of size, the model gives no scores (batch, classes), or `classes` are not (batch,).
-        DtypeError: x is not floating.
+        ShapeError: x is not (batch, *size, channels), the scores are not (batch, classes), or `classes` are not
+            (batch,).
+        DtypeError: x is not floating-point.
         LabelError: `classes` are not integers, or outside 0 … classes − 1.
 
     References: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification

@@ -1,9 +1,9 @@
-"""What losses check before any mathematics runs: shapes and dtypes always, values where they can be looked at.
+"""What losses check before any mathematics runs: shapes and dtypes always, values where they can be read.
 
-JAX broadcasts (4, 1) against (4,), clamps a label that is too large and wraps one beyond 32 bits, all in silence.
-A check is `(prediction, target, where) -> None`. The prediction may be a tracer or a `jax.ShapeDtypeStruct`; the
-target is an array, a tree of arrays or `None`. Where the target is not a tracer, NumPy looks at its values before JAX
-converts them. Rows outside `where` may hold anything. The loss puts its name before the error.
+JAX broadcasts (4, 1) against (4,), clamps a label that is too large and wraps one beyond 32 bits, all without an error.
+A check is `(prediction, target, where) -> None`. The prediction may be a tracer or a `jax.ShapeDtypeStruct`. The target
+is an array, a tree of arrays or `None`. If the target is not a tracer, NumPy reads its values before JAX converts them.
+Rows outside `where` may hold anything. The loss puts its name before the error.
 """
 
 from collections.abc import Callable
@@ -33,12 +33,12 @@ Check: TypeAlias = Callable[[Any, Any, Any], None]  #: (prediction, target, wher
 
 
 def check_prediction(prediction: Any) -> None:
-    """The prediction is floating-point; this catches most losses called as (target, prediction)."""
+    """The prediction is floating-point. This catches most calls with the order (target, prediction)."""
     check_floating("prediction", prediction, "the order is loss(prediction, target)")
 
 
 def check_padding(what: str, x: Any, shape: tuple[int, ...]) -> None:
-    """What is padded has a value of the loss at each position; the values have `shape`."""
+    """If `x` is a `Padded`, the loss has a value at each of its positions. The values have `shape`."""
     if not isinstance(x, Padded):
         return
     if x.where.ndim > len(shape):

@@ -1,18 +1,19 @@
 """Losses on classes, each with its hand-derived gradient below it.
 
-Prefer the losses on logits, the numbers before the sigmoid or softmax: exp and log cancel in the formula instead of
-under- and overflowing one after the other. At prediction apply `jax.nn.softmax` or `jax.nn.sigmoid` outside.
+Prefer the losses on logits, the numbers before the sigmoid or softmax. In their formulas exp and log cancel, instead of
+overflowing or underflowing one after the other. At prediction apply `jax.nn.softmax` or `jax.nn.sigmoid` outside.
 
-The gradients are given for one value, which takes its weight c as a factor, and 1/N for `reduction="mean"`, where
-N = Σ c is what counts: without weights the number of marked values.
+The gradients are given for one value. The weight c of the value is a factor of its gradient. With `reduction="mean"`
+1/N is another factor, where N = Σ c is how much counts. Without weights N is the number of marked values.
 
-`class_weights`, one number w ≥ 0 per class, are for classes of which there are few. A row counts by the weight of its
-class, in the loss and in N: with values v and labels y the mean is Σ c w_y v / Σ c w_y. Of a target t of weights,
-one-hot or any distribution, each class counts by its own, t_k → w_k t_k, and the row by Σ_k w_k t_k in N. So a one-hot
-row is its label exactly. N takes t as it is before label smoothing.
+`class_weights`, one number w ≥ 0 per class, are for classes with few examples. A row counts by the weight of its class,
+in the loss and in N. With values v and labels y the mean is Σ c w_y v / Σ c w_y. If the target t has a weight for each
+class (one-hot, or any distribution), each class counts by its own w, t_k → w_k t_k. In N the row counts as
+Σ_k w_k t_k. So a one-hot row gives exactly the numbers of its label. N uses t before label smoothing.
 
-A label or target that names no class raises where it can be looked at; under `jit` it cannot, and the loss and the
-gradient of its row are NaN. Rows outside `where` may hold anything: so padding and unlabelled rows are ignored.
+A label or target that names no class raises an error where its value can be read. Under `jit` it cannot be read, so the
+loss and the gradient of its row are NaN. Rows outside `where` may hold anything, so padding and unlabelled rows are
+ignored.
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ def _distribution(target, prediction):
     """The target as one weight for each class: one-hot for labels, NaN in a row whose label names no class."""
     if np.ndim(target) == prediction.ndim:
         return as_floats(target, prediction)
-    # NumPy's labels are judged before JAX converts them, which wraps 2**40 to the valid class 0.
+    # Labels in NumPy are checked before JAX converts them, because the conversion wraps 2**40 to the valid class 0.
     xp = jnp if isinstance(target, jax.Array) else np
     labels, classes = xp.asarray(target), prediction.shape[-1]
     valid = (labels >= 0) & (labels <= min(classes - 1, xp.iinfo(labels.dtype).max))
@@ -53,7 +54,7 @@ def _unit_interval(target, prediction):
 
 
 def _checked(class_weights, classes, like):
-    """The weights of so many classes, in the dtype of `like`."""
+    """The weights of the classes, checked, in the dtype of `like`."""
     weights = as_shaped(class_weights)
     check_shape("class_weights", weights, f"({classes},)", "give one number for each class")
     check_weights(weights, (classes,), what="class_weights")
@@ -74,7 +75,7 @@ def _by_side(target, prediction, class_weights):
 
 
 def _share(by):
-    """How much each value counts in the mean by the weights of the classes."""
+    """How much each value counts in the mean, by the weights of the classes."""
 
     def share(prediction, target, *, class_weights=None, **options):
         del options
@@ -84,7 +85,7 @@ def _share(by):
 
 
 def _prepare_classes(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
-    """The prediction, t and the weights w t of the classes, after smoothing, and the reduction."""
+    """The prediction, the target w t after smoothing, and the reduction."""
     p, t, over = prepare(function, prediction, target, reduction, where, weights, convert=_distribution)
     smooth = _smoothed(t, label_smoothing, p.shape[-1])
     if class_weights is None:
@@ -119,25 +120,25 @@ def binary_cross_entropy(
 ) -> Array:
     """Binary cross-entropy of probabilities, −w₁ y log p − w₀ (1 − y) log(1 − p) for each element; w is 1 by default.
 
-    With p = σ(z) at hand use `binary_cross_entropy_with_logits` on z, which needs no clamp.
+    If p = σ(z), use `binary_cross_entropy_with_logits` on z instead. It needs no clamp.
 
     Args:
         prediction: p, of any shape, in [0, 1].
         target: y, of the same shape, in [0, 1]; the same dtype, or integers or booleans.
         class_weights: w₀ and w₁, of the classes 0 and 1; in the mean an element counts as (1 − y) w₀ + y w₁.
         reduction: "mean", "sum" or "none".
-        where, weights: what counts, and by how much: over leading axes of the prediction.
+        where, weights: which values count, and by how much; over leading axes of the prediction.
 
-    Both p and 1 − p are held at ε or above, the machine epsilon of their dtype, so that the logarithms are finite.
+    Both p and 1 − p are clamped to at least ε, the machine epsilon of their dtype, so that the logarithms are finite.
 
     Gradient. From ∂(log p)/∂p = 1/p and ∂(log(1 − p))/∂p = −1/(1 − p) follows
         ∂/∂p = −w₁ y / p + w₀ (1 − y) / (1 − p),
-    with the clamped p and 1 − p. The clamp itself counts as the identity (it is
-    "straight-through"), so that where p = 0 and y = 1 the slope is −1/ε and still points away from the error.
+    with the clamped p and 1 − p. The gradient treats the clamp itself as the identity ("straight-through"). So at p = 0
+    and y = 1 the slope is −1/ε, and descent still leads away from the error.
 
     Raises:
         ShapeError: prediction and target differ in shape, or `where` or `weights` does not lie over leading axes.
-        DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        DtypeError: the prediction is not floating-point, or the target has another floating dtype.
         LabelError: a target outside [0, 1].
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction.
@@ -184,17 +185,17 @@ def binary_cross_entropy_with_logits(
 ) -> Array:
     """Binary cross-entropy of logits z, with p = σ(z): (1 − y) softplus(z) + a y softplus(−z) for each element.
 
-    It is −(1 − y) log(1 − p) − a y log p, as log σ(z) = −softplus(−z) and 1 − σ(z) = σ(−z).
+    This equals −(1 − y) log(1 − p) − a y log p, because log σ(z) = −softplus(−z) and 1 − σ(z) = σ(−z).
 
     Args: as for `binary_cross_entropy`, but the prediction is z, any number, and
-        pos_weight: a, the weight of the class 1 against the class 0, which does not count in the mean.
+        pos_weight: a, the weight of class 1 relative to class 0. It does not count in the mean.
         label_smoothing: e; y becomes (1 − e) y + e/2.
-        class_weights: w₀ and w₁, factors of the two terms, which count in the mean.
+        class_weights: w₀ and w₁, factors of the two terms. They count in the mean.
 
-    Gradient. softplus′ = σ, so ∂/∂z = w₀ (1 − y) σ(z) − a w₁ y σ(−z); where all of them are 1 this is σ(z) − y, without
-    its cancellation where p is near y.
+    Gradient. softplus′ = σ, so ∂/∂z = w₀ (1 − y) σ(z) − a w₁ y σ(−z). With a = w₀ = w₁ = 1 this is σ(z) − y, but
+    without the cancellation where p is near y.
 
-    Raises: as `binary_cross_entropy`; ConfigError too if a is not positive or e not in [0, 1].
+    Raises: as `binary_cross_entropy`; ConfigError also if a is not positive or e is not in [0, 1].
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> z, y = jnp.array([0.0, -1e4]), jnp.array([1, 1])
@@ -207,7 +208,7 @@ def binary_cross_entropy_with_logits(
     z, no, yes, over = _prepare_sides(
         binary_cross_entropy_with_logits, prediction, target, reduction, where, weights, class_weights, label_smoothing
     )
-    # Not max(z, 0) − z y + log1p(e^−|z|): its autodiff at z = 0, where a network of zeros starts, is off by ½.
+    # Not max(z, 0) − z y + log1p(e^−|z|), whose autodiff is off by ½ at z = 0, where a network of zeros starts.
     return over.reduce(no * jnp.logaddexp(z, 0) + pos_weight * yes * jnp.logaddexp(-z, 0))
 
 
@@ -240,12 +241,12 @@ def softmax_cross_entropy(
         prediction: z, (batch, …, classes), floating-point.
         target: integer labels (batch, …), or weights t of the shape of the prediction: one-hot, or any distribution.
         label_smoothing: e; t becomes (1 − e) t + e/C with C classes.
-        class_weights: w, (classes,); after smoothing t_k becomes w_k t_k, and in the mean a row counts as Σ_k w_k t_k
-            of the target as given: w_y for the label y.
+        class_weights: w, (classes,). After smoothing t_k becomes w_k t_k. In the mean a row counts as Σ_k w_k t_k of
+            the target as given, which is w_y for the label y.
         reduction: "mean" (over rows), "sum" or "none".
-        where, weights: what counts, and by how much: over leading axes of (batch, …).
+        where, weights: which values count, and by how much; over leading axes of (batch, …).
 
-    A class of weight 0 adds 0, though its logit be −∞.
+    A class of weight 0 adds 0, even if its logit is −∞.
 
     Gradient. log p_j = z_j − log Σ_i e^(z_i), so ∂(log p_j)/∂z_k = δ_jk − p_k, and
         ∂/∂z_k = −Σ_j t_j (δ_jk − p_k) = p_k Σ_j t_j − t_k,
@@ -253,7 +254,7 @@ def softmax_cross_entropy(
 
     Raises:
         ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes.
-        DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        DtypeError: the prediction is not floating-point, or the target has another floating dtype.
         LabelError: a label is not the number of a class, or the one-hot target has another number of classes.
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction, or e not in [0, 1].
@@ -302,9 +303,10 @@ def negative_log_likelihood(
 ) -> Array:
     """Negative log-likelihood of log-probabilities l: −Σ_k t_k l_k for each row; −l_y for the label y.
 
-    Args: as for `softmax_cross_entropy`, but the prediction is l, as `layers.log_softmax` gives it.
+    Args: as for `softmax_cross_entropy`, without `label_smoothing`. The prediction is l, the output of
+    `layers.log_softmax`.
 
-    Gradient. l_k stands once in the sum, ∂(−Σ_j t_j l_j)/∂l_k = −t_k.
+    Gradient. l_k occurs once in the sum, so ∂(−Σ_j t_j l_j)/∂l_k = −t_k.
 
     Raises: as `softmax_cross_entropy`.
 
@@ -337,7 +339,7 @@ def multiclass_hinge(
     where: Any = None,
     weights: Any = None,
 ) -> Array:
-    """Multiclass hinge loss of scores s: every wrong class j is to stay the margin m below the label's score s_y.
+    """Multiclass hinge loss of scores s: every wrong class should score at least the margin m less than the label y.
 
     Write x_j = s_j − s_y + m for j ≠ y. Then for each row the value is
         "weston_watkins"   Σ_j max(0, x_j)
@@ -351,10 +353,10 @@ def multiclass_hinge(
         variant: one of the two above.
         class_weights: w, (classes,); in the mean a row counts as w_y.
         reduction: "mean" (over rows), "sum" or "none".
-        where, weights: what counts, and by how much: over leading axes of (batch, …).
+        where, weights: which values count, and by how much; over leading axes of (batch, …).
 
-    Gradient. ∂x_j/∂s_j = 1 and ∂x_j/∂s_y = −1. Let a_j = ∂value/∂x_j: 1 where x_j > 0, else 0, at the kink too; for
-    "crammer_singer" only the largest x_j counts, and if several tie they share the 1 equally. Then
+    Gradient. ∂x_j/∂s_j = 1 and ∂x_j/∂s_y = −1. Let a_j = ∂value/∂x_j. It is 1 where x_j > 0 and 0 elsewhere, also at
+    the kink. For "crammer_singer" only the largest x_j counts. If several are largest, they share the 1 equally. Then
         ∂/∂s_j = a_j for j ≠ y,   ∂/∂s_y = −Σ_j a_j,
     both times w_y.
 

@@ -1,24 +1,25 @@
-"""What a loss is, and how one is made.
+"""What a loss is, and how to make one.
 
     loss(prediction, target, *, reduction="mean", where=None, weights=None, **own options)  ->  (), or an array
     loss.gradient(the same arguments)                             ->  ∂loss/∂prediction, derived by hand; or `None`
     loss.check(prediction, target, *, where=None, weights=None)   ->  None, or the error
-    loss.counted(the same arguments as the loss)                  ->  (), by what the mean divides; or `None`
+    loss.counted(the same arguments as the loss)                  ->  (), the divisor of the mean; or `None`
 
-A loss first makes *values*, one for each element, row or example of the prediction; `axes` says which. Then it reduces
-them: `"mean"`, `"sum"`, or `"none"`, whose `gradient` is that of the sum.
+A loss first computes *values*, one for each element, row or example of the prediction; `axes` says which. Then it
+reduces them: `"mean"`, `"sum"` or `"none"`. The `gradient` for `"none"` is that of the sum.
 
-`where` (does it count) and `weights` (by how much) have the shape of the values, or a leading part of it: (batch,) for
-examples, (batch, time) for a loss per position. With c = where · weights the value v counts as c v, and the mean is
-Σ c v / Σ c, 0 where nothing counts. What `where` excludes is 0 in the loss and in its gradient, whatever stands there,
-NaN or an impossible label. A weight of 0 excuses neither. Of a `Padded` prediction or target only the positions count
-at which something is, and the gradient is an array of the shape of its values.
+`where` says which values count, and `weights` by how much. Both have the shape of the values, or a leading part of it:
+(batch,) for examples, (batch, time) for a loss per position. With c = where · weights the value v counts as c v. The
+mean is Σ c v / Σ c, or 0 if nothing counts. What `where` excludes is 0 in the loss and in its gradient, even NaN or an
+impossible label. A weight of 0 does not hide these. In a `Padded` prediction or target the padding does not count. The
+gradient is then an array of the shape of its `values`.
 
-`counted` is Σ c. It reads the target, never the values of the prediction, of which a `jax.ShapeDtypeStruct` will do. So
-a batch that is computed in parts is combined exactly: `share`. It is `None` for a loss that is not a mean of values.
+`counted` is Σ c. It reads the target but not the numbers of the prediction, for which a `jax.ShapeDtypeStruct` will do.
+So a batch that is computed in parts can be combined exactly, with `share`. `counted` is `None` for a loss that is not a
+mean of values.
 
-`check` reads shapes and dtypes, and so works on tracers and on a `jax.ShapeDtypeStruct`; the values of a target that
-is not a tracer are judged too. Every loss begins with it.
+`check` reads shapes and dtypes, so it works on tracers and on a `jax.ShapeDtypeStruct`. It also checks the values of a
+target that is not a tracer. Every loss begins with it.
 """
 
 import functools
@@ -49,9 +50,9 @@ _OWN = own_call("function")
 
 @dataclass(eq=False, repr=False)
 class HandDerived(Generic[P]):
-    """A function and its hand-derived gradient, of the same arguments: a penalty, or a `Loss`.
+    """A function and its hand-derived gradient, which take the same arguments: a penalty, or a `Loss`.
 
-    It is called as the function, and prints as the call that made it. Two are equal if their functions are.
+    It is called like the function, and prints as the call that made it. Two are equal if their functions are equal.
     """
 
     value: Callable[P, Array]
@@ -93,7 +94,7 @@ class HandDerived(Generic[P]):
         return hash(self.value)
 
     def __reduce__(self) -> str:
-        return self.made.name  # pickled as a function is, by its name
+        return self.made.name  # pickled by its name, like a function
 
 
 def _arguments(function):
@@ -101,27 +102,27 @@ def _arguments(function):
 
 
 class Summand(NamedTuple):
-    """One of the losses that a `weighted_sum` adds, with what it is given of a batch."""
+    """One of the losses that a `weighted_sum` adds, with its arguments from a batch."""
 
     weight: float
     loss: LossFn
     prediction: Any
     target: Any
-    options: dict[str, Any]  #: `where` and `weights`, where there are any
+    options: dict[str, Any]  #: `where` and `weights`, if they are given
 
 
 @dataclass(eq=False, repr=False)
 class Loss(HandDerived[P]):
-    """A loss: a value, called as a function; the head of `funcnet.losses.loss` says what each part promises."""
+    """A loss, which is called like a function. The head of `funcnet.losses.loss` says what each part promises."""
 
     check: Callable[..., None] | None = None
     counted: Callable[..., Any] | None = None
     axes: int | None = None  #: the values have the shape `prediction.shape[:axes]`
     takes: str | None = None  #: `"logits"`, `"probabilities"`, `"log-probabilities"`, or `None` for any numbers
-    parts: Mapping[str, tuple[float, LossFn]] | None = None  #: of a `weighted_sum`, its weights and losses
+    parts: Mapping[str, tuple[float, LossFn]] | None = None  #: the weights and losses of a `weighted_sum`
 
     def each_part(self, prediction: Any, target: Any, where: Any = None, weights: Any = None) -> dict[str, Summand]:
-        """Of a `weighted_sum`, its parts with what they are given; of another loss {}."""
+        """The parts of a `weighted_sum` with their arguments, by name; {} for another loss."""
         given = {"where": where, "weights": weights}
         for what, one in given.items():
             if isinstance(one, dict) and self.parts is not None and not one.keys() <= self.parts.keys():
@@ -139,9 +140,9 @@ class Loss(HandDerived[P]):
     def terms(
         self, prediction: Any, target: Any, *, where: Any = None, weights: Any = None
     ) -> dict[str, tuple[Array, Any]]:
-        """Of a `weighted_sum`, by name, each part's loss without its weight, and what counted in it or `None`.
+        """For each part of a `weighted_sum`, by name: its loss without its weight, and what counted in it or `None`.
 
-        The parts of a part that is a weighted sum itself are named `outer/inner`.
+        If a part is itself a weighted sum, its parts are named `outer/inner`.
 
         >>> import jax.numpy as jnp, funcnet as fn
         >>> both = fn.losses.weighted_sum(a=(1.0, fn.losses.mean_squared_error), b=(0.5, fn.losses.huber))
@@ -185,21 +186,21 @@ def loss(
     mean: bool = True,
     share: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[P, Array]], Loss[P]]:
-    """Make a loss of a function; its `hand_gradient` is the decorator of its gradient.
+    """Make a loss from a function; its `hand_gradient` is the decorator for its gradient.
 
     Args:
-        check: `(prediction, target, where) -> None`, raises if the loss cannot take them; `None` for one that looks
-            at no target, or at any.
-        axes: the values have the shape `prediction.shape[:axes]`: `None` one value for each element, `-1` for each row
-            of the last axis, `1` for each example.
-        takes: what the prediction is, where that is not any number: the gradient engines warn of a model that ends
+        check: `(prediction, target, where) -> None`, which raises an error if the loss cannot take them. `None` is for
+            a loss that reads no target, or takes any target.
+        axes: the values have the shape `prediction.shape[:axes]`. `None` means one value for each element, `-1` one for
+            each row of the last axis, `1` one for each example.
+        takes: what the prediction must be, if it may not be any number. The gradient engines warn of a model that ends
             with something else.
-        mean: whether `reduction="mean"` is the mean of the values. `mean=False` opts out, for the root of a mean or a
-            ratio of sums: the loss then has no `counted`, and what combines batches by it refuses the loss. A function
-            without `weights=` has none either.
-        share: `(prediction, target, **options) -> array` of the shape of the values, or `None`: by how much a value
-            counts in the mean besides `weights`, as class weights have it. The function puts the same into
-            `over._replace(share=…)`.
+        mean: whether `reduction="mean"` is the mean of the values. `mean=False` is for the root of a mean, or a ratio
+            of sums. Such a loss has no `counted`, and functions that combine batches by `counted` refuse it. A function
+            without `weights=` has no `counted` either.
+        share: `(prediction, target, **options) -> array` of the shape of the values, or `None`. It says how much each
+            value counts in the mean, as a factor beside `weights`. Class weights need it. The loss function puts the
+            same array into `over._replace(share=…)`.
 
     The cubic loss, |p − t|³ for each element, with ∂/∂p = 3 |p − t| (p − t):
 
@@ -239,7 +240,7 @@ def loss(
             wide = jax.ShapeDtypeStruct(prediction.shape, at_least_float32(prediction.dtype))
             over = reduction_of(reduction, wide, where, weights, axes)
             if reduction != "mean":
-                return jnp.ones((), wide.dtype)  # a sum is divided by nothing
+                return jnp.ones((), wide.dtype)  # a sum is divided by 1
             if share is not None:
                 over = over._replace(share=share(wide, target, **options))
             return jnp.asarray(over.total(wide.dtype), wide.dtype)
@@ -261,7 +262,7 @@ def loss(
 def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
     """Let a function carry its gradient: `@function.hand_gradient` above the gradient sets it.
 
-    A penalty, for which `gradients.backprop(model, loss, penalty=cubes)` needs it:
+    A penalty needs it for `gradients.backprop(model, loss, penalty=cubes)`:
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> @fn.losses.hand_derived
@@ -279,7 +280,7 @@ def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
 
 @constructor
 def partial(function: AnyHandDerived, /, **options: Any) -> AnyHandDerived:
-    """A loss or penalty with some options fixed, in its gradient and count too.
+    """A loss or penalty with some options fixed, also in its `gradient` and `counted`.
 
     Raises:
         ConfigError: the function has no such option.
@@ -296,7 +297,7 @@ def partial(function: AnyHandDerived, /, **options: Any) -> AnyHandDerived:
     if unknown:
         raise ConfigError(f"expected options among {known}, got {unknown}.")
     if getattr(function, "parts", None) and (own := options.keys() & {"where", "weights"}):
-        raise ConfigError(f"expected options of every batch, got {sorted(own)}; give them in the call.")
+        raise ConfigError(f"expected options that fit every batch, got {sorted(own)}; give them in the call.")
     if not isinstance(function, HandDerived):
         return cast(AnyHandDerived, _bound(function, options))
     changes = {"value": _bound(function.value, options), "gradient": _bound(function.gradient, options)}
@@ -306,7 +307,7 @@ def partial(function: AnyHandDerived, /, **options: Any) -> AnyHandDerived:
 
 
 def _bound(function, options):
-    """The function with these options, which begins its own errors; what a call gives stands before them."""
+    """The function with these options, which a call may override. Its errors still begin with its own name."""
     if function is None:
         return None
 
@@ -327,7 +328,7 @@ def prepare(
     *,
     convert: Callable[[Any, Array], Array] = as_floats,
 ) -> tuple[Array, Array, Reduction]:
-    """Check what a loss was given, and make it ready to compute with.
+    """Check the arguments of a loss, and make them ready to compute with.
 
     Args:
         function: the loss.
@@ -336,13 +337,13 @@ def prepare(
 
     Returns:
         The prediction and the target as arrays of one floating dtype, both 0 outside the mask, and the `Reduction`. Of
-        what is padded they are the values, and the padding is outside the mask.
+        a `Padded` they are the values, and the padding is outside the mask.
 
     Raises:
-        ShapeError, DtypeError, LabelError, DataError: `function.check` does.
+        ShapeError, DtypeError, LabelError, DataError: `function.check` raises them.
         ConfigError: an unknown reduction.
 
-    The example of `losses.loss` shows where it stands. Outside the mask all is 0, whatever stood there:
+    The example of `losses.loss` shows where to call it. Outside the mask all is 0, whatever was there:
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> prediction, where = jnp.array([2.0, jnp.nan]), jnp.array([True, False])

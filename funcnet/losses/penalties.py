@@ -24,13 +24,14 @@ def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
     Args:
         params: a tree of arrays.
         strength: λ.
-        select: says of a leaf's path, such as "2/kernel", whether it counts; by default every floating-point leaf does.
+        select: a function of a leaf's path, such as `"2/kernel"`, that says whether the leaf counts. By default every
+            floating-point leaf counts.
 
-    Gradient. Each w stands in one term: ∂(λ Σ |w|)/∂w = λ sign(w), and 0 at the kink w = 0 and for leaves that do
+    Gradient. Each w occurs in one term, so ∂(λ Σ |w|)/∂w = λ sign(w). It is 0 at the kink w = 0 and for leaves that do
     not count.
 
     Raises:
-        ConfigError: λ is negative, or `select` takes no leaf.
+        ConfigError: λ is negative, or `select` chooses no leaf.
 
     References: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
 
@@ -49,11 +50,11 @@ def _(params, strength=1.0, *, select=None):
 
 @hand_derived
 def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None = None) -> Array:
-    """Ridge penalty, λ Σ w² over the selected parameters: keeps them small. There is no ½.
+    """Ridge penalty, λ Σ w² over the selected parameters: keeps them small. There is no factor ½.
 
     Args: as for `l1_penalty`.
 
-    Gradient. Each w stands in one term: ∂(λ Σ w²)/∂w = 2 λ w, and 0 for leaves that do not count.
+    Gradient. Each w occurs in one term, so ∂(λ Σ w²)/∂w = 2 λ w. It is 0 for leaves that do not count.
 
     Raises: as `l1_penalty`.
 

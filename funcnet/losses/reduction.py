@@ -1,4 +1,4 @@
-"""How the values of a loss become the loss, and their slopes its gradient."""
+"""How the values of a loss become the loss, and how their slopes become its gradient."""
 
 import functools
 import math
@@ -16,17 +16,17 @@ __all__ = ["Reduction", "as_floats", "reduction_of"]
 
 
 class Reduction(NamedTuple):
-    """How values become a loss, and their slopes its gradient. `prepare` makes it."""
+    """How values become a loss, and how their slopes become its gradient. `prepare` makes one."""
 
     kind: str  #: "mean", "sum" or "none"
     shape: tuple[int, ...]  #: of the values
     mask: Array | None  #: over leading axes of the values
     weights: Array | None  #: over leading axes of the values, 0 outside the mask
     dtype: Any  #: of the prediction, and so of the loss and its gradient; half precision is computed in float32
-    share: Array | None = None  #: of the shape of the values: by how much they count in the mean besides the weights
+    share: Array | None = None  #: like the values: how much each counts in the mean, as a factor beside its weight
 
     def reduce(self, values: Array) -> Array:
-        """The loss: the values, their sum, or their mean; 0 where they are not marked."""
+        """The loss: the values, their sum or their mean. Values that are not marked are 0."""
         fix = "say which axes of prediction they have with losses.loss(axes=…)"
         check_shape("values", values, f"{self.shape}", fix)
         values = self._weighed(self.select(values))
@@ -37,7 +37,7 @@ class Reduction(NamedTuple):
         return values.astype(self.dtype)
 
     def spread(self, slopes: Array) -> Array:
-        """The gradient: from ∂value/∂prediction of the value that each element belongs to."""
+        """The gradient, from `slopes`: for each element of the prediction the derivative of its value."""
         slopes = self._weighed(slopes)
         if self.kind == "mean":
             slopes = slopes * (1 / self.count(slopes.dtype))
@@ -54,7 +54,7 @@ class Reduction(NamedTuple):
         return x if self.weights is None else x * over_leading_axes(self.weights, x.ndim).astype(x.dtype)
 
     def total(self, dtype: Any) -> Any:
-        """What counts: how many values are marked, or the sum of their weights and shares."""
+        """How much counts: the number of marked values, or the sum of their weights times their shares."""
         numbers = [x for x in (self.weights, self.share) if x is not None]
         counts = self.select(functools.reduce(_product, numbers)) if numbers else self.mask
         if counts is None:
@@ -62,7 +62,7 @@ class Reduction(NamedTuple):
         return counts.sum().astype(dtype) * float(math.prod(self.shape[counts.ndim :]))
 
     def count(self, dtype: Any) -> Any:
-        """The divisor of the mean: what counts, or 1 where nothing does."""
+        """The divisor of the mean: `total`, or 1 if nothing counts."""
         total = self.total(dtype)
         return max(total, 1.0) if isinstance(total, float) else jnp.where(total == 0, 1, total)
 
@@ -73,7 +73,7 @@ def _product(a, b):
 
 
 def reduction_of(kind: str, prediction: Any, where: Any, weights: Any, axes: int | None) -> Reduction:
-    """What `prepare` makes of the arguments of a loss; of the prediction it reads shape and dtype."""
+    """The `Reduction` for the arguments of a loss. Of the prediction it reads only shape and dtype."""
     check_choice("reduction", kind, ("mean", "sum", "none"))
     mask = None if where is None else jnp.asarray(where)
     over = Reduction(kind, prediction.shape[:axes], mask, None, prediction.dtype)

@@ -1,8 +1,8 @@
 """Losses on numbers, each with its hand-derived gradient below it.
 
-Throughout r = p − t is the residual of prediction p and target t, elementwise. The gradients are given for the value of
-one element, which takes its weight c as a factor, and 1/N for `reduction="mean"`, where N = Σ c is what counts: without
-weights the number of marked values.
+In all of them r = p − t is the residual of prediction p and target t, elementwise. The gradients are given for one
+value. The weight c of the value is a factor of its gradient. With `reduction="mean"` 1/N is another factor, where
+N = Σ c is how much counts. Without weights N is the number of marked values.
 """
 
 import math
@@ -25,19 +25,19 @@ __all__ = [
 def mean_squared_error(
     prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
 ) -> Array:
-    """Squared error, r² for each element; the mean is over all elements, features too.
+    """Squared error, r² for each element; the mean is over all elements, including features.
 
     Args:
         prediction: (batch, …), floating-point.
         target: of the same shape; the same dtype, or integers or booleans.
         reduction: "mean", "sum" or "none".
-        where, weights: what counts, and by how much: over leading axes of the prediction.
+        where, weights: which values count, and by how much; over leading axes of the prediction.
 
-    Gradient. ∂r²/∂p = 2 r, as ∂r/∂p = 1.
+    Gradient. ∂r²/∂p = 2 r, because ∂r/∂p = 1.
 
     Raises:
         ShapeError: prediction and target differ in shape, or `where` or `weights` does not lie over leading axes.
-        DtypeError: the prediction is not floating-point, or the target of another floating dtype.
+        DtypeError: the prediction is not floating-point, or the target has another floating dtype.
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction.
 
@@ -64,7 +64,7 @@ def half_squared_error(
 
     Args: as for `mean_squared_error`; `where` and `weights` are of shape (batch,).
 
-    Gradient. ∂(½ Σ r²)/∂p = r, which is what the ½ is for.
+    Gradient. ∂(½ Σ r²)/∂p = r. The ½ cancels the 2.
 
     Raises: as `mean_squared_error`.
 
@@ -87,7 +87,7 @@ def _(prediction, target, *, reduction="mean", where=None, weights=None):
 def mean_absolute_error(
     prediction: Any, target: Any, *, reduction: str = "mean", where: Any = None, weights: Any = None
 ) -> Array:
-    """Absolute error, |r| for each element: less moved by outliers than the square.
+    """Absolute error, |r| for each element: outliers move it less than the square.
 
     Args: as for `mean_squared_error`.
 
@@ -120,10 +120,10 @@ def root_mean_squared_error(
 ) -> Array:
     """Root of the mean squared error, L = √(Σ c r² / N) over all marked elements: in the units of the target.
 
-    Args: as for `mean_squared_error`, but the only reduction is "mean", which stands under the root.
+    Args: as for `mean_squared_error`, but the only reduction is "mean", and the mean is under the root.
 
-    Gradient. From L² = Σ c r² / N follows 2 L ∂L/∂p = 2 c r / N, so ∂L/∂p = c r / (N L). At r = 0 everywhere the
-    root has no derivative and the gradient is 0, a minimum's.
+    Gradient. From L² = Σ c r² / N follows 2 L ∂L/∂p = 2 c r / N, so ∂L/∂p = c r / (N L). If r = 0 everywhere, the root
+    has no derivative. The gradient is then 0, as at a minimum.
 
     Raises: as `mean_squared_error`; ConfigError for another reduction.
 
@@ -145,14 +145,14 @@ def _(prediction, target, *, reduction="mean", where=None, weights=None):
 
 def _prepare_root(prediction, target, reduction, where, weights):
     if reduction != "mean":
-        fix = "the mean stands under the root; mean_absolute_error has the other reductions"
+        fix = "the mean is under the root; mean_absolute_error has the other reductions"
         raise ConfigError(f'expected reduction to be "mean", got {reduction!r}; {fix}.')
     return prepare(root_mean_squared_error, prediction, target, reduction, where, weights)
 
 
 def _root(over, r):
     mean = over._replace(dtype=r.dtype).reduce(jnp.square(r))
-    # √ has an infinite derivative at 0 and autodiff multiplies it by 0: keep 0 out of the root as well.
+    # √ has an infinite derivative at 0, and autodiff would multiply it by 0, which is NaN. So the root never sees 0.
     zero = mean == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, mean)))
 
@@ -161,10 +161,10 @@ def _root(over, r):
 def huber(
     prediction: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean", where: Any = None, weights: Any = None
 ) -> Array:
-    """Huber loss for each element: ½ r² for |r| ≤ δ, δ (|r| − ½ δ) beyond: the square near 0, straight for outliers.
+    """Huber loss for each element: ½ r² for |r| ≤ δ, δ (|r| − ½ δ) beyond. So outliers count linearly.
 
     Args: as for `mean_squared_error`, and
-        delta: where the square ends. δ times `smooth_l1` with β = δ.
+        delta: δ > 0, where the square ends. The loss is δ times `smooth_l1` with β = δ.
 
     Gradient. ∂(½ r²)/∂p = r and ∂|r|/∂p = sign(r), so ∂/∂p = r for |r| ≤ δ and δ sign(r) beyond,
     which is r clipped to [−δ, δ].
@@ -190,7 +190,7 @@ def _(prediction, target, *, delta=1.0, reduction="mean", where=None, weights=No
 
 
 def _huber(r, delta):
-    # With a = min(|r|, δ) both branches are a (|r| − ½ a), and nothing is squared that could overflow.
+    # With a = min(|r|, δ) both branches are a (|r| − ½ a), in which no large number is squared, which could overflow.
     magnitude = _magnitude(r)
     a = jnp.minimum(magnitude, delta)
     return a * (magnitude - 0.5 * a)
@@ -200,10 +200,10 @@ def _huber(r, delta):
 def smooth_l1(
     prediction: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean", where: Any = None, weights: Any = None
 ) -> Array:
-    """Smooth absolute error for each element: r² / 2β for |r| ≤ β, |r| − ½ β beyond; slope 1 for outliers.
+    """Smooth absolute error for each element: r² / 2β for |r| ≤ β, |r| − ½ β beyond. Outliers have slope ±1.
 
     Args: as for `mean_squared_error`, and
-        beta: where the square ends.
+        beta: β > 0, where the square ends.
 
     Gradient. ∂(r² / 2β)/∂p = r / β and ∂|r|/∂p = sign(r), so ∂/∂p = r / β for |r| ≤ β and sign(r)
     beyond, which is r / β clipped to [−1, 1].
@@ -245,7 +245,7 @@ def log_cosh(prediction: Any, target: Any, *, reduction: str = "mean", where: An
     p, t, over = prepare(log_cosh, prediction, target, reduction, where, weights)
     r = p - t
     magnitude = _magnitude(r)
-    # Near 0, log(1 + 2 sinh²(r/2)) has no cancellation; far out, cosh overflows and |r| leads.
+    # Near 0, log(1 + 2 sinh²(r/2)) has no cancellation. Far out cosh would overflow, so |r| is outside the logarithm.
     near = magnitude < 1
     small = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(near, r, 0))))
     large = magnitude + jnp.log1p(jnp.exp(-2 * magnitude)) - math.log(2)

@@ -25,22 +25,22 @@ __all__ = ["share", "weighted_sum"]
 def weighted_sum(**parts: tuple[float, LossFn]) -> Loss[...]:
     """A sum of losses, Σ_k c_k L_k: the loss of a model with several outputs, or several losses of one output.
 
-    Where the prediction is a dict the part gets the entry of its name, else the whole prediction. So with the target,
-    which is `None` for a part where it is a dict without such an entry. `where` and `weights` are one for all parts, or
-    a dict with one for each; a part without an entry counts everything. Each part is reduced by itself, `"mean"` or
-    `"sum"`. `counted` is a dict with one number per part.
+    If the prediction is a dict, each part gets the entry of its name. Otherwise each part gets the whole prediction.
+    The same holds for the target, but a part without an entry in a dict of targets gets `None`. `where` and `weights`
+    are one for all parts, or a dict with one for each. A part without an entry in that dict counts everything. Each
+    part is reduced by itself, `"mean"` or `"sum"`. `counted` is a dict with one number per part.
 
     Args:
-        parts: by name, the factor c ≥ 0 and the loss: one of `funcnet.losses`, or a function
+        parts: for each name a pair of the factor c ≥ 0 and the loss. The loss is one of `funcnet.losses`, or a function
             `(prediction, target) -> ()`. With such a function the sum has no hand-derived gradient and no `counted`.
 
-    Gradient. ∂/∂p Σ_k c_k L_k = Σ_k c_k ∂L_k/∂p. For a dict it is a dict, with `None` for entries that no part reads.
-    It is `None` itself where a part has none.
+    Gradient. ∂/∂p Σ_k c_k L_k = Σ_k c_k ∂L_k/∂p. If the prediction is a dict, the gradient is a dict too, with `None`
+    for entries that no part reads. `gradient` itself is `None` if a part has no gradient.
 
     Raises:
         ConfigError: no parts, a name that is not an identifier, a part that is not such a pair, a negative factor,
             another reduction, or `where` or `weights` of unknown parts.
-        StructureError: a dict without an entry for a part; and what the parts raise.
+        StructureError: the prediction is a dict without an entry for a part. The parts raise their own errors too.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> loss = fn.losses.weighted_sum(digit=(1.0, fn.losses.softmax_cross_entropy), ink=(0.5, fn.losses.huber))
@@ -65,7 +65,7 @@ def _added(parts: Mapping[str, tuple[float, LossFn]]) -> Loss[...]:
     """The weighted sum of parts."""
 
     def each(run, prediction, target, reduction, where, weights):
-        """By name, `run(part, options)` of every part; an error within it says which."""
+        """`run(part, options)` of every part, by name. An error in it names the part."""
         check_choice("reduction", reduction, ("mean", "sum"))
         done = {}
         for name, part in whole.each_part(prediction, target, where, weights).items():
@@ -121,7 +121,7 @@ def _added(parts: Mapping[str, tuple[float, LossFn]]) -> Loss[...]:
 
 
 def _check_options(name, loss, options):
-    """The loss of a part takes what it is given; one of the user's own may be `(prediction, target) -> ()`."""
+    """Check that the loss of a part takes its options. A user's own loss may be `(prediction, target) -> ()`."""
     known = inspect.signature(loss).parameters
     missing = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else [o for o in options if o not in known]
     if missing:
@@ -131,15 +131,17 @@ def _check_options(name, loss, options):
 
 
 def share(loss: Any, totals: Any) -> Loss[...]:
-    """What a part of a batch adds to the mean of the whole batch: Σ c v over the part, divided by the whole's total.
+    """What a part of a batch adds to its mean: Σ c v over the part, divided by the total of the whole batch.
 
-    Added over the parts its values are the loss of the whole batch and its gradients the gradient, however the batch
-    was split, with `where`, weights and class weights. Each term of a `weighted_sum` has its own total.
+    The values of all parts add up to the loss of the whole batch, and their gradients add up to its gradient. This
+    holds however the batch was split, also with `where`, weights and class weights. Each term of a `weighted_sum` has
+    its own total.
 
     Args:
         loss: a loss that has `counted`.
-        totals: `loss.counted(prediction, target, where=…, weights=…)` of the whole batch, which may be traced. Counts
-            of parts may be added instead, but not where the loss has `reduction="sum"` fixed: that is divided by 1.
+        totals: `loss.counted(prediction, target, where=…, weights=…)` of the whole batch, which may be traced. The sum
+            of the counts of the parts will do too, but not if the loss has `reduction="sum"` fixed: such a loss is
+            divided by 1.
 
     Raises:
         ConfigError: the loss is not a mean of values.
@@ -168,7 +170,7 @@ def share(loss: Any, totals: Any) -> Loss[...]:
 
 
 def _of_total(loss: Loss[...], count: Any) -> Loss[...]:
-    """The sum over `count`, by weights: the sum alone may be infinite in half precision."""
+    """The sum divided by `count`. The weights are divided, because the sum itself may be infinite in half precision."""
     count = jnp.asarray(count)
     scale = 1 / jnp.where(count == 0, 1, count)
 

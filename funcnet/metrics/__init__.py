@@ -4,11 +4,11 @@
     state = metric.update(state, prediction, target, where, weights)        # for each batch
     value = metric.compute(state)
 
-`where` is a boolean mask over the leading axes, usually over the rows, (batch,): only what it marks counts, so a last
-batch that was filled up counts by its own rows. `weights` say by how much: numbers >= 0, also over leading axes. Of a
-`Padded` prediction or target only the positions count at which something is. Batches of any size add up to the value
-for all rows at once, some with weights and some without. Counts of batches without weights are int32 and exact (float32
-would stop at 2²⁴). A metric of no rows at all is NaN.
+`where` is a boolean mask over the leading axes, usually over the rows, (batch,). Only what it marks counts, so the rows
+that fill up a last batch do not count. `weights` say by how much: numbers >= 0, also over leading axes. In a `Padded`
+prediction or target the padding does not count. Batches of any size add up to the value for all rows at once. Some may
+have weights and some not. Counts of batches without weights are int32 and exact (float32 would stop at 2²⁴). A metric
+of no rows at all is NaN.
 """
 
 from funcnet.metrics.classes import (

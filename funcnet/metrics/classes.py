@@ -1,4 +1,4 @@
-"""Metrics of classes: shares of what was right, and the confusion matrix."""
+"""Metrics of classes: shares of correct predictions, the confusion matrix, and scores for each class."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,8 +25,8 @@ class _Count(NamedTuple):
 class ClassScores(NamedTuple):
     """What `precision_recall_f1` computes; each field is (num_classes,)."""
 
-    precision: Array  #: of those predicted as the class, the share that is
-    recall: Array  #: of those in the class, the share found
+    precision: Array  #: of the rows predicted as the class, the share that belongs to it
+    recall: Array  #: of the rows in the class, the share that was found
     f1: Array  #: their harmonic mean
 
 
@@ -34,8 +34,8 @@ class ClassScores(NamedTuple):
 def accuracy() -> Metric:
     """The share of rows whose highest prediction is that of the target's class; the first of equal ones counts.
 
-    Prediction (batch, …, classes), logits or probabilities; target integer labels (batch, …), or one-hot or soft rows
-    (batch, …, classes), whose highest entry is the class.
+    The prediction is (batch, …, classes), logits or probabilities. The target is integer labels (batch, …), or one-hot
+    or soft rows (batch, …, classes), whose highest entry is the class.
 
     Raises:
         ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
@@ -57,7 +57,7 @@ def accuracy() -> Metric:
 def binary_accuracy(threshold: float = 0.5) -> Metric:
     """The share of numbers on the right side of a threshold, p ≥ threshold for target 1 and below for 0.
 
-    Prediction and target of one shape: (batch,), (batch, 1), or (batch, labels) for several labels at once.
+    Prediction and target have one shape: (batch,), (batch, 1), or (batch, labels) for several labels at once.
 
     Args:
         threshold: 0.5 for probabilities, 0.0 for logits.
@@ -82,9 +82,9 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
 
 @constructor
 def top_k_accuracy(k: int) -> Metric:
-    """The share of rows whose class is among the `k` highest predictions; of equal ones the first ones are.
+    """The share of rows whose class is among the `k` highest predictions; of equal ones the first ones count.
 
-    Prediction and target as for `accuracy`.
+    Prediction and target are as for `accuracy`.
 
     Raises:
         ConfigError: `k` is not a positive integer.
@@ -109,10 +109,10 @@ def top_k_accuracy(k: int) -> Metric:
 
 @constructor
 def confusion_matrix(num_classes: int) -> Metric:
-    """How often each class was taken for which, (num_classes, num_classes): rows are true, columns predicted.
+    """How often each class was predicted as which class, (num_classes, num_classes): rows are true, columns predicted.
 
-    Prediction and target as for `accuracy`. Labels outside 0 … num_classes − 1 are not counted. The numbers are floats,
-    as they are sums of weights where there are any; without them they are counted as integers, exactly.
+    Prediction and target are as for `accuracy`. Labels outside 0 … num_classes − 1 are not counted. The numbers are
+    floats, because with weights they are sums of weights. Without weights they are counted exactly, as integers.
 
     Raises:
         ConfigError: `num_classes` is not an integer of at least 2.
@@ -136,7 +136,7 @@ def precision_recall_f1(num_classes: int) -> Metric:
     F1_k = 2 m_kk / (Σ_i m_ik + Σ_j m_kj), their harmonic mean. 0/0, for a class that was never predicted or does not
     occur, is 0.
 
-    Prediction and target as for `accuracy`. The value is a `ClassScores`.
+    Prediction and target are as for `accuracy`. The value is a `ClassScores`.
 
     Raises:
         ConfigError, ShapeError, DtypeError: as for `confusion_matrix`.
@@ -187,7 +187,7 @@ def _confusion_matrix(num_classes: int) -> Metric:
         labels = _labels(prediction, target)
         check_shape("prediction", prediction, f"(…, {num_classes})", "num_classes is the width of the prediction")
         marked, weights = counting(where, weights, labels.shape)
-        # A row beyond the last is dropped; a negative one would count from the end.
+        # A row beyond the last is dropped. A negative one would count from the end.
         cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
         if weights is None:
             return state._replace(exact=state.exact.at[cells].add(1, mode="drop"))

@@ -16,17 +16,17 @@ __all__ = ["mean_loss"]
 
 @constructor
 def mean_loss(loss: LossFn) -> Metric:
-    """The mean of a loss over all that counts, whatever the batches.
+    """The mean of a loss over all values that count, however they are split into batches.
 
     A loss of `funcnet.losses` counts as `loss.counted` says, class weights included. A weighted sum Σ c_k L_k counts
     part by part, Σ c_k mean(L_k), and its state is `{name: the state of mean_loss(its part)}`. A function with an
-    argument `reduction` gives values that count one by one. Of all others (the root of a mean, a function
-    `(prediction, target) -> ()`) it is the mean over batches, by their rows that count.
+    argument `reduction` gives values that count one by one. For all others (the root of a mean, a function
+    `(prediction, target) -> ()`) it is the mean over batches, weighted by how many of their rows count.
 
     Args:
-        loss: one of `funcnet.losses`, or your own `(prediction, target)`, which gets `reduction="none"` if it has the
-            argument, and `where=` and `weights=` where the metric does. Each entry of the array that it returns is a
-            value, with the batch axis first, times its weight.
+        loss: one of `funcnet.losses`, or your own `(prediction, target)`. It gets `reduction="none"` if it has that
+            argument, and `where=` and `weights=` if the metric gets them. Each entry of the array that it returns is a
+            value times its weight, with the batch axis first.
 
     Raises:
         ShapeError, DtypeError, DataError: in `update`, for a mask or weights that do not fit; and what the loss raises.
@@ -59,7 +59,7 @@ def mean_loss(loss: LossFn) -> Metric:
     return Metric(init, update, lambda state: state[0] / state[1].number)
 
 
-# What a batch adds to the sum of a loss; what is marked; and by how much it counts.
+# These return what a batch adds to the sum of a loss, what is marked, and by how much it counts.
 
 
 def _counted_values(loss, prediction, target, given):
@@ -84,7 +84,7 @@ def _scalar(loss, prediction, target, given):
 
 
 def _mean_of_parts(loss):
-    """Of a weighted sum, the same sum of the means of its parts."""
+    """For a weighted sum: the same sum, of the means of its parts."""
     means = {name: (factor, mean_loss(part)) for name, (factor, part) in loss.parts.items()}
 
     def update(state, prediction, target, where=None, weights=None):

@@ -15,7 +15,7 @@ __all__ = ["Metric", "Sum", "as_arrays", "counting"]
 
 
 class Metric(NamedTuple):
-    """Three pure functions; your own metric is made of the same three. It prints as the call that made it."""
+    """Three pure functions, of which you can also make your own metric. It prints as the call that made it."""
 
     init: Callable[[], Any]  #: () -> state
     update: Callable[..., Any]  #: (state, prediction, target, where=None, weights=None) -> state
@@ -37,7 +37,7 @@ class Sum(NamedTuple):
         return cls(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.result_type(float)))
 
     def plus(self, marked, weights, axis=None):
-        """With what is marked, by its weights, added over axes."""
+        """The sum plus what is marked, by its weights, summed over `axis`."""
         if weights is None:
             return self._replace(exact=self.exact + jnp.sum(marked, axis, dtype=jnp.int32))
         return self._replace(weighted=self.weighted + jnp.sum(jnp.where(marked, weights, 0), axis))
@@ -48,11 +48,11 @@ class Sum(NamedTuple):
 
 
 def as_arrays(prediction: Any, target: Any, where: Any) -> tuple[Array, Array, Any]:
-    """Prediction and target as arrays, without padding, which goes to the mask."""
+    """Prediction and target as arrays. Their padding goes into the mask."""
     check_where(where, np.shape(where))
     prediction, target, where = unpadded(prediction, target, where)
     for what, x in (("prediction", prediction), ("target", target)):
-        check_one_array(what, x, "a metric of one entry stands in a dictionary of its name, {name: {metric: ...}}")
+        check_one_array(what, x, "put the metric of one entry in a dictionary under its name, {name: {metric: ...}}")
     return jnp.asarray(prediction), jnp.asarray(target), where
 
 

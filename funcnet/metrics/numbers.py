@@ -27,14 +27,15 @@ class _Moments(NamedTuple):
 def r_squared(outputs: int = 1) -> Metric:
     """Coefficient of determination, R² = 1 − Σ (t − p)² / Σ (t − mean t)²; the mean over several outputs.
 
-    1 for a perfect prediction, 0 for one as good as the mean of the targets, below for a worse one. If a target is
-    constant R² is 1 for a perfect prediction and 0 for any other, as in scikit-learn.
+    It is 1 for a perfect prediction, 0 for one as good as the mean of the targets, and negative for a worse one. If a
+    target is constant, R² is 1 for a perfect prediction and 0 for any other, as in scikit-learn.
 
-    Prediction and target of one shape: (batch,) or (batch, …, outputs).
+    Prediction and target have one shape: (batch,) or (batch, …, outputs).
 
-    The sums are merged batch by batch: two sets of targets with n and m, their numbers or sums of weights, and means a
-    and b have together Σ (t − mean)² = the sum of both + (a − b)² n m / (n + m). Everything is measured from the first
-    target, which costs nothing and keeps the digits that a mean of 1e4 would take in float32.
+    The sums are merged batch by batch. Let two sets of targets have the sizes n and m (numbers of targets, or sums of
+    their weights) and the means a and b. Together they have Σ (t − mean)² = the sum of both + (a − b)² n m / (n + m).
+    All targets are measured from the first one. This costs nothing and keeps the digits that a mean of 1e4 would take
+    in float32.
 
     Args:
         outputs: width of the last axis.

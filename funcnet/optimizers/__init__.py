@@ -1,15 +1,15 @@
 """Optimizers: pairs of pure functions, `init(params) -> state` and `update(state, grads) -> state`.
 
-The state carries the parameters and counts the calls of `update`: every state shows `.params` and `.step`, whatever
-else it keeps, so a training step reads, writes and donates one value. `update` returns a state of the same structure,
-shapes and dtypes, and compiles once. A learning rate is a number or a schedule (`funcnet.schedules`).
+The state carries the parameters and counts the calls of `update`. Every state has `.params` and `.step`, whatever else
+it keeps. So a training step reads, writes and donates one value. `update` returns a state of the same structure, shapes
+and dtypes, so it compiles once. A learning rate is a number or a schedule (`funcnet.schedules`).
 
     optimizer = fn.optimizers.clipped(fn.optimizers.adam(1e-3), norm=1.0)
     state = optimizer.init(params)
     state = jax.jit(optimizer.update)(state, grads)
     state.params
 
-`descent` makes an optimizer of the direction of one leaf; `rescaled` changes the rate of a state.
+`descent` makes an optimizer from the direction of one leaf. `rescaled` changes the rate of a state.
 """
 
 from funcnet.optimizers.adam import AdamState, adam, adamw, nadam

@@ -1,4 +1,4 @@
-"""Adam and its kin: the running mean of the gradient over the root of its running mean square."""
+"""Adam and its variants: the running mean of the gradient, divided by the root of its running mean square."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class AdamState(NamedTuple):
     mu: Params  #: the running mean of the gradient, like params
     nu: Params  #: the running mean of the squared gradient, like params
     nu_max: Params  #: the largest `nu` so far, like params; `()` without `amsgrad`
-    product: Params  #: the product of the momenta so far, () for each leaf; `()` but for `nadam`
+    product: Params  #: the product of the momenta so far, () for each leaf; `()` except for `nadam`
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
 
 
@@ -30,22 +30,23 @@ class AdamState(NamedTuple):
 def adam(
     learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-8, amsgrad: bool = False
 ) -> Optimizer:
-    """Adam: the running mean of the gradient over the root of its running mean square.
+    """Adam: the running mean of the gradient, divided by the root of its running mean square.
 
     m ← β₁ m + (1 − β₁) g,   ν ← β₂ ν + (1 − β₂) g²
     m̂ = m / (1 − β₁ᵗ),   ν̂ = ν / (1 − β₂ᵗ),   p ← p − η m̂ / (√ν̂ + ε)
-    where t counts the updates with this one: the correction of the bias starts at t = 1, the schedule at 0.
-    With `amsgrad` the largest ν so far stands in place of ν in ν̂, so that no rate of a parameter grows again.
+    where t counts the updates including this one. The bias correction starts at t = 1, the schedule at 0. With
+    `amsgrad` the largest ν so far takes the place of ν in ν̂, so that the rate of a parameter never grows again.
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
         b1, b2: β₁ and β₂ in [0, 1), the weights of the old means.
         epsilon: ε.
-        amsgrad: divide by the largest mean square; as in torch the maximum is that before the correction of the bias.
+        amsgrad: divide by the root of the largest mean square. As in torch, the maximum is taken before the bias
+            correction.
 
     Raises:
         ConfigError: an argument out of its range.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params.
 
     References: Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1;
@@ -73,8 +74,7 @@ def adamw(
 ) -> Optimizer:
     """Adam with decoupled weight decay: p ← p − η (m̂ / (√ν̂ + ε) + λ p), with m̂ and ν̂ as in `adam`.
 
-    The decay takes no part in m and ν, and is multiplied by the rate. For the decay that is part of the gradient see
-    `decayed`.
+    The decay does not enter m and ν, and it is multiplied by the rate. For decay as part of the gradient see `decayed`.
 
     Args:
         learning_rate, b1, b2, epsilon, amsgrad: as in `adam`.
@@ -111,7 +111,7 @@ def _adam(learning_rate, b1, b2, epsilon, amsgrad, **decay):
 def nadam(
     learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-8, momentum_decay: float = 4e-3
 ) -> Optimizer:
-    """NAdam: Adam that takes, as Nesterov did, the mean to which its momentum leads.
+    """NAdam: Adam with Nesterov's momentum, which looks one update ahead.
 
     With m and ν of `adam`, the momentum μ(t) = β₁ (1 − ½ · 0.96^(t ψ)) of update t, and π = μ(1) μ(2) … μ(t):
     m̂ = μ(t + 1) m / (1 − π μ(t + 1)) + (1 − μ(t)) g / (1 − π),   p ← p − η m̂ / (√ν̂ + ε)
@@ -146,6 +146,6 @@ def nadam(
 def _gathered(decay, t):
     """1 − βᵗ, the weight of all gradients so far in a mean that began at 0.
 
-    By expm1, because 1 − 0.999 loses three digits in float32; log β is taken in Python, in double precision.
+    It uses expm1, because 1 − 0.999 loses three digits in float32. Python computes log β, in double precision.
     """
     return -jnp.expm1((math.log(decay) if decay > 0 else -math.inf) * t)

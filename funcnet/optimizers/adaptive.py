@@ -24,18 +24,18 @@ class AdaGradState(NamedTuple):
 
 @constructor
 def adagrad(learning_rate: Rate, *, initial_accumulator: float = 0.0, epsilon: float = 1e-10) -> Optimizer:
-    """AdaGrad: each parameter's rate falls with the gradients it has seen.
+    """AdaGrad: the rate of each parameter falls with the gradients that it has seen.
 
     a ← a + g²,   p ← p − η g / (√a + ε)
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
-        initial_accumulator: the first a.
+        initial_accumulator: the value of a at the start.
         epsilon: ε.
 
     Raises:
         ConfigError: an argument out of its range.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params.
 
     References: Duchi, Hazan, Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization",
@@ -78,11 +78,11 @@ def rmsprop(
     centered: bool = False,
     momentum: float = 0.0,
 ) -> Optimizer:
-    """RMSProp: the gradient over the root of its running mean square.
+    """RMSProp: the gradient, divided by the root of its running mean square.
 
     ν ← ρ ν + (1 − ρ) g²,   d = g / (√ν + ε),   p ← p − η d
-    With `centered` the running variance ν − m̄² stands under the root, where m̄ ← ρ m̄ + (1 − ρ) g. With momentum μ
-    a velocity gathers the steps: v ← μ v + d, p ← p − η v.
+    With `centered` the root is of the running variance ν − m̄², where m̄ ← ρ m̄ + (1 − ρ) g. With momentum μ a velocity
+    collects the steps: v ← μ v + d, p ← p − η v.
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
@@ -94,7 +94,7 @@ def rmsprop(
 
     Raises:
         ConfigError: an argument out of its range.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params.
 
     References: Tieleman, Hinton, "Lecture 6.5: RMSProp", COURSERA 2012; Graves, "Generating Sequences With Recurrent

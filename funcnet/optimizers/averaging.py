@@ -1,4 +1,4 @@
-"""The average of the parameters along their way, which often predicts better than where they end."""
+"""The average of the parameters during training, which often predicts better than the last parameters."""
 
 import math
 from typing import Any, NamedTuple
@@ -41,20 +41,21 @@ class AveragedState(NamedTuple):
 def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 0) -> Optimizer:
     """Keep an average of the parameters beside those that are trained: `state.average` beside `state.params`.
 
-    a ← a + w (p − a) after every update, with w = (1 − d) / (1 − dᵗ) for the decay d, and w = 1/t without decay, where
-    t counts the updates from `start` on, with this one. So the average is Σ dᵗ⁻ⁱ pᵢ / Σ dᵗ⁻ⁱ over the params after each
-    update: the start of the training, which is no result of it, has no weight. Until `start` it is the params.
+    a ← a + w (p − a) after every update, with w = (1 − d) / (1 − dᵗ) for the decay d, and w = 1/t without decay. Here t
+    counts the updates from `start` on, including this one. So the average is Σ dᵗ⁻ⁱ pᵢ / Σ dᵗ⁻ⁱ over the params after
+    each update. The initial params have no weight, because they are no result of the training. Until `start` the
+    average equals the params.
 
-    With `decay=None`, the plain mean, and a `start` late in the training this is stochastic weight averaging (SWA).
-    The training itself is that of `optimizer`. Predict with `model.apply(state.average, …)`; the running statistics of
-    a `batch_norm` belong to `params`, so such a model needs a pass in training mode over the data before it.
+    With `decay=None` (the plain mean) and a `start` late in the training this is stochastic weight averaging (SWA). The
+    training itself is that of `optimizer`. Predict with `model.apply(state.average, …)`. The running statistics of a
+    `batch_norm` belong to `params`. So before it predicts, such a model needs a pass over the data in training mode.
 
-    Every call of `update` counts: to count only those that were not skipped, put this wrapper within `guarded`.
+    Every call of `update` counts. To count only those that were not skipped, put this wrapper within `guarded`.
 
     Args:
         optimizer: what to wrap.
         decay: d in [0, 1), which averages over about 1 / (1 − d) updates; `None` for the mean of all.
-        start: calls of `update` before the average begins.
+        start: how many calls of `update` come before the average begins.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -90,7 +91,7 @@ def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 
 
 
 def _weight(decay: float | None, t: Array) -> Array:
-    """The weight of the newest of t; by expm1, because 1 − 0.999ᵗ loses three digits in float32."""
+    """The weight of the newest of t params. It uses expm1, because 1 − 0.999ᵗ loses three digits in float32."""
     t = t.astype(jnp.result_type(float))
     if decay is None:
         return 1 / t

@@ -1,4 +1,4 @@
-"""What optimizers check, and how they say it. Under `jit` none of it costs anything at run time."""
+"""The checks of optimizers, with their messages. Under `jit` they cost nothing at run time."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -23,14 +23,14 @@ def check_mask(what: str, mask: Any) -> None:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """What a wrapper gets first."""
+    """The first argument of a wrapper is an optimizer."""
     check_kind("optimizer", optimizer, Optimizer, "an optimizer, such as adam(1e-3)", "call its constructor")
 
 
 def checked_params(params: Params) -> Params:
-    """The params, every leaf an array of real floating-point numbers with a strong type.
+    """The params, with strong types. Every leaf must be an array of real floating-point numbers.
 
-    `jnp.array(1.0)` is weakly typed and what an update returns is not: a jitted update would compile again.
+    `jnp.array(1.0)` is weakly typed, but what an update returns is not. So a jitted update would compile twice.
     """
     for path, leaf in flatten_with_paths(params):
         fix = "convert it with jnp.asarray(…, jnp.float32), or keep it out of the params"
@@ -39,7 +39,7 @@ def checked_params(params: Params) -> Params:
 
 
 def check_grads(state: Any, grads: Params, State: Any = object) -> None:
-    """`state` is an optimizer's, a `State`, and `grads` has the leaves of its params, in their shapes and dtypes."""
+    """`state` is a `State` of an optimizer, and `grads` has the tree, shapes and dtypes of its params."""
     if not (isinstance(state, State) and hasattr(state, "step") and hasattr(state, "params")):
         got = f"{describe(state)}; the order is update(state, grads)"
         raise StructureError(f"expected state from init or update of this very optimizer, got {got}.")

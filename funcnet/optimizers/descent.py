@@ -1,7 +1,7 @@
 """What optimizers share: slots beside the params, the schedule, the decay and the step itself.
 
-A slot, such as Adam's mean gradient, is kept in the dtype of its parameter, and in float32 beside a parameter of
-half precision: in bfloat16 a decay of 0.999 rounds to 1, in float16 an epsilon of 1e-8 to 0.
+A slot, such as Adam's mean gradient, has the dtype of its parameter. Beside a parameter in half precision it has
+float32, because in bfloat16 a decay of 0.999 rounds to 1, and in float16 an epsilon of 1e-8 rounds to 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from funcnet.types import Array, Optimizer
 
 __all__ = ["Start", "descent", "rescaled", "widen"]
 
-#: How a slot begins: as a number everywhere, as a function of the leaf that gives any tree, or, with `()`, not at all.
+#: How a slot begins: a number for all its entries, a function from the leaf to any tree, or `()` for a slot not used.
 Start: TypeAlias = float | Callable[[Array], Any] | tuple[()]
 
 
@@ -40,28 +40,29 @@ def descent(
     weight_decay: float = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """An optimizer from the direction of one leaf: what is left to write is its mathematics.
+    """An optimizer from the direction of one leaf: you write only its mathematics.
 
     (d, slots) ← direction(p, g, t, slots),   p ← p − η s (d + λ p)
-    where t counts the updates with this one, from 1, while the schedule of the rate η counts from 0; s is
-    `state.scale`, which begins at 1 and which `rescaled` changes; λ is the decay, in which the slots take no part.
+    where t counts the updates from 1, including this one. The schedule of the rate η counts from 0. The factor s is
+    `state.scale`, which begins at 1 and which `rescaled` changes. λ is the decay, which does not enter the slots.
 
     Args:
-        State: a `NamedTuple` with the fields `step`, `params` and `scale`, and one for each slot; a field that `slots`
+        State: a `NamedTuple` with the fields `step`, `params` and `scale`, and one for each slot. A field that `slots`
             does not name is `()`.
         rate: η, a number or a schedule of the updates already done; errors call it `learning_rate`.
-        direction: `(p, g, t, *slots) -> (d, *slots)`, a pure function that is called for each leaf: p its parameter, g
-            its gradient and t (), all in the dtype of the slots, which is that of the parameter and float32 beside half
-            precision. d is like p, and each slot that it returns like the one that it got.
-        slots: the names of the slots, which then begin at 0, or a dictionary that also says how each begins: as a
-            number everywhere, as a function of the leaf that gives any tree of arrays, or as `()`, a slot that is not
-            used and that the direction gets and returns as `()`.
+        direction: `(p, g, t, *slots) -> (d, *slots)`, a pure function that is called for each leaf. p is the parameter,
+            g its gradient and t has shape (). All are in the dtype of the slots: the dtype of the parameter, or float32
+            if that is half precision. d has the shape and dtype of p. Each slot that it returns has the tree, shapes
+            and dtypes of the slot that it got.
+        slots: the names of the slots, which then begin at 0, or a dictionary from each name to its start. The start is
+            a number for all entries, a function from the leaf to any tree of arrays, or `()` for a slot that is not
+            used. The direction gets and returns such a slot as `()`.
         weight_decay: λ ≥ 0.
         mask: which parameters decay: a function of a leaf's path, such as `"2/kernel"`; by default all.
 
     Raises:
         ConfigError: an argument out of its range, or a `State` without a field that is needed.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params, or a direction that returns something else.
 
     An optimizer of your own, whose steps have the sign of the mean gradient:
@@ -122,17 +123,18 @@ def descent(
 def rescaled(state: Any, factor: float | Array) -> Any:
     """The state with all its rates multiplied: `state.scale` ← `factor` · `state.scale`, in every state within.
 
-    The rate is reached through every wrapper (`clipped`, `frozen`, `partitioned` …), and in any tree that holds an
-    optimizer's state, such as a train state. A pure function, for use under `jit` too. A schedule goes on counting.
+    It finds the rate through every wrapper (`clipped`, `frozen`, `partitioned` …), and in any tree that holds an
+    optimizer's state, such as a train state. It is a pure function that also works under `jit`. A schedule goes on
+    counting.
 
     Args:
         state: what `init` or `update` returned.
-        factor: a number ≥ 0, or an array () of it, traced or not.
+        factor: a number ≥ 0, or an array of shape (), traced or not.
 
     Raises:
         ConfigError: a negative number, or one that is not finite.
         ShapeError: a factor that is not a scalar.
-        StructureError: no optimizer's state, or one without the field `scale`.
+        StructureError: `state` holds no optimizer's state, or one without the field `scale`.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> optimizer = fn.optimizers.clipped(fn.optimizers.sgd(1.0), value=1.0)
@@ -157,12 +159,12 @@ def _scaled(state, factor):
 
 
 def _is_state(node):
-    """Whether it is the innermost state; those of wrappers take step or params from within."""
+    """Whether `node` is an innermost state. The states of wrappers take step or params from the state within."""
     return {"step", "params"} <= set(getattr(node, "_fields", ()))
 
 
 def _begun(start, p):
-    """A slot's start, in buffers of its own, as a donated state shares none, and strongly typed."""
+    """A slot's start, strongly typed and in its own buffers, because a donated state must not share one."""
     p = widen(p)
     tree = start(p) if callable(start) else jnp.full_like(p, start)
     return jax.tree.map(lambda x: jnp.array(x, jnp.asarray(x).dtype), tree)
@@ -176,7 +178,7 @@ def _rate_at(schedule, step):
 
 
 def _column(tree, state, name):
-    """What the slot holds of each leaf."""
+    """What the slot holds for each leaf."""
     try:
         return tree.flatten_up_to(getattr(state, name))
     except ValueError as error:
@@ -193,7 +195,7 @@ def _checked_fields(State, slots):
 
 
 def _checked_row(row, names, wanted):
-    """What a direction returned, each value with the tree, shapes and dtypes of what it got, and strongly typed."""
+    """What a direction returned, strongly typed. Each value must have the tree, shapes and dtypes of what it got."""
     if not (isinstance(row, tuple) and len(row) == len(names)):
         got = f"{len(row)} values" if isinstance(row, tuple) else describe(row)
         shown = ", ".join(names) + "," * (len(names) == 1)

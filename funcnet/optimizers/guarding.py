@@ -1,4 +1,4 @@
-"""Steps without a finite gradient are left out: one NaN would otherwise spread to all parameters, for good."""
+"""Skip steps whose gradient is not finite, because one NaN would spread to all parameters and stay there."""
 
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ class GuardedState(NamedTuple):
     inner: Any  #: the state of the optimizer within, which counts the steps that were not bad
     step: Array  #: (), int32, calls of `update` so far
     skipped: Array  #: (), int32, bad steps so far
-    in_a_row: Array  #: (), int32, bad steps since the last good one; from `most` on it only grows
-    bad_step: Array  #: (), int32, `step` before the first bad update of the last row of them; −1 if there was none
-    bad_leaf: Array  #: (), int32, the first leaf of that step's gradients with a number that is not finite; −1
+    in_a_row: Array  #: (), int32, bad steps since the last good one; once it is `most`, it only grows
+    bad_step: Array  #: (), int32, `step` before the first of the latest bad steps in a row; −1 if there was none
+    bad_leaf: Array  #: (), int32, the index of the first leaf of that step's gradients that is not finite; −1
     most: Array  #: (), int32, the argument of `guarded`
 
     @property
     def params(self) -> Params:
-        """The params, which a bad step leaves as they are."""
+        """The params. A bad step does not change them."""
         return self.inner.params
 
     @property
@@ -41,19 +41,19 @@ class GuardedState(NamedTuple):
 def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
     """Skip a step whose gradients are not all finite, and count it.
 
-    Such a step leaves the state of `optimizer` bit for bit as it is. The state says how many were skipped, how many in
-    a row, and where the first of the row began. A single bad batch so does no harm; a row of them shows that the
-    parameters themselves lead to infinity, and no later step will help: after `most` bad steps in a row all further
-    ones are skipped too. `training.fit` then ends the run with a `DivergenceError`. In a loop of your own, look at
-    `state.in_a_row`.
+    Such a step leaves the state of `optimizer` as it is, bit for bit. The state of this wrapper says how many steps
+    were skipped, how many of them in a row, and where the first of that row was. So a single bad batch does no harm.
+    Several bad steps in a row show that the parameters themselves lead to infinity, and that no later step will help.
+    After `most` bad steps in a row all further steps are skipped too. `training.fit` then ends the run with a
+    `DivergenceError`. In a loop of your own, look at `state.in_a_row`.
 
-    `step` counts calls of `update`, as a training loop counts batches; a schedule of `optimizer` counts the steps that
-    were not skipped. Wrappers outside change the gradient before it is looked at; those within see finite ones only.
-    Put `frozen` outside, whose frozen leaves else have a gradient computed for nothing but this look.
+    `step` counts the calls of `update`, as a training loop counts batches. A schedule of `optimizer` counts the steps
+    that were not skipped. Wrappers outside change the gradient before it is checked. Wrappers within see only finite
+    gradients. Put `frozen` outside. Otherwise the gradients of the frozen leaves are computed only for this check.
 
     Args:
         optimizer: what to wrap.
-        most: bad steps in a row that end a training, 1 or more.
+        most: how many bad steps in a row end the training, 1 or more.
 
     Raises:
         ConfigError: `most` is not a positive integer.
@@ -111,7 +111,7 @@ def guards(state: Any) -> list[GuardedState]:
 
 
 def _finite(g: Array) -> Array:
-    """Whether all numbers are finite. The sum of finite numbers may be infinite; that of their products with 0 is 0."""
+    """Whether all numbers are finite. A sum of finite numbers may be infinite, so each is multiplied by 0 first."""
     return jnp.sum(g * 0) == 0
 
 
@@ -120,6 +120,6 @@ def _all_finite(grads: Params) -> Array:
 
 
 def _first_bad(grads: Params) -> Array:
-    """The number of the first leaf that is not finite. The last entry stands in where there is no leaf at all."""
+    """The index of the first leaf that is not finite. The entry at the end is for trees without leaves."""
     finite = [_finite(g) for g in jax.tree.leaves(grads)]
     return jnp.argmin(jnp.array([*finite, False])).astype(jnp.int32)

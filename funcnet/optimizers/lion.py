@@ -27,18 +27,18 @@ def lion(learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, weight_decay
     """Lion: each number moves by the rate, in the direction of the sign of its momentum.
 
     d = sign(β₁ m + (1 − β₁) g),   m ← β₂ m + (1 − β₂) g,   p ← p − η (d + λ p)
-    As every number moves by the whole rate, it should be 3 to 10 times smaller than that of `adamw`, and λ larger by as
-    much. Where d = 0 nothing but the decay moves. To decay some parameters alone use `partitioned`.
+    Every number moves by the whole rate. So the rate should be 3 to 10 times smaller than that of `adamw`, and λ larger
+    by the same factor. Where d = 0, only the decay moves the number. To decay only some parameters, use `partitioned`.
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
         b1: β₁ in [0, 1), the weight of the old mean in the direction.
-        b2: β₂ in [0, 1), its weight in the new mean.
+        b2: β₂ in [0, 1), the weight of the old mean in the new mean.
         weight_decay: λ ≥ 0, decoupled as in `adamw`.
 
     Raises:
         ConfigError: an argument out of its range.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params.
 
     References: Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, algorithm 2.

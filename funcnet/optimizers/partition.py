@@ -19,7 +19,7 @@ __all__ = ["PartitionedState", "partitioned"]
 class PartitionedState(NamedTuple):
     """The state of `partitioned`."""
 
-    inner: tuple[Any, ...]  #: the state of each optimizer, for the params with `None` in place of the others' leaves
+    inner: tuple[Any, ...]  #: the state of each optimizer, for the params with `None` in place of other leaves
 
     @property
     def step(self) -> Array:
@@ -38,17 +38,17 @@ class PartitionedState(NamedTuple):
 
 @constructor
 def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
-    """Train each parameter by an optimizer of its own: another rate, another method, another decay.
+    """Train each parameter with its own optimizer: its own rate, method and decay.
 
-    Each optimizer sees a tree with `None` in place of the leaves that are not its own: it keeps no slots for them, and
-    what it wraps neither decays them nor counts them in a norm. `clipped(partitioned(…))` clips by the norm of all.
+    Each optimizer sees a tree with `None` in place of the leaves that are not its own. So it keeps no slots for them,
+    does not decay them and does not count them in a norm. `clipped(partitioned(…))` clips by the norm of all leaves.
 
     Args:
-        rules: pairs (pattern, optimizer), the pattern a regular expression that has to match the whole path of a leaf,
-            such as `"2/kernel"`; the first that matches decides. The same form as the rules of `parallel`.
+        rules: pairs (pattern, optimizer). The pattern is a regular expression that has to match the whole path of a
+            leaf, such as `"2/kernel"`. The first rule that matches decides. The rules of `parallel` have the same form.
 
     Raises:
-        ConfigError: rules of another form; at `init`, a leaf that no rule matches, or a rule that is left no leaf.
+        ConfigError: rules of another form; at `init`, a leaf that no rule matches, or a rule that gets no leaf.
         StructureError, DtypeError: gradients that do not fit the params.
 
     The last layer at a tenth of the rate:
@@ -101,7 +101,7 @@ def _check_rule(rule):
 
 
 def _check_owners(rules, paths, owners):
-    """Nothing falls through: no leaf without a rule, and no rule without a leaf."""
+    """Every leaf has a rule, and every rule has a leaf."""
     if None in owners:
         left = paths[owners.index(None)]
         raise ConfigError(f'expected a rule for every leaf, got none for {left!r}; end with a rule for ".*".')

@@ -31,7 +31,7 @@ def sgd(learning_rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, d
         plain       p ← p − η g
         momentum    v ← μ v + (1 − τ) g,   p ← p − η v
         Nesterov    v ← μ v + g,           p ← p − η (g + μ v)
-    The first velocity is v = g whatever τ, as in torch. The rate stands outside v, so that a schedule acts at once.
+    The first velocity is v = g for every τ, as in torch. The rate is outside v, so a schedule acts at once.
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
@@ -41,7 +41,7 @@ def sgd(learning_rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, d
 
     Raises:
         ConfigError: an argument out of its range, or Nesterov without momentum or with dampening.
-        DtypeError: params or gradients that are not floating-point arrays, or not of one dtype.
+        DtypeError: params that are not floating-point arrays, or a gradient in another dtype than its parameter.
         StructureError: gradients that do not fit the params.
 
     References: Polyak, "Some Methods of Speeding up the Convergence of Iteration Methods", 1964; Sutskever, Martens,

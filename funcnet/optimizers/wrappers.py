@@ -1,8 +1,8 @@
-"""Optimizers made of optimizers: those that change the gradient, or keep it from some parameters.
+"""Optimizers made of optimizers, which change the gradient or keep it from some parameters.
 
-Each wrapper takes an `Optimizer` and returns one, so they nest in any order. The outermost sees
-the gradient first: `clipped(decayed(sgd(0.1), 1e-4), norm=1.0)` clips the gradient of the loss and then adds the decay,
-`decayed(clipped(sgd(0.1), norm=1.0), 1e-4)` clips the sum.
+Each wrapper takes an `Optimizer` and returns one, so they nest in any order. The outermost one sees the gradient first.
+So `clipped(decayed(sgd(0.1), 1e-4), norm=1.0)` clips the gradient of the loss and then adds the decay, while
+`decayed(clipped(sgd(0.1), norm=1.0), 1e-4)` clips the sum of both.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
 def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | None = None) -> Optimizer:
     """Keep the gradient small before `optimizer` sees it.
 
-    With `norm` c: g ← g · min(1, c / ‖g‖), where ‖g‖ is the Euclidean norm of all leaves together; the direction
-    stays. With `value` c: each number is clipped to [−c, c]. The state is that of `optimizer`.
+    With `norm` c: g ← g · min(1, c / ‖g‖), where ‖g‖ is the Euclidean norm of all leaves together. The direction stays
+    the same. With `value` c: each number is clipped to [−c, c]. The state is that of `optimizer`.
 
-    `clipped(frozen(…))` counts the frozen leaves in ‖g‖, `frozen(clipped(…))` does not.
+    `clipped(frozen(…))` counts the frozen leaves in ‖g‖, but `frozen(clipped(…))` does not.
 
     Args:
         optimizer: what to wrap.
@@ -69,8 +69,8 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
 def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = None) -> Optimizer:
     """Weight decay as part of the gradient, g ← g + λ p: the gradient of the penalty λ/2 ‖p‖².
 
-    The optimizer then scales the decay like any other gradient; for Adam `adamw`, which does not, is the better
-    choice. The state is that of `optimizer`.
+    The optimizer then scales the decay like the rest of the gradient. For Adam, `adamw` is the better choice, because
+    it keeps the decay out of that scaling. The state is that of `optimizer`.
 
     Args:
         optimizer: what to wrap.
@@ -99,7 +99,7 @@ def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = No
 
 
 def _before(optimizer: Optimizer, change: Callable[[Params, Params], Params]) -> Optimizer:
-    """The optimizer, whose gradients go through `change(params, grads)` first."""
+    """The optimizer, but its gradients go through `change(params, grads)` first."""
 
     def update(state, grads):
         check_grads(state, grads)
@@ -132,13 +132,13 @@ class FrozenState(NamedTuple):
 def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
     """Hold some parameters fixed and train the others.
 
-    `optimizer` sees a tree with `None` in place of the frozen leaves: it keeps no slots for them, and what it wraps
-    neither decays them nor counts them in a norm. `update` takes the gradients of all parameters; under `jit` those
-    of the frozen ones, which nothing reads, are not computed. An outer wrapper does see them: `clipped(frozen(…))`
-    counts them in the norm, `frozen(clipped(…))` does not.
+    `optimizer` sees a tree with `None` in place of the frozen leaves. So it keeps no slots for them, does not decay
+    them and does not count them in a norm. `update` takes the gradients of all parameters. Under `jit` the gradients of
+    the frozen ones are not computed, because nothing reads them. An outer wrapper does read them: `clipped(frozen(…))`
+    counts them in the norm, but `frozen(clipped(…))` does not.
 
     Args:
-        optimizer: what trains the others.
+        optimizer: what trains the other parameters.
         select: which parameters stay fixed: a function of a leaf's path, such as `"2/kernel"`.
 
     Raises:
