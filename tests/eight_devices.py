@@ -214,7 +214,7 @@ def added():
 def test_graphs_of_any_size_are_refused_on_several_devices():
     batch = ({"nodes": jnp.ones((24, 3)), "edges": jnp.ones((40, 2))}, jnp.ones((16, 1)))
     with pytest.raises(
-        ShapeError, match=r"layout: expected as many rows in every array .* 40 at 0/edges and 24 at 0/nodes"
+        ShapeError, match=r"layout: expected the same number of rows in every array .* 40 at 0/edges and 24 at 0/nodes"
     ):
         flat(8).place_batch(batch)
 
@@ -497,7 +497,9 @@ def test_batches_that_cannot_be_dealt_out():
         gradient_of(mlp(), fsdp(8), "backprop", (x, y))
     with pytest.raises(ShapeError, match="^fit: expected batch_size to be .* got 3; nearest: 8.$"):
         flat(8).check_rows("fit", "batch_size", 3)
-    with pytest.raises(ShapeError, match="expected as many rows in every array of a batch, got 8 at 0 and 16 at 1"):
+    with pytest.raises(
+        ShapeError, match="expected the same number of rows in every array of a batch, got 8 at 0 and 16 at 1"
+    ):
         parallel.global_batch((x[:8], digits()[1]), mesh_of(8))
 
 

@@ -526,7 +526,7 @@ def test_a_gradient_of_another_structure_is_named():
     [
         ((layers.relu(), shape(2, 2)), {"engines": ("backprop",)}, "expected engines to be at least two of"),
         ((layers.relu(), shape(2, 2)), {"engines": ("backprop", "manual")}, "expected engines to be at least two of"),
-        ((layers.relu(), shape(2, 2)), {"dtypes": ("float32",)}, "expected dtypes among .*, float64 with them, got"),
+        ((layers.relu(), shape(2, 2)), {"dtypes": ("float32",)}, "expected dtypes among .*, including float64, got"),
         ((layers.relu(), shape(2, 2)), {"dtypes": ("float64", "int8")}, "expected dtypes among .*, got .*int8"),
         ((layers.relu(), shape(2, 2)), {"modes": ("test",)}, 'expected modes among "evaluation" and "training"'),
         ((layers.relu(), shape(2, 2)), {"modes": ()}, r'expected modes among "evaluation" and "training", got \(\)'),

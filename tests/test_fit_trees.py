@@ -256,7 +256,7 @@ def test_graphs_without_a_target_have_the_rows_of_where():
 def test_where_graphs_do_not_go():
     several = fn.parallel.layout(fn.parallel.mesh())._replace(check_rows=refuse)
     with pytest.raises(
-        ShapeError, match="^fit: expected as many rows in every .* got 7 in x/edges and 6 rows; batches of"
+        ShapeError, match="^fit: expected the same number of rows in every .* got 7 in x/edges and 6 rows; batches of"
     ):
         graph_fit(list(graphs()), layout=several)
     with pytest.raises(ConfigError, match="^fit: expected no accumulate= .* got 7 in x/edges and 6 rows; take smaller"):
@@ -708,7 +708,7 @@ def count(prediction, target):
         ({"metrics": {"ink": {"error": metrics.accuracy()}}, "data": (A, B, {"ink": KNOWN}),
           "loss": losses.weighted_sum(code=(1.0, losses.mean_squared_error))}, ConfigError, "expected where for the"),
         ({"metrics": {"error": metrics.accuracy()}, "data": (A, B, {"a": KNOWN})}, ConfigError,
-         "^evaluate: expected the metric 'error' to be of a part, as where is one for each of"),
+         "^evaluate: expected the metric 'error' to be of one part, because where has one entry for each of"),
         ({"metrics": {"rows": metrics.Metric(lambda: 0, lambda s, p, t, where=None: s, lambda s: s)},
           "data": (A, B, None, WEIGHTS)}, ConfigError, "^evaluate: expected the metric 'rows' to take weights="),
     ],

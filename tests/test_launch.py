@@ -187,7 +187,7 @@ def test_a_start_that_cannot_be(arguments, message):
 
 
 def test_a_start_that_comes_too_late():
-    with pytest.raises(ConfigError, match="parallel.start: expected to come before all else that uses jax"):
+    with pytest.raises(ConfigError, match="parallel.start: expected to come before anything else that uses jax"):
         parallel.start(devices=3)
     with pytest.raises(ConfigError, match="parallel.start: expected devices to be a positive integer, got 0"):
         parallel.start(devices=0)

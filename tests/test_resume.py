@@ -149,7 +149,7 @@ def test_an_iterable_without_a_state():
         (7, "expected cursor to be that of a report, got 7"),
         ({"epoch": 1}, "expected cursor to be that of a report, got a dict"),
         ({"epoch": -1, "position": None}, "expected cursor epoch to be"),
-        ({"epoch": EPOCHS, "position": None}, f"expected epochs above {EPOCHS}, those that cursor has done"),
+        ({"epoch": EPOCHS, "position": None}, f"expected epochs above {EPOCHS}, the number that cursor has done"),
     ],
 )
 def test_a_wrong_cursor(cursor, message):
@@ -320,7 +320,8 @@ def test_too_many_in_a_row_end_the_run_and_say_where(unchecked):
     with pytest.raises(
         DivergenceError,
         match=r"fit: [345] gradients in a row were not finite and were skipped, from step 2 on, whose batch has the "
-        r"rows 16, 17, 18, 19, 20, 21, 22, 23; the first leaf there is 0/bias\. The parameters are those of before",
+        r"rows 16, 17, 18, 19, 20, 21, 22, 23; the first bad leaf is 0/bias\. The parameters are those from before "
+        r"that step\.",
     ):
         seen += reports
     assert same_bits(seen[1].state.optimizer.inner, seen[-1].state.optimizer.inner)

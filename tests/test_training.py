@@ -163,7 +163,7 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact():
 
 
 def test_a_finished_state_is_named():
-    with pytest.raises(ConfigError, match="expected epochs above 3, those that state has done, got 3"):
+    with pytest.raises(ConfigError, match="expected epochs above 3, the number that state has done, got 3"):
         fit(state=last_of(fit()).state)
 
 

@@ -1,9 +1,8 @@
-"""What is checked: every layer, model, loss and penalty of the library with an input, in each form whose mathematics
-differ.
+"""The catalogue of what is checked: every layer, model, loss and penalty of the library, with an input.
 
-The one table of it: the laws in the tests go through its rows, `funcnet check` through `CATALOGUE`, which has each row
-as `check_gradients` takes it, and so do the book of derivations and the benchmark of checkers. A new layer is one row.
-Nothing else in the library reads it.
+There is a row for each form whose mathematics differ. A new layer is one row. The laws in the tests go through the
+rows. `funcnet check`, the book of derivations and the benchmark of checkers go through `CATALOGUE`, which has each row
+as `check_gradients` takes it. Nothing else in the library reads the catalogue.
 """
 
 from funcnet.catalogue.layers import LAYERS, TREES

@@ -1,7 +1,8 @@
-"""The rows of the layers: every public constructor has one of its own name, and one in each further form that differs.
+"""The rows of the layers.
 
-Sizes are small, since what takes time is compiling. Forms with a random layer or a state within are checked in both
-modes, which costs twice as much, so one of each container is enough.
+Every public constructor has a row of its own name, and a row for each further form that differs. Sizes are small, and
+most of the time goes into compiling. Forms with a random layer or a state inside are checked in both modes, which costs
+twice as much. So each container has only one row of each kind.
 """
 
 import jax
@@ -31,7 +32,7 @@ def _image(batch, width):
 
 
 LAYERS: dict[str, LayerRow] = {
-    # what moves numbers about
+    # layers that only move numbers
     "identity": LayerRow(layers.identity()),
     "flatten": LayerRow(layers.flatten(), lambda batch, width: (batch, width, 2)),
     "flatten_flat": LayerRow(layers.flatten()),
@@ -79,7 +80,7 @@ LAYERS: dict[str, LayerRow] = {
     "local_response_norm": LayerRow(
         layers.local_response_norm(4, alpha=2.0, k=1.5), lambda batch, width: (batch, 3, 5)
     ),
-    # normalisation; three numbers to a mean at least, as of two the deviations are +1 and -1 whatever they are
+    # normalisation, with at least three numbers per mean: the normalised deviations of two numbers are always +1 and -1
     "batch_norm": LayerRow(layers.batch_norm(), lambda batch, width: (batch, 2, 2, width), counts=True),
     "batch_norm_features": LayerRow(
         layers.batch_norm(momentum=0.5, epsilon=0.1, unbiased_running_var=True, use_bias=False),
@@ -145,7 +146,7 @@ LAYERS: dict[str, LayerRow] = {
         layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)
     ),
     "held": LayerRow(layers.held(layers.serial(_tanh_block, layers.dropout(0.5), counter()))),
-    # what makes a user's own
+    # functions that make a user's own layers
     "layer": LayerRow(scale()),
     "parameterless": LayerRow(square()),
     "container": LayerRow(highway(_tanh_block, layers.serial(layers.dense(3), layers.sigmoid())), _fixed),
@@ -157,7 +158,7 @@ LAYERS: dict[str, LayerRow] = {
 
 
 def _towers(batch, width):
-    """An image and words, by number."""
+    """An image, and words as integers."""
     return {"image": (batch, 2, width), "words": jax.ShapeDtypeStruct((batch, width + 1), jnp.int32)}
 
 
@@ -169,7 +170,7 @@ def _padded(batch, width):
     return Padded((batch, 4, width), jax.ShapeDtypeStruct((batch, 4), bool))
 
 
-#: Inputs or outputs that are trees, integers among them, and padded sequences.
+#: Layers with trees as inputs or outputs, also of integers, and with padded sequences.
 TREES: dict[str, LayerRow] = {
     "each": LayerRow(layers.each(_tanh_block, layers.dropout(0.4)), _pair, random=True),
     "each_named": LayerRow(

@@ -1,7 +1,8 @@
-"""The rows of the losses and penalties: every public one has a row of its own name, and one in each further form and
-with each further kind of target.
+"""The rows of the losses and penalties.
 
-Predictions keep 0.01 off every kink, so that finite differences see one branch.
+Every public one has a row of its own name, and a row for each further form and each further kind of target.
+
+Predictions stay 0.01 away from every kink, so that finite differences see one branch.
 """
 
 from typing import Any

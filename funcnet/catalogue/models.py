@@ -14,7 +14,7 @@ MODELS: dict[str, LayerRow] = {
     "perceptron": LayerRow(models.perceptron(3), straight_through=True),
 }
 
-#: Those that take seconds to compile: the laws of layers leave them out, and a test of models checks their gradients.
+#: Models that take seconds to compile. The laws of layers leave them out, and a test of models checks their gradients.
 LARGE_MODELS: dict[str, LayerRow] = {
     "lenet": LayerRow(models.lenet(3, features=(2, 3), hidden=(4,)), lambda batch, width: (batch, 12, 12, 1)),
     "vgg": LayerRow(

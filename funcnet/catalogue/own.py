@@ -1,5 +1,7 @@
-"""Layers and containers of a user's own, as the guides have them: the catalogue checks what makes them, and tests of
-other things need some too."""
+"""Layers and containers of a user's own, as in the guides.
+
+With them the catalogue checks the functions that make layers. Other tests use them too.
+"""
 
 from typing import Any
 
@@ -31,7 +33,7 @@ def scale() -> Layer:
 def highway(f: Layer, s: Layer) -> Layer:
     """A user's own container, y = t ⊙ f(x) + (1 − t) ⊙ x with t = s(x).
 
-    With g = ∂L/∂y: df = t ⊙ g, dt = (f(x) − x) ⊙ g, and x is reached directly by (1 − t) ⊙ g. Kept: x, f(x), t.
+    With g = ∂L/∂y: df = t ⊙ g, dt = (f(x) − x) ⊙ g, and x gets (1 − t) ⊙ g directly. Kept: x, f(x), t.
     """
 
     def walk(run, x):
@@ -69,7 +71,7 @@ def square() -> Layer:
 
 @constructor
 def counter() -> Layer:
-    """A user's own layer with a state, y = x + n: it adds how often it ran in training. ∂L/∂x = g."""
+    """A user's own layer with a state, y = x + n, where n counts its runs in training. ∂L/∂x = g."""
 
     def init(key, x):
         return (), jnp.zeros((), x.dtype)

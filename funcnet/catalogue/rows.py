@@ -32,18 +32,18 @@ def _features(batch: int, width: int) -> Any:
 class LayerRow(NamedTuple):
     """A layer or model with its input at any batch size and width, and what the laws expect of it.
 
-    What `random` and `counts` say is not read from the layer: it is a claim that laws hold.
+    `random` and `counts` are not read from the layer. They are claims, which the laws check.
     """
 
     layer: Layer
     shape: Callable[[int, int], Any] = _features  #: (batch, width) -> the shape of the input, or a tree of shapes
-    kink: bool = False  #: has one at 0, from which finite differences stay away
+    kink: bool = False  #: has a kink at 0, from which finite differences stay away
     random: bool = False  #: needs a key in training
     counts: bool = False  #: training changes its state
-    straight_through: bool = False  #: its backward is not a derivative, on purpose: numeric ones say nothing of it
+    straight_through: bool = False  #: its backward is deliberately not a derivative, so numeric ones cannot check it
 
     def example(self, batch: int = 3, width: int = 4, dtype: Any = jnp.float32) -> Any:
-        """The input as shapes; those without a dtype of their own have this one."""
+        """The input as shapes. Those without a dtype of their own get `dtype`."""
         return jax.tree.map(
             lambda one: jax.ShapeDtypeStruct(one, dtype) if _is_shape(one) else one,
             self.shape(batch, width),

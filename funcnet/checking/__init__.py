@@ -1,4 +1,4 @@
-"""Cross-checking gradients: by hand against autodiff against finite differences."""
+"""Checking gradients by hand against autodiff and finite differences, and looking inside a training step."""
 
 from funcnet.checking.check import check_gradients
 from funcnet.checking.mutants import Mutant, Score, mutants, mutation_score

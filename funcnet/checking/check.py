@@ -1,4 +1,4 @@
-"""`check_gradients`: hand-derived against automatic and numeric gradients, in float64, leaf by leaf."""
+"""`check_gradients`: gradients by hand against autodiff and numeric derivatives, in float64, leaf by leaf."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from funcnet.types import Layer
 __all__ = ["check_gradients"]
 
 ENGINES = ("backprop", "autodiff", "numeric")
-DIRECTIONS = 8  # random directions beside a sample: they see every element a little
+DIRECTIONS = 8  # random directions in addition to a sample; each of them touches every element
 
 
 def check_gradients(
@@ -42,41 +42,42 @@ def check_gradients(
     tolerance: float = 1e-10,
     numeric_tolerance: float = 1e-6,
 ) -> GradientReport:
-    """Compare the gradients of a layer, a model, a loss or a function by hand, by autodiff and by finite differences.
+    """Compare the gradients of a layer, a model, a loss or a function: by hand, by autodiff, by finite differences.
 
-    It runs in float64, whatever the caller's configuration, which stays as it is. Cotangents are random: the
-    gradient of a plain sum through a normalisation is zero, and zero agrees with anything.
+    It runs in float64, whatever the caller's configuration, and does not change that configuration. Cotangents are
+    random, because the gradient of a plain sum through a normalisation is zero, and zero agrees with anything.
 
     Args:
-        target: a `Layer` (a model is one too); a loss of `funcnet.losses` or your own; or a function with `gradient`.
-        x: the input: an array, or a `jax.ShapeDtypeStruct` for a random one, or a tree of either; integers are drawn
-            from 0 and 1, and of a `Padded` of shapes the lengths. For a loss the prediction; for a function its one
-            argument.
-        y: for a loss, its target, likewise; `None` where it needs none. A penalty has none:
+        target: a `Layer`, which may be a whole model; a loss of `funcnet.losses` or your own; or a function, together
+            with `gradient`.
+        x: the input: an array, a `jax.ShapeDtypeStruct` for a random array, or a tree of either. Random integers are 0
+            or 1. For a `Padded` of shapes the lengths are random too. For a loss x is the prediction, and for a
+            function its one argument.
+        y: for a loss, its target, given in the same way; `None` if the loss needs no target. A penalty has no target:
             `check_gradients(l2_penalty, params)`.
-        gradient: for a function `x -> scalar`, the hand-written `x -> tree like x`.
-        engines: two or three of `"backprop"` (the hand-derived one), `"autodiff"` and `"numeric"` (extrapolated central
-            differences, and complex steps where the target takes complex numbers).
-        params, state: of a layer; by default drawn by its `init`, then moved off their starting values, because zeros
-            hide mistakes.
-        modes: of a layer, `"evaluation"` and `"training"`; by default both, but once where they are one program (the
-            report's rows then say `"both"`).
-        dtypes: `"float64"` and, if wanted, shorter ones: `"float32"`, `"float16"`, `"bfloat16"`. In these the gradient
-            by hand must come about as near to the exact one as autodiff's in the same dtype does.
+        gradient: for a function `x -> scalar`, its hand-written gradient `x -> tree like x`.
+        engines: two or three of `"backprop"` (the gradient by hand), `"autodiff"` and `"numeric"` (extrapolated central
+            differences, and complex steps if the target takes complex numbers).
+        params, state: of a layer. By default its `init` draws them. The parameters are then moved away from their
+            starting values, because zeros hide mistakes.
+        modes: of a layer, `"evaluation"` and `"training"`. By default both. If they are the same program, it is checked
+            once, and the rows of the report say `"both"`.
+        dtypes: `"float64"` and, if wanted, shorter ones: `"float32"`, `"float16"`, `"bfloat16"`. In a short dtype the
+            gradient by hand must be about as near to the exact one as autodiff's gradient in that dtype is.
         seeds: how many draws of parameters, cotangents and keys.
-        seed: the first of them.
-        most: elements that numeric derivatives look at one by one; beyond that a sample of each leaf, and random
-            directions through it. The report says which.
+        seed: the first seed. Each further draw takes the next integer.
+        most: how many elements numeric derivatives check one by one. Beyond that they check a sample of each leaf, and
+            random directions through all leaves. The report says which.
         tolerance: largest error of backprop against autodiff, norm-relative for each leaf.
-        numeric_tolerance: largest error against central differences, relative for each element; against complex
-            steps it is `tolerance`.
+        numeric_tolerance: largest error against central differences, relative for each element. For complex steps
+            `tolerance` is used.
 
     Returns:
         A `GradientReport`. For a model it names the layers whose own formula is wrong.
 
     Raises:
         ConfigError: impossible arguments.
-        StructureError: a gradient that has not the leaves and shapes of what it belongs to.
+        StructureError: a gradient does not have the leaves and shapes of what it belongs to.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> report = fn.checking.check_gradients(fn.layers.dense(2), jax.ShapeDtypeStruct((3, 4), jnp.float32))
@@ -86,7 +87,7 @@ def check_gradients(
     if len(set(engines)) < 2 or not set(engines) <= set(ENGINES):
         raise ConfigError(f"check_gradients: expected engines to be at least two of {ENGINES}, got {tuple(engines)}.")
     if "float64" not in dtypes or not set(dtypes) <= set(DTYPES):
-        raise ConfigError(f"check_gradients: expected dtypes among {DTYPES}, float64 with them, got {tuple(dtypes)}.")
+        raise ConfigError(f"check_gradients: expected dtypes among {DTYPES}, including float64, got {tuple(dtypes)}.")
     with leading("check_gradients"):
         check_count("seeds", seeds)
         check_count("most", most)
@@ -134,7 +135,7 @@ def _compare(subject: Subject, point, engines, most, seed, tolerance, numeric_to
 
 
 def _leaf_rows(subject, by_hand, by_autodiff, tolerance, floor):
-    """One row per leaf, all elements, by hand against autodiff."""
+    """One row per leaf, over all elements: by hand against autodiff."""
     rows = []
     for path, a, b in _leaves(by_hand, by_autodiff):
         rows.append(_row(subject, path, ENGINES[:2], a.size, a, b, _places(a.shape), agree(a, b, tolerance, floor)))
@@ -190,7 +191,7 @@ def _numeric_rows(subject, point, suspects, most, seed, tolerances):
 
 
 def _direction_rows(subject, point, suspects, seed, tolerances):
-    """A gradient's share along random directions through all leaves at once."""
+    """One row per engine: derivatives along random directions through all leaves at once."""
     size = ravel_pytree(point.variables)[0].size
     directions = jax.random.normal(jax.random.key(seed), (DIRECTIONS, size)) / size**0.5
     numeric = differences(*subject.sampled(point, directions))
@@ -208,7 +209,7 @@ def _direction_rows(subject, point, suspects, seed, tolerances):
 
 
 def _row(subject, path, engines, size, a, b, places, ok, kinks=None, dtype="float64"):
-    """A row from the numbers of two engines and their places; kinks are counted and left out."""
+    """A row from the numbers of two engines and their places. Kinks are counted, and left out of the errors."""
     a, b = a.ravel(), b.ravel()
     usable = np.ones(a.shape, bool) if kinks is None else ~kinks
     worst = values = None
@@ -217,7 +218,7 @@ def _row(subject, path, engines, size, a, b, places, ok, kinks=None, dtype="floa
         gaps = np.where(usable, np.abs(a - b), -1)
         at = int(np.argmax(gaps))
         worst, values = tuple(int(i) for i in places[at]), (float(a[at]), float(b[at]))
-        with np.errstate(over="ignore"):  # a large gap from a number near 0
+        with np.errstate(over="ignore"):  # a large gap, in units of a spacing near 0
             ulps = float(gaps[at] / _spacing(b[at], dtype))
     return Row(
         target=subject.name,
@@ -237,12 +238,12 @@ def _row(subject, path, engines, size, a, b, places, ok, kinks=None, dtype="floa
 
 
 def _spacing(number, dtype):
-    """The distance of a dtype's numbers near this one."""
+    """The distance between neighbouring numbers of a dtype, near this number."""
     return jnp.finfo(dtype).eps * 2.0 ** np.floor(np.log2(max(abs(number), float(jnp.finfo(dtype).tiny))))
 
 
 def _merged(rows, more):
-    """One row for each leaf over all draws: the worst."""
+    """The worst row over all draws, for each leaf."""
     kept = {(row.mode, row.dtype, row.leaf, row.engines): row for row in rows}
     for row in more:
         key = (row.mode, row.dtype, row.leaf, row.engines)

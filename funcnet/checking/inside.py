@@ -1,4 +1,4 @@
-"""Looking inside a model: every plain layer compared with autodiff where it stands."""
+"""Looking inside a model: every plain layer is compared with autodiff at its place."""
 
 from functools import lru_cache, partial
 
@@ -16,10 +16,10 @@ __all__ = ["compared", "locate"]
 
 
 def compared(steps: tuple[Step, ...], inner: Layer) -> Layer:
-    """`inner`, whose backward compares itself with autodiff and hands autodiff's dx on.
+    """`inner`, whose backward compares itself with autodiff and passes autodiff's dx on.
 
-    In place of its parameters' gradient it shows its largest distance from autodiff over its leaves and dx,
-    norm-relative. Since the dx handed down is right, a wrong formula does not make the layers below it look wrong.
+    In place of its parameters' gradient it shows the largest distance from autodiff over its leaves and dx,
+    norm-relative. The dx that is passed on is right, so a wrong formula does not make the layers below it look wrong.
     """
     automatic = gradients.automatic(inner.init, inner.apply)
 
@@ -53,8 +53,8 @@ def _largest(tree):
 
 
 def locate(model: Layer, mode: str, point: Point, tolerance: float) -> list[str]:
-    """Places of the layers whose own backward departs from autodiff, the last layer of the model first."""
-    # Not "distance > tolerance", which NaN is not.
+    """Places of the layers whose own backward differs from autodiff, the last layer of the model first."""
+    # Not "distance > tolerance", which is false for NaN.
     wrong = [one for one in seen(_departures(model, mode)(point)) if not float(jnp.max(one.shown)) <= tolerance]
     wrong.sort(key=lambda one: one.order(), reverse=True)
     return [f"{one.place} {one.call}".strip() for one in wrong]

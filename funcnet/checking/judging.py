@@ -1,4 +1,4 @@
-"""When two gradients agree: the one judge of `check_gradients` and of `mutation_score`."""
+"""When two gradients agree. `check_gradients` and `mutation_score` both judge by these functions."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 def rounding_floor(point: Point, dtype: Any = jnp.float64) -> float:
-    """What may differ by rounding alone, where a gradient cancels to nothing: some ε of the numbers that went in."""
+    """The rounding error where a gradient cancels to zero: 64 ε times ‖dy‖ times the largest input (at least 1)."""
     numbers = [np.max(np.abs(np.asarray(leaf, np.float64)), initial=0) for leaf in jax.tree.leaves(point.variables)]
     squares = [np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(point.dy)]
     cotangent = 1.0 if point.dy is None else np.sqrt(sum(squares))
@@ -34,7 +34,7 @@ def agree(a: np.ndarray, b: np.ndarray, tolerance: float, floor: float) -> bool:
 
 
 def as_precise(a: np.ndarray, other: np.ndarray, exact: np.ndarray, dtype: Any, floor: float) -> bool:
-    """Whether a gradient in a short dtype is about as near to the exact one as another one in that dtype is."""
+    """Whether a gradient in a short dtype is about as near to the exact one as another gradient in that dtype is."""
     allowed = 8 * np.linalg.norm(other - exact) + 16 * float(jnp.finfo(dtype).eps) * np.linalg.norm(exact) + floor
     return bool(np.linalg.norm(a - exact) <= allowed)
 
@@ -42,9 +42,9 @@ def as_precise(a: np.ndarray, other: np.ndarray, exact: np.ndarray, dtype: Any, 
 def agree_with_differences(
     suspect: np.ndarray, numeric: Differences, size: float, tolerance: float, numeric_tolerance: float, floor: float
 ) -> np.ndarray:
-    """Where a gradient agrees with numeric derivatives; at a kink they cannot say otherwise.
+    """Where a gradient agrees with numeric derivatives. At a kink these prove nothing, so that counts as agreement.
 
-    `size` is the root mean square of the gradient: an element far below it is rounding noise.
+    `size` is the root mean square of the gradient. An element far below it is rounding noise.
     """
     by_step = tolerance * np.maximum(np.abs(suspect), size) + floor
     by_differences = numeric_tolerance * np.maximum(np.abs(suspect), 1e-3 * size) + numeric.error

@@ -1,8 +1,11 @@
 """The mistakes that people make in a backward pass, as functions that make it wrong.
 
-They come in three kinds: in an array of the gradient (`IN_THE_GRADIENT`), in what the backward reads
-(`IN_WHAT_IS_READ`), and in its formula: a term left out, a sum over the wrong axis (`in_the_formula`), which are made
-in the traced program of a function, wherever it adds.
+They come in three kinds:
+
+- in an array of the gradient (`IN_THE_GRADIENT`),
+- in what the backward reads (`IN_WHAT_IS_READ`),
+- in its formula (`in_the_formula`): a term left out, or a sum over the wrong axis. These are made in the traced program
+  of a function, wherever it adds.
 """
 
 import itertools
@@ -18,7 +21,7 @@ from funcnet.dtypes import is_key
 __all__ = ["IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "wrong_formula"]
 
 
-# In an array g of the gradient, of a batch of n. `None` where the mistake cannot be made.
+# In an array g of the gradient, for a batch of n rows. The result is `None` if the mistake cannot be made.
 
 
 def _with_an_element_zeroed(g, n):
@@ -54,7 +57,7 @@ IN_THE_GRADIENT: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
-# In what a backward reads, residuals and dy: each takes both and returns both, or `None`. Arrays of no numbers, by
+# In what a backward reads, residuals and dy. Each function takes both and returns both, or `None`. Arrays of size 0, in
 # which layers keep shapes, stay as they are.
 
 
@@ -161,7 +164,7 @@ def _evaluated(function, args, choose):
 
 
 def _run(jaxpr, consts, args, choose):
-    """An interpreter of jaxprs, looking into compiled functions within."""
+    """An interpreter of jaxprs that also enters the compiled functions in them."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
     for equation in jaxpr.eqns:
         read = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]

@@ -1,9 +1,9 @@
-"""Deliberately wrong backwards, and how many of them the check catches.
+"""Deliberately wrong backward passes, and how many of them the check catches.
 
-A checker is worth what it catches. `mutants` plants one mistake at a time into a gradient that is right, and
-`mutation_score` counts those that the judge of `check_gradients` finds. A mutant whose gradient is the right one on
-every draw (a sign flipped in a gradient that is zero, a mean over a batch of one) is *equivalent*: nobody could tell it
-apart, so it counts neither as caught nor as missed.
+A checker is worth what it catches. `mutants` plants one mistake at a time in a correct gradient. `mutation_score`
+counts the mutants that are caught, by the same functions by which `check_gradients` judges. A mutant is *equivalent* if
+its gradient is right on every draw, for example a flipped sign in a gradient that is zero, or a mean over a batch of
+one. Nobody could tell it apart, so it counts neither as caught nor as missed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,27 +25,27 @@ from funcnet.types import Layer
 
 __all__ = ["Mutant", "Score", "mutants", "mutation_score"]
 
-SAME = 1e-13  # gradients nearer than this differ by rounding, as of a sum in another order
+SAME = 1e-13  # gradients nearer than this differ only by rounding, for example of a sum in another order
 
 
 class Mutant(NamedTuple):
-    """A layer or loss that is right but for one mistake in its gradient."""
+    """A layer or loss that is right except for one mistake in its gradient."""
 
     mistake: str
     target: Any
 
 
 class Score(NamedTuple):
-    """What became of the mutants of one target."""
+    """How many mutants of one target were caught, and which were not."""
 
     name: str
     caught: int
-    missed: tuple[str, ...]  #: the mistakes not caught on some draw on which they change the gradient
-    equivalent: tuple[str, ...]  #: the mistakes that change it on no draw
+    missed: tuple[str, ...]  #: the mistakes that were not caught on some draw on which they change the gradient
+    equivalent: tuple[str, ...]  #: the mistakes that change the gradient on no draw
 
     @property
     def made(self) -> int:
-        """How many mutants can be told from the right one."""
+        """How many mutants differ from the right one on some draw."""
         return self.caught + len(self.missed)
 
     @property
@@ -63,14 +63,19 @@ def mutants(
 ) -> tuple[Mutant, ...]:
     """Mutants of a layer or a loss, one mistake each.
 
-    The mistakes: an array of the gradient zeroed, one element of it zeroed, scaled by 1.001, with its sign flipped,
-    divided by the batch size, transposed, reversed, averaged, with noise of 10⁻³; residuals of another example or of
-    another batch, one of them zeroed, masks inverted; dy ignored, shuffled, or without the first example; a term of
-    the formula left out, a sum over the wrong axis. Those that the shapes allow are made.
+    The mistakes are made in three places:
+
+    - in an array of the gradient: zeroed, one element of it zeroed, scaled by 1.001, with its sign flipped, divided by
+      the batch size, transposed, reversed, averaged, with noise of 10⁻³;
+    - in what the backward reads: residuals of another example or of another batch, one of them zeroed, masks inverted;
+      dy ignored, shuffled, or without the first example;
+    - in the formula: a term left out, a sum over the wrong axis.
+
+    Those that the shapes allow are made.
 
     Args:
         target, x, y: as for `check_gradients`.
-        mode: of a layer; what it keeps for its backward may depend on it.
+        mode: of a layer, whose residuals may depend on it.
         seed: of the draw on which the backward is traced.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -99,7 +104,7 @@ def mutation_score(
     seed: int = 0,
     tolerance: float = 1e-10,
 ) -> Score:
-    """How many mutants of a layer or loss the judge of `check_gradients` catches, against autodiff in float64.
+    """How many mutants of a layer or loss `check_gradients` would catch, against autodiff in float64.
 
     A mutant counts as caught if it is caught on every draw on which it changes the gradient.
 
@@ -186,9 +191,10 @@ def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
 
 
 class _Once:
-    """A function that gives the last result again for the very same arguments.
+    """A function that returns its last result again for the very same arguments.
 
-    In one program of all mutants of a layer most share its two passes, which are then traced and compiled once.
+    Most mutants of a layer share its two passes. In the one program of all mutants these are then traced and compiled
+    once.
     """
 
     def __init__(self, function):
@@ -200,7 +206,7 @@ class _Once:
         arguments = structure, tuple(map(id, leaves))
         if arguments != self.arguments:
             self.result = self.function(*args, **options)
-            self.arguments, self.leaves = arguments, leaves  # kept, so that no other array takes the place of one
+            self.arguments, self.leaves = arguments, leaves  # kept, so that no new array gets the id of an old one
         return self.result
 
 
@@ -210,7 +216,7 @@ def _rows(tree):
 
 
 def _another_batch(x):
-    """Other numbers in the places of these."""
+    """Arrays of the same shapes with other numbers."""
     return jax.tree.map(
         lambda leaf: 0.9 * leaf if is_floating(leaf) else jnp.roll(leaf, 1, 0) if leaf.ndim else leaf, x
     )
@@ -218,7 +224,7 @@ def _another_batch(x):
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A user's function with another gradient than its own."""
+    """A user's function with a gradient that is not its own."""
 
     value: Callable[..., Any]
     gradient: Callable[..., Any]
@@ -232,7 +238,7 @@ class _Wrong:
 
 
 def _of_loss(loss, point) -> Iterator[tuple[str, Any]]:
-    """Of a loss of a prediction and a target, or of a penalty or function of one tree."""
+    """The mutants of a loss of a prediction and a target, or of a penalty or function of one tree."""
     first, *rest = arguments_of(point, point.variables)
     batch = _rows(first) if rest else 1
 

@@ -1,4 +1,4 @@
-"""`find_nonfinite`: where the first NaN or infinity of a training step is born."""
+"""`find_nonfinite`: where the first NaN or infinity of a training step appears."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,10 +21,10 @@ __all__ = ["Found", "find_nonfinite"]
 class Found(NamedTuple):
     """The first NaN or infinity; `str(found)` is a sentence."""
 
-    place: str  #: `"serial[2] dense(16)"`; `"batch"`, `"model"` or the loss's name
-    direction: str  #: `"given"`, where it was there before, or the pass that made it, `"forward"` or `"backward"`
+    place: str  #: `"serial[2] dense(16)"`, `"batch"`, `"model"` or the name of the loss
+    direction: str  #: `"given"` if it was there before, else the pass that made it, `"forward"` or `"backward"`
     what: str  #: `"params/kernel"`, `"x"`, `"y"`, `"state/mean"`, `"dy"`, `"dparams/kernel"`, `"dx"` …
-    at: tuple[int, ...]  #: the index of the first one in it
+    at: tuple[int, ...]  #: the index of the first such number in it
     value: float  #: NaN or ±∞
 
     def __str__(self) -> str:
@@ -42,31 +42,32 @@ class Found(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _First:
-    """The first number of an array that is not finite; if all are, one that is."""
+    """The first number of an array that is not finite. If all are finite, one of them."""
 
     what: str = field(metadata={"static": True})
     shape: tuple[int, ...] = field(metadata={"static": True})
     number: Array
-    at: Array  #: counted in C order
+    at: Array  #: its flat index in C order
 
 
 def find_nonfinite(
     model: Layer, loss: LossFn, params: Params, state: State, batch: Batch, key: Key | None = None
 ) -> Found | None:
-    """Where the first NaN or infinity of a forward and backward pass in training mode is born, or `None`.
+    """Where the first NaN or infinity appears in a forward and backward pass in training mode, or `None`.
 
-    The walk goes through the batch, the parameters and the state as given; then the layers in forward order; the
-    prediction, the loss and its gradient; and the layers walking backward. It ends at the first number that is not
-    finite, so all before it are, and the place says whose fault it is. The innermost layer is named, also inside
-    containers; `x` and `dy` are named where every layer is right and a container's sum overflows.
+    The walk has this order: the batch, the parameters and the state as given; the layers in forward order; the
+    prediction, the loss and its gradient; the layers in backward order. It stops at the first number that is not
+    finite. All numbers before it are finite, so the place says where the fault is. The innermost layer is named, also
+    inside containers. `x` or `dy` is named if every layer is right and a sum in a container overflows.
 
-    A dx that only the batch would receive is of no account: no parameter's gradient is made of it. A target that is
-    not finite is where the loss or its gradient is not finite either, so that `where` may mask it.
+    A dx that only the batch would receive does not count, because no parameter's gradient is computed from it. A target
+    that is not finite counts only if the loss or its gradient is not finite either, because `where` may mask the
+    target.
 
     Args:
         model: a layer.
-        loss: `(prediction, target) -> scalar`; without a hand-derived gradient, its own is taken by `jax.grad`.
-        params, state, batch, key: as for a gradient engine. It runs under `jit`, which traces anew with each call.
+        loss: `(prediction, target) -> scalar`. If it has no hand-derived gradient, `jax.grad` takes the gradient.
+        params, state, batch, key: as for a gradient engine. Each call is traced anew and runs under `jit`.
 
     Raises: what the layers and the loss raise for the batch.
 
@@ -91,13 +92,13 @@ def find_nonfinite(
 
     @partial(jax.jit, compiler_options=QUICKLY)
     def run(params, state, x, key):
-        # The target stays outside, because labels are judged unless they are tracers.
+        # The target stays outside, because losses check labels only if these are not tracers.
         done = backpropagate(instrumented, loss, params, state, x, target, options, key)
         ends = {"x": x, "prediction": done.prediction, "target": target, "value": done.loss,
                 "gradient": done.dprediction}  # fmt: skip
         return {name: _firsts(**{name: tree}) for name, tree in ends.items()}, done.state, done.dparams
 
-    with jax.debug_nans(False), jax.debug_infs(False):  # they would raise at the first one, without its place
+    with jax.debug_nans(False), jax.debug_infs(False):  # these would raise at the first one, without its place
         ends, states, dparams = jax.device_get(run(params, state, x, key))
     layers, name = _layers(states), spelled(loss)
     walk = [
@@ -117,12 +118,12 @@ def find_nonfinite(
 
 
 def _is(found: Found, what: str) -> bool:
-    """Whether it is this one or, where that is a tree, in it."""
+    """Whether it was found in `what`, which may be a tree."""
     return found.what.split("/")[0] == what
 
 
 def _firsts(**trees: Any) -> list[_First]:
-    """One for each floating leaf, by name and path."""
+    """A `_First` for each floating leaf, by name and path."""
     firsts = []
     for name, tree in trees.items():
         for path, leaf in flatten_with_paths({name: tree}):
@@ -134,7 +135,7 @@ def _firsts(**trees: Any) -> list[_First]:
 
 
 def _layers(tree: Any) -> list[tuple[str, Any]]:
-    """What each layer showed, in forward order, each repetition of a `repeat` by itself."""
+    """What each layer showed, in forward order, with each repetition of a `repeat` by itself."""
     layers = []
     for one in seen(tree):
         firsts = jax.tree.leaves(one.shown, is_leaf=lambda node: isinstance(node, _First))

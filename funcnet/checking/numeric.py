@@ -2,15 +2,16 @@
 
 Central differences at h, h/2 and h/4 are extrapolated twice (Richardson), which removes the errors of order h² and h⁴.
 Where the function has a kink or a jump nearby, a difference quotient says nothing about the derivative *at* the point.
-Such a place shows itself in one of two ways: the extrapolated values do not settle, or the quotients from the left and
-the right stay apart however small h is. Then a hundred times smaller steps are looked at, which are less exact, but
-nearer; so they are where the two disagree, because the function bends within the larger steps. What is a kink to
-these too is reported, not blamed.
+Such a place is recognised in one of two ways: the extrapolated values do not settle, or the quotients from the left and
+the right stay apart however small h is. Then steps that are a hundred times smaller are used. They are less exact, but
+nearer to the point. They are also used where the derivatives from both sizes of step disagree, because the function
+then bends within the larger steps. If the smaller steps find a kink too, it is reported, and it is not counted as a
+mistake.
 
-A function that takes complex numbers and is analytic, has a derivative that is exact but for rounding: the complex
-step Im f(x + ih) / h, whose h can be so small that h² vanishes, because nothing is subtracted (Squire, Trapp, "Using
-Complex Variables to Estimate Derivatives of Real Functions", SIAM Review 1998). |x| is not analytic, and many
-functions refuse complex numbers; so the step counts only where it confirms the differences.
+For a function that is analytic and takes complex numbers, the complex step Im f(x + ih) / h gives the derivative
+exactly, up to rounding. Nothing is subtracted, so h can be so small that h² vanishes (Squire, Trapp, "Using Complex
+Variables to Estimate Derivatives of Real Functions", SIAM Review 1998). But |x| is not analytic, and many functions
+refuse complex numbers. So the complex step is used only where it confirms the differences.
 """
 
 import warnings
@@ -26,7 +27,7 @@ from funcnet.checking.programs import compiled
 
 __all__ = ["Differences", "differences", "sample", "sampler"]
 
-STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best of the rule: truncation h⁶ against rounding ε/h
+STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best size: truncation error h⁶ against rounding error ε/h
 SMALL_STEPS = STEPS / 100
 SHIFTS = np.concatenate([STEPS, -STEPS, SMALL_STEPS, -SMALL_STEPS])
 COMPLEX_STEP = 1e-30
@@ -35,21 +36,22 @@ COMPLEX_STEP = 1e-30
 class Differences(NamedTuple):
     """Numeric derivatives along some directions; each array is (directions,)."""
 
-    value: np.ndarray  #: the twice extrapolated difference quotient, or the complex step where it confirms it
+    value: np.ndarray  #: the twice extrapolated difference quotient, or the complex step where that confirms it
     error: np.ndarray  #: how far it may be off: disagreement of the extrapolations, and rounding; 0 for complex steps
     kink: np.ndarray  #: bool, a kink or jump is near
-    exact: np.ndarray  #: bool, by complex step
+    exact: np.ndarray  #: bool, the value is that of a complex step
 
 
 def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """`(point, directions) -> (centre, values, magnitudes, steps)`, compiled once for each shape.
 
     Args:
-        scalar: `(point, variables) -> (value, magnitude)`: the scalar, and the sum of the absolute terms that it is
-            made of, which bounds its rounding error. `point.variables` is the tree around which it is sampled.
+        scalar: `(point, variables) -> (value, magnitude)`. The magnitude is the sum of the absolute values of the terms
+            of the scalar, which bounds its rounding error. `point.variables` is the tree around which the scalar is
+            sampled.
 
-    `directions` are (count,) flat indices of elements, or (count, size) vectors; `values` are (count, 12), at `SHIFTS`;
-    `steps` are the derivatives by complex step, or `None` where the function takes no complex numbers.
+    `directions` are (count,) flat indices of elements, or (count, size) vectors. `values` are (count, 12), at `SHIFTS`.
+    `steps` are the derivatives by complex step, or `None` if the function takes no complex numbers.
     """
 
     def along(flat, direction):
@@ -62,10 +64,10 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def one(direction):
             line = along(flat, direction)
             values, magnitudes = jax.lax.map(lambda h: scalar(point, unravel(flat + h * line)), jnp.asarray(SHIFTS))
-            # Terms within can be as large as the numbers that went in, however small what they leave.
+            # Inner terms can be as large as the inputs, however small their sum is.
             return values, jnp.maximum(magnitudes.max(), jnp.max(jnp.abs(flat), initial=0))
 
-        # One by one: of several kernels together XLA makes a convolution in groups, which is many times slower.
+        # One by one: for several kernels together XLA makes a convolution in groups, which is much slower.
         return scalar(point, point.variables)[0], *jax.lax.map(one, directions)
 
     @compiled
@@ -78,10 +80,10 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
         return jax.lax.map(one, directions)
 
-    refused: list[Exception] = []  # a function that takes no complex numbers is asked once
+    refused: list[Exception] = []  # a function that takes no complex numbers is tried only once
 
     def complex_steps(point, directions):
-        try:  # what a function does with numbers that it was not written for is anyone's guess
+        try:  # a function may raise anything for numbers that it was not written for
             with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
                 warnings.simplefilter("error")
                 return np.asarray(by_complex_step(point, directions))
@@ -102,7 +104,7 @@ def differences(centre: Any, values: Any, magnitudes: Any, steps: Any = None) ->
     wide = _extrapolated(STEPS, centre, plus, minus, magnitudes)
     near = _extrapolated(SMALL_STEPS, centre, near_plus, near_minus, magnitudes)
     bends = wide.kink | (np.abs(wide.value - near.value) > wide.error + near.error)
-    # The near ones see nothing that their rounding hides, so what they do not see is not thereby gone.
+    # Rounding can hide a kink from the near differences. So a kink that they do not find may still be there.
     hidden = wide.kink & (near.rounding > 0.1 * wide.unrest)
     value, error = np.where(bends, near.value, wide.value), np.where(bends, near.error, wide.error)
     kink, scale = bends & (near.kink | hidden), np.where(bends, near.scale, wide.scale)
@@ -132,7 +134,7 @@ def _extrapolated(h, centre, plus, minus, magnitudes):
     scale = np.maximum(np.abs(right), np.abs(left)).max(1)
     # A smooth function settles to about h⁴ of its slope; 1e-5 leaves room for steep ones.
     settled = spread <= 1e-5 * scale + rounding
-    # Of a smooth function the gap between the sides is h f″: at h/4 a quarter of what it was at h.
+    # For a smooth function the gap between the sides is h f″. At h/4 it is a quarter of the gap at h.
     gap = np.abs(right - left)
     closing = gap[:, 2] <= 0.5 * gap[:, 0] + 1e-5 * scale + rounding
     # Where f″ jumps nearby, the extrapolation may be further off than its two stages are apart.
@@ -142,12 +144,12 @@ def _extrapolated(h, centre, plus, minus, magnitudes):
 
 
 def sample(sizes: list[int], most: int, seed: int) -> np.ndarray:
-    """Flat indices of the elements to check: all of them up to `most`, else a share of each leaf, at least eight.
+    """Flat indices of the elements to check: all up to `most`, else a share of each leaf, at least eight.
 
     Args:
         sizes: elements of each leaf, in order.
-        most: about how many in all.
-        seed: of the choice.
+        most: about how many elements in all.
+        seed: that of the random choice.
 
     >>> sample([3, 2], 10, 0)
     array([0, 1, 2, 3, 4])

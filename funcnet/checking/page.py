@@ -1,4 +1,4 @@
-"""Gradient reports as HTML: a fragment for a notebook, and a page that stands by itself."""
+"""Gradient reports as HTML: a fragment for a notebook, and a page that needs no other file."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,12 +10,12 @@ __all__ = ["Outcome", "details", "fragment", "page"]
 
 
 class Outcome(NamedTuple):
-    """What checking one target gave."""
+    """The result of checking one target."""
 
     name: str
-    report: Any = None  #: a `GradientReport`; `None` where the check came to no comparison
-    score: Any = None  #: a `Score`, where mutants were made
-    problem: str = ""  #: why the check came to no comparison
+    report: Any = None  #: a `GradientReport`; `None` if nothing was compared
+    score: Any = None  #: a `Score`, if mutants were made
+    problem: str = ""  #: why nothing was compared
 
     @property
     def ok(self) -> bool:
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
         return self.report is not None and self.report.ok and (self.score is None or self.score.ok)
 
     def cells(self) -> dict[str, str]:
-        """The outcome in a line of words, heading -> text; mutants only where they were made."""
+        """The outcome as one line of a table, heading -> text. It has numbers of mutants only if mutants were made."""
         rows = self.report.rows if self.report is not None else ()
         words = {
             "": self.verdict(),
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
         return words
 
     def verdict(self) -> str:
-        """In a word."""
+        """The outcome in one word."""
         if self.report is None or not self.report.ok:
             return "WRONG"
         return "ok" if self.ok else "MISSED"
@@ -62,7 +62,7 @@ def page(outcomes: Sequence[Outcome], figure: Any = None) -> str:
 
     Args:
         outcomes: at least one.
-        figure: a picture of them: anything with matplotlib's `savefig`.
+        figure: a picture of them, anything with matplotlib's `savefig`.
     """
     wrong = sum(not outcome.ok for outcome in outcomes)
     if len(outcomes) == 1:
@@ -77,7 +77,7 @@ def page(outcomes: Sequence[Outcome], figure: Any = None) -> str:
 
 
 def _overview(outcomes):
-    """A table with a line for each outcome, then each in full; failing ones first, and unfolded."""
+    """A table with a line for each outcome, then each outcome in full. Failing ones come first, and are unfolded."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.ok)
     folded = "\n".join(
         f"<details{'' if outcome.ok else ' open'}><summary>{pages.marked(outcome.verdict(), ok=outcome.ok)} "

@@ -1,4 +1,4 @@
-"""The programs of a check: compiled as their size deserves, and compared as JAX traces them."""
+"""The programs of a check: how they are compiled, and whether two of them are the same."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +14,11 @@ __all__ = ["QUICKLY", "compiled", "same_program"]
 
 #: For programs that run once or a few times, where compiling them well would cost more than it saves.
 QUICKLY = {"xla_backend_optimization_level": 0}
-FEW = 1000  #: variables; with more, the thousands of runs for numeric derivatives take longer than compiling
+FEW = 1000  #: variables; with more of them, numeric derivatives need so many runs that compiling well pays off
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(point, …)`, compiled: quickly where the point has few variables, else well."""
+    """`function(point, …)`, compiled: quickly if the point has few variables, else well."""
     quickly, well = jax.jit(function, compiler_options=QUICKLY), jax.jit(function)
 
     def run(point, *rest):
@@ -28,7 +28,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def same_program(a: ClosedJaxpr, b: ClosedJaxpr) -> bool:
-    """Whether two traced programs are one, the arrays that they hold included.
+    """Whether two traced programs are the same, including the arrays that they hold.
 
     >>> one, again, other = (jax.make_jaxpr(lambda x, n=n: x * np.full(3, n))(1.0) for n in (2.0, 2.0, 3.0))
     >>> same_program(one, again), same_program(one, other)
@@ -44,7 +44,7 @@ def _same_array(a, b):
 
 
 def _arrays(program: ClosedJaxpr) -> Iterator[Any]:
-    """Those that a program holds, in order; its text shows their shapes alone."""
+    """The arrays that a program holds, in order. The program's text shows only their shapes."""
     yield from program.consts
     for equation in program.jaxpr.eqns:
         yield from (read.val for read in equation.invars if isinstance(read, Literal))

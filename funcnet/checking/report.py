@@ -15,17 +15,17 @@ class Row(NamedTuple):
     """How two engines agree on one leaf."""
 
     target: str  #: what was checked, as its author would write it
-    mode: str  #: "training", "evaluation", or "both" where they are one program; of a loss or function ""
-    dtype: str  #: in which the one under suspicion was computed
+    mode: str  #: "training", "evaluation", or "both" if they are one program; "" for a loss or function
+    dtype: str  #: of the gradient under test
     leaf: str  #: path of a parameter, or "x"
-    engines: tuple[str, str]  #: the one under suspicion, and the one it is held against
+    engines: tuple[str, str]  #: the engine under test, and the reference
     size: int  #: elements of the leaf
     checked: int  #: elements compared
-    kinks: int  #: elements of these at a kink or jump, which finite differences cannot judge
+    kinks: int  #: compared elements at a kink or jump, where finite differences prove nothing
     error: float  #: norm-relative, ‖a − b‖ / ‖b‖
     worst: tuple[int, ...] | None  #: index of the worst element
-    values: tuple[float, float] | None  #: what the two engines say there
-    ulps: float  #: their distance there in units of the float64 spacing of the second
+    values: tuple[float, float] | None  #: of the two engines at the worst element
+    ulps: float  #: the distance of these values, in units of the spacing of `dtype` at the second one
     ok: bool
 
     def cells(self) -> dict[str, str]:
@@ -46,15 +46,15 @@ class Row(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """What `check_gradients` found. It prints as a table; in a notebook it is one."""
+    """What `check_gradients` found. It prints as a table, and a notebook shows it as one."""
 
     rows: tuple[Row, ...]
-    located: tuple[str, ...]  #: layers whose own backward departs from autodiff, the first one walking backward first
+    located: tuple[str, ...]  #: layers whose own backward differs from autodiff, in the order of the backward pass
     sampling: str  #: which elements finite differences looked at
 
     @property
     def ok(self) -> bool:
-        """Whether every row is."""
+        """Whether every row is ok and no layer is located."""
         return all(row.ok for row in self.rows) and not self.located
 
     @property
@@ -63,8 +63,8 @@ class GradientReport(NamedTuple):
         return max(self.rows, key=lambda row: (not row.ok, row.error))
 
     def raise_if_failed(self) -> None:
-        """Raise `GradientError` with the table unless all is well."""
-        __tracebackhide__ = True  # pytest ends at the caller's line, and shows the table below it
+        """Raise `GradientError` with the table if a gradient is wrong."""
+        __tracebackhide__ = True  # pytest's traceback then ends at the caller's line, with the table below it
         if not self.ok:
             raise GradientError(f"{self.rows[0].target}: the hand-derived gradient is wrong.\n{self}")
 
@@ -83,12 +83,12 @@ class GradientReport(NamedTuple):
         return "\n".join([text_table([headings, *rows]), *self.place(), verdict])
 
     def place(self) -> list[str]:
-        """Where the mistake is, as a line; none where nothing is located."""
+        """Where the mistake is, as a list of one line. It is empty if nothing is located."""
         first, rest = self.located[:1], self.located[1:]
         return [f"wrong formula: {first[0]}" + (f" (then {', '.join(rest)})" if rest else "")] if first else []
 
     def to_html(self, figure: Any = None) -> str:
-        """A page that stands by itself: the verdict, where the mistake is, the table with failing rows first.
+        """A page that needs no other file: the verdict, where the mistake is, the table with failing rows first.
 
         Args:
             figure: a picture to show, such as `plotting.gradient_errors(report)`: anything with matplotlib's `savefig`.

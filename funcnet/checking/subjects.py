@@ -1,7 +1,7 @@
-"""What can be checked, in one form: a layer, a loss, a function. Each gives its gradient by hand and by autodiff, and
-the values of the scalar whose differences are taken.
+"""Layers, losses and functions in one form, so that all can be checked.
 
-Inputs, outputs and targets are trees. Gradients are taken with respect to the floating leaves, of a `Padded` its
+Each of them gives its gradient by hand and by autodiff, and the values of a scalar for finite differences. Inputs,
+outputs and targets are trees. Gradients are taken with respect to the floating leaves. Those of a `Padded` are its
 values.
 """
 
@@ -45,19 +45,19 @@ class Point(NamedTuple):
     """Where gradients are compared."""
 
     variables: Any  #: the floating leaves: {"params": …, "x": …}, {"prediction": …} or those of a function's argument
-    constants: Any  #: the rest of the input, and of a layer state and key, of a loss its target
-    dy: Any  #: the cotangent, a tree like the output with None for what has no gradient, or None for a scalar
+    constants: Any  #: the rest of the input; for a layer also state and key, for a loss also the target
+    dy: Any  #: the cotangent: a tree like the output, with None for leaves without gradient; None for a scalar
 
 
 class Subject(NamedTuple):
     """Something with a gradient by hand."""
 
     name: str
-    mode: str  #: of a layer "evaluation", "training", or "both" where these are one program; else ""
+    mode: str  #: of a layer "evaluation", "training", or "both" if these are one program; else ""
     draw: Callable[..., Point]  #: (seed, x, y, params, state) -> Point
     both: Callable[[Point], Any]  #: the gradient by hand and by autodiff, trees like `variables`, compiled
     sampled: Callable[[Point, Any], Any]  #: the scalar's values around a point: see `numeric.sampler`
-    program: Any = None  #: of a layer, Point -> all that is compared, traced
+    program: Any = None  #: of a layer: Point -> the traced program of all that is compared
 
 
 def subjects_of(
@@ -70,7 +70,7 @@ def subjects_of(
     params: Any = None,
     state: Any = None,
 ) -> list[Subject]:
-    """`target` in each mode, by default where they differ; a loss with its target `y`, and a function, have one."""
+    """One subject per mode of a layer, by default one if both are the same program; one of a loss or a function."""
     if isinstance(target, Layer):
         if modes is None:
             _, training = every = [_layer_subject(target, mode) for mode in MODES]
@@ -79,7 +79,7 @@ def subjects_of(
         if not modes or not set(modes) <= set(MODES):
             raise ConfigError(f'expected modes among "evaluation" and "training", got {modes!r}.')
         return [_layer_subject(target, mode) for mode in modes]
-    # A loss may have no target; what tells it from a penalty then is its check of one.
+    # A loss may have no target. Then it differs from a penalty in that it has a `check` for targets.
     is_loss = y is not None or getattr(target, "check", None) is not None
     gradient = gradient or getattr(target, "gradient", None)
     if gradient is None:
@@ -145,7 +145,7 @@ def _layer_subject(layer, mode):
         y, _ = jax.eval_shape(output, point)
         return point._replace(dy=map_leaves(partial(_random_dy, random), y))
 
-    @jax.jit  # so that it is traced once for all draws; only its shapes are asked for
+    @jax.jit  # so that it is traced once for all draws; only the shapes are read
     def output(point):
         return run(layer.apply, mode, point, point.variables)
 
@@ -169,7 +169,7 @@ def _layer_subject(layer, mode):
 
 @lru_cache(maxsize=16)
 def _loss_subject(loss, gradient):
-    """A loss: the variable is the prediction, the gradient is taken of the mean."""
+    """A loss: the variable is the prediction, and the gradient is that of the mean."""
 
     def draw(seed, x, y, params, state):
         del params, state
@@ -211,7 +211,8 @@ def is_floating(leaf):
 
 
 def parted(tree):
-    """The floating leaves, of `Padded` the values, with `None` for others; and the others with `None` for these."""
+    """Two trees: the floating leaves (of a `Padded` the values), and the other leaves, each with `None` for the
+    rest."""
 
     def variable(leaf):
         values = leaf.values if is_padded(leaf) else leaf
@@ -226,7 +227,7 @@ def parted(tree):
 
 
 def joined(rest, floating):
-    """What was parted."""
+    """The tree that `parted` took apart."""
 
     def one(leaf, variable):
         if leaf is None:
@@ -237,7 +238,7 @@ def joined(rest, floating):
 
 
 def whole(floating, gradient):
-    """A gradient by hand with zeros for `None`, like the floating leaves; one of another structure as it is."""
+    """A gradient by hand like the floating leaves, with zeros for `None`. Another structure stays as it is."""
     if floating is None:
         return gradient
     if gradient is None:
@@ -251,7 +252,7 @@ def whole(floating, gradient):
 
 
 def there(y, dy):
-    """`dy` with zeros where in a padded output nothing is."""
+    """`dy` with zeros at the empty positions of a padded output."""
 
     def one(leaf, gradient):
         if gradient is None or not is_padded(leaf):
@@ -268,16 +269,16 @@ def _terms(y, dy):
     return [one * gradient for one, gradient in zip(values, given, strict=True) if gradient is not None]
 
 
-# Random numbers are NumPy's, because a program that draws them takes longer to compile than the rest of a check.
+# Random numbers come from NumPy, because a program that draws them takes longer to compile than the rest of a check.
 
 
 def _random_like(random, tree):
-    """The tree with floating leaves as float64, and drawn where only a shape is given: see `_drawn`."""
+    """The tree with floating leaves as float64. Where only a shape is given, it is drawn: see `_drawn`."""
     return map_leaves(partial(_drawn, random), tree)
 
 
 def _drawn(random, leaf):
-    """What is given; of a shape normal numbers, 0 and 1 for integers, lengths from 1 to all for what is padded."""
+    """An array as given. For a shape: normal numbers, integers 0 and 1, and for a `Padded` lengths from 1 to all."""
     if is_padded(leaf):
         return Padded(_drawn(random, leaf.values), _drawn_where(random, leaf.where))
     if not isinstance(leaf, jax.ShapeDtypeStruct):
@@ -300,7 +301,7 @@ def _random_dy(random, y):
 
 
 def _as_float64(tree):
-    """Floating leaves as float64, by way of NumPy: the caller's arrays may be of 32-bit mode."""
+    """Floating leaves as float64, by way of NumPy, because the caller's arrays may be of 32-bit mode."""
     return widened(jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree))
 
 
@@ -310,5 +311,5 @@ def widened(tree):
 
 
 def _moved(random, params):
-    """Parameters moved off their start by a quarter of a standard normal: zeros hide mistakes."""
+    """Parameters moved off their start by a quarter of a standard normal, because zeros hide mistakes."""
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + random.normal(size=leaf.shape) / 4, params)

@@ -15,8 +15,8 @@ def gradient_test(target: Any, x: Any, y: Any = None, **options: Any) -> Callabl
         target, x, y, options: as for `check_gradients`.
 
     Returns:
-        A function without arguments, which raises `GradientError` with the report if a gradient is wrong. Give it a
-        name that begins with `test_`.
+        A function without arguments. It raises `GradientError` with the report if a gradient is wrong. Give it a name
+        that begins with `test_`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> test_dense = fn.checking.gradient_test(fn.layers.dense(2), jax.ShapeDtypeStruct((3, 4), jnp.float32))

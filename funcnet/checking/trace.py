@@ -1,4 +1,4 @@
-"""`trace_backward`: how large the activations and gradients are at each layer, as data."""
+"""`trace_backward`: how large the activations and gradients are at each layer, as numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ __all__ = ["Statistics", "Trace", "trace_backward"]
 
 
 class Statistics(NamedTuple):
-    """Of the arrays at each layer; where there is none, NaN and −1."""
+    """Statistics of the arrays at each layer. Where there is no array, they are NaN and −1."""
 
     norm: Array  #: (layers,), √(Σ a²)
     rms: Array  #: (layers,), the root mean square √(Σ a² / n), which compares layers of different widths
     zeros: Array  #: (layers,), the share of numbers that are 0
     dead: Array  #: (layers,), the share of units (along the last axis) that are 0 in all rows of the batch
-    nonfinite: Array  #: (layers,), int32, the first NaN or infinity counted in C order, or −1
+    nonfinite: Array  #: (layers,), int32, the flat index in C order of the first NaN or infinity, or −1
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +35,8 @@ class Statistics(NamedTuple):
 class Trace:
     """The layers of a model in forward order, and what passed through them; `str(trace)` is a table.
 
-    It is a pytree whose `places` are static: it crosses `jit`, and `scan` stacks the traces of many steps.
+    It is a pytree whose `places` are static. So a function under `jit` can return it, and `scan` stacks the traces of
+    many steps.
     """
 
     places: tuple[str, ...] = field(metadata={"static": True})  #: `"serial[0] dense(16)"`
@@ -55,18 +56,20 @@ class Trace:
 def trace_backward(model: Layer, loss: LossFn) -> Callable[..., Trace]:
     """A function `(params, state, batch, key=None) -> Trace` that looks inside one backpropagation.
 
-    It has the signature of a gradient engine and like one it is pure, ready for `jax.jit`, and runs the model in
-    training mode. Each plain layer is an entry, also inside containers; in a `repeat` each repetition is one.
+    It has the signature of a gradient engine. Like an engine it is pure and ready for `jax.jit`, and it runs the model
+    in training mode. Each plain layer is an entry, also inside containers. In a `repeat` each repetition is an entry.
 
     Args:
         model: a layer.
-        loss: `(prediction, target) -> scalar`; without a hand-derived gradient, its own is taken by `jax.grad`.
+        loss: `(prediction, target) -> scalar`. If it has no hand-derived gradient, `jax.grad` takes the gradient.
 
-    A batch is `(x, target[, where[, weights]])`, of trees too; the numbers of a layer whose output is a tree are those
-    of all its leaves. Of a padded output what is there counts; gradients are 0 where nothing is.
+    A batch is `(x, target[, where[, weights]])`, and its entries may be trees. If the output of a layer is a tree, the
+    numbers of the layer are over all leaves together. In a padded output only the filled positions count. Gradients are
+    0 at the empty ones.
 
-    Statistics are in JAX's default float dtype, and no square in them under- or overflows. Where no gradient arrives,
-    below an integer input, those of dy and dparams are NaN; so are those of dparams in a layer without parameters.
+    Statistics are in JAX's default float dtype, and no square in them underflows or overflows. No gradient arrives at
+    layers before a layer that takes integers. There the statistics of dy and dparams are NaN. Those of dparams are also
+    NaN in a layer without parameters.
 
     Raises: what the layers and the loss raise for the batch.
 
@@ -107,14 +110,14 @@ def trace_backward(model: Layer, loss: LossFn) -> Callable[..., Trace]:
 
 
 def _statistics(tree: Any) -> Statistics:
-    dtype = jnp.result_type(float)  # a square beyond 255 is infinite in float16
+    dtype = jnp.result_type(float)  # the square of a number above 255 is infinite in float16
     parts = [(values.astype(dtype), there) for values, there in map(_with_mask, leaves(tree)) if values.size]
     if not parts:
         return _nothing(())
     numbers = jnp.concatenate([values.ravel() for values, _ in parts])
     there = jnp.concatenate([there.ravel() for _, there in parts])
     units = jnp.concatenate([(values == 0).reshape(-1, *values.shape[-1:] or (1,)).all(0) for values, _ in parts])
-    # The largest is divided out: in float32 the square of a vanished gradient, of 1e-23 already, is 0.
+    # Divide by the largest number first: in float32 the square of a vanishing gradient, such as 1e-23, is 0.
     largest = jnp.max(jnp.abs(numbers))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     size = jnp.sum(there.astype(dtype))
@@ -126,7 +129,7 @@ def _statistics(tree: Any) -> Statistics:
 
 
 def _with_mask(leaf):
-    """The values, 0 where in a `Padded` nothing is, and where something is."""
+    """The values, with 0 at the empty positions of a `Padded`, and the mask of the filled positions."""
     if not is_padded(leaf):
         return leaf, jnp.ones(leaf.shape, bool)
     there = jnp.broadcast_to(over_leading_axes(leaf.where, leaf.values.ndim), leaf.values.shape)

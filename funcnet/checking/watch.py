@@ -1,7 +1,8 @@
 """A model whose plain layers show what passes through them.
 
-What a layer shows of its forward pass comes out in the place of its new state, and what it shows of its backward pass
-in the place of its parameters' gradient: containers hand both on, through `scan` and the second forward of `recompute`.
+A layer returns what it shows of its forward pass in place of its new state. It returns what it shows of its backward
+pass in place of its parameters' gradient. Containers pass both on, also through `scan` and through the second forward
+of `recompute`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +21,10 @@ __all__ = ["Pass", "Seen", "Step", "backpropagate", "map_plain", "seen", "watche
 
 
 class Step(NamedTuple):
-    """From a container to a layer in it."""
+    """One step of the way to a layer: from a container to a layer in it."""
 
     word: str  #: `serial[2]`
-    position: int | None  #: which of the container's layers it is; `None` in a `repeat`, which runs one many times
+    position: int | None  #: which of the container's layers it is; `None` in a `repeat`, which repeats one layer
 
 
 @jax.tree_util.register_dataclass
@@ -32,21 +33,22 @@ class Seen:
     """What a layer shows. In a `repeat` each array has a leading axis of the repetitions."""
 
     steps: tuple[Step, ...] = field(metadata={"static": True})  #: the way to the layer
-    call: str = field(metadata={"static": True})  #: the one that made the layer
+    call: str = field(metadata={"static": True})  #: the call that made the layer
     shown: Any  #: a pytree
 
     @property
     def place(self) -> str:
-        """As in errors, `serial[1] repeat serial[0]`."""
+        """The place as in errors, for example `serial[1] repeat serial[0]`."""
         return " ".join(step.word for step in self.steps)
 
     def order(self, index: tuple[int, ...] = ()) -> list[int]:
-        """A key to sort by, of the repetition with that index: containers run their layers in the order of the call."""
+        """The sort key of the repetition with that index. Containers run their layers in the order of the call."""
         numbers = iter(index)
         return [next(numbers, 0) if step.position is None else step.position for step in self.steps]
 
     def repetitions(self, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
-        """The index and the name of each: `serial[1] repeat` of shape (2,) is `serial[1] repeat[0]`, `…[1]`."""
+        """The index and the name of each repetition. For `serial[1] repeat` of shape (2,) the names begin with
+        `serial[1] repeat[0]` and `serial[1] repeat[1]`."""
         for index in np.ndindex(*shape):
             numbers = iter(index)
             words = [f"{word}[{next(numbers)}]" if position is None else word for word, position in self.steps]
@@ -56,7 +58,7 @@ class Seen:
 def map_plain(
     function: Callable[[tuple[Step, ...], Layer], Layer], model: Layer, steps: tuple[Step, ...] = ()
 ) -> Layer:
-    """As `layers.map_layers`, with the steps to each plain layer in place of its place."""
+    """Like `layers.map_layers`, but `function` gets the steps to each plain layer instead of its place."""
     inside = model.inside
     if inside is None or inside.rebuild is None:
         return function(steps, model)
@@ -98,7 +100,7 @@ class Pass(NamedTuple):
 
 
 def backpropagate(model: Layer, loss: LossFn, params, state, x, target, options, key) -> Pass:
-    """As `gradients.backprop`, but with ∂loss/∂prediction, which is taken by autodiff where it is not hand-derived."""
+    """Like `gradients.backprop`, but with ∂loss/∂prediction too, by autodiff if the loss has no gradient by hand."""
     prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
     loss_gradient = getattr(loss, "gradient", None) or _by_autodiff(loss)
     dprediction = loss_gradient(prediction, target, **options)
@@ -112,6 +114,6 @@ def _by_autodiff(loss):
 
 
 def seen(tree: Any) -> list[Seen]:
-    """What the layers showed in a state or gradient. Where no dy arrived a gradient holds zeros and shows nothing."""
+    """What the layers showed in a state or gradient. Where no dy arrived, a gradient holds zeros and shows nothing."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Seen))
     return [node for node in nodes if isinstance(node, Seen)]

@@ -1,10 +1,10 @@
-"""Many devices: a mesh, rules for where parameters lie, batches dealt out by rows, and gradients computed over it all.
+"""Many devices: a mesh, rules for where parameters lie, batches divided by rows, and gradients over all devices.
 
     mesh = fn.parallel.mesh(data=-1)
     layout = fn.parallel.layout(mesh, [(".*", fn.parallel.fsdp("data"))])
     gradient = layout.gradient(fn.gradients.backprop(model, loss))
 
-The pure functions of a model stay what they are; a layout says where their arrays lie. `docs/parallel.md` has it all.
+The pure functions of a model do not change. A layout says where their arrays lie. `docs/parallel.md` has the details.
 """
 
 from funcnet.parallel.layout import layout

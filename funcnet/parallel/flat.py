@@ -1,4 +1,4 @@
-"""Data parallel through one buffer: every device computes the gradient of its rows, and one sum makes the whole."""
+"""Data parallel through one buffer. Every device computes the gradient of its rows, and one sum makes the whole."""
 
 from typing import Any
 
@@ -15,11 +15,12 @@ __all__ = ["summed"]
 def summed(gradient: GradientFn, mesh: Mesh, data: str) -> GradientFn:
     """The gradient of a global batch from those of its parts, for parameters that are whole on every device.
 
-    Device d has the values v_n of its own rows, of which c_n counts. With C = Σ c_n over the whole batch
+    Device d has the values v_n of its own rows n, and c_n says how much each of them counts. With C = Σ c_n over the
+    whole batch
         loss = Σ_d (Σ_{n on d} c_n v_n / C),   ∂loss/∂θ = Σ_d ∂(Σ_{n on d} c_n v_n / C)/∂θ,
-    for each term of a weighted sum with a C of its own; a penalty is added once. An engine that does not say what
-    counts gives means, which are weighed by the rows that count on each device. What is summed lies in one buffer, so
-    there is one sum over the devices and not one for each parameter.
+    for each term of a weighted sum with a C of its own. A penalty is added once. An engine that does not say what
+    counts gives means. They are weighted by the rows that count on each device. Everything to be summed is in one
+    buffer, so there is one sum over the devices and not one for each parameter.
     """
     whole: Any = PartitionSpec()
     rows = PartitionSpec(data)
@@ -32,8 +33,8 @@ def summed(gradient: GradientFn, mesh: Mesh, data: str) -> GradientFn:
         loss, grads = _sum((computed.loss, computed.grads), data)
         return parts.penalized(computed._replace(loss=loss, grads=grads, counted=totals), params)
 
-    # Without the check of varying types autodiff takes the parameters for the device's own, as backprop does; with it,
-    # autodiff's gradients would come summed already.
+    # Without the check of varying types, autodiff takes the parameters for the device's own, as backprop does. With it,
+    # autodiff's gradients would be summed already.
     sharded = jax.shard_map(
         local,
         mesh=mesh,
@@ -50,7 +51,7 @@ def summed(gradient: GradientFn, mesh: Mesh, data: str) -> GradientFn:
 
 
 def _weighed(computed: Gradient, batch: Batch, axis: str) -> Gradient:
-    """The mean of gradients of which nothing is known but that they are means, by the rows that count."""
+    """The mean of gradients that are means themselves, weighted by the rows that count on each device."""
     where = batch[2] if len(batch) > 2 else None
     marked = jnp.ones(()) if where is None else where.sum().astype(jnp.result_type(float))
     total = jax.lax.psum(marked, axis)
@@ -61,7 +62,7 @@ def _weighed(computed: Gradient, batch: Batch, axis: str) -> Gradient:
 
 
 def _sum(tree: Any, axis: str) -> Any:
-    """The sum over the devices, as one buffer for each dtype, of which there is one as a rule."""
+    """The sum over the devices, in one buffer for each dtype. Usually there is only one dtype."""
     leaves, structure = jax.tree.flatten(tree)
     found = list(leaves)
     for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):

@@ -1,4 +1,4 @@
-"""A layout: how a run lies on a mesh, and how its gradients are computed there."""
+"""A layout: where the arrays of a run lie on a mesh, and how its gradients are computed there."""
 
 from functools import lru_cache, partial
 
@@ -19,27 +19,27 @@ __all__ = ["layout"]
 
 
 def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: bool | None = None) -> Layout:
-    """How training lies on a mesh: its batches dealt out by rows, its parameters as the rules say.
+    """How a training run lies on a mesh: its batches are divided by rows, and its parameters are placed by the rules.
 
-    Whatever the layout, the numbers are those of one device, up to rounding. There are two ways to them:
+    With every layout, the numbers are those of one device, up to rounding. There are two ways to compute them:
 
-    - *automatic*: the program is that of one device, and the compiler cuts it along the placing of batch, parameters
-      and gradients. Batch norm sees the whole batch, and dropout draws for all its rows.
-    - *flat*: every device computes the gradient of its rows, and one sum of one buffer makes the whole. It is the
-      faster for small models, and takes parameters that are whole everywhere and a gradient that is the mean of those
+    - *automatic*: the compiler gets the program of one device and the places of batch, parameters and gradients, and
+      splits the program. Batch norm sees the whole batch, and dropout draws for all its rows.
+    - *flat*: every device computes the gradient of its rows, and one sum of one buffer makes the whole. This is faster
+      for small models. The parameters must be whole on every device, and the gradient must be the mean of the gradients
       of its rows: no state, no randomness, a loss that is a mean.
 
     Args:
         mesh: of `parallel.mesh`.
         rules: where the parameters lie; by default `[(".*", replicate())]`.
-        data: the axis of the mesh over which the rows of a batch are dealt out.
-        flat: the way; by default flat wherever it is right, which `parallel.mean_over_rows` finds out. `True` takes
-            your word for it, `False` is always automatic.
+        data: the axis of the mesh over which the rows of a batch are divided.
+        flat: which way. By default it is flat where that is correct, which `parallel.mean_over_rows` tests. `True` is
+            always flat, without the test. `False` is always automatic.
 
     Raises:
-        ConfigError: the mesh has no such axis, or something that is not a rule. When parameters are placed: the rules
-            do not fit them, or split them and `flat=True`.
-        ShapeError: for a batch whose rows cannot be dealt out evenly.
+        ConfigError: the mesh has no such axis, or a rule is not a rule. When parameters are placed: the rules do not
+            fit them, or the rules split them and `flat=True`.
+        ShapeError: the rows of a batch cannot be divided evenly.
 
     References: the flat buffer is that of Sergeev, Del Balso, "Horovod: fast and easy distributed deep learning in
     TensorFlow", 2018, section 4 (tensor fusion).
@@ -62,12 +62,12 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
     return _layout(mesh, check_rules([(".*", replicate())] if rules is None else rules), data, flat)
 
 
-@lru_cache(maxsize=64)  # equal layouts are one, so that what was compiled for one serves the other
+@lru_cache(maxsize=64)  # equal layouts are one object, so that they share compiled programs
 def _layout(mesh, rules, data, flat):
     place_data = partial(placement.place_whole, mesh=mesh)
     place_batch = partial(placement.place_rows, "layout", mesh=mesh, data=data)
 
-    @lru_cache(maxsize=64)  # a loop of one's own asks at every step
+    @lru_cache(maxsize=64)  # a user's own loop asks at every step
     def shardings(structure, leaves):
         shapes = [jax.ShapeDtypeStruct(*leaf) for leaf in leaves]
         return placement.shardings(jax.tree.unflatten(structure, shapes), mesh, rules)

@@ -1,8 +1,8 @@
 """Whether the gradient of a batch is the mean of the gradients of its parts.
 
-Then devices may compute parts by themselves, and one sum over them makes the whole. It does not hold where rows meet:
-in the statistics of a batch norm, in dropout, whose draws depend on the shape of the batch, in a loss such as the root
-of a mean.
+If so, devices may compute parts by themselves, and one sum over them makes the whole. It is not so if rows influence
+each other: in the statistics of a batch norm, in dropout (whose draws depend on the shape of the batch), or in a loss
+such as the root of a mean.
 """
 
 import jax
@@ -16,22 +16,23 @@ from funcnet.types import Batch, GradientFn, Key, Params, State
 
 __all__ = ["mean_over_rows"]
 
-ROWS = 6  #: of the batch that is tried
-CUTS = 3  #: ways in which it is cut into halves
-TOLERANCE = 1e-3  #: relative to a leaf's largest number; rows that meet make differences of the order of 1
+ROWS = 6  #: of the batch for the test
+CUTS = 3  #: ways in which the batch is cut into halves
+TOLERANCE = 1e-3  #: relative to a leaf's largest number; rows that influence each other make differences of about 1
 
 
 def mean_over_rows(gradient: GradientFn, params: Params, state: State, batch: Batch, key: Key | None = None, /) -> bool:
     """Whether the gradient of every batch is the mean of its parts' gradients, weighted by their rows.
 
-    There must be no state, and the compiled program must not read the key. Whether the loss is a mean and the rows
-    keep to themselves is tried: with a few random rows and parameters of the given shapes, loss and gradient of the
-    whole have to be the weighted means of those of halves, cut in three ways, and the predictions have to be the same.
-    Functions that mix rows in some other way differ there, unless they differ for special numbers only.
+    There must be no state, and the compiled program must not read the key. Two things are tested: the loss is a mean,
+    and no row influences another. The test takes a few random rows, and random parameters of the given shapes. The rows
+    are cut into halves in three ways. Loss and gradient of the whole must be the weighted means of those of the halves,
+    and the predictions must be the same. Functions that mix rows differ there, unless they differ only for special
+    numbers.
 
-    That takes two small programs of the gradient, which are compiled and run on one device.
+    The test compiles two small programs of the gradient, and runs them on one device.
 
-    Args: of `gradient`; only shapes and dtypes are read, so tracers will do.
+    Args: those of `gradient`. Only shapes and dtypes are read, so tracers will do.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> model, batch = fn.layers.dense(1), (jnp.zeros((8, 3)), jnp.zeros((8, 1)))
@@ -46,7 +47,7 @@ def mean_over_rows(gradient: GradientFn, params: Params, state: State, batch: Ba
     try:
         return not _reads_key(gradient, params, state, batch, key) and _is_mean(gradient, params, state, batch, key)
     except Exception:
-        # Random numbers, or so few rows, need not suit every function, and one that is not known to be a mean is none.
+        # Random numbers, or so few rows, do not suit every function. What cannot be tested counts as not a mean.
         return False
 
 
@@ -71,7 +72,7 @@ def _is_mean(gradient, params, state, batch, key):
 
     @jax.jit
     def of_rows(params, batch, share):
-        """What some rows add to the whole: of a gradient that says so its share, else its mean by their number."""
+        """What some rows add to the whole: their share, if the gradient gives it, else their weighted mean."""
         one = None if key is None else _some_key(key)
         computed = (gradient if parts is None else parts.share(share))(params, state, batch, one)
         scale = share if parts is None else 1
@@ -122,7 +123,7 @@ def _some_key(key):
 
 
 def _count(batch, rows):
-    """How much of what the loss is a mean of lies in some rows."""
+    """How many of the values of which the loss is a mean are in some rows."""
     return batch[2][rows].sum() if len(batch) > 2 and batch[2] is not None else len(rows)
 
 

@@ -14,15 +14,15 @@ __all__ = ["axis_size", "mesh"]
 
 
 def mesh(*, data: int = -1, devices: Sequence[Any] | None = None, **axes: int) -> Mesh:
-    """The devices in a grid: `mesh()` deals the rows of a batch to all of them, `mesh(data=2, model=2)` to pairs.
+    """The devices in a grid. `mesh()` divides the rows of a batch among all, `mesh(data=2, model=2)` among pairs.
 
     Args:
-        data: how many parts a batch is dealt into; −1 for the devices that the other axes leave.
-        devices: what the grid is made of; by default `jax.devices()`, those of all processes.
-        axes: name -> size of further axes, over which parameters may be split; one of all may be −1.
+        data: how many parts a batch is divided into; −1 for all the devices that the other axes leave.
+        devices: those of the grid; by default `jax.devices()`, the devices of all processes.
+        axes: name -> size of further axes, over which parameters may be split. One size of all may be −1.
 
     Returns:
-        A mesh with axes of type `Auto`: the compiler finds the communication that the placing of the arrays asks for.
+        A mesh with axes of type `Auto`: the compiler adds the communication that the places of the arrays need.
 
     Raises:
         ConfigError: a size is not a positive integer, more than one is −1, or the sizes do not use up the devices.

@@ -25,8 +25,8 @@ def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
         tree: a `TrainState`, an optimizer's state, or parameters; of arrays or `jax.ShapeDtypeStruct`.
         mesh: of `parallel.mesh`.
         rules: for the parameters. An optimizer's slots follow their parameter: `optimizer/mu/2/kernel` lies as
-            `2/kernel` does, as its path ends with the parameter's and its shape is the same. All else, such as
-            counters, keys and the statistics of norms, is whole on every device.
+            `2/kernel` does, because its path ends with the parameter's path and its shape is the same. Everything else,
+            such as counters, keys and the statistics of norms, is whole on every device.
 
     Raises:
         ConfigError: the rules do not fit the parameters or the mesh.
@@ -53,10 +53,10 @@ def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
 
 
 def init_state(init: Callable[[Key], Any], key: Key, mesh: Mesh, rules: Rules) -> Any:
-    """`init(key)`, made where it will lie: no device ever holds more than its part.
+    """`init(key)`, made in its final place, so that no device ever holds more than its part.
 
     Args:
-        init: `key -> state`, a pure function; `lambda key: training.create_state(model, optimizer, key, x)`.
+        init: `key -> state`, a pure function, such as `lambda key: training.create_state(model, optimizer, key, x)`.
         key: a PRNG key.
         mesh, rules: as for `shardings`.
 
@@ -78,7 +78,7 @@ def init_state(init: Callable[[Key], Any], key: Key, mesh: Mesh, rules: Rules) -
 
 
 def place(tree: Any, lies: Any) -> Any:
-    """Each leaf in its sharding: within `jit` a constraint, outside a move, which copies what does not lie so yet."""
+    """Each leaf in its sharding. Inside `jit` this is a constraint. Outside, it copies leaves that lie elsewhere."""
 
     def put(leaf, sharding):
         if isinstance(leaf, Tracer):
@@ -87,7 +87,7 @@ def place(tree: Any, lies: Any) -> Any:
             return leaf
         if not sharding.is_fully_addressable and getattr(leaf, "is_fully_addressable", True):
             return spread(leaf, sharding)
-        # A shard that shared its buffer with the array it came from would take that along when a step donates it.
+        # If a shard shared the original array's buffer, a step that donates the shard would delete that array too.
         return jax.device_put(leaf, sharding, may_alias=False)
 
     return jax.tree.map(put, tree, lies)
@@ -110,7 +110,7 @@ def _is_local(mesh):
 
 
 def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
-    """Every array with its rows dealt out along the axis `data`."""
+    """Every array with its rows divided along the axis `data`."""
     parts = axis_size(call, mesh, data)
     _check_leaves(call, tree, parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
@@ -120,19 +120,19 @@ def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
 def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
     """One batch over the whole mesh from the rows that each process has.
 
-    Each of P processes gives n rows, which its own devices hold: nothing is sent. They follow one another in the order
-    of the mesh, which is that of the processes.
+    Each of P processes gives n rows. Its own devices hold them, so nothing is sent. The rows follow one another in the
+    order of the mesh, which is that of the processes.
 
     Args:
         local_rows: a tree of arrays (n, …) on the host, for example `(x, target)`.
         mesh: of `parallel.mesh`.
-        data: the axis over which the rows are dealt out.
+        data: the axis over which the rows are divided.
 
     Returns:
         A tree of global arrays (P n, …).
 
     Raises:
-        ShapeError: the arrays' rows differ, or cannot be dealt out evenly to the process's devices.
+        ShapeError: the arrays do not have the same number of rows, or the process's devices cannot share these evenly.
 
     >>> import numpy as np, funcnet as fn
     >>> x = fn.parallel.global_batch(np.ones((4, 3), np.float32), fn.parallel.mesh())
@@ -148,7 +148,7 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
 
 
 def _check_leaves(call, tree, parts, data):
-    """All leaves have as many rows, which can be dealt out."""
+    """Check that all leaves have the same number of rows, and that these can be divided."""
     leaves = flatten_with_paths(tree)
     with leading(call):
         for path, array in leaves:
@@ -157,12 +157,12 @@ def _check_leaves(call, tree, parts, data):
             if len(array) != len(leaves[0][1]):
                 got = f"{len(leaves[0][1])} at {leaves[0][0]} and {len(array)} at {path}"
                 fix = "batches of graphs run on one device"
-                raise ShapeError(f"expected as many rows in every array of a batch, got {got}; {fix}.")
+                raise ShapeError(f"expected the same number of rows in every array of a batch, got {got}; {fix}.")
             check_rows(call, "rows", len(array), parts, data)
 
 
 def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
-    """ShapeError unless so many rows can be dealt out evenly."""
+    """ShapeError unless `count` rows can be divided evenly."""
     if count % parts or not count:
         below = count // parts * parts
         nearest = f"{below} or {below + parts}" if below else f"{parts}"

@@ -11,7 +11,8 @@ from funcnet.made import leading
 
 __all__ = ["in_cluster", "start"]
 
-# Variables by which jax recognises a cluster, with the one that says how many processes there are, where it is said.
+# Environment variables by which jax recognises a cluster, each with the variable that has the number of processes, or
+# `None`.
 _CLUSTERS = {
     "SLURM_JOB_ID": "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX": None,
 }  # fmt: skip
@@ -24,21 +25,21 @@ def start(
     *,
     devices: int | None = None,
 ) -> None:
-    """Join the other processes of a run, before anything else is asked of jax.
+    """Join the other processes of a run. Call it before anything else that uses jax.
 
-    One process alone has nothing to do, and nothing is done. In a job of SLURM, Open MPI or Kubernetes jax finds the
-    others by itself; elsewhere they are told of each other, as `funcnet launch` does.
+    For one process alone it does nothing. In a job of SLURM, Open MPI or Kubernetes jax finds the other processes by
+    itself. Elsewhere the arguments say where they are, as `funcnet launch` does.
 
-    The coordinator listens at its own address only, not at all that the machine has: whoever reaches it takes part in
-    the run, without a password. Keep it within a network that you trust.
+    The coordinator listens only at its own address, not at all addresses of the machine. It has no password, and
+    whoever reaches it takes part in the run. Keep it within a network that you trust.
 
     Args:
-        coordinator: `"host:port"` of the process 0.
+        coordinator: `"host:port"` of process 0.
         num_processes, process_id: how many there are, and which one this is, from 0.
-        devices: for CPUs, how many devices this process shall have.
+        devices: for CPUs, how many devices this process has.
 
     Raises:
-        ConfigError: some of the three first arguments without the others, or impossible ones, or jax was used before.
+        ConfigError: some of the first three arguments without the others, or impossible ones, or jax was used before.
 
     >>> import funcnet as fn
     >>> fn.parallel.start()
@@ -77,13 +78,13 @@ def in_cluster(variables: Mapping[str, str]) -> bool:
 
 
 def _update_devices(devices: int) -> None:
-    with translated(RuntimeError, ConfigError, "expected to come before all else that uses jax"):
+    with translated(RuntimeError, ConfigError, "expected to come before anything else that uses jax"):
         jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _initialize(**arguments) -> None:
-    with translated(RuntimeError, ConfigError, "parallel.start: the processes do not come together"):
-        # Short times: a run that has lost a process ends, and is started anew from its last checkpoint.
+    with translated(RuntimeError, ConfigError, "parallel.start: the processes could not connect"):
+        # Short times, because a run that has lost a process ends and is started again from its last checkpoint.
         jax.distributed.initialize(
             initialization_timeout=60, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30, **arguments
         )

@@ -1,13 +1,13 @@
 """Rules: which parameter is split over which axes of the mesh.
 
-A rule is a pair (pattern, partition). The pattern is a regular expression that has to match the whole path of a leaf,
-such as `2/kernel`; the first rule that matches a leaf decides. The partition is
+A rule is a pair (pattern, partition). The pattern is a regular expression that must match the whole path of a leaf,
+such as `2/kernel`. The first rule that matches a leaf decides. The partition is
 
 - `replicate()`: the leaf is whole on every device,
 - `fsdp("data")`: split along its largest dimension that divides evenly, and whole if it is small,
 - a `jax.sharding.PartitionSpec`, which names an axis of the mesh, or `None`, for each dimension.
 
-Nothing falls through: a leaf without a rule, a rule without a leaf, and a dimension that does not divide are errors.
+These are errors: a leaf without a rule, a rule without a leaf, and a dimension that does not divide evenly.
 """
 
 import math
@@ -53,14 +53,14 @@ def replicate() -> PartitionSpec:
 def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | None = None) -> FSDP:
     """Fully sharded: a leaf is split over `axis` along its largest dimension that divides evenly.
 
-    With the axis over which batches are dealt, no device holds more than its part of the parameters and of the
-    optimizer's slots; the compiler gathers a layer's parameters where it runs.
+    If `axis` is the one over which batches are divided, no device holds more than its part of the parameters and of the
+    optimizer's slots. The compiler gathers a layer's parameters where the layer runs.
 
     Args:
         axis: of the mesh.
-        min_bytes: smaller leaves are whole on every device, as moving them costs more than keeping them.
-        spec: dimensions that are split over other axes already, for example `PartitionSpec(None, "model")`; if no other
-            divides evenly, one of them is split further.
+        min_bytes: smaller leaves are whole on every device, because moving them costs more than keeping them.
+        spec: dimensions that are already split over other axes, for example `PartitionSpec(None, "model")`. If no other
+            dimension divides evenly, one of these is split further.
 
     Raises:
         ConfigError: an argument of the wrong kind.
@@ -83,20 +83,21 @@ def fsdp(axis: str = "data", *, min_bytes: int = 2**20, spec: PartitionSpec | No
 def tensor_parallel(
     model: Layer, x: Any, mesh: Any, *, axis: str = "model", otherwise: Partition | None = None
 ) -> list[tuple[str, Partition]]:
-    """Rules that split the features of a model over an axis of the mesh, one rule a leaf.
+    """Rules that split the features of a model over an axis of the mesh, one rule per leaf.
 
     The kernels (…, in, out) take turns along the model. One is split by its outputs, so that each device computes a
-    part of the features; the next by its inputs, so that it takes this part as it lies and the sum over the devices
-    makes features that are whole again. Biases, norms and depthwise kernels lie as the features do. What does not
-    divide is not split. Wherever a model branches this is a guess at what is fast; what is computed is the same.
+    part of the features. The next is split by its inputs, so that it takes this part where it lies, and the sum over
+    the devices makes the features whole again. Biases, norms and depthwise kernels are split as the features are. What
+    does not divide is not split. Where a model branches, the rules are a guess at what is fast. The results are the
+    same in any case.
 
     Args:
         model: a layer.
         x: an example batch or a `jax.ShapeDtypeStruct`.
         mesh: of `mesh(data=…, model=…)`.
         axis: of the mesh.
-        otherwise: the partition of what is not split, `replicate()` by default; `fsdp(…)` also splits, along another
-            dimension, what is.
+        otherwise: the partition of what is not split, `replicate()` by default. `fsdp(…)` also splits the other leaves,
+            along another dimension.
 
     Raises:
         ConfigError: the mesh has no such axis.
@@ -114,7 +115,7 @@ def tensor_parallel(
     size = axis_size("tensor_parallel", mesh, axis)
     otherwise = replicate() if otherwise is None else otherwise
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
-    rules, split = [], False  # whether the features lie split over the axis here
+    rules, split = [], False  # whether the features are split over the axis here
     for _, layer in groupby(flatten_with_paths(params), key=lambda item: item[0].rpartition("/")[0]):
         leaves = list(layer)
         kernel = max((leaf.shape for _, leaf in leaves), key=len)
@@ -126,7 +127,7 @@ def tensor_parallel(
 
 
 def _turn(kernel, split, size):
-    """Whether a layer's kernel is split by its inputs, and whether its outputs lie split."""
+    """Whether a layer's kernel is split by its inputs, and whether its outputs are split."""
     if len(kernel) < 2 or kernel[-2] == 1:  # each feature by itself
         return False, split and kernel != () and kernel[-1] % size == 0
     if split:
@@ -150,7 +151,7 @@ def _over(partition, spec):
 
 
 def check_rules(rules: Any) -> tuple[tuple[str, Partition], ...]:
-    """The rules as a tuple; ConfigError for what is none."""
+    """The rules as a tuple; ConfigError for anything that is not a rule."""
     rules = tuple(rules)
     for rule in rules:
         if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
@@ -200,7 +201,7 @@ def _spec(path, leaf, mesh, rules):
 
 
 def _fully_sharded(path, leaf, mesh, partition):
-    """The spec of a leaf with `partition.axis` along its largest dimension that divides evenly, a free one if any."""
+    """The spec of a leaf with `partition.axis` along its largest dimension that divides evenly, unsplit if possible."""
     axis = partition.axis
     size = axis_size("fsdp", mesh, axis)
     taken = [_axes(entry) for entry in (*partition.spec, *[None] * (leaf.ndim - len(partition.spec)))]
@@ -218,12 +219,12 @@ def _fully_sharded(path, leaf, mesh, partition):
 
 
 def _axes(entry):
-    """What stands at one dimension of a spec, `None`, an axis or several, as a tuple of axes."""
+    """The entry of a spec for one dimension, which is `None`, an axis or several, as a tuple of axes."""
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
 def _shortest(spec):
-    """The spec as jax gives it back, without `None` at its end: programs compiled for one serve the other."""
+    """The spec as jax gives it back, without `None` at its end, so that both share compiled programs."""
     dimensions = list(spec)
     while dimensions and dimensions[-1] is None:
         dimensions.pop()

@@ -14,7 +14,7 @@ __all__ = ["Place", "Placement", "show"]
 
 
 class Place(NamedTuple):
-    """One leaf."""
+    """Where one leaf lies."""
 
     path: str
     shape: tuple[int, ...]
@@ -31,18 +31,18 @@ class Place(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """The leaves of a tree; `str(placement)` is a table, and a picture of each way in which a leaf lies."""
+    """Where the leaves of a tree lie. `str(placement)` is a table, with a picture of each way in which leaves lie."""
 
     places: tuple[Place, ...]
 
     @property
     def bytes(self) -> int:
-        """Of all leaves, each counted once."""
+        """The bytes of all leaves, each counted once."""
         return sum(place.bytes for place in self.places)
 
     @property
     def device_bytes(self) -> int:
-        """What each device holds."""
+        """The bytes that each device holds."""
         return sum(place.device_bytes for place in self.places)
 
     def __str__(self) -> str:
@@ -65,9 +65,9 @@ def show(tree: Any, shardings: Any = None) -> Placement:
     """Where each leaf of a tree lies: its spec, the shape and bytes of a device's shard, and which device has which.
 
     Args:
-        tree: of arrays, or of anything with shape and dtype together with
-        shardings: a tree like it, for example `parallel.shardings(tree, mesh, rules)`, by which a layout is seen before
-            any array is made; by default those of the arrays.
+        tree: of arrays, or with `shardings` of anything that has a shape and a dtype.
+        shardings: a tree like it, for example `parallel.shardings(tree, mesh, rules)`, to see a layout before any array
+            is made. By default those of the arrays.
 
     Returns:
         A `Placement`; print it. In the pictures the columns are the last dimension of a leaf, and the numbers in a

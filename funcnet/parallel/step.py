@@ -1,4 +1,4 @@
-"""A training step compiled for a layout, for loops of one's own."""
+"""A training step compiled for a layout, for loops of your own."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,16 +19,16 @@ IN_FLIGHT = 2  #: steps under way at a time: enough to keep the devices busy
 def compile_step(
     step: Callable[[TrainState, Batch], tuple[TrainState, Any]], layout: Layout
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Any]]:
-    """The same step, compiled once: the state stays where the layout has it, and the batch is dealt out by rows.
+    """The same step, compiled once. The state stays where the layout has it, and the batch is divided by rows.
 
     Args:
         step: `(state, batch) -> (state, metrics)`, for example `training.train_step` of `layout.gradient(…)`.
         layout: of `parallel.layout`.
 
     Returns:
-        The compiled step. It donates its state: what was given is gone, go on with what comes back. It takes arrays
-        of the host or of `parallel.global_batch`. Two steps at most are under way when it returns, because loops that
-        never wait hang on several CPU devices (jax-ml/jax#25861).
+        The compiled step. It donates its state, so go on with the state that it returns. It takes arrays on the host or
+        of `parallel.global_batch`. At most two steps are under way when it returns, because loops that never wait hang
+        on several CPU devices (jax-ml/jax#25861).
 
     Raises: what `layout` raises, when it runs.
 

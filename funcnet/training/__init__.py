@@ -1,4 +1,4 @@
-"""Training: the step, `fit`, evaluation, early stopping, ends that come from outside."""
+"""Training: the step, `fit`, evaluation, early stopping, going back after a divergence, stopping by signals."""
 
 from funcnet.training.early_stopping import early_stopping
 from funcnet.training.evaluation import evaluate

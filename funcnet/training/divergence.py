@@ -1,4 +1,4 @@
-"""The end of a training that has left the finite numbers: what it says."""
+"""The end of a training whose numbers are no longer finite, and what its error says."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["GuardAlarm", "check_finite", "guard_counts", "skipped"]
 
 
 def check_finite(report: Report | None, counted: Any) -> None:
-    """Raise for a report whose loss is not finite; one in which nothing counted, all steps skipped, says nothing."""
+    """Raise for a report whose loss is not finite, unless nothing counted in it because all steps were skipped."""
     if report is not None and not np.isfinite(float(report.metrics["loss"])) and float(counted):
         raise DivergenceError(
             f"fit: the loss is {float(report.metrics['loss'])} at step {report.step} (epoch {report.epoch}); "
@@ -24,13 +24,13 @@ def check_finite(report: Report | None, counted: Any) -> None:
 
 
 def skipped(before: Any, after: Any) -> jax.Array | None:
-    """Whether a `guarded` in an optimizer's state left the update out; `None` if there is none."""
+    """Whether a `guarded` in an optimizer's state skipped the update; `None` if there is no `guarded`."""
     changes = [new.skipped > old.skipped for old, new in zip(guards(before), guards(after), strict=True)]
     return jnp.any(jnp.array(changes)) if changes else None
 
 
 def guard_counts(state: Any) -> list[jax.Array]:
-    """What an alarm needs to know of each `guarded`, in new buffers: the state's own may be donated."""
+    """The numbers of each `guarded` that an alarm reads, in new buffers, because the state's own may be donated."""
     return [jnp.stack([g.in_a_row, g.most, g.step, g.bad_step, g.bad_leaf]) for g in guards(state)]
 
 
@@ -50,14 +50,14 @@ class GuardAlarm:
         for paths, count in zip(self.paths, counts, strict=True):
             in_a_row, most, seen, bad_step, leaf = (int(number) for number in np.asarray(count))
             if in_a_row >= most:
-                # A guard within another wrapper may count other steps than the loop.
+                # A guard inside another wrapper may count other steps than the loop.
                 rows = self.rows_of(bad_step) if seen == int(step) else None
                 batch = "" if rows is None else f", whose batch has the rows {_some(rows)}"
                 raise DivergenceError(
                     f"fit: {in_a_row} gradients in a row were not finite and were skipped, from step {bad_step} on"
-                    f"{batch}; the first leaf there is {paths[leaf]}. The parameters are those of before. Look for NaN "
-                    "or inf in these rows, try a smaller learning rate or optimizers.clipped; checking.find_nonfinite "
-                    "names the layer."
+                    f"{batch}; the first bad leaf is {paths[leaf]}. The parameters are those from before that step. "
+                    "Look for NaN or inf in these rows, try a smaller learning rate or optimizers.clipped; "
+                    "checking.find_nonfinite names the layer."
                 )
 
 

@@ -19,16 +19,16 @@ def early_stopping(
     min_delta: float = 0.0,
     mode: str = "min",
 ) -> Iterator[Report]:
-    """Hand reports on until `monitor` has not improved for `patience` of them; **the last one handed on is the best.**
+    """Pass on reports until `monitor` has not improved for `patience` of them. **The last one passed on is the best.**
 
-    When training ends, by patience or by itself, and its last report is not the best one, the best one is handed on
-    once more: `*_, best = early_stopping(fit(...), patience=5)` restores the best parameters.
+    If the last report of a training is not the best one, the best one is passed on once more at the end, whether
+    patience ended the training or not. So `*_, best = early_stopping(fit(...), patience=5)` has the best parameters.
 
     Args:
         reports: `fit(...)`, or another function over it.
-        patience: reports in a row without improvement after which training stops.
+        patience: training stops after this many reports in a row without improvement.
         monitor: a name in `report.metrics`.
-        min_delta: an improvement counts from this size on, m < best − min_delta.
+        min_delta: the smallest improvement that counts, m < best − min_delta.
         mode: `"min"` for a loss, `"max"` for an accuracy.
 
     Raises:

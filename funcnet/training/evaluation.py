@@ -1,4 +1,4 @@
-"""The loss and metrics of a model on a data set, and the tally of a run of batches."""
+"""The loss and metrics of a model on a data set, and the running sums behind them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -44,13 +44,14 @@ def evaluate(
         model, loss: as in `fit`.
         params, state: `report.state.optimizer.params` and `report.state.model`.
         data: arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`, as in `fit`.
-        batch_size: rows at a time. The loss is the mean over all that counts, whatever the batch size. A loss that is
-            not a mean of values, such as the root of a mean, comes out as the mean over batches by their rows.
+        batch_size: rows at a time. The loss is the mean over everything that counts, whatever the batch size. A loss
+            that is not a mean of values, such as the root of a mean, is averaged over the batches, weighted by their
+            rows.
         metrics: name -> `Metric`, for example `{"accuracy": metrics.accuracy()}`, as in `fit`.
-        key: a PRNG key or an integer seed for models that sample in evaluation too; batch i gets `fold_in(key, i)`.
+        key: a PRNG key or an integer seed, for models that sample in evaluation too. Batch i gets `fold_in(key, i)`.
 
-    Returns: `{"loss": (), **metrics}`; of a `losses.weighted_sum` also the means of its parts, `"loss/digit"`, without
-    their weights.
+    Returns: `{"loss": (), **metrics}`. For a `losses.weighted_sum` there are also the means of its parts, such as
+    `"loss/digit"`, without their weights.
 
     Raises:
         DataError, LabelError: for data that cannot be evaluated.
@@ -82,10 +83,11 @@ def evaluate(
 def evaluator(
     model: Layer, loss: LossFn, metrics: "tuple[Measure, ...]", place: Callable[[Any], Any] = lambda tree: tree
 ) -> Callable[..., dict[str, Array]]:
-    """`(params, state, data, batch_size, key=None) -> results` of checked data; `place` is that of a layout."""
+    """`(params, state, data, batch_size, key=None) -> results`, for checked data. `place` is a layout's
+    `place_data`."""
     factors = factors_of(loss)
     accumulate = reused(_accumulator, model, loss, metrics)
-    blank = place(new_tally(metrics, factors))  # which takes longer to make than a small evaluation
+    blank = place(new_tally(metrics, factors))  # made once, because that takes longer than a small evaluation
 
     def run(params, state, data, batch_size, key=None):
         tally = blank
@@ -97,13 +99,14 @@ def evaluator(
 
 
 def _batches(loss, data, batch_size):
-    """Batches of one shape, so of one program, where the loss can leave out rows.
+    """Batches of one shape, and so of one program, if the loss can leave out rows.
 
-    Then the last one goes back over rows that counted before. A loss that cannot gets an incomplete last batch.
+    The last batch then goes back over rows that have counted before, and leaves them out. A loss that cannot leave out
+    rows gets an incomplete last batch.
     """
     rows = count_rows(data)
     size = min(rows, batch_size)
-    leaves_out = "where" in inspect.signature(loss).parameters  # by name: one that takes any options may ignore it
+    leaves_out = "where" in inspect.signature(loss).parameters  # by name: a loss that takes any options may ignore it
     for start in range(0, rows, size):
         first = min(start, rows - size) if leaves_out else start
         length = min(size, rows - first)
@@ -117,7 +120,7 @@ def _batches(loss, data, batch_size):
 
 
 def _cut(leaf, first, length):
-    """Rows of an array; the program for a device's arrays is one for all `first`."""
+    """Rows of an array. For arrays on a device, one program serves all `first`."""
     if isinstance(leaf, np.ndarray):
         return leaf[first : first + length]
     return jax.lax.dynamic_slice_in_dim(leaf, first, length)
@@ -149,12 +152,12 @@ class Measure(NamedTuple):
     """A metric in the reports."""
 
     name: str  #: `digit/accuracy`
-    path: tuple[str, ...]  #: the entries of prediction, target, where and weights that it looks at, `("digit",)`
+    path: tuple[str, ...]  #: the entries of prediction, target, where and weights that it reads, such as `("digit",)`
     metric: Metric
 
 
 def measures(metrics: Mapping[str, Any] | None, data: tuple[Any, ...]) -> tuple[Measure, ...]:
-    """The metrics that were asked for, of data with or without `where` and `weights`."""
+    """The metrics that were asked for, which must fit the `where` and `weights` of the data."""
     if metrics is None:
         return ()
     check_kind("metrics", metrics, Mapping, 'a dictionary, such as {"accuracy": metrics.accuracy()}')
@@ -166,9 +169,9 @@ def measures(metrics: Mapping[str, Any] | None, data: tuple[Any, ...]) -> tuple[
             raise ConfigError(f"expected {wanted}, got {name!r}; rename it.")
         for what, given in (("where", where), ("weights", weights)):
             if isinstance(given, dict) and not path:
-                why = f"as {what} is one for each of {list(given)}"
-                fix = f"put it into a dictionary of its name, such as {{{next(iter(given))!r}: {{{name!r}: {metric}}}}}"
-                raise ConfigError(f"expected the metric {name!r} to be of a part, {why}; {fix}.")
+                why = f"because {what} has one entry for each of {list(given)}"
+                fix = f"put it into a dictionary of parts, such as {{{next(iter(given))!r}: {{{name!r}: {metric}}}}}"
+                raise ConfigError(f"expected the metric {name!r} to be of one part, {why}; {fix}.")
         if weights is not None and not _has_option(metric.update, "weights"):
             got = f"{inspect.signature(metric.update)}; add it to its update"
             raise ConfigError(f"expected the metric {name!r} to take weights=, as the data have weights, got {got}.")
@@ -203,17 +206,17 @@ def _updated(measure, state, prediction, target, where, weights):
     return measure.metric.update(state, prediction, target, where, **more)
 
 
-# A tally is the running sum of a run of batches: of the loss times what counted in it, and of what counted. Each part
-# of a `losses.weighted_sum` has such sums. Those of the loss itself are then of what the parts leave over, the penalty,
-# by rows.
+# A tally has running sums over batches: of the loss times the number of values that counted in it, and of that number.
+# Each part of a `losses.weighted_sum` has such sums. Those of the loss itself are then only for the rest, which is the
+# penalty, and count rows.
 
 
 class Mean(NamedTuple):
-    """A mean in the making."""
+    """A running mean."""
 
     total: Array
     counted: Array
-    lost: Array  #: what rounding took from `counted`: beyond 2²⁴ float32 does not count exactly
+    lost: Array  #: the rounding error of `counted`: beyond 2²⁴ float32 does not count exactly
 
     @classmethod
     def start(cls) -> "Mean":
@@ -231,7 +234,7 @@ class Mean(NamedTuple):
 
 
 def factors_of(loss: Any) -> dict[str, float]:
-    """Of a `losses.weighted_sum`, by the name of each part, what it is multiplied with; nothing of any other loss."""
+    """The factor of each part of a `losses.weighted_sum`, by name; empty for any other loss."""
     found = {}
     for name, (factor, part) in (_parts(loss) or {}).items():
         inner = factors_of(part)
@@ -252,7 +255,7 @@ def new_tally(metrics: tuple[Measure, ...], factors: Mapping[str, float]) -> dic
 
 
 def tally_batch(tally, metrics, factors, loss, counted, prediction, batch):
-    """The tally with one more batch; `counted` is that of a `Gradient`, or `loss.terms` of a weighted sum."""
+    """The tally with one more batch. `counted` is that of a `Gradient`, or `loss.terms` of a weighted sum."""
     _, target, where, weights = (*batch, None, None)[:4]
     terms = {}
     if factors:
@@ -282,7 +285,7 @@ def tally_result(tally, metrics, factors) -> dict[str, Array]:
 
 
 def rows_of(batch: tuple[Any, ...]) -> int:
-    """The rows of a batch: those of the target, or of `where` where there is none, or of x."""
+    """The rows of a batch: those of the target; without a target those of `where`; without both those of x."""
     x, *counted = batch
     return jax.tree.leaves((counted, x))[0].shape[0]
 
@@ -296,16 +299,16 @@ def _rows_counted(batch):
     return jnp.sum(jnp.any(jnp.stack(masks), 0), dtype=jnp.int32)
 
 
-# What is checked of loss and prediction.
+# Checks of loss and prediction.
 
 
 def predicted(model: Layer, params: Params, state: State, x: Any, key: Key | None = None) -> Any:
-    """The shapes of what the model gives."""
+    """The shapes of the prediction of a model."""
     return jax.eval_shape(model.apply, params, state, x, key=key)[0]
 
 
 def resized(tree: Any, rows: int, to: int) -> Any:
-    """The shapes of a tree with another number of rows; leaves of other lengths stay."""
+    """The shapes of a tree with another number of rows. Leaves of other lengths stay as they are."""
 
     def one(leaf):
         shape = (to, *leaf.shape[1:]) if leaf.shape[:1] == (rows,) else leaf.shape
@@ -315,14 +318,14 @@ def resized(tree: Any, rows: int, to: int) -> Any:
 
 
 def check_target(loss, prediction, target, where=None, weights=None) -> None:
-    """Let the loss look at all targets once, on the host: inside `jit` a wrong label cannot raise."""
+    """Let the loss check all targets once, on the host, because inside `jit` a wrong label cannot raise."""
     if (check := getattr(loss, "check", None)) is not None:
         options = {"where": where, "weights": weights}
         check(prediction, target, **{name: one for name, one in options.items() if one is not None})
 
 
 def check_takes(loss: Any, data: tuple[Any, ...], incomplete: bool = False) -> None:
-    """The loss takes the options that the data ask for."""
+    """Check that the loss takes the options that the data need."""
     check_kind("loss", loss, Callable, "a loss, such as losses.mean_squared_error")
     given = dict(zip(("where", "weights"), data[2:], strict=False))
     why = {name: f"the data have {name}" for name, one in given.items() if one is not None}

@@ -1,7 +1,11 @@
 """Where the loop's batches come from: arrays on the device, or an iterable of batches.
 
-A feed has `example`, the shapes of a batch; `data`, the values that are looked at before the first step; `batch_size`,
-the rows of a batch; and `masked`, whether a mask marks those that only fill up.
+A feed has these attributes:
+
+- `example`: the shapes of a batch,
+- `data`: the values that are checked before the first step,
+- `batch_size`: the rows of a batch,
+- `masked`: whether a mask marks rows that only fill up a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +27,7 @@ __all__ = ["ArrayFeed", "IteratorFeed"]
 
 
 class ArrayFeed:
-    """Batches of rows of arrays that lie on the device; their order is a pure function of (key, step)."""
+    """Batches of rows of arrays that are on the device. Their order is a pure function of (key, step)."""
 
     def __init__(self, data, batch_size, epochs, *, key, shuffle, drop_last, report_steps, layout):
         self.rows = count_rows(data)
@@ -43,16 +47,16 @@ class ArrayFeed:
     def check_unfinished(self, step) -> None:
         if step >= self.steps:
             done, epochs = step // self.epoch_steps, self.steps // self.epoch_steps
-            fix = "epochs counts them too"
-            raise ConfigError(f"expected epochs above {done}, those that state has done, got {epochs}; {fix}.")
+            fix = "epochs counts these too"
+            raise ConfigError(f"expected epochs above {done}, the number that state has done, got {epochs}; {fix}.")
 
     def rows_of(self, step) -> np.ndarray:
         """The numbers of the rows in the batch of a step."""
         return self._batches(step, 1)[0][0]
 
     def chunks(self, step, pace, check) -> Iterator[Chunk]:
-        """Chunks from `step` to the end, none longer than `pace.limit` or across a report."""
-        del check  # all targets were looked at before
+        """Chunks from `step` to the end. None is longer than `pace.limit`, and none goes across a report."""
+        del check  # all targets were checked before
         while step < self.steps:
             due = min(step - step % self.report_steps + self.report_steps, self.steps)
             count = min(due - step, self.most_steps, pace.limit)
@@ -62,7 +66,7 @@ class ArrayFeed:
             yield Chunk(self.data, rows, mask, self.batch_size, count, epoch, step == due, None)
 
     def _batches(self, step, count):
-        """Row numbers of the next `count` batches and their mask; what lies behind them is zero, and not read."""
+        """Row numbers of the next `count` batches and their mask. The entries behind them are zero and not read."""
         rows = np.zeros((self.most_steps, self.batch_size), np.int32)
         mask = np.zeros((self.most_steps, self.batch_size), bool) if self.masked else None
         done = 0
@@ -77,7 +81,7 @@ class ArrayFeed:
         return rows, mask
 
     def _epoch(self, epoch):
-        """Row numbers and mask of a whole epoch, (steps, batch); an incomplete last batch is filled from the start."""
+        """Row numbers and mask of a whole epoch, (steps, batch). An incomplete last batch is filled from the start."""
         order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else np.arange(self.rows)
         shape = (self.epoch_steps, self.batch_size)
         size = self.epoch_steps * self.batch_size
@@ -85,9 +89,9 @@ class ArrayFeed:
 
 
 class IteratorFeed:
-    """Batches of an iterable, stacked on the host, eight at a time; each pass is an epoch.
+    """Batches of an iterable, stacked on the host, eight at a time. Each pass is an epoch.
 
-    Where they can be taken up again, a chunk says where they stood after it.
+    If the iterable can be resumed, each chunk has the position after it.
     """
 
     most_steps = 8
@@ -105,9 +109,9 @@ class IteratorFeed:
         self.batches, self.checked, self.epochs, self.report_steps = batches, checked, epochs, report_steps
         self.done, position = _read_cursor(cursor)
         if self.done >= epochs:
-            raise ConfigError(f"expected epochs above {self.done}, those that cursor has done, got {epochs}.")
+            raise ConfigError(f"expected epochs above {self.done}, the number that cursor has done, got {epochs}.")
         self._start_pass(position)
-        if self.first is None and position is not None:  # an iterator that stood at its end
+        if self.first is None and position is not None:  # the position was the end of a pass
             self._start_pass()
         if self.first is None:
             raise DataError("expected at least one batch, got an iterable without any.")
@@ -116,7 +120,7 @@ class IteratorFeed:
         self.batch_size = count_rows(self.data, graphs=True)
 
     def check_unfinished(self, step) -> None:
-        """An iterable has no end that could be known before."""
+        """Nothing to check, because the end of an iterable is not known in advance."""
 
     def rows_of(self, step) -> None:
         """The rows of an iterable have no numbers."""
@@ -158,7 +162,7 @@ class IteratorFeed:
         return {"epoch": epoch, "position": position} if self.source.has_position else None
 
     def _checked(self, batch, check=None):
-        """The batch as NumPy arrays of the first batch's shapes and dtypes."""
+        """The batch as NumPy arrays. Its shapes and dtypes must be those of the first batch."""
         batch = self.checked(unpacked("each batch", batch))
         found = shapes(batch)
         if self.example is None:
@@ -177,7 +181,7 @@ class IteratorFeed:
 
 
 def _different(first, batch):
-    """How a batch differs from the first one, as the words of an error; `None` where it does not."""
+    """How a batch differs from the first one, as the words of an error; `None` if it does not."""
     names = {"0": "x", "1": "target", "2": "where", "3": "weights"}
 
     def entries(data):
@@ -195,7 +199,7 @@ def _different(first, batch):
 
 
 def _read_cursor(cursor):
-    """`(passes done, position within the next)`."""
+    """`(passes done, position within the next pass)`."""
     if cursor is None:
         return 0, None
     if not isinstance(cursor, dict) or set(cursor) != {"epoch", "position"}:

@@ -59,70 +59,73 @@ def fit(
     stop: Callable[[int], bool] | None = None,
     watchdog: float | None = None,
 ) -> Iterator[Report]:
-    """Train a model; a generator of one `Report` per epoch, or every `report_steps` steps.
+    """Train a model. This is a generator of one `Report` per epoch, or per `report_steps` steps.
 
-    Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this iterator; there are no
-    callbacks. Steps run in compiled chunks over data on the device, two chunks in flight at most. Metrics are arrays
-    that may still be on their way: `float(report.metrics["loss"])` waits for them.
+    There are no callbacks. Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this
+    iterator. Steps run in compiled chunks over data on the device, with at most two chunks in flight. Metrics are
+    arrays that may not be computed yet. `float(report.metrics["loss"])` waits for the number.
 
     Args:
         model: a layer.
         loss: `(prediction, target) -> scalar`; one of `funcnet.losses` or your own.
         optimizer: one of `funcnet.optimizers`.
-        data: a tuple of arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`; or any other
-            iterable, of such tuples (or lists), its batches, of which each pass is an epoch. x and target are arrays or
-            trees of arrays, rows first. Without a target write `(x, None)`: the loss is called `loss(prediction,
-            None)`. `where` (does it count) and `weights` (by how much) have the shape of the loss's values or a leading
-            part of it, such as (rows,) or (rows, time), or are dictionaries with one for each part of a
-            `losses.weighted_sum`. What `where` excludes in the target may be anything; NaN in x is refused everywhere,
-            because 0 · NaN is NaN in the backward pass. All batches of an iterable have the shapes of the first; x may
-            have leaves of other lengths than the rows, as graphs have, which are then those of the target or `where`.
-        engine: `"autodiff"` or `"backprop"`, whose results agree to rounding; or a function `(model, loss, *,
-            penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. Then `fit`
-            applies neither model nor loss by itself: it checks no target, the loss may be `None`, metrics read
-            `Gradient.prediction`, and `state` must be given where `model.init` cannot take x. Its batch is
-            `(x, target)`, with `where` and `weights` if the data have them, and with `where` if the last is incomplete.
-        epochs: passes over the data, those already done in `state` included.
+        data: a tuple of arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`. Any other iterable
+            is a source of batches, which are such tuples (or lists). Each pass over it is an epoch. x and target are
+            arrays or trees of arrays, rows first. Without a target write `(x, None)`, and the loss is called as
+            `loss(prediction, None)`. `where` says which values count in the loss, and `weights` says by how much they
+            count. Both have the shape of the loss's values or a leading part of it, such as (rows,) or (rows, time).
+            For a `losses.weighted_sum` they may be dictionaries with one entry for each part. At the places that
+            `where` excludes, the target may be anything. NaN in x is always refused, because 0 · NaN is NaN in the
+            backward pass. All batches of an iterable have the shapes of the first one. Their x may have leaves of other
+            lengths than the rows, as graphs have. The rows are then those of the target or of `where`.
+        engine: `"autodiff"` or `"backprop"`, whose results agree up to rounding; or a function `(model, loss, *,
+            penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. With an
+            engine of your own, `fit` does not apply the model or the loss itself. It checks no target, the loss may be
+            `None`, metrics read `Gradient.prediction`, and `state` must be given if `model.init` cannot take x. The
+            engine's batch is `(x, target)`, with `where` and `weights` if the data have them. It also has a `where` if
+            the last batch is incomplete.
+        epochs: passes over the data, including those already done in `state`.
         batch_size: rows per update; `None` for all rows, that is, gradient descent on the full batch. For arrays only.
-        accumulate: how many equal parts a batch is computed in, one after the other, to save memory; it divides the
-            rows. The result is that of the whole batch, as `gradients.accumulated` says.
-        key: a PRNG key or an integer seed: the parameters' start, the order of the data, augmentation, dropout. The
-            order is a pure function of (key, epoch).
-        state: a `TrainState` of this model and optimizer to go on from, exactly as if the run had never stopped; or one
-            of `create_state`.
-        cursor: `report.cursor`, where an iterable of batches goes on; it needs `get_state` and `set_state`, as
-            `data.Batches` and grain's iterators have them. Arrays need none: the step says where they go on.
-        validation: arrays as in `data` on which loss and metrics are computed for each report, as `validation_…`. A
+        accumulate: how many equal parts a batch is computed in, one after the other, to save memory. It must divide the
+            rows of the batch. The result is that of the whole batch, as `gradients.accumulated` says.
+        key: a PRNG key or an integer seed, for the first parameters, the order of the data, augmentation and dropout.
+            The order is a pure function of (key, epoch).
+        state: a `TrainState` of this model and optimizer from which to continue, exactly as if the run had never
+            stopped; or one of `create_state`.
+        cursor: `report.cursor`, the position at which an iterable of batches continues. The iterable needs `get_state`
+            and `set_state`, which `data.Batches` and grain's iterators have. Arrays need no cursor, because their
+            position follows from the step.
+        validation: arrays as in `data`. Loss and metrics are computed on them for each report, as `validation_…`. A
             model that samples in evaluation too gets the same key each time.
-        metrics: name -> `Metric`, computed while training on the predictions of the steps since the last report. Those
-            of one part of the prediction are a dictionary: `{"digit": {"accuracy": accuracy()}}` gives
+        metrics: name -> `Metric`, computed during training on the predictions of the steps since the last report.
+            Metrics of one part of the prediction are in a dictionary: `{"digit": {"accuracy": accuracy()}}` gives
             `"digit/accuracy"`, of `prediction["digit"]`, `target["digit"]` and its `where` and `weights`.
         penalty: `params -> scalar` added to the loss, such as `losses.l2_penalty`.
-        augment: `(key, x, target) -> (x, target)`, through which each batch of the training goes within the compiled
-            step, such as functions of `funcnet.data`. It may change shapes and structure, as one-hot rows for
-            `data.mixup` do, and the model is made for what it gives; it keeps the rows, and `where` and `weights` pass
-            it by. The metrics compare with the targets of the data, and validation is not augmented.
+        augment: `(key, x, target) -> (x, target)`, such as functions of `funcnet.data`. Each training batch goes
+            through it inside the compiled step. It may change shapes and structure, for example to the one-hot rows
+            that `data.mixup` makes, and the model is made for its result. It must keep the rows, and it does not change
+            `where` and `weights`. The metrics compare with the targets of the data, and validation is not augmented.
         shuffle: whether each epoch has an order of its own.
-        drop_last: leave out an incomplete last batch. Otherwise it is filled up with rows from the start of the
-            epoch's order, which are masked in the loss and the metrics (so the loss needs a `where` argument).
+        drop_last: leave out an incomplete last batch. Otherwise the batch is filled up with rows from the start of the
+            epoch's order. These are masked in the loss and the metrics, so the loss needs a `where` argument.
         report_steps: steps between reports; `None` for an epoch.
-        copy_state: whether a yielded state stays valid for ever, at the price of one copy per report. With `False` it
-            is valid until the next report is asked for.
-        layout: of `parallel.layout`: how the run lies on several devices. The numbers are those of one device, up to
-            rounding.
-        stop: `step -> bool`, asked after each chunk of steps; once it says yes, one last report ends the run, its
-            metrics those of the steps since the report before. `stop_on_signals` makes one.
-        watchdog: seconds without progress, compilation included, after which the process ends with the stacks of its
-            threads on stderr. Between a report and the next call it does not count.
+        copy_state: whether a yielded state stays valid forever, at the price of one copy per report. With `False` it is
+            valid until the next report is asked for.
+        layout: of `parallel.layout`, for a run on several devices. The numbers are those of one device, up to rounding.
+        stop: `step -> bool`, called after each chunk of steps. If it returns `True`, the run ends with one last report,
+            whose metrics are those of the steps since the previous report. `stop_on_signals` makes such a function.
+        watchdog: seconds without progress, including compilation, after which the process ends and prints the stacks of
+            its threads to stderr. The time between a report and the next call does not count.
 
-    `metrics["loss"]` of a report is the mean over all that counted since the last one, whatever the batch size. A loss
-    that is not a mean of values, such as the root of a mean, is averaged over the batches by their rows. For a
-    `losses.weighted_sum` there is the mean of each part too, `"loss/digit"`, without its weight.
+    `metrics["loss"]` of a report is the mean over everything that counted since the previous report, whatever the batch
+    size. A loss that is not a mean of values, such as the root of a mean, is averaged over the batches, weighted by
+    their rows. For a `losses.weighted_sum` there is also the mean of each part, such as `"loss/digit"`, without its
+    weight.
 
     Raises:
         ConfigError, DataError, LabelError, ShapeError, DtypeError, StructureError: before the first step.
         OutOfMemoryError: before the first step, if the compiled program needs more memory than the device has.
-        DivergenceError: the loss of a report is not finite, raised when the next report is asked for; or
+        DivergenceError: the loss of a report is not finite, which is raised when the next report is asked for; or
             `optimizers.guarded` skipped too many steps in a row.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -187,7 +190,7 @@ def fit(
             held_out = checked_data(unpacked("validation", validation))
             check_takes(loss, held_out)
             measures(metrics, held_out)
-            # With the rows of a batch, of which jax knows the shapes already.
+            # With the rows of a training batch, whose shapes jax has traced already.
             rows, batch_rows = rows_of(held_out), rows_of(example)
             prediction = predicted(model, params, model_state, resized(held_out[0], rows, batch_rows), key)
             check_target(loss, resized(prediction, batch_rows, rows), *held_out[1:])
@@ -218,7 +221,7 @@ def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, s
     step = int(state.optimizer.step)
     tally = copy(blank)  # for the loop to donate
     report, counted = None, 0
-    finalizing = sys.is_finalizing  # bound here: where the interpreter ends, the names of this module end before
+    finalizing = sys.is_finalizing  # bound here, as the names of this module may be gone when the interpreter ends
     try:
         watchdog.progress()
         for chunk in feed.chunks(step, pace, check):
@@ -232,7 +235,7 @@ def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, s
             if jax.process_count() > 1:
                 stopping = pace.agree(stopping)
             if chunk.reports or stopping:
-                if alarm.armed:  # no report of a state that its guard has given up
+                if alarm.armed:  # so that no report has a state that its guard has given up
                     for ended in pace.finish():
                         alarm(*ended)
                 check_finite(report, counted)

@@ -1,4 +1,4 @@
-"""Ends that come from outside: signals that ask a run to stop, and a watchdog for a run that hangs."""
+"""Stops from outside: signals that ask a run to stop, and a watchdog for a run that hangs."""
 
 import faulthandler
 import signal
@@ -14,10 +14,10 @@ __all__ = ["Stop", "Watchdog", "stop_on_signals"]
 
 
 class Stop:
-    """Called by `fit` after each chunk with the steps done: whether to end there."""
+    """`fit` calls it after each chunk with the number of steps done. It returns whether to end there."""
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None  #: what arrived
+        self.signal: signal.Signals | None = None  #: the signal that arrived
 
     def __call__(self, step: int) -> bool:
         return self.signal is not None
@@ -25,11 +25,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
-    """While it is open, SIGTERM and SIGINT (Ctrl-C) end a `fit` politely, with a last report.
+    """While it is open, SIGTERM and SIGINT (Ctrl-C) end a `fit` with a last report.
 
-    `fit(..., stop=stop)` finishes the steps under way, about a second's work, yields a report and ends, so that
-    `checkpoints.saving` around it leaves a checkpoint of that very step. A second signal of the same kind acts as it
-    did before. Only the main thread can receive signals; elsewhere nothing changes.
+    `fit(..., stop=stop)` finishes the steps under way, about one second of work. It then yields a report and ends. So
+    `checkpoints.saving` around it leaves a checkpoint of exactly that step. A second signal of the same kind has the
+    effect that it had before. Only the main thread can receive signals. In other threads nothing changes.
 
     Args:
         signals: those to listen to, SIGTERM and SIGINT by default.
@@ -63,21 +63,21 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
 
 
 class Watchdog:
-    """Ends the process, with the stacks of all threads on stderr, unless it hears of progress within `seconds`.
+    """Ends the process, with the stacks of all threads on stderr, if there is no progress within `seconds`.
 
-    A step that hangs in a collective holds no Python instruction that could raise: the process must end, and whoever
-    started it starts it anew from the last checkpoint.
+    A step that hangs in a collective runs no Python code that could raise. So the process must end, and whoever started
+    it must start it again from the last checkpoint.
     """
 
     def __init__(self, seconds: float | None):
         self.seconds = None if seconds is None else positive("watchdog", seconds)
 
     def progress(self) -> None:
-        """The time begins anew."""
+        """The time starts again."""
         if self.seconds is not None:
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__ or sys.stderr)
 
     def pause(self) -> None:
-        """What follows may take any time."""
+        """What follows may take any length of time."""
         if self.seconds is not None:
             faulthandler.cancel_dump_traceback_later()

@@ -1,12 +1,12 @@
 """The compiled training loop: many steps in one call of the device.
 
-Dispatching a step from Python costs ten to forty times the step itself for small models. Here a *chunk* of steps runs
-in one compiled loop over data that already lies on the device; the number of steps is an argument, so chunks of any
+For a small model, calling a step from Python costs more than the step itself (`docs/speed.md`). Here a *chunk* of steps
+runs in one compiled loop over data that are already on the device. The number of steps is an argument. So chunks of any
 length are one program, and no result depends on their length.
 
-One kind of step runs better outside a loop. XLA's CPU compiler puts the operands of a convolution into the order that
-its fast implementation takes in the entry of a program alone (jax-ml/jax#12868); within a loop body those in another
-order, as autodiff makes them, run up to three hundred times slower. Such steps are called one by one.
+One kind of step runs better outside a loop. XLA's CPU compiler has a fast implementation of convolutions, for operands
+in one order. It brings operands into that order only in the entry of a program (jax-ml/jax#12868). Autodiff makes
+operands in another order, which are very slow inside a loop body. Such steps are called one by one.
 """
 
 import time
@@ -40,7 +40,7 @@ __all__ = [
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
 
 
-# The layout of a run on one device, or on whichever the state lies.
+# The layout of a run on one device, or on the devices where the state is.
 ONE_DEVICE = Layout(
     init_state=lambda init, key: init(key),
     place_state=lambda state: state,
@@ -52,24 +52,24 @@ ONE_DEVICE = Layout(
 
 
 class Chunk(NamedTuple):
-    """Batches for the next steps: step i trains on the rows `rows[i]` of the data, of which those in `mask[i]` count.
+    """Batches for the next steps. Step i trains on the rows `rows[i]` of the data, and those in `mask[i]` count.
 
-    Without `rows` the data are the batches themselves, one behind the other on an axis of their own.
+    Without `rows` the data are the batches themselves, stacked along a first axis.
     """
 
-    data: Any  #: (x, target[, where[, weights]]), each a tree of (n, …); without rows of (most steps, …)
+    data: Any  #: (x, target[, where[, weights]]), each a tree of (n, …), or without rows of (most steps, …)
     rows: Any  #: (most steps, batch) int32, or None; entries beyond `steps` are not read
     mask: Any  #: (most steps, batch) bool, or None where all rows count
     batch_size: int  #: rows of a batch
     steps: int  #: steps to do
-    epoch: int  #: epochs finished afterwards, a started one counting
+    epoch: int  #: epochs finished afterwards; one that has begun counts
     reports: bool  #: whether a report is due afterwards
-    cursor: Any  #: where an iterator of batches stands afterwards
+    cursor: Any  #: the position of an iterator of batches afterwards
 
 
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics
 def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, layout, accumulate):
-    """`(state, tally, chunk) -> (state, tally, token)`; state and tally are donated, `token` tells when it is done."""
+    """`(state, tally, chunk) -> (state, tally, token)`. State and tally are donated; `token` is ready at the end."""
     gradient = engine(model, loss, penalty=penalty)
     factors = factors_under(engine, loss)
     if engine not in ENGINES.values():
@@ -134,12 +134,12 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
 
 
 def factors_under(engine: Any, loss: Any) -> dict[str, float]:
-    """The parts of a loss that reports tell of: those of a weighted sum, under an engine that computes the loss."""
+    """The factors of the parts that reports show: those of a weighted sum, if the engine computes the loss."""
     return factors_of(loss) if engine in ENGINES.values() else {}
 
 
 def _by_parts(gradient: GradientFn, loss: Any) -> GradientFn:
-    """The gradient that gives `loss.terms` for what counted. The loss is computed once: XLA merges what is the same."""
+    """The gradient with `loss.terms` for what counted. The loss is computed once, as XLA merges equal computations."""
 
     def computed_by_parts(params, state, batch, key: Any = None, /):
         computed = gradient(params, state, batch, key)
@@ -150,7 +150,7 @@ def _by_parts(gradient: GradientFn, loss: Any) -> GradientFn:
 
 
 def _checked(gradient: GradientFn, engine: Any, measured: bool) -> GradientFn:
-    """The gradient of an engine of one's own, which gives what the loop reads."""
+    """The gradient of a user's own engine, checked for what the loop reads."""
 
     def checked(params, state, batch, key: Any = None, /):
         computed = gradient(params, state, batch, key)
@@ -178,7 +178,7 @@ def augmented(gradient: GradientFn, augment: Callable[[Key, Any, Any], tuple[Any
 
 
 def reorders(program: Jaxpr) -> bool:
-    """Whether a program for a CPU holds a convolution whose operands are not batch, size, channels."""
+    """Whether a program for a CPU holds a convolution whose operands are not in the order batch, size, channels."""
     for equation in _equations(program):
         if equation.primitive.name == "conv_general_dilated":
             *axes, last = range(1, len(equation.params["window_strides"]) + 2)
@@ -189,12 +189,12 @@ def reorders(program: Jaxpr) -> bool:
 
 
 def _equations(program: Jaxpr) -> Iterator[JaxprEqn]:
-    """All of a program for a CPU, those of the programs within it included."""
+    """All equations of a program for a CPU, including those of the programs inside it."""
     for equation in program.eqns:
         yield equation
         parameters = dict(equation.params)
         platforms = parameters.pop("branches_platforms", None)
-        if platforms is not None:  # of a choice by platform only the CPU's is compiled
+        if platforms is not None:  # of a choice by platform only the CPU's branch is compiled
             chosen = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
             parameters["branches"] = parameters["branches"][chosen]
         for inner in jax.tree.leaves(list(parameters.values())):
@@ -211,7 +211,7 @@ def copy(tree):
 class Pace:
     """How many steps the next chunk has: about `seconds` of work, so that a run answers to Ctrl-C within a second.
 
-    At most two chunks are in flight: loops that are never synchronised hang on several CPU devices.
+    At most two chunks are in flight, because loops that never wait hang on several CPU devices.
     """
 
     def __init__(self, most_steps: int, seconds: float = 0.5):
@@ -222,7 +222,7 @@ class Pace:
         self._last = time.perf_counter()
 
     def started(self, token: Any, steps: int) -> list[Any]:
-        """A chunk was dispatched; wait until at most one more is in flight. Returns the tokens of those that ended."""
+        """A chunk was dispatched. Wait until at most two are in flight, and return the tokens of those that ended."""
         self._in_flight.append((token, steps))
         return self._await(2)
 
@@ -231,9 +231,9 @@ class Pace:
         return self._await(0)
 
     def agree(self, stopping: bool) -> bool:
-        """Let all processes go on with chunks of one length, and stop if one of them is to.
+        """Let all processes go on with chunks of one length. Returns whether any of them is to stop.
 
-        Nothing else is in flight meanwhile: what runs on several processes must run in one order on all.
+        Nothing else is in flight meanwhile, because what runs on several processes must run in the same order on all.
         """
         self.finish()
         told = multihost_utils.process_allgather(np.array([self.limit, stopping], np.int32))
@@ -241,7 +241,7 @@ class Pace:
         return bool(told[:, 1].any())
 
     def resumed(self) -> None:
-        """Time goes on after a pause that the caller made."""
+        """The clock runs again after a pause that the caller made."""
         self._last = time.perf_counter()
 
     def _await(self, most: int) -> list[Any]:
@@ -251,7 +251,7 @@ class Pace:
             ended.append(jax.block_until_ready(token))
             now = time.perf_counter()
             took, self._last = now - self._last, now
-            # Grow by eight at the most: the first durations contain compilation and tell little.
+            # Grow eightfold at most, because the first durations contain compilation and say little.
             wanted = self.seconds / max(took, 1e-9) * steps
             self.limit = int(max(1, min(wanted, 8 * self.limit, self.most_steps)))
         return ended

@@ -1,4 +1,4 @@
-"""Whether a step fits into memory, said before the first one: the compiled program knows what it will need."""
+"""Whether a step fits into memory. The compiled program knows it before the first step."""
 
 import re
 from pathlib import Path
@@ -10,23 +10,23 @@ __all__ = ["check_memory", "free_bytes"]
 
 
 def check_memory(compiled: Any, device: Any, batch_size: int) -> None:
-    """Raise unless the device has room for what a program needs besides the arrays that are there already."""
+    """Raise unless the device has room for what a program needs in addition to the arrays that are already there."""
     analysis, free = compiled.memory_analysis(), free_bytes(device)
-    if analysis is None or free is None:  # not every backend tells
+    if analysis is None or free is None:  # not every backend knows
         return
     temporary = analysis.temp_size_in_bytes
     needed = temporary + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     if needed > free:
         raise OutOfMemoryError(
-            f"a step needs {_gib(needed)} of memory ({_gib(temporary)} for what lies between its input and its "
-            f"output) besides the {_gib(analysis.argument_size_in_bytes)} of state and data, and {device} has "
-            f"{_gib(free)} free; take a batch_size below {batch_size}, accumulate= to compute each batch in parts, or "
-            "layers.recompute around the layers that keep most (summaries.summary tells)."
+            f"a step needs {_gib(needed)} of memory ({_gib(temporary)} for intermediate arrays) besides the "
+            f"{_gib(analysis.argument_size_in_bytes)} of state and data, and {device} has {_gib(free)} free; take a "
+            f"batch_size below {batch_size}, accumulate= to compute each batch in parts, or layers.recompute around "
+            "the layers that keep most (summaries.summary shows which)."
         )
 
 
 def free_bytes(device: Any) -> int | None:
-    """Memory that a device can still give, or `None` where that is not known."""
+    """The free memory of a device in bytes, or `None` if that is not known."""
     statistics = device.memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
@@ -44,7 +44,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_group() -> int | None:
-    """What the process's own group may still take, where a container or a batch system sets a limit."""
+    """What the process's control group may still use, if a container or a batch system sets a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         most, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()

@@ -1,4 +1,4 @@
-"""Compiled programs, found again by the equality of what was written."""
+"""Compiled programs, which equal arguments share."""
 
 import inspect
 from collections.abc import Callable
@@ -8,9 +8,9 @@ __all__ = ["reused"]
 
 
 def reused(make: Callable[..., Any], *arguments: Any) -> Any:
-    """`make(*arguments)` of a function under `lru_cache`, which finds a program again by the equality of these.
+    """`make(*arguments)`, where `make` is under `lru_cache`, so that equal arguments get the same program.
 
-    What has no hash, such as a dictionary of models for an engine of one's own, is made anew.
+    If an argument has no hash, such as a dictionary of models for a user's own engine, the program is made anew.
     """
     try:
         hash(arguments)

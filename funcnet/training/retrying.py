@@ -1,4 +1,4 @@
-"""Going back after a divergence: a function that starts a training, made into one that starts it again."""
+"""Going back after a divergence: a training is started again from its best report."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,15 +12,16 @@ __all__ = ["retrying"]
 
 
 def retrying(start: Callable[[Report | None, int], Iterator[Report]], *, retries: int = 3) -> Iterator[Report]:
-    """Hand on the reports of a training; when it diverges, go on from the best one, otherwise than before.
+    """Pass on the reports of a training. After a divergence, start it again from the best report, in another way.
 
-    A loss grows for a while before it leaves the finite numbers. So the best report is the one before that of the
-    smallest loss, which was measured on the way from its state; and none, if that was the first one.
+    A loss grows for a while before it is no longer finite. The loss of a report was measured while training from the
+    state of the report before it. So the best report is the one before the report with the smallest loss. If the first
+    report of all has the smallest loss, there is no best report.
 
     Args:
-        start: `(best report or None, how often the training has diverged) -> reports`. It makes the training anew, for
-            example with a smaller learning rate. What is started as before diverges as before.
-        retries: after how many divergences the next one is raised.
+        start: `(best report or None, how often the training has diverged) -> reports`. It starts the training again,
+            for example with a smaller learning rate. A training that starts as before diverges as before.
+        retries: how many divergences lead to a new start. The next one is raised.
 
     Raises:
         DivergenceError: that of the last training.

@@ -1,4 +1,4 @@
-"""What `fit` looks at before the first step: that data, model, loss and augmentation fit together."""
+"""What `fit` checks before the first step: that data, model, loss and augmentation fit together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["as_augmented", "check_accumulate", "check_graphs", "first_state", "t
 
 
 def first_state(model: Any, optimizer: Optimizer, key: Key, example: Any, layout: Layout, engine: Any) -> TrainState:
-    """The state that training starts from; `engine` is that of the user's own, or `None`."""
+    """The state that training starts from. `engine` is the user's own engine, or `None`."""
     x, target = example[:2]
     try:
         return layout.init_state(lambda key: create_state(model, optimizer, key, x), key)
@@ -34,7 +34,7 @@ def first_state(model: Any, optimizer: Optimizer, key: Key, example: Any, layout
 
 
 def as_augmented(augment: Any, key: Key, example: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The shapes of a batch as `augment` gives it; x and target keep its rows."""
+    """The shapes of a batch after `augment`, in which x and target must keep the rows."""
     check_kind("augment", augment, Callable, "a function (key, x, target) -> (x, target)")
     result = jax.eval_shape(augment, key, *example[:2])
     if not isinstance(result, tuple) or len(result) != 2:
@@ -53,7 +53,7 @@ def as_augmented(augment: Any, key: Key, example: tuple[Any, ...]) -> tuple[Any,
 def target_check(
     loss: Any, prediction: Any, example: tuple[Any, ...], augmented: tuple[Any, ...]
 ) -> Callable[[tuple[Any, ...]], None]:
-    """What looks at the target, `where` and `weights` of data or of a batch, as the loss takes them.
+    """A function that checks target, `where` and `weights` of data or of a batch, as the loss takes them.
 
     Args:
         prediction: its shapes, for a batch like `augmented`.
@@ -63,7 +63,7 @@ def target_check(
     targets = shapes(example[1]), shapes(augmented[1])
     if targets[0] != targets[1]:
         check_target(loss, prediction, *augmented[1:])
-        try:  # labels that become one-hot rows are looked at nevertheless
+        try:  # labels that become one-hot rows are checked too
             check_target(loss, prediction, *example[1:])
         except FuncnetError:
             return lambda data: None
@@ -72,7 +72,7 @@ def target_check(
 
 
 def check_graphs(data: tuple[Any, ...], layout: Layout, accumulate: int) -> None:
-    """A batch whose x has leaves of other lengths than its rows can neither be dealt out to devices nor cut."""
+    """If x has leaves of other lengths than the rows, a batch can be neither divided among devices nor cut."""
     rows = count_rows(data, graphs=True)
     others = [(name, len(leaf)) for name, leaf in named_leaves("x", data[0]) if len(leaf) != rows]
     if not others:
@@ -81,14 +81,15 @@ def check_graphs(data: tuple[Any, ...], layout: Layout, accumulate: int) -> None
     if accumulate > 1:
         raise ConfigError(f"expected no accumulate= with an x that has no rows to cut, {kind}; take smaller batches.")
     try:
-        layout.check_rows("fit", "rows", 1)  # which several devices cannot share
+        layout.check_rows("fit", "rows", 1)  # one row, which several devices cannot share
     except ShapeError:
-        wanted, fix = "as many rows in every array of a batch on several devices", "batches of graphs run on one device"
+        wanted = "the same number of rows in every array of a batch on several devices"
+        fix = "batches of graphs run on one device"
         raise ShapeError(f"expected {wanted}, {kind}; {fix}.") from None
 
 
 def check_accumulate(accumulate: int, batch_size: int) -> None:
-    """The parts of a batch are equal."""
+    """Check that the parts of a batch are equal."""
     if batch_size % accumulate:
         below = [k for k in range(1, accumulate) if batch_size % k == 0]
         fix = f"take {below[-1]}, or another batch_size"

@@ -26,15 +26,16 @@ def create_state(
         optimizer: its `init` takes the parameters into the optimizer's state.
         key: a PRNG key or an integer seed.
         x: an example batch, or a tree of `jax.ShapeDtypeStruct`.
-        params, model_state: to start from instead of drawn ones, for example from `checkpoints.load_weights`. They have
-            the leaves, shapes and dtypes of `model.init`. Where params are given and `model.init` cannot take `x`, as
-            for two models trained against each other, they are taken as they are, and the state is `()` by default.
+        params, model_state: to start from instead of random ones, for example from `checkpoints.load_weights`. They
+            must have the leaves, shapes and dtypes of `model.init`. If params are given and `model.init` cannot take
+            `x`, for example with two models that are trained against each other, they are not checked, and the state is
+            `()` by default.
 
     Raises:
         DtypeError: `x` does not consist of arrays, or the key is not a key.
-        StructureError: `params` or `model_state` that are not the model's, with each leaf that differs.
+        StructureError: `params` or `model_state` are not those of the model. The message has each leaf that differs.
 
-    Raises also what `model.init` raises.
+    It also raises what `model.init` raises.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model, optimizer = fn.layers.dense(2), fn.optimizers.sgd(0.1)
@@ -56,7 +57,7 @@ def create_state(
 
 
 def _checked_state(model, x, key, params, model_state):
-    """The first state of the model beside given params, which are checked against those of `init`."""
+    """The first state of the model for given params, which are checked against those of `init`."""
     made = _made(lambda: jax.eval_shape(model.init, key, shapes(x)))
     if made is None:
         return () if model_state is None else model_state
@@ -68,10 +69,10 @@ def _checked_state(model, x, key, params, model_state):
 
 
 def _made(make):
-    """What a model makes of an example; `None` where it cannot, which a caller that has another source goes without."""
+    """What `make` returns, or `None` if it raises. Its callers can do without the result."""
     try:
         return make()
-    except Exception:  # of a model of one's own that takes something else, or that is not a layer, it may be any
+    except Exception:  # a user's model that takes something else, or that is not a layer, may raise anything
         return None
 
 
@@ -82,9 +83,9 @@ def _check_given(what, given, expected):
 
 
 def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
-    """A state to go on from is one of this optimizer, and of this model where its `init` takes `x`.
+    """Check that a given state is one of this optimizer, and of this model if its `init` takes `x`.
 
-    The model is `None` where an engine of the user's own runs it, on what `init` need not take.
+    `model` is `None` if a user's own engine runs it, because its `init` then need not take `x`.
     """
     if not isinstance(state, TrainState):
         is_report = isinstance(getattr(state, "state", None), TrainState)
@@ -115,10 +116,10 @@ def as_key(key: Any) -> Key:
 def advance(
     gradient: GradientFn, optimizer: Optimizer, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Gradient, Array | None]:
-    """One step, the gradient that made it, and whether `optimizers.guarded` left it out (`None` without one).
+    """The state after one step, the gradient, and whether `optimizers.guarded` skipped the step (`None` without one).
 
-    Step t draws its randomness from `fold_in(state.key, t)`. A step that is left out leaves the layers' state too:
-    a NaN would spoil their running statistics as it would the parameters.
+    Step t draws its randomness from `fold_in(state.key, t)`. A skipped step does not change the layers' state either,
+    because a NaN would spoil their running statistics as it would spoil the parameters.
     """
     key = jax.random.fold_in(state.key, state.optimizer.step)
     computed = gradient(state.optimizer.params, state.model, batch, key)
@@ -129,7 +130,7 @@ def advance(
 
 
 def unless(left_out: Array | None, new: Any, old: Any) -> Any:
-    """`old` where a step is left out, else `new`."""
+    """`old` if a step was left out, else `new`."""
     if left_out is None:
         return new
     return jax.tree.map(lambda new, old: jnp.where(left_out, old, new), new, old)
