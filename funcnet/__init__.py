@@ -1,6 +1,6 @@
 """funcnet: functional neural networks on JAX, with a hand-derived backward pass beside every forward pass.
 
-Modules load when they are first used, so `import funcnet` costs nothing and `funcnet --help` need not wait for jax.
+Modules load when they are first used. So `import funcnet` costs nothing, and `funcnet --help` does not wait for jax.
 """
 
 import importlib

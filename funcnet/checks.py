@@ -1,9 +1,9 @@
-"""The checks of numbers, choices and keys that all of funcnet shares, and the words of their errors.
+"""The checks of numbers, choices, keys and arrays that all of funcnet shares, and the words of their errors.
 
-An error speaks of the argument alone, `expected rate to be a finite number in [0, 1), got 1.0.` The call is put before
-it by `made.constructor`, and by `made.leading` in functions that are not constructors. A number that passes comes back
-as Python's own, which takes the dtype of the arrays that it meets. One of NumPy's, as a sweep has them, would impose
-its own.
+An error names the argument alone: `expected rate to be a finite number in [0, 1), got 1.0.` `made.constructor` puts the
+call before it, and in functions that are not constructors `made.leading` does. A number that passes comes back as a
+Python number, because that takes the dtype of the arrays that it meets. A NumPy number, for example from a sweep, would
+impose its own dtype.
 """
 
 import math
@@ -29,7 +29,10 @@ __all__ = [
 
 
 def describe(value: Any) -> str:
-    """What an error says it got: numbers, strings and `None` as they are, arrays by dtype and shape, the rest by type.
+    """How an error describes a value.
+
+    Numbers, strings and `None` are shown as they are, arrays by dtype and shape, and others by type. If the text of the
+    others is short, it follows.
 
     >>> import jax.numpy as jnp
     >>> describe(0.5), describe(jnp.ones((2, 3))), describe([0.5])
@@ -44,7 +47,7 @@ def describe(value: Any) -> str:
 
 
 def listed(words: Collection[str]) -> str:
-    """The first eight, with commas between them.
+    """The first eight words, separated by commas.
 
     >>> listed([f"layer {i}" for i in range(20)])[-19:]
     'layer 6, layer 7, …'
@@ -53,37 +56,37 @@ def listed(words: Collection[str]) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite real number of Python or NumPy, and no bool."""
+    """Whether it is a finite real number of Python or NumPy, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether it is an integer of Python or NumPy, no bool, and at least `least`."""
+    """Whether it is an integer of Python or NumPy, not a bool, and at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def number(what: str, value: Any) -> float:
-    """A finite number, as a Python float; ConfigError for all else."""
+    """A finite number, as a Python float; ConfigError for anything else."""
     return _number(what, value, "", lambda x: True)
 
 
 def nonnegative(what: str, value: Any) -> float:
-    """A number ≥ 0, as a Python float; ConfigError for all else."""
+    """A number ≥ 0, as a Python float; ConfigError for anything else."""
     return _number(what, value, " >= 0", lambda x: x >= 0)
 
 
 def positive(what: str, value: Any) -> float:
-    """A number > 0, as a Python float; ConfigError for all else."""
+    """A number > 0, as a Python float; ConfigError for anything else."""
     return _number(what, value, " > 0", lambda x: x > 0)
 
 
 def fraction(what: str, value: Any) -> float:
-    """A number in [0, 1), as a Python float; ConfigError for all else."""
+    """A number in [0, 1), as a Python float; ConfigError for anything else."""
     return _number(what, value, " in [0, 1)", lambda x: 0 <= x < 1)
 
 
 def unit_interval(what: str, value: Any) -> float:
-    """A number in [0, 1], as a Python float; ConfigError for all else."""
+    """A number in [0, 1], as a Python float; ConfigError for anything else."""
     return _number(what, value, " in [0, 1]", lambda x: 0 <= x <= 1)
 
 
@@ -94,7 +97,7 @@ def _number(what, value, bounds, holds):
 
 
 def check_count(what: str, value: Any, least: int = 1) -> int:
-    """An integer ≥ `least`, as a Python int; ConfigError for all else."""
+    """An integer ≥ `least`, as a Python int; ConfigError for anything else."""
     if not is_count(value, least):
         kind = "a positive integer" if least == 1 else f"an integer >= {least}"
         raise ConfigError(f"expected {what} to be {kind}, got {describe(value)}.")
@@ -102,7 +105,7 @@ def check_count(what: str, value: Any, least: int = 1) -> int:
 
 
 def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
-    """One of at least two strings; ConfigError for all else."""
+    """The value must be one of `choices`, at least two strings; ConfigError for anything else."""
     if not (isinstance(value, str) and value in choices):
         *others, last = (f'"{choice}"' for choice in choices)
         raise ConfigError(f"expected {what} to be {', '.join(others)} or {last}, got {describe(value)}.")
@@ -111,7 +114,7 @@ def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
 def check_kind(
     what: str, value: Any, kind: Any, wanted: str, fix: str = "", error: type[Exception] = ConfigError
 ) -> None:
-    """A value of a type, or of one of several; of `Callable`, what can be called."""
+    """The value must be of the type `kind`, or of one of several. `Callable` stands for anything that can be called."""
     if not isinstance(value, kind):
         raise error(f"expected {what} to be {wanted}, got {describe(value)}{_last(fix)}.")
 
@@ -122,7 +125,7 @@ def _last(fix):
 
 
 def check_key(key: Any, advice: str = "") -> None:
-    """`key` must be one typed or raw PRNG key; more `advice` stands at the end of the error."""
+    """`key` must be one typed or raw PRNG key. `advice` is added at the end of the error."""
     if is_key(key) and key.shape == ():
         return
     # Keys of `jax.random.PRNGKey` are plain (2,) or (4,) uint32 arrays.
@@ -132,7 +135,7 @@ def check_key(key: Any, advice: str = "") -> None:
     raise DtypeError(f"expected key to be a PRNG key, got {describe(key)}; {fix}.")
 
 
-# Arrays: their shape and dtype, which are there under `jit` too, where these checks cost nothing at run time.
+# Arrays: their shape and dtype. These are known under `jit` too, where the checks cost nothing at run time.
 
 
 def is_array(x: Any) -> bool:
@@ -146,7 +149,7 @@ def is_floating(x: Any) -> bool:
 
 
 def check_arrays(what: str, tree: Any) -> None:
-    """Every leaf is an array."""
+    """Every leaf must be an array."""
     if not all(map(is_array, jax.tree.leaves(tree))):
         fix = "the example input is a batch, or jax.ShapeDtypeStruct((batch, …), jnp.float32)"
         raise DtypeError(f"expected {what} to be an array or jax.ShapeDtypeStruct, got {describe(tree)}; {fix}.")
@@ -155,19 +158,19 @@ def check_arrays(what: str, tree: Any) -> None:
 def check_floating(
     what: str, x: Any, fix: str = "convert it with x.astype(jnp.float32), and scale images to [0, 1] first"
 ) -> None:
-    """One array of floating-point numbers."""
+    """`x` must be one array of floating-point numbers."""
     if not is_floating(x):
         raise DtypeError(f"expected {what} of a floating dtype, got {describe(x)}; {fix}.")
 
 
 def check_integers(what: str, x: Any, error: type[Exception] = LabelError) -> None:
-    """One array of integers, which most often are labels."""
+    """`x` must be one array of integers, which usually are labels."""
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise error(f"expected {what} to be integers, got dtype {x.dtype}; convert them with .astype(int).")
 
 
 def check_shape(what: str, x: Any, wanted: str, fix: str = "") -> None:
-    """An array of a shape that is written as a reader writes it: a word is any length, … is any number of axes.
+    """`x` must have the shape `wanted`. In it a word stands for any length, and … for any number of axes.
 
     >>> check_shape("x", np.ones((4, 3)), "(batch, 3)")
     >>> check_shape("x", np.ones((4, 3)), "(batch, …, 5)", "take 5 features")
@@ -190,13 +193,13 @@ def _fits(shape, wanted):
 
 
 def check_multiple(what: str, n: int, k: int, whose: str, fix: str, error: type[Exception] = ShapeError) -> None:
-    """A number that k divides; the error says `whose` number k is."""
+    """`n` must be a multiple of `k`. The error says `whose` number k is."""
     if n % k:
         raise error(f"expected {what} to be a multiple of {k}, {whose}, got {n}; {fix}.")
 
 
 def check_like(what: str, x: Any, like: Any, why: str, fix: str) -> None:
-    """An array of the shape and dtype of another, `why` is said; the `fix` is that of the shape."""
+    """`x` must have the shape and dtype of `like`. The error says `why`; the `fix` is for a wrong shape."""
     if getattr(x, "shape", None) != like.shape:
         got = x.shape if is_array(x) else describe(x)
         raise ShapeError(f"expected {what} of shape {like.shape} {why}, got {got}; {fix}.")
@@ -204,24 +207,24 @@ def check_like(what: str, x: Any, like: Any, why: str, fix: str) -> None:
         raise DtypeError(f"expected {what} of dtype {like.dtype} {why}, got {x.dtype}; convert it with .astype.")
 
 
-# What counts in a loss or metric, and by how much: arrays over leading axes of its values. The values of an array that
-# is not a tracer are judged with NumPy, before JAX converts them.
+# What counts in a loss or metric, and by how much: arrays over leading axes of its values. If such an array is not a
+# tracer, NumPy checks its values before JAX converts them.
 
 
 def as_shaped(x: Any) -> Any:
-    """`x` itself if it has a shape and a dtype, else (a number, a list) a NumPy array of it."""
+    """`x` itself if it has a shape and a dtype. Anything else, for example a list, becomes a NumPy array."""
     return x if is_array(x) else np.asarray(x)
 
 
 def is_one_array(x: Any) -> bool:
-    """Whether it is an array or numbers of which NumPy makes one, and not `None` or a tree of arrays."""
+    """Whether it is an array, or numbers that NumPy makes into one, and not `None` or a tree of arrays."""
     if is_array(x):
         return True
     return x is not None and not isinstance(x, Mapping) and not any(map(np.ndim, jax.tree.leaves(x)))
 
 
 def check_one_array(what: str, x: Any, fix: str) -> None:
-    """Refuse `None` and trees; the fix is that of a tree."""
+    """Refuse `None` and trees. The `fix` is for trees."""
     if x is None:
         raise StructureError(f"expected {what} to be an array, got None; give one.")
     if not is_one_array(x):
@@ -229,7 +232,7 @@ def check_one_array(what: str, x: Any, fix: str) -> None:
 
 
 def check_same_shape(prediction: Any, target: Any) -> None:
-    """The target has the shape of the prediction; another one would be broadcast."""
+    """The target must have the shape of the prediction, because another shape would be broadcast."""
     shape = prediction.shape
     if target.shape != shape:
         raise ShapeError(
@@ -243,7 +246,7 @@ def over_leading_axes(x: Any, ndim: int) -> Any:
 
 
 def check_where(where: Any, shape: tuple[int, ...], what: str = "where") -> None:
-    """The mask is boolean and lies over leading axes of the values, which have `shape`."""
+    """The mask must be boolean and lie over leading axes of the values, which have the shape `shape`."""
     if where is None:
         return
     where = as_shaped(where)
@@ -252,13 +255,13 @@ def check_where(where: Any, shape: tuple[int, ...], what: str = "where") -> None
 
 
 def check_mask(what: str, x: Any) -> None:
-    """An array of booleans."""
+    """`x` must be an array of booleans."""
     if x.dtype != bool:
         raise DtypeError(f"expected {what} of dtype bool, got {x.dtype}; compare it, as in where != 0.")
 
 
 def check_weights(weights: Any, shape: tuple[int, ...], where: Any = None, *, what: str = "weights") -> None:
-    """The weights are numbers >= 0 and lie over leading axes of the values; what `where` excludes may be anything."""
+    """The weights must be numbers >= 0 over leading axes of the values. What `where` excludes may be anything."""
     if weights is None:
         return
     weights = as_shaped(weights)
@@ -267,7 +270,7 @@ def check_weights(weights: Any, shape: tuple[int, ...], where: Any = None, *, wh
         raise DtypeError(f"expected {what} of numbers, got dtype {weights.dtype}; {fix}.")
     _check_leading(what, weights, shape, "weigh")
     wanted = f"{what} to be finite numbers >= 0"
-    fix = "where= leaves out what is not to count" if what == "weights" else "0 is for what is not to count"
+    fix = "use where to exclude values" if what == "weights" else "use 0 to exclude values"
     check_values(DataError, wanted, weights, where, lambda w: np.isfinite(w) & (w >= 0), fix)
 
 
@@ -280,7 +283,7 @@ def _check_leading(what, x, shape, verb):
 def check_values(
     error: type[Exception], wanted: str, values: Any, where: Any, is_valid: Callable[[Any], Any], fix: str
 ) -> None:
-    """An error for the first marked entry that is not valid, if the values can be looked at."""
+    """Raise `error` for the first marked entry that is not valid, if this process can read the values."""
     if not (_is_concrete(values) and _is_concrete(where)):
         return
     values = np.asarray(values)
@@ -296,5 +299,5 @@ def check_values(
 
 
 def _is_concrete(x):
-    """Whether this process can look at the values."""
+    """Whether this process can read the values."""
     return not isinstance(x, (Tracer, jax.ShapeDtypeStruct)) and getattr(x, "is_fully_addressable", True)

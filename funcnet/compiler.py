@@ -1,9 +1,9 @@
-"""What XLA is told when it compiles: settings under which programs for a CPU run faster.
+"""Settings of XLA's compiler that make programs for a CPU run faster.
 
-- XLA hands convolutions of floats to YNNPACK where they have more than 16 features. Eigen, which it takes otherwise, is
-  faster for most of them; for products of matrices YNNPACK is the better one. The setting has no word for "all but
-  convolutions", so what remains is named.
-- XLA makes vectors of 256 bits even where the processor has 512.
+- XLA gives convolutions of floats to YNNPACK if they have more than 16 features, and otherwise to Eigen. Eigen is
+  faster for most of them, but YNNPACK is faster for matrix products. The setting cannot say "all but convolutions", so
+  it names everything else.
+- XLA uses vectors of 256 bits even if the processor has vectors of 512 bits.
 
 `docs/speed.md` has the measurements.
 """
@@ -25,9 +25,10 @@ _CPU = {
 def options() -> dict[str, str]:
     """Settings for `jax.jit(function, compiler_options=…)` that `training.fit` compiles its steps with.
 
-    They change how fast a program runs, and the rounding of its sums, but not what it computes. On a CPU they are those
-    above; what `XLA_FLAGS` in the environment already says, and what the installed jaxlib does not know, is left out.
-    On other platforms there are none. Only the outermost `jax.jit` may have settings.
+    They change how fast a program runs, and the rounding of its sums, but not what it computes. On a CPU they are the
+    settings at the head of this module. Those that `XLA_FLAGS` in the environment already sets, and those that the
+    installed jaxlib does not know, are left out. On other platforms there are none. Only the outermost `jax.jit` may
+    have settings.
 
     >>> import jax, funcnet as fn
     >>> jax.jit(lambda x: x + 1, compiler_options=fn.compiler.options())(1)
@@ -41,7 +42,7 @@ def options() -> dict[str, str]:
 
 @lru_cache
 def _is_known(name: str, value: str) -> bool:
-    """Whether the installed jaxlib takes the setting; a wrong one it names when it compiles."""
+    """Whether the installed jaxlib accepts the setting. It refuses a wrong one when it compiles."""
     try:
         jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -1,13 +1,13 @@
-"""A trained model as one file that needs no funcnet.
+"""A trained model as one file that does not need funcnet.
 
 `export_model` writes what `model.apply` computes at evaluation, parameters included, as a StableHLO program in the
-format of `jax.export`. Any program that has jax runs it, for batches of any size:
+format of `jax.export`. Any program that has jax can run it, for batches of any size:
 
     import jax.export
     y = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(x)
 
-The format itself does not notice damage: with a flipped bit in a parameter the program runs and gives wrong numbers.
-So behind what jax reads, where it does not look, the file ends with a SHA-256, which `load_exported` checks first.
+The format itself does not notice damage. With a flipped bit in a parameter the program runs and gives wrong numbers. So
+the file ends with a SHA-256, behind the part that jax reads. `load_exported` checks it first.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from funcnet.types import Layer, Padded, Params, State
 __all__ = ["export_model", "load_exported"]
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-_MARK = b"funcnet export 1"  # then the SHA-256 of all that stands before it, the mark included
+_MARK = b"funcnet export 1"  # followed by the SHA-256 of all bytes before it, the mark included
 _TRAILER = len(_MARK) + hashlib.sha256().digest_size
 
 
@@ -53,18 +53,20 @@ def export_model(
     """The model at evaluation, x -> y, as the bytes of a file.
 
     On the platform and the version of jax where it was made, its output is bit for bit that of `jax.jit(model.apply)`.
-    Another version reads it for at least half a year, by the promise of `jax.export`.
+    `jax.export` promises that other versions can read the file for at least half a year.
 
     Args:
-        model, params, state: what to export; the numbers become constants of the program.
-        x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first. A
-            `Padded` is in the file a dictionary with the entries `values` and `where`, in the output too.
-        platforms: where the file shall run, some of `"cpu"`, `"cuda"`, `"rocm"` and `"tpu"`, whatever this machine has.
-        batch_size: `None` for batches of any size, or the one size of all batches, for models that need to know it.
+        model, params, state: what to export. The numbers become constants of the program.
+        x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first. In
+            the file, a `Padded` is a dictionary with the entries `values` and `where`, as input and as output.
+        platforms: where the file will run, one or more of `"cpu"`, `"cuda"`, `"rocm"` and `"tpu"`. This machine need
+            not have them.
+        batch_size: `None` for batches of any size. For a model that needs to know the size, the one size of all
+            batches.
 
     Raises:
         ConfigError: an unknown platform, or a layer whose program depends on the size of the batch.
-        DtypeError: params or state that are not arrays, or only their shapes.
+        DtypeError: params or state that are not arrays with numbers, for example only their shapes.
         StructureError: an input or output in a tree that the file cannot hold, such as a class of your own.
         MissingExtraError: without `pip install 'funcnet[export]'`.
         Whatever the model raises for this `x`.
@@ -88,7 +90,7 @@ def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], ba
     example, x = x, shapes(_plain(x))
 
     def evaluate(x):
-        # Behind the barrier XLA cannot compute with the constants at compile time, which may round differently.
+        # The barrier keeps XLA from computing with the constants at compile time, which may round differently.
         params, state = jax.lax.optimization_barrier(numbers)
         x = map_leaves(lambda like, leaf: Padded(**leaf) if is_padded(like) else leaf, example, x)
         return _plain(model.apply(params, state, x, train=False)[0])
@@ -100,7 +102,7 @@ def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], ba
     else:
         try:
             exported = write(_with_batch(x, export.symbolic_shape("batch")[0]))
-        except Exception as error:  # whatever Python code of a layer makes of a number that is not known
+        except Exception as error:  # a layer's Python code can raise anything for an unknown size
             got = f"an error: {str(error).partition(chr(10))[0]}; give the one that you need as batch_size=…"
             raise ConfigError(f"expected a model with one program for all batch sizes, got {got}") from error
     problem = "expected input and output in tuples, lists or dictionaries of arrays, got an error"
@@ -109,10 +111,10 @@ def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], ba
 
 
 def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
-    """Read a file of `export_model`: the function x -> y, compiled once for each batch size.
+    """Read a file of `export_model`. The result is the function x -> y, compiled once for each batch size.
 
-    The file is checked against the SHA-256 in it. That finds damage; it does not say who made the file, so run only
-    files from those whom you trust with your machine.
+    The file is checked against the SHA-256 in it. This finds damage, but it does not say who made the file. Run only
+    files from people whom you trust with your machine.
 
     Args:
         path: the file.
@@ -122,7 +124,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
         ChecksumError: the file is damaged.
         ConfigError: the file was not made for the platform of this process.
         MissingExtraError: without `pip install 'funcnet[export]'`.
-        StructureError, ShapeError, DtypeError: when the function is called, for another `x` than that of the export.
+        StructureError, ShapeError, DtypeError: when the function is called with an `x` that does not fit the export.
 
     >>> import pathlib, tempfile, jax.numpy as jnp, funcnet as fn
     >>> file = fn.deployment.export_model(fn.layers.tanh(), (), (), jnp.ones((1, 2)))
@@ -154,8 +156,8 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
 def _deserialized(data: bytearray) -> export.Exported:
     try:
         exported = export.deserialize(data)
-    except Exception as error:  # the file is whole, so it holds what another version of jax writes
-        raise FormatError(f"jax {jax.__version__} cannot read this file: {error!r}; export it anew.") from error
+    except Exception as error:  # the file is not damaged, so another version of jax wrote it
+        raise FormatError(f"jax {jax.__version__} cannot read this file: {error!r}; export it again.") from error
     here = export.default_export_platform()
     if here not in exported.platforms:
         got = f"one for {', '.join(exported.platforms)}; export it with platforms={[*exported.platforms, here]}"
@@ -164,12 +166,12 @@ def _deserialized(data: bytearray) -> export.Exported:
 
 
 def _plain(tree: Any) -> Any:
-    """Trees that are known without funcnet."""
+    """The tree without funcnet's own classes: each `Padded` as a dictionary."""
     return map_leaves(lambda leaf: {"values": leaf.values, "where": leaf.where} if is_padded(leaf) else leaf, tree)
 
 
 def _check_flatbuffers() -> None:
-    """What jax.export needs to write and to read."""
+    """jax.export needs flatbuffers to write and to read."""
     with extra("export", "flatbuffers"):
         import flatbuffers  # noqa: F401
 
@@ -196,7 +198,7 @@ def _with_batch(x: Any, batch: Any) -> Any:
 
 
 def _read(path: str | os.PathLike[str]) -> bytearray:
-    """The whole file, checked; jax does not look at the trailer."""
+    """The whole file, checked. jax ignores the trailer at its end."""
     with translated(OSError, FormatError, "the file cannot be read"), open(path, "rb") as file:
         data = bytearray(file.read())
     if data[-_TRAILER : -_TRAILER + len(_MARK)] != _MARK:

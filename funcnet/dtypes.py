@@ -1,4 +1,4 @@
-"""What all of funcnet asks of dtypes."""
+"""What all of funcnet asks about dtypes."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ __all__ = ["at_least_float32", "is_key"]
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """The dtype in which to compute with numbers of this floating one.
+    """The dtype in which to compute with numbers of this floating dtype.
 
     In float16 the square of 256 is infinite, and a mean in bfloat16 keeps two digits.
 
     >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float32)
     (dtype('float32'), dtype('float32'))
     """
-    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's arrays are of float64, which JAX may not have
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy arrays may be float64, which JAX may not have enabled
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

@@ -1,5 +1,8 @@
-"""What a user can catch. Every message begins with what the user wrote, then says what was expected, what came
-and how to mend it. All are `ValueError` unless their docstring names another base."""
+"""The errors and warnings that a user can catch.
+
+Every message begins with the call that the user wrote. Then it says what was expected, what came and how to fix it. All
+errors are `ValueError` unless their docstring names another base.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ __all__ = [
 class FuncnetError(Exception):
     """The base of all errors that funcnet itself raises."""
 
-    led = False  #: whether the message begins with the call already, so that no other call is put before it
+    led = False  #: whether the message already begins with a call, so that no other call is put before it
 
 
 class ShapeError(FuncnetError, ValueError):
@@ -23,11 +26,11 @@ class ShapeError(FuncnetError, ValueError):
 
 
 class DtypeError(FuncnetError, TypeError):
-    """An array of the wrong dtype, or no array at all. A `TypeError`."""
+    """An array of the wrong dtype, or something that is not an array. A `TypeError`."""
 
 
 class StructureError(FuncnetError, ValueError):
-    """A tree (params, state, gradients, residuals) that is not the one the function made."""
+    """A tree (params, state, gradients, residuals) of a structure that was not expected."""
 
 
 class MissingKeyError(FuncnetError, ValueError):
@@ -43,7 +46,7 @@ class DataError(FuncnetError, ValueError):
 
 
 class LabelError(DataError):
-    """A class label that is negative, too large, or no integer."""
+    """A class label that is negative, too large, or not an integer."""
 
 
 class FormatError(DataError):
@@ -59,43 +62,43 @@ class CheckpointError(FuncnetError, ValueError):
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint was passed over."""
+    """A damaged checkpoint was skipped."""
 
 
 class OutputWarning(UserWarning):
-    """A model's last layer does not give what its loss takes."""
+    """A model's last layer does not give what its loss expects."""
 
 
 class GradientError(FuncnetError, AssertionError):
-    """A gradient check that failed. An `AssertionError`, so that a test which raises it reads as failed."""
+    """A gradient check that failed. An `AssertionError`, so that a test that raises it counts as failed."""
 
 
 class ForwardModeError(FuncnetError, TypeError):
-    """Forward-mode differentiation of a layer that defines reverse mode only. A `TypeError`, as JAX's own."""
+    """Forward-mode differentiation of a layer that defines reverse mode only. A `TypeError`, like JAX's own error."""
 
 
 class DivergenceError(FuncnetError, ArithmeticError):
-    """Training that left the finite numbers. An `ArithmeticError`."""
+    """Training that produced NaN or infinite numbers. An `ArithmeticError`."""
 
 
 class MissingExtraError(FuncnetError, ImportError):
     """A package of one of funcnet's extras is not installed. An `ImportError`."""
 
-    __str__ = Exception.__str__  # of the arguments, into which the call is put; an ImportError keeps a text besides
+    __str__ = Exception.__str__  # the text of the arguments, to which the call is added; ImportError keeps another text
 
 
 class OutOfMemoryError(FuncnetError, MemoryError):
     """A program that needs more memory than the device has, found before it runs. A `MemoryError`."""
 
 
-# What others raise, as an error of funcnet.
+# Exceptions of others as errors of funcnet.
 
 
 @contextmanager
 def translated(
     kinds: type[Exception] | tuple[type[Exception], ...], error: type[Exception], problem: str, fix: str = ""
 ) -> Iterator[None]:
-    """An exception of other kinds that is raised inside, as an `error` that says what the `problem` is.
+    """Turn an exception of these `kinds` that is raised inside into an `error` that names the `problem`.
 
     >>> with translated(OSError, DataError, "the file cannot be read"):
     ...     open("nowhere.csv")
@@ -110,7 +113,7 @@ def translated(
 
 @contextmanager
 def extra(name: str, package: str) -> Iterator[None]:
-    """Imports of a package that comes with an extra of funcnet.
+    """Turn a failed import of a `package` into an error that says which extra of funcnet to install.
 
     >>> with extra("plot", "nothing"):
     ...     import nothing

@@ -1,10 +1,10 @@
-"""Logs of a training: functions over the iterator of reports, which pass each report on.
+"""Logs of a training run: functions that take the iterator of reports and pass each report on.
 
     for report in fn.logs.write_jsonl(fn.training.fit(...), "metrics.jsonl"):
         ...
 
-A log is complete whenever a report comes out. Written again from a later step on, as when a run is taken up, it keeps
-what was before that step.
+Whenever a report comes out, the log is complete up to this report. If a resumed run writes to the same log, the rows
+before its first report stay and the later ones are replaced.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ __all__ = ["as_json", "scalars", "write_csv", "write_jsonl", "write_tensorboard"
 def write_csv(
     reports: Iterable[Report], path: str | os.PathLike[str], *, schedule: Schedule | None = None
 ) -> Iterator[Report]:
-    """The reports, and each as a row of a CSV file with a column for each scalar.
+    """Pass the reports on, and write each one as a row of a CSV file with one column per scalar.
 
     Args:
-        reports: of `training.fit`, or of another function over them.
+        reports: from `training.fit`, or from another function over them.
         path: the file.
-        schedule: the learning rate, which becomes a column too: `learning_rate`, that of the update to come.
+        schedule: the learning rate. It becomes a column too: `learning_rate`, the rate of the next update.
 
     Raises:
-        DataError: the file is there, and no such log; or a report has other scalars than the first.
+        DataError: the file exists and is not such a log, or a report has other scalars than the first one.
 
     >>> import tempfile, pathlib, jax.numpy as jnp, funcnet as fn
     >>> x, model, loss = jnp.ones((4, 1)), fn.layers.dense(1), fn.losses.mean_squared_error
@@ -54,15 +54,17 @@ def write_csv(
 def write_jsonl(
     reports: Iterable[Report], path: str | os.PathLike[str], *, schedule: Schedule | None = None
 ) -> Iterator[Report]:
-    """The reports, and each as a line of JSON: `{"epoch": 1, "step": 45, "loss": 1.9}`. NaN and infinity are null.
+    """Pass the reports on, and write each one as a line of JSON: `{"epoch": 1, "step": 45, "loss": 1.9}`.
+
+    NaN and infinity become null.
 
     Args:
-        reports: of `training.fit`, or of another function over them.
+        reports: from `training.fit`, or from another function over them.
         path: the file.
-        schedule: the learning rate, which is written too: `learning_rate`, that of the update to come.
+        schedule: the learning rate. It is written too: `learning_rate`, the rate of the next update.
 
     Raises:
-        DataError: the file is there, and no such log.
+        DataError: the file exists and is not such a log.
 
     >>> import json, tempfile, pathlib, jax.numpy as jnp, funcnet as fn
     >>> x, model, loss = jnp.ones((4, 1)), fn.layers.dense(1), fn.losses.mean_squared_error
@@ -79,13 +81,13 @@ def write_jsonl(
 def write_tensorboard(
     reports: Iterable[Report], folder: str | os.PathLike[str], *, schedule: Schedule | None = None
 ) -> Iterator[Report]:
-    """The reports, and each scalar in a folder that `tensorboard --logdir` shows; one panel a quantity.
+    """Pass the reports on, and write each scalar to a folder for `tensorboard --logdir`, one panel per quantity.
 
-    `loss` is there as `loss/training` and `validation_loss` as `loss/validation`.
+    `loss` appears as `loss/training`, and `validation_loss` as `loss/validation`.
 
     Args:
-        reports: of `training.fit`, or of another function over them.
-        folder: where TensorBoard looks; a folder for each run.
+        reports: from `training.fit`, or from another function over them.
+        folder: where TensorBoard looks. Each run needs its own folder.
         schedule: the learning rate, which is written too.
 
     Raises:
@@ -121,7 +123,7 @@ def scalars(report: Report, schedule: Schedule | None = None) -> dict[str, int |
 
 
 def as_json(value: Any) -> str:
-    """A line of JSON. NaN and infinity, which JSON has not, are null, and arrays are lists.
+    """A line of JSON. NaN and infinity, which JSON does not have, become null, and arrays become lists.
 
     >>> as_json({"step": 1, "loss": float("nan"), "counts": np.array([1, 2])})
     '{"step": 1, "loss": null, "counts": [1, 2]}'
@@ -142,7 +144,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Format(NamedTuple):
-    """How rows are lines of a file."""
+    """How rows become lines of a file, and lines become rows."""
 
     line: Callable[[dict[str, Any]], str]
     parse: Callable[[list[str]], list[Any]]
@@ -159,7 +161,7 @@ _JSONL = _Format(lambda row: as_json(row) + "\n", lambda lines: [json.loads(line
 
 
 def _written(name, reports, path, schedule, form):
-    """The generator behind the files: the rows from before, cut at the first report's step, then one per report."""
+    """The generator behind the files: the old rows before the first report's step, then one row per report."""
     with contextlib.ExitStack() as stack:
         file, columns = None, []
         for report in reports:
@@ -182,7 +184,7 @@ def _written(name, reports, path, schedule, form):
 
 
 def _read(name: str, path: Path, form: _Format) -> list[dict[str, Any]]:
-    """The rows of a file; half a line, which a process that was killed may have left, is none."""
+    """The rows of a file. Half a line, which a killed process may have left, does not count as a row."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
@@ -197,7 +199,7 @@ def _read(name: str, path: Path, form: _Format) -> list[dict[str, Any]]:
 
 
 def _boarded(writer_class, reports, folder, schedule):
-    """The generator behind `write_tensorboard`: what TensorBoard has of later steps is purged."""
+    """The generator behind `write_tensorboard`. Later steps that TensorBoard already has are purged."""
     writer = None
     try:
         for report in reports:

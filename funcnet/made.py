@@ -1,8 +1,8 @@
-"""Calls that know themselves: what a constructor makes remembers the call, prints as it, and names it in errors.
+"""What a constructor makes remembers the call that made it, prints as this call, and names it in errors.
 
-`@constructor` stands above every function that makes a layer, an optimizer, an initializer, a schedule or a metric. It
-binds the arguments, so that no constructor spells itself and no check takes a name; code asks
-`made.constructor is softmax` and reads `made.arguments`, never a text.
+`@constructor` decorates every function that makes a layer, an optimizer, an initializer, a schedule or a metric. It
+binds the arguments. So no constructor has to write out its own call, and no check has to take a name. Code asks
+`made.constructor is softmax` and reads `made.arguments`. It never parses the text of a call.
 """
 
 import functools
@@ -25,8 +25,9 @@ T = TypeVar("T")
 class Made:
     """A call: the constructor and its arguments, by name. It prints as the call, `dense(16)`.
 
-    Equal calls of one constructor share one object, so two are equal exactly when they are the same. What a user makes
-    without `@constructor` has a call of its own, equal to no other, whose constructor is `None`.
+    Equal calls of one constructor share one object. So two calls are equal if and only if they are the same object.
+    What a user makes without `@constructor` has a call of its own, which is equal to no other call. Its constructor is
+    `None`.
 
     >>> import funcnet as fn
     >>> made = fn.layers.dropout(0.1).made
@@ -46,7 +47,7 @@ class Made:
 
     @property
     def name(self) -> str:
-        """The call as a user would write it: what has no default always, the rest where it differs from it."""
+        """The call as a user would write it. Arguments that equal their default are left out."""
         if self._name is None:
             self._name = _spelled_call(self.constructor, self.arguments)
         return self._name
@@ -56,12 +57,15 @@ class Made:
 
 
 class Part:
-    """A function of something made: of equal calls the same parts are equal, and its errors begin with the call."""
+    """A function of something that a call made. Its errors begin with the call.
+
+    The parts of equal calls are equal if they have the same role.
+    """
 
     def __init__(self, made: Made, role: str, function: Callable[..., Any]):
         functools.update_wrapper(self, function, updated=())
         self.made, self.role, self.function = made, role, function
-        # Programs go by it, as do the files in which jax keeps them: the whole call would be too long for these.
+        # jax names programs, and the files that it keeps them in, by this. The whole call would be too long there.
         self.__name__ = self.__qualname__ = made.word
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -79,14 +83,15 @@ class Part:
 
 
 def constructor(function: Callable[P, T]) -> Callable[P, T]:
-    """Let what `function` returns know the call.
+    """Make what `function` returns know the call.
 
-    Of a named tuple or dataclass with a field `made`, each function becomes a `Part` of the call, and the field is set;
-    a function that is returned by itself becomes a `Part`. What another constructor made is handed on as it is, and so
-    are other things.
+    If it returns a named tuple or dataclass with a field `made`, the field is set, and each function in it becomes a
+    `Part` of the call. If it returns a function, the function becomes a `Part`. What another constructor made is
+    returned as it is, and so is anything else.
 
-    The result is to depend on the arguments alone, as equal calls are taken for one another. Lists and dictionaries
-    among the arguments count by what they hold, other things that cannot be hashed, such as arrays, by identity.
+    The result must depend on the arguments alone, because equal calls stand for each other. Lists and dictionaries
+    among the arguments are compared by what they hold. Other values that cannot be hashed, such as arrays, are compared
+    by identity.
 
     >>> import funcnet as fn
     >>> @fn.constructor
@@ -102,7 +107,7 @@ def constructor(function: Callable[P, T]) -> Callable[P, T]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return function(*args, **kwargs)  # whose error is Python's own
+            return function(*args, **kwargs)  # raises Python's own error
         bound.apply_defaults()
         arguments = {name: _frozen(value) for name, value in bound.arguments.items()}
         made = _shared(call, arguments)
@@ -117,7 +122,7 @@ def _called(function, signature, arguments):
 
 
 def own_call(name: str) -> Made:
-    """The call of what is made without `@constructor`.
+    """The call of something that is made without `@constructor`.
 
     >>> own_call("scale"), own_call("scale") == own_call("scale")
     (scale, False)
@@ -126,12 +131,12 @@ def own_call(name: str) -> Made:
 
 
 def _part_of(made: Made, role: str, function: Callable[..., Any]) -> Part:
-    """The function as a part of a call, in place of the part of another call that it may be."""
+    """The function as a part of this call, even if it is a part of another call already."""
     return Part(made, role, function.function if isinstance(function, Part) else function)
 
 
 def _known(made: Made, result: Any) -> Any:
-    """`result`, made by this call; what another constructor made stays as it is."""
+    """`result`, marked as made by this call. What another constructor made stays as it is."""
     known = getattr(result, "made", None)
     if not isinstance(known, Made):
         return _part_of(made, "call", result) if inspect.isfunction(result) else result
@@ -141,7 +146,7 @@ def _known(made: Made, result: Any) -> Any:
 
 
 def owned(made: Made, whole: Any, role: str = "") -> Any:
-    """A tuple or dataclass whose functions are parts of the call; so are those of a layer's rules and of its cell.
+    """A tuple or dataclass whose functions become parts of the call, with those of a layer's rules and cell.
 
     >>> import funcnet as fn
     >>> optimizer = owned(own_call("mine"), fn.Optimizer(lambda params: params, lambda state, grads: state))
@@ -170,11 +175,11 @@ def _fields(whole: Any) -> dict[str, Any]:
 
 
 def _rebuild(made: Made, whole: Any) -> Callable[..., Any] | None:
-    """How the same is made around other layers: by the call, where its arguments are these layers."""
+    """The function that makes the same around other layers: the call itself, if its arguments are these layers."""
     inside, given = whole.inside, list(_given(made.arguments.values(), type(whole)))
     if given == list(inside.layers):
         return functools.partial(_around, made, type(whole))
-    # A constructor that makes the layers of its container itself, or others of those that it is given.
+    # The constructor makes the layers of its container itself, or changes those that it is given.
     return inside.rebuild and (lambda *layers: inside.rebuild(*layers)._replace(made=made))
 
 
@@ -189,7 +194,7 @@ def _given(values: Iterable[Any], kind: type) -> Iterator[Any]:
 
 
 def _around(made: Made, kind: type, *layers: Any) -> Any:
-    """The call once more, with other layers in place of its own, in their order."""
+    """Make the call again, with other layers in place of its own, in the same order."""
     others = iter(layers)
 
     def replaced(value: Any) -> Any:
@@ -209,7 +214,9 @@ def _around(made: Made, kind: type, *layers: Any) -> Any:
 
 @contextmanager
 def within(place: str) -> Iterator[None]:
-    """Lead an error that is raised inside with its place: `serial[2] dense(16): …`; raw ones get a note.
+    """Put the place before an error that is raised inside: `serial[2] dense(16): …`.
+
+    Errors of other libraries get a note instead.
 
     >>> import funcnet as fn
     >>> with within("ensemble[1]"):
@@ -233,9 +240,9 @@ def _put_place(error: Exception, place: str) -> None:
 
 @contextmanager
 def leading(call: str, word: str | None = None) -> Iterator[None]:
-    """Lead an error that is raised inside with the call, once: `dense(0): expected …`.
+    """Put the call before an error that is raised inside, once: `dense(0): expected …`.
 
-    Where a container left word of which of its layers it was, `word` and that stand before all else.
+    If `within_layer` noted which layer of a container it was, `word` and this place come before the call.
 
     >>> from funcnet.errors import ConfigError
     >>> with leading("train"):
@@ -257,7 +264,7 @@ def leading(call: str, word: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def within_layer(suffix: str) -> Iterator[None]:
-    """As `within`, for a layer of a container, whose word is put before `suffix` when the error leaves its function.
+    """Like `within`, for a layer of a container. `leading` puts the container's word before `suffix`.
 
     >>> from funcnet.errors import ShapeError
     >>> with leading("pair(dense(3))", "pair"), within_layer("[0]"), leading("dense(3)"):
@@ -272,8 +279,8 @@ def within_layer(suffix: str) -> Iterator[None]:
         raise
 
 
-# Equal calls are one object, held weakly, or arrays given as arguments would live for ever. Without it, equality and
-# hash of nested calls would take a time that grows exponentially with their depth.
+# Equal calls are one object. Otherwise the time of equality and hash of nested calls would grow exponentially with
+# their depth. The objects are held weakly, because arrays given as arguments would otherwise live forever.
 
 _calls: WeakValueDictionary[Any, Made] = WeakValueDictionary()
 
@@ -287,14 +294,14 @@ def _shared(call: Callable[..., Any], arguments: dict[str, Any]) -> Made:
 
 
 def _frozen(value: Any) -> Any:
-    """`value` such that no one can change it later: lists as tuples, dictionaries copied."""
+    """`value` in a form that nobody can change later: lists as tuples, dictionaries copied."""
     if type(value) in (list, tuple):
         return tuple(map(_frozen, value))
     return {name: _frozen(one) for name, one in value.items()} if type(value) is dict else value
 
 
 class _Identity:
-    """Stands for a value without a hash: equal to itself alone."""
+    """Stands for a value without a hash. It is equal only to a stand-in for the same object."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -307,7 +314,7 @@ class _Identity:
 
 
 def _key(value: Any) -> Any:
-    """What tells arguments apart. 1, 1.0 and True are equal in Python, and make different programs."""
+    """A key that tells arguments apart. 1, 1.0 and True are equal in Python, but make different programs."""
     if type(value) is tuple:
         return tuple, tuple(map(_key, value))
     if type(value) is dict:
@@ -344,7 +351,7 @@ def _spelled_call(constructor: Any, arguments: Mapping[str, Any]) -> str:
 
 
 def spelled(value: Any) -> str:
-    """A value as it stands in a call: functions by their name, what a constructor made as the call that made it.
+    """A value as it is written in a call: functions by name, and what a constructor made as the call that made it.
 
     >>> import funcnet as fn
     >>> spelled((fn.layers.dense(3), fn.losses.huber, len, 0.5))

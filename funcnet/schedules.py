@@ -1,12 +1,10 @@
 """Learning-rate schedules: pure functions `schedule(step) -> rate`.
 
-`step` counts the updates *already done*, so the first update asks for `schedule(0)`; an optimizer calls its
-schedule with `state.step` as it was before the update. `step` is a Python int or an integer array, traced or
-not. The rate comes out in its shape and in JAX's default float dtype, so `schedule(jnp.arange(1000))` is the
-curve to plot.
+`step` counts the updates *already done*. So the first update asks for `schedule(0)`, and an optimizer calls its
+schedule with `state.step` as it was before the update. `step` is a Python int or an integer array, traced or not. The
+rate has the shape of `step` and JAX's default float dtype, so `schedule(jnp.arange(1000))` is the curve to plot.
 
-An argument called `rate` is a number or another schedule. A function of the step that you write is a schedule
-too.
+An argument called `rate` is a number or another schedule. A function of the step that you write is a schedule too.
 """
 
 import math
@@ -31,13 +29,13 @@ def as_schedule(rate: float | Schedule, *, what: str | None = None) -> Schedule:
     """A number becomes `constant(rate)`; a function comes back unchanged.
 
     Args:
-        rate: a number ≥ 0, or a function `step -> rate`. A traced number, as under `jax.vmap` over rates, is
-            passed as a function: `lambda step: rate`.
-        what: the argument of the constructor that hands `rate` on, as an error names it after that call; by default the
-            error speaks of this call.
+        rate: a number ≥ 0, or a function `step -> rate`. A traced number, for example under `jax.vmap` over rates, must
+            be passed as a function: `lambda step: rate`.
+        what: the name of the argument of the constructor that passes `rate` on. An error names it after the call of
+            that constructor. By default an error names this call.
 
     Raises:
-        ConfigError: a rate that is negative, not finite, or neither number nor function.
+        ConfigError: a rate that is negative, not finite, or neither a number nor a function.
 
     >>> import funcnet as fn
     >>> fn.schedules.as_schedule(0.5)(7)
@@ -72,11 +70,11 @@ def constant(value: float) -> Schedule:
 
 @constructor
 def step_decay(value: float, step_size: int, gamma: float = 0.1) -> Schedule:
-    """rate = value · γ^⌊step / step_size⌋: a staircase of equal stairs.
+    """rate = value · γ^⌊step / step_size⌋: a staircase of equally long stairs.
 
     Args:
         value: the first rate.
-        step_size: updates a stair.
+        step_size: updates per stair.
         gamma: the factor γ > 0 from one stair to the next.
 
     Raises:
@@ -201,7 +199,7 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
 
 @constructor
 def warmup(rate: float | Schedule, warmup_steps: int, initial: float = 0.0) -> Schedule:
-    """In a straight line from `initial` to `rate`, which then counts from 0 at the end of the warm-up.
+    """A straight line from `initial` to `rate`, then `rate` itself, which counts from 0 at the end of the warm-up.
 
     (1 − f) · initial + f · rate(0) with f = step / warmup_steps while step < warmup_steps, and
     rate(step − warmup_steps) from there on.
@@ -251,7 +249,7 @@ def join(schedules: Sequence[float | Schedule], boundaries: Sequence[int]) -> Sc
     boundaries = _increasing("boundaries", boundaries)
     if len(parts) != len(boundaries) + 1:
         got = f"{len(parts)} schedules and {len(boundaries)} boundaries"
-        raise ConfigError(f"expected one boundary between each two schedules, got {got}.")
+        raise ConfigError(f"expected one boundary fewer than schedules, got {got}.")
     return _joined(parts, boundaries)
 
 
@@ -280,7 +278,7 @@ def _joined(parts: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         step = jnp.asarray(step)
         rate = _as_float(parts[0](step))
         for part, boundary in zip(parts[1:], boundaries, strict=True):
-            # All parts are computed; the maximum keeps those still to come from a negative count.
+            # All parts are computed. The maximum keeps later parts from counting below 0.
             later = _as_float(part(jnp.maximum(step - boundary, 0)))
             rate = jnp.where(step >= boundary, later, rate)
         return rate
@@ -297,7 +295,7 @@ def _fraction(step: Any, steps: int) -> Array:
 
 
 def _between(start: Any, stop: Any, fraction: Array) -> Array:
-    return (1 - fraction) * start + fraction * stop  # in this form exact at both ends
+    return (1 - fraction) * start + fraction * stop  # this form is exact at both ends
 
 
 def _increasing(what: str, values: Any) -> tuple[int, ...]:

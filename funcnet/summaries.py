@@ -1,4 +1,4 @@
-"""What a model is made of, layer by layer, found without running it: shapes, parameters, memory for the backward."""
+"""The layers of a model, found without running it: shapes, parameters, and memory for the backward pass."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,26 +18,26 @@ __all__ = ["Row", "Summary", "residual_bytes", "summary"]
 
 
 class Row(NamedTuple):
-    """One layer of a model. A container that is opened has what it holds itself, without the layers in it."""
+    """One layer of a model. An opened container has a row for what it holds itself, without its layers."""
 
-    path: str  #: the layer's place, with which its parameters' paths begin: `"2"`, `"1/0"`, `""` for a lone layer
-    name: str  #: the call that makes it, `"dense(16)"`; of a container that is opened `"repeat(…, 3)"`
-    shape: Any  #: of the output, batch axis included; a tree of shapes where the output is a tree; `None` if not known
+    path: str  #: the layer's place, which begins its parameters' paths: `"2"`, `"1/0"`, `""` for a single layer
+    name: str  #: the call that makes it, `"dense(16)"`; for an opened container `"repeat(…, 3)"`
+    shape: Any  #: of the output, batch axis included; a tree of shapes if the output is a tree; `None` if not known
     dtype: str  #: of the output
-    parameters: int  #: numbers
+    parameters: int  #: how many numbers
     parameter_bytes: int
     residual_bytes: int  #: what `forward` hands to `backward` in training
-    level: int = 0  #: how many containers that have a row it is in
+    level: int = 0  #: how many of the containers around it have a row
 
 
 class Summary(NamedTuple):
-    """The rows of a model; `str(summary)` is a table, in which what is in a container stands further to the right."""
+    """The rows of a model. `str(summary)` is a table, in which the layers of a container are indented."""
 
     rows: tuple[Row, ...]
 
     @property
     def parameters(self) -> int:
-        """Numbers in the parameters of all layers."""
+        """How many numbers the parameters of all layers have."""
         return sum(row.parameters for row in self.rows)
 
     @property
@@ -56,24 +56,25 @@ class Summary(NamedTuple):
 
 
 def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None = None) -> Summary:
-    """One row per layer: output, parameters, and the memory that training keeps for the backward.
+    """One row per layer: output, parameters, and the memory that training keeps for the backward pass.
 
-    Only shapes are followed (`jax.eval_shape`): nothing is computed, and no array is made, however large the model.
-    Containers are opened, and their layers follow in the order of the call. A container that is opened has a row too,
-    for what it holds itself, such as the input that `recompute` keeps; a `serial` holds nothing and has none. What is
-    in a `repeat` counts as often as it runs. The totals are those of the whole model.
+    Only shapes are followed (`jax.eval_shape`). Nothing is computed and no array is made, however large the model is.
+    Containers are opened, and their layers follow in the order of the call. An opened container also has a row for what
+    it holds itself, for example the input that `recompute` keeps. A `serial` holds nothing itself and has no row. The
+    layers in a `repeat` count as often as they run. The totals are those of the whole model.
 
     Args:
         model: a layer.
         x: an example batch or `jax.ShapeDtypeStruct`, batch axis included, or a tree of them.
-        key: a PRNG key, of which only the kind matters; by default one of `jax.random.key`.
-        depth: how many containers are opened, one within the other; 0 gives one row for the model, `None` all of them.
+        key: a PRNG key, of which only the kind matters. By default it is one of `jax.random.key`.
+        depth: how many levels of containers are opened. 0 gives one row for the model, and `None` opens all.
 
     Residual bytes are those of each layer's residuals in training, counted one by one. Under `jit` the program may need
-    less: XLA keeps one array where two layers keep the same (the output of one is the input of the next), and the
-    parameters are not residuals.
+    less, because XLA keeps only one array if two layers keep the same one (the output of one is the input of the next).
+    The parameters are not residuals.
 
-    Raises: what the layers' `init` and `forward` raise for `x`; ConfigError for another `depth`.
+    Raises: what the layers' `init` and `forward` raise for `x`; ConfigError for a `depth` that is not an integer >= 0
+    or `None`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model = fn.layers.serial(fn.layers.dense(16), fn.layers.relu(), fn.layers.dense(10))
@@ -97,7 +98,7 @@ def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None =
 
 
 def residual_bytes(model: Layer, x: Any, train: bool = True) -> int:
-    """Bytes that `model.forward` hands to `model.backward` for a batch like `x`; each array is counted as it is.
+    """The bytes that `model.forward` hands to `model.backward` for a batch like `x`. Every array is counted.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> model = fn.layers.serial(fn.layers.dense(16), fn.layers.tanh(), fn.layers.dense(10), fn.layers.tanh())
@@ -124,10 +125,10 @@ def _forward(model: Layer, params: Any, state: Any, x: Any, key: Any, train: boo
     return jax.eval_shape(forward, params, state, x, key)
 
 
-# Each layer marks its residuals with its place, and notes its output when it is traced. So what the whole model hands
-# to its backward pass is told apart, whatever containers do with it: `repeat` stacks it, `recompute` drops it.
+# Each layer marks its residuals with its place, and notes its output when it is traced. So the residuals of the whole
+# model can be told apart by layer, whatever containers do with them: `repeat` stacks them, `recompute` drops them.
 
-_Place: TypeAlias = tuple[int, ...]  #: which of each container's layers
+_Place: TypeAlias = tuple[int, ...]  #: the number of the layer in each container around it
 _Output: TypeAlias = tuple[Any, str]  #: shapes and dtypes
 
 
@@ -139,7 +140,7 @@ class _Marked:
 
 
 def _marked(model: Layer, depth: int | None, outputs: dict[_Place, _Output], place: _Place = ()) -> Layer:
-    """The model, whose layers down to `depth` mark their residuals and note their outputs."""
+    """The model with layers that mark their residuals and note their outputs, down to `depth`."""
     inside, marked = model.inside, model
     if inside is not None and inside.rebuild is not None and depth != 0:
         below = None if depth is None else depth - 1
@@ -159,7 +160,7 @@ def _marked(model: Layer, depth: int | None, outputs: dict[_Place, _Output], pla
 
 
 def _bytes_by_place(tree: Any, place: _Place = ()) -> Counter[_Place]:
-    """What each layer keeps itself."""
+    """The bytes that each layer keeps itself."""
     found: Counter[_Place] = Counter()
     for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, _Marked)):
         found += (
@@ -169,7 +170,7 @@ def _bytes_by_place(tree: Any, place: _Place = ()) -> Counter[_Place]:
 
 
 class _Found(NamedTuple):
-    """What is known of all layers before there are rows."""
+    """What is known about all layers before the rows are made."""
 
     outputs: dict[_Place, _Output]
     kept: Counter[_Place]
@@ -198,7 +199,7 @@ class _Found(NamedTuple):
 
 
 def _described(y: Any) -> _Output:
-    """Shapes, in dictionaries in their own order, and dtypes; of a `Padded` those of its values."""
+    """The shapes and the dtypes. Dictionaries keep their order. A `Padded` has those of its values."""
     if type(y) is dict:
         parts = {name: _described(one) for name, one in y.items()}
         return {name: shape for name, (shape, _) in parts.items()}, _joined(dtype for _, dtype in parts.values())
@@ -237,5 +238,5 @@ def _words(row: Row) -> tuple[str, ...]:
 
 
 def _shorten(word: str, width: int = 40) -> str:
-    """A container's name holds those of all its layers; a table has room for its beginning."""
+    """The beginning of a name that is too long for a table. A container's name holds those of all its layers."""
     return word if len(word) <= width else word[: width - 1] + "…"

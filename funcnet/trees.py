@@ -49,7 +49,7 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_string(path), *leaves), tree, *rest)
 
 
-# Batches: trees of arrays with the rows first, of which a `Padded` is one leaf.
+# Batches: trees of arrays with the rows on the first axis. A `Padded` is one leaf of them.
 
 
 def is_padded(node: Any) -> bool:
@@ -80,7 +80,7 @@ def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def unpadded(prediction: Any, target: Any, where: Any) -> tuple[Any, Any, Any]:
-    """The values of prediction and target, and the mask of what counts and is there in both.
+    """The values of prediction and target, and the mask of positions that count and exist in both.
 
     >>> where = jnp.array([[True, False]])
     >>> unpadded(Padded(jnp.ones((1, 2, 3)), where), None, np.array([True]))[2]
@@ -114,9 +114,9 @@ def shapes(tree: Any) -> Any:
 
 
 def keep_shape(x: Any) -> Any:
-    """The shape and dtype of `x` as residuals: an array of no numbers, which crosses jit and scan for nothing.
+    """The shape and dtype of `x` as residuals: an array without numbers, which crosses jit and scan at no cost.
 
-    Of a `Padded` they are those of its values, as its gradient has them.
+    For a `Padded` they are those of its values, which its gradient has too.
 
     >>> keep_shape(jnp.ones((4, 3))).shape
     (0, 4, 3)
@@ -135,7 +135,7 @@ def kept_shape(residuals: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(residuals.shape[1:], residuals.dtype)
 
 
-# Gradients with respect to batches: trees in which `None` stands for a leaf, or a whole tree, that has none.
+# Gradients with respect to batches: trees in which `None` stands for a leaf, or a whole tree, without a gradient.
 
 
 def is_empty(gradient: Any) -> bool:
@@ -148,7 +148,7 @@ def is_empty(gradient: Any) -> bool:
 
 
 def total(gradients: Iterable[Any]) -> Any:
-    """The sum of gradients of one tree, by several ways; `None` where none has one.
+    """The sum of several gradients of one tree. It is `None` where all of them are `None`.
 
     >>> total([{"image": jnp.ones(1), "label": None}, None, {"image": jnp.ones(1), "label": None}])
     {'image': Array([2.], dtype=float32), 'label': None}
@@ -165,7 +165,7 @@ def _added(a: Any, b: Any) -> Any:
 
 
 def filled(kept: Any, gradient: Any) -> Any:
-    """A gradient with zeros for `None` at floating leaves, from what `keep_shape` kept of each leaf of its tree.
+    """A gradient with zeros for `None` at floating leaves. `kept` is what `keep_shape` kept of each leaf.
 
     >>> filled({"image": keep_shape(jnp.ones(1)), "label": keep_shape(jnp.array([3]))}, None)
     {'image': Array([0.], dtype=float32), 'label': None}
@@ -182,7 +182,7 @@ def filled(kept: Any, gradient: Any) -> Any:
 
 
 def on_host(tree: Any) -> Any:
-    """The arrays as NumPy's. Where parts lie with other processes, all processes must call this together.
+    """The arrays as NumPy arrays. If other processes hold parts of them, all processes must call this together.
 
     >>> on_host({"kernel": jnp.ones(2)})
     {'kernel': array([1., 1.], dtype=float32)}
@@ -197,7 +197,7 @@ def on_host(tree: Any) -> Any:
 
 
 def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that every process has, over several of them: each puts its own parts onto its own devices.
+    """Spread an array over the devices of all processes. Each one has the array, and puts its parts on its devices.
 
     >>> spread(np.ones(2, np.float32), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     Array([1., 1.], dtype=float32)
@@ -209,7 +209,7 @@ def spread(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
 
 
 def zeros_like(tree: Any) -> Any:
-    """A tree of zeros: new buffers each time, because two fields of a donated state must not share one.
+    """A tree of zeros, in new buffers each time, because two fields of a donated state must not share one.
 
     >>> zeros_like({"kernel": jnp.ones(2)})
     {'kernel': Array([0., 0.], dtype=float32)}
@@ -220,7 +220,7 @@ def zeros_like(tree: Any) -> Any:
 def global_norm(tree: Any) -> Array:
     """The Euclidean norm of all leaves together, √(Σ x²).
 
-    It is computed in JAX's default float dtype, whatever the leaves' own: 300² is infinite in float16.
+    It is computed in JAX's default float dtype, whatever the leaves' own dtype, because 300² is infinite in float16.
 
     >>> global_norm({"kernel": jnp.array([[3.0]]), "bias": jnp.array([4.0])})
     Array(5., dtype=float32)
@@ -228,13 +228,13 @@ def global_norm(tree: Any) -> Array:
     dtype = jnp.result_type(float)
     squares = [jnp.sum(jnp.square(jnp.asarray(leaf, dtype))) for leaf in jax.tree.leaves(tree)]
     total = sum(squares, jnp.zeros((), dtype))
-    # √ is infinitely steep at 0, where autodiff would make NaN of it: the norm of zeros is 0, and so is its gradient.
+    # √ is infinitely steep at 0, where autodiff would give NaN. So the norm of zeros is 0, and its gradient is 0 too.
     zero = total == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
 
 
 def total_size(tree: Any) -> int:
-    """Numbers in all leaves together.
+    """How many numbers all leaves have together.
 
     >>> total_size({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)})
     8
@@ -243,7 +243,7 @@ def total_size(tree: Any) -> int:
 
 
 def total_bytes(tree: Any) -> int:
-    """Bytes of all leaves together; works on `jax.ShapeDtypeStruct` too.
+    """How many bytes all leaves have together. `jax.ShapeDtypeStruct` leaves count too.
 
     >>> total_bytes({"kernel": jax.ShapeDtypeStruct((3, 2), jnp.bfloat16)})
     12
@@ -254,7 +254,7 @@ def total_bytes(tree: Any) -> int:
 def check_same_structure(expected_name: str, expected: Any, given_name: str, given: Any) -> None:
     """Raise `StructureError` unless both trees have the same leaves with the same shapes.
 
-    The message lists leaves by path: missing, unexpected, of another shape.
+    The message lists by path the leaves that are missing, unexpected or of another shape.
 
     >>> check_same_structure("params", {"kernel": jnp.ones(2)}, "grads", {"kernel": jnp.ones(3)})
     Traceback (most recent call last):
@@ -265,7 +265,7 @@ def check_same_structure(expected_name: str, expected: Any, given_name: str, giv
 
 
 def differences(expected: Any, given: Any, *, dtypes: bool = False) -> str:
-    """The leaves of two trees that differ in path or shape, or in dtype too, as the words of an error; "" for none.
+    """The leaves in which two trees differ by path or shape, or with `dtypes` by dtype, as text; "" for none.
 
     >>> differences({"kernel": jnp.ones(2)}, {"kernel": jnp.ones(3), "bias": jnp.ones(1)})
     'bias is unexpected; kernel has shape (3,), expected (2,)'

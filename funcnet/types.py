@@ -1,36 +1,35 @@
 """The contracts of funcnet. Everything else in the package obeys this page.
 
-**A layer is four pure functions.** `init` makes parameters and state; `apply` is the forward pass that users
-compose and that `jax.grad` differentiates; `forward` and `backward` are the same layer with its
-backpropagation derived by hand. `apply` is `forward` without its residuals, so the gradient of `apply` is an
-independent check of `backward`: the two share the forward pass and nothing else.
+**A layer is four pure functions.** `init` makes parameters and state. `apply` is the forward pass that users compose
+and that `jax.grad` differentiates. `forward` and `backward` are the same layer with its backpropagation derived by
+hand. `apply` is `forward` without its residuals. So the gradient of `apply` is an independent check of `backward`,
+because the two share the forward pass and nothing else.
 
     init      (key, x)                                        -> (params, state)
     apply     (params, state, x, *, key=None, train=False)    -> (y, state)
     forward   (params, state, x, *, key=None, train=False)    -> (y, state, residuals)
     backward  (params, residuals, dy)                         -> (dparams, dx)
 
-- `x` and `y` are arrays or trees of arrays with the batch axis first. In `init` `x` is an example batch or a tree of
-  `jax.ShapeDtypeStruct`; only shapes and dtypes are read, and the batch size never changes a parameter's shape. A plain
+- `x` and `y` are arrays or trees of arrays with the batch axis first. In `init`, `x` is an example batch or a tree of
+  `jax.ShapeDtypeStruct`. Only shapes and dtypes are read, and the batch size never changes a parameter's shape. A plain
   layer takes one array unless it says otherwise.
-- `params` and `state` are pytrees of arrays; a layer without parameters or state has `()`.
-- `train` is a static Python bool: `jax.jit(model.apply, static_argnames="train")`. With `train=True`
-  randomness comes from `key` alone: same key, same result. With `train=False` the state comes back unchanged.
-- `residuals` is a pytree of arrays: what `backward` needs to know of the forward pass. It crosses `jit`,
-  `scan` and `vmap`, and what it holds is between the two functions. A static fact, such as the mode, is kept in the
-  *structure* of the tree (an array, or `None` in its place), because a Python bool would turn into a traced array at
-  the next `jit`.
+- `params` and `state` are pytrees of arrays. A layer without parameters or state has `()`.
+- `train` is a static Python bool: `jax.jit(model.apply, static_argnames="train")`. With `train=True` randomness comes
+  from `key` alone, so the same key gives the same result. With `train=False` the state comes back unchanged.
+- `residuals` is a pytree of arrays: what `backward` needs to know about the forward pass. It crosses `jit`, `scan` and
+  `vmap`. What it holds concerns only the two functions. A static fact, such as the mode, is kept in the *structure* of
+  the tree (an array, or `None` in its place), because a Python bool would turn into a traced array at the next `jit`.
 - `dx` is ∂L/∂x: `x` with each floating leaf replaced by its gradient, an array of its shape and dtype, and each other
-  leaf by `None`. `dy` is so of `y`, with `None` also for outputs that no loss reads; a `None` in place of a tree stands
-  for `None` at each of its leaves. `dparams` is ∂L/∂params, a tree like `params`.
+  leaf by `None`. `dy` is the same for `y`, with `None` also for outputs that no loss reads. A `None` in place of a tree
+  stands for `None` at each of its leaves. `dparams` is ∂L/∂params, a tree like `params`.
 
-Beside the functions a layer says what it is: `made`, the call that made it (`funcnet.made`); `inside`, the layers that
-a container runs; and `rules`, what else is known of it.
+Besides the functions, a layer has facts about itself: `made`, the call that made it (`funcnet.made`), `inside`, the
+layers that a container runs, and `rules`, what else is known about it.
 
-**`Padded`** is a batch of sequences of several lengths. Functions of trees take it for one leaf.
+**`Padded`** is a batch of sequences of several lengths. Functions of trees treat it as one leaf.
 
 **A loss** is a value that is called as a pure function and carries its hand-derived gradient (`funcnet.losses`).
-**A gradient engine** turns a model and a loss into one function; the two engines have one signature
+**A gradient engine** turns a model and a loss into one function. The two engines have the same signature
 (`funcnet.gradients`). **An optimizer** is a pair of pure functions, and its state carries the parameters
 (`funcnet.optimizers`). **A train state** is all that a training step reads and writes (`funcnet.training`).
 """
@@ -62,9 +61,9 @@ Schedule: TypeAlias = Callable[[Array], Any]  #: updates already done, () int32 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Padded:
-    """Sequences of several lengths in one batch. What stands at a padded position changes no number that counts.
+    """Sequences of several lengths in one batch. Values at padded positions change no number that counts.
 
-    Gradients of it are arrays of the shape of `values`, and zero where nothing is.
+    Its gradients are arrays of the shape of `values`, with zeros at padded positions.
     """
 
     values: Any  #: (batch, time, …)
@@ -92,18 +91,18 @@ class BackwardFn(Protocol):
 
 
 class Rules(NamedTuple):
-    """What else is known of a layer."""
+    """What else is known about a layer."""
 
-    #: `(params, residuals, dy) -> dparams` without the sum over the batch, a leading batch axis on every leaf
+    #: `(params, residuals, dy) -> dparams` without the sum over the batch, with a leading batch axis on every leaf
     per_example: Callable[[Params, Residuals, Any], Params] | None = None
-    #: `(params, residuals, dy) -> (batch,)`, the squared norms of those, where they are cheaper than the gradients
+    #: `(params, residuals, dy) -> (batch,)`, the squared norms of those, if they are cheaper than the gradients
     per_example_square: Callable[[Params, Residuals, Any], Array] | None = None
-    #: how many last axes the layer reads together, all others one position like the next: 0 of an activation, 1 of a
-    #: dense layer, `None` of a layer that is not position-wise
+    #: how many last axes the layer reads together, while it treats all positions of the other axes alike: 0 for an
+    #: activation, 1 for a dense layer, `None` for a layer that is not position-wise
     positionwise: int | None = None
     #: the layer one position at a time, with the same params and state: `(carry, x_t)` -> `(carry, y_t)`
     cell: "Layer | None" = None
-    #: of a cell, `(params, state, x_t, length) -> carry`, the first carry, which reads shapes and options alone
+    #: for a cell, `(params, state, x_t, length) -> carry`, the first carry, from shapes and options alone
     start: Callable[[Params, State, Any, int], Any] | None = None
 
 
@@ -111,16 +110,16 @@ class Inside(NamedTuple):
     """What a container runs."""
 
     layers: tuple["Layer", ...]  #: in the order of the call
-    places: tuple[Any, ...]  #: of each its entry in params and state, a number or a name; `None` of one that has all
-    #: `(*layers) -> Layer`, the same container around other layers; `None` of one without `@constructor`
+    places: tuple[Any, ...]  #: the entry of each in params and state, a number or a name; `None` for one that has all
+    #: `(*layers) -> Layer`, the same container around other layers; `None` without `@constructor`
     rebuild: Callable[..., "Layer"] | None
 
 
 class Layer(NamedTuple):
-    """Four pure functions, and what the layer says of itself; the head of this module has the promises of each.
+    """Four pure functions, and facts about the layer. The head of this module says what each function promises.
 
     `init, apply = layer[:2]` is all that autodiff needs. A layer prints as the call that made it. Two layers are equal
-    if their four functions are, and functions of equal calls are.
+    if their four functions are equal, and functions of equal calls are equal.
 
     >>> import funcnet as fn
     >>> fn.layers.serial(fn.layers.dense(16), fn.layers.relu())
@@ -134,7 +133,7 @@ class Layer(NamedTuple):
     forward: ForwardFn
     backward: BackwardFn
     made: Made = own_call("layer")  #: the call that made it
-    inside: Inside | None = None  #: of a container
+    inside: Inside | None = None  #: for a container
     rules: Rules = Rules()
 
     def __eq__(self, other: object) -> bool:
@@ -157,7 +156,7 @@ class Gradient(NamedTuple):
     grads: Params  #: ∂loss/∂params, a tree like the parameters
     state: State  #: the layers' state after the batch
     prediction: Any  #: the model's output for the batch
-    counted: Any = None  #: by what the loss was divided, one number, or one for each part of a `losses.weighted_sum`
+    counted: Any = None  #: the number that divided the loss, or one number per part of a `losses.weighted_sum`
 
 
 class GradientFn(Protocol):
@@ -167,13 +166,13 @@ class GradientFn(Protocol):
 
 
 class Optimizer(NamedTuple):
-    """Two pure functions. The state carries the parameters, so one donated argument is all a step needs.
+    """Two pure functions. The state carries the parameters, so a step needs only one donated argument.
 
     `update` returns a state of the same tree structure, shapes and dtypes. It never changes its arguments.
 
-    Every state shows `params`, the parameters now, and `step`, (), int32: the calls of `update` so far, also those that
-    only gathered or skipped. A training loop takes it for the number of batches so far: their order and all randomness
-    are functions of it.
+    Every state has `params`, the current parameters, and `step`, (), int32: the number of calls of `update` so far,
+    including those that only gathered or skipped. A training loop takes `step` as the number of batches so far. The
+    order of the batches and all randomness are functions of it.
     """
 
     init: Callable[[Params], Any]  #: (params) -> state
@@ -193,24 +192,25 @@ class TrainState(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a run lies on several devices: pure functions, made by `parallel.layout`, that work within `jit` and outside.
+    """How a run is laid out on several devices: pure functions, made by `parallel.layout`.
 
-    Within `jit` placing an array is a constraint on the compiled program, outside it moves the array.
+    They work inside and outside `jit`. Inside `jit`, placing an array is a constraint on the compiled program. Outside,
+    it moves the array.
     """
 
     init_state: Callable[[Callable[[Key], Any], Key], Any]  #: (init, key) -> init(key), made where it will lie
-    place_state: Callable[[Any], Any]  #: a train state, or params, each leaf as the rules say
-    place_data: Callable[[Any], Any]  #: a data set, whole on every device, for batches to gather their rows from
-    place_batch: Callable[[Any], Any]  #: a global batch, its rows dealt out to the devices
+    place_state: Callable[[Any], Any]  #: a train state, or params, with each leaf placed as the rules say
+    place_data: Callable[[Any], Any]  #: a data set, complete on every device, so that batches can gather their rows
+    place_batch: Callable[[Any], Any]  #: a global batch, with its rows divided among the devices
     gradient: Callable[[GradientFn], GradientFn]  #: an engine's gradient, computed over the mesh
-    check_rows: Callable[[str, str, int], None]  #: (name, what, rows), raises unless so many can be dealt out evenly
+    check_rows: Callable[[str, str, int], None]  #: (name, what, rows), raises unless the rows can be divided evenly
 
 
 class Report(NamedTuple):
     """What `training.fit` yields."""
 
-    epoch: int  #: epochs finished, a started one counting as finished
+    epoch: int  #: epochs finished; a started one counts as finished
     step: int  #: updates done
     metrics: dict[str, Any]  #: scalars and arrays by name: "loss", "accuracy", "validation_loss" …
     state: TrainState  #: stays valid after the next report
-    cursor: Any = None  #: where an iterator of batches stood, for `fit(cursor=…)`; arrays need none
+    cursor: Any = None  #: the position of an iterator of batches, for `fit(cursor=…)`; arrays need none

@@ -240,7 +240,7 @@ def test_batches_of_two_lengths():
         (
             (ROWS, None),
             {"where": {"a": NUMBERS > 3}},
-            "expected batch_size to divide the rows where each part .* got 3 for",
+            "expected batch_size to divide the rows if where is a dictionary, got 3 for",
         ),
     ],
 )

@@ -211,7 +211,7 @@ def test_a_file_of_another_version_of_jax(path, file, monkeypatch):
         raise ValueError("unknown version 99")
 
     monkeypatch.setattr(export, "deserialize", newer)
-    message = rf"jax {jax.__version__} cannot read this file: ValueError\('unknown version 99'\); export it anew"
+    message = rf"jax {jax.__version__} cannot read this file: ValueError\('unknown version 99'\); export it again"
     with pytest.raises(FormatError, match=message):
         load_exported(path)
 

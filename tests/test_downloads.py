@@ -110,7 +110,7 @@ def test_what_is_fetched_is_checked(tmp_path, web, content, got):
         return
     message = (
         f"expected https://example.org/file to be 9 bytes of SHA-256 {source.sha256}, got {got}; it was deleted; try "
-        "again, or look whether another file is published there now."
+        "again, or check whether another file is published there now."
     )
     refused(ChecksumError, message, fetched, source, tmp_path)
     assert list(tmp_path.iterdir()) == []

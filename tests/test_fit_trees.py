@@ -248,7 +248,7 @@ def test_graphs_without_a_target_have_the_rows_of_where():
     rows = [(x, None, where) for x, _, where in graphs()]
     assert np.isfinite(last_of(training.fit(GRAPH, energy, SGD, rows, epochs=1)).metrics["loss"])
     with pytest.raises(
-        DataError, match="^fit: expected x/edges and x/nodes of one length, got 7 and 6 rows; where x has"
+        DataError, match="^fit: expected x/edges and x/nodes of one length, got 7 and 6 rows; if the leaves"
     ):
         training.fit(GRAPH, energy, SGD, [(x, None) for x, _, _ in graphs()], epochs=1)
 

@@ -91,7 +91,7 @@ REFUSED = [
      "huber: expected weights of numbers, got dtype bool; pass booleans as where=."),
     (losses.huber, (flat, flat), {"weights": flat.astype(complex)}, DtypeError, "numbers, got dtype complex64"),
     (losses.huber, (flat, flat), {"weights": np.array([1.0, 2.0, -0.5, 1.0])}, DataError,
-     "huber: expected weights to be finite numbers >= 0, got -0.5 at row 2; where= leaves out what is not to count."),
+     "huber: expected weights to be finite numbers >= 0, got -0.5 at row 2; use where to exclude values."),
     (losses.huber, (flat, flat), {"weights": np.array([1, np.inf, 1, 1])}, DataError, ">= 0, got inf at row 1"),
     (losses.huber, (flat, flat), {"weights": np.array([1, np.nan, 1, 1]), "where": np.ones(4, bool)}, DataError,
      "expected weights to be finite numbers >= 0, got nan at row 1"),
@@ -101,7 +101,7 @@ REFUSED = [
     (losses.multiclass_hinge, (table, labels), {"class_weights": 2.0}, ShapeError, "of shape (10,), got ()"),
     (losses.binary_cross_entropy, (flat, flat), {"class_weights": (1.0, 2.0, 3.0)}, ShapeError, "shape (2,), got (3,)"),
     (losses.negative_log_likelihood, (table, labels), {"class_weights": [1.0] * 9 + [-1.0]}, DataError,
-     "expected class_weights to be finite numbers >= 0, got -1.0 at row 9; 0 is for what is not to count."),
+     "expected class_weights to be finite numbers >= 0, got -1.0 at row 9; use 0 to exclude values."),
     (losses.softmax_cross_entropy, (table, labels), {"class_weights": list("abcdefghij")}, DtypeError,
      "expected class_weights of numbers, got dtype <U1; convert it with .astype."),
     # Options.

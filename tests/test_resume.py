@@ -138,7 +138,7 @@ def test_an_iterable_without_a_state():
     *_, last = run(data, batch_size=None, epochs=1)
     assert last.cursor is None
     with pytest.raises(
-        ConfigError, match="fit: expected batches with get_state and set_state, to go on with, got none"
+        ConfigError, match="fit: expected batches with get_state and set_state, to restore a position, got none"
     ):
         run(data, batch_size=None, state=last.state, cursor={"epoch": 0, "position": 3})
 

@@ -119,14 +119,14 @@ def test_log_mel_of_silence_and_of_louder_sounds():
             np.zeros(400),
             {"step": 1e-6},
             ConfigError,
-            r"window and step to be a sample or more, got 0.025 s and 1e-06 s at 8000",
+            r"window and step to be at least one sample, got 0.025 s and 1e-06 s at 8000",
         ),
         (np.zeros(400), {"bands": 90}, ConfigError, r"got 90 bands from 200 samples: some are empty"),
         (
             np.zeros(400),
             {"window": 1e-5},
             ConfigError,
-            r"window and step to be a sample or more, got 1e-05 s and 0.01 s",
+            r"window and step to be at least one sample, got 1e-05 s and 0.01 s",
         ),
     ],
 )

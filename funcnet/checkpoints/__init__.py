@@ -1,4 +1,4 @@
-"""Weights and whole runs on disk: written whole or not at all, hashed, restored by path."""
+"""Weights and complete runs on disk: written completely or not at all, hashed, and restored by path."""
 
 from funcnet.checkpoints.folder import Verdict, steps, verify
 from funcnet.checkpoints.run import restore, save

@@ -1,4 +1,4 @@
-"""Files that are on the disk when the call returns, and names that appear when their content is complete."""
+"""Safe writing: a file is on the disk when the call returns, and its name appears when its content is complete."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ def beside(path: Path, mark: str) -> Path:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that does not exist yet, down to the disk."""
+    """Write a file that does not exist yet, and flush it to the disk."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -21,13 +21,13 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file that another library wrote down to the disk."""
+    """Flush a file to the disk that another library wrote."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Bring the names in a folder down to the disk: a rename is not there after a power cut before this is done."""
+    """Flush the names in a folder to the disk. Before this is done, a power cut can undo a rename."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     folder = os.open(path, os.O_RDONLY)
@@ -38,7 +38,7 @@ def sync_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename over it: whenever a crash comes, the old file is there or the new one."""
+    """Write beside the target, then rename over it. After a crash at any time, the old file or the new one is there."""
     temporary = beside(path, "tmp")
     try:
         write_new(temporary, data)

@@ -1,7 +1,7 @@
-"""Checkpoints in a folder: `00000120/` holds step 120, and is there as a whole or not at all.
+"""Checkpoints in a folder: `00000120/` holds step 120, and is either complete or absent.
 
-A checkpoint is written under a temporary name, each file down to the disk, the manifest last; then the folder gets its
-name, in one rename, and that goes down to the disk too. Whoever reads looks at names of digits only.
+A checkpoint is written under a temporary name. Each file is flushed to the disk, the manifest last. Then one rename
+gives the folder its name, and that is flushed too. Readers look only at names that consist of digits.
 """
 
 import json
@@ -38,12 +38,12 @@ class Verdict(NamedTuple):
 
     step: int
     path: Path
-    problem: str | None  #: `None` for a checkpoint without one
-    manifest: Manifest | None  #: where it can be read
+    problem: str | None  #: `None` if nothing is wrong
+    manifest: Manifest | None  #: `None` if it cannot be read
 
 
 def steps(folder: str | os.PathLike[str]) -> list[int]:
-    """The steps whose checkpoints lie in a folder, in order; `[]` if there is no such folder.
+    """The steps that have checkpoints in a folder, in order; `[]` if there is no such folder.
 
     >>> import funcnet as fn
     >>> fn.checkpoints.steps("no/such/folder")
@@ -88,14 +88,14 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def clear(folder: Path) -> None:
-    """Make the folder if need be, and take away what a killed process left half written."""
+    """Make the folder if necessary, and delete what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path)
 
 
 def commit(name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str]) -> Path:
-    """Write a checkpoint; `manifest` lacks what only the bytes tell."""
+    """Write a checkpoint. Sizes and hashes of the bytes are added to `manifest` here."""
     path = path_of(folder, manifest.step)
     temporary = beside(path, "tmp")
     with _writing(name, manifest.step, temporary):
@@ -108,7 +108,7 @@ def commit_together(
     name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str],
     spread: dict[str, jax.Array],
 ) -> Path:  # fmt: skip
-    """As `commit`, called by all processes, each of which writes its parts of the arrays that are `spread`."""
+    """Like `commit`, but all processes call it, and each one writes its parts of the arrays in `spread`."""
     path = path_of(folder, manifest.step)
     temporary = path.with_name(f"{path.name}.tmp-shared")  # a name that all processes know
 
@@ -130,7 +130,7 @@ def commit_together(
 
 @contextmanager
 def _writing(name, step, temporary):
-    """What cannot be written is a CheckpointError, and leaves nothing behind."""
+    """Turn an error of writing into a CheckpointError, and leave nothing behind."""
     try:
         yield
     except BaseException as error:
@@ -142,7 +142,7 @@ def _writing(name, step, temporary):
 
 def _complete(name, temporary, path, manifest, tensors, keys):
     """Write the tensors and the manifest, and give the folder its name."""
-    with ThreadPoolExecutor(2) as threads:  # hashing waits for no disk, and the disk for no hashing
+    with ThreadPoolExecutor(2) as threads:  # hashing and writing do not wait for each other
         digests = threads.map(_sha256_of, tensors.values())
         safetensors_module(name).numpy.save_file(tensors, temporary / TENSORS)
         sync_file(temporary / TENSORS)
@@ -173,7 +173,7 @@ def _layout(path: Path) -> tuple[File, dict[str, int]]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a checkpoint. Errors say what is wrong with it, and leave the checkpoint's name to the caller."""
+    """The manifest of a checkpoint. Errors say what is wrong with it. The caller adds the checkpoint's name."""
     try:
         data = (path / MANIFEST).read_bytes()
     except OSError as error:
@@ -182,7 +182,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint, its bytes and hashes compared; `None` if nothing is."""
+    """What is wrong with a checkpoint, after all bytes are compared with their hashes; `None` if nothing is."""
     try:
         read(path)
     except CheckpointError as error:
@@ -191,8 +191,10 @@ def problem_of(path: Path) -> str | None:
 
 
 def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """A checkpoint, after everything in it was compared with its hash. The tensors' memory is the file's; those that
-    are spread over files of their own are not among them."""
+    """A checkpoint, after everything in it was compared with its hash.
+
+    The tensors use the memory of the mapped file. Tensors that are spread over files of their own are not among them.
+    """
     manifest = read_manifest(path)
     files = dict(manifest.files)
     recorded = files.pop(TENSORS, None)
@@ -220,7 +222,7 @@ def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
 
 
 def _check_size(size: int, recorded: File, leaves: dict[str, Leaf]) -> None:
-    """The file has its size, and the hashed parts cover it without a gap."""
+    """The file must have its recorded size, and the hashed parts must cover it without a gap."""
     if size != recorded.bytes:
         cut = [leaf for leaf, at in leaves.items() if at.start + at.bytes > size]
         lost = f"; tensor {cut[0]} is cut off" + (f", and {len(cut) - 1} more" if cut[1:] else "") if cut else ""
@@ -229,7 +231,7 @@ def _check_size(size: int, recorded: File, leaves: dict[str, Leaf]) -> None:
     for leaf, at in sorted(leaves.items(), key=lambda item: (item[1].start, item[1].bytes)):
         if at.start != end or at.dtype not in DTYPES.values() or not _fills(at):
             place = f"the place of tensor {leaf} in {TENSORS}"
-            raise CheckpointError(f"{MANIFEST}: {place} does not fit its shape or the others")
+            raise CheckpointError(f"{MANIFEST}: {place} does not fit its shape or the other tensors")
         end += at.bytes
     if end != size or size == 0:
         raise CheckpointError(f"{MANIFEST}: the tensors do not fill {TENSORS}")
@@ -244,7 +246,7 @@ def _tensor(content: memoryview, at: Leaf) -> np.ndarray:
 
 
 def discard(path: Path) -> None:
-    """Delete a checkpoint, so that no part of it is ever taken for one."""
+    """Delete a checkpoint. It is renamed first, so that a half-deleted one is never taken for a checkpoint."""
     temporary = beside(path, "tmp")
     os.rename(path, temporary)
     shutil.rmtree(temporary)

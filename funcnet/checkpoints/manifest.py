@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: what it holds, and the hash of every byte of it.
 
-The text is JSON of one form only. Its own SHA-256 is its first entry, and the text must be, byte for byte, what
-`render` makes of its content: so no bit of it can change unnoticed, not even in white space.
+The text is JSON in one exact form. Its first entry is its own SHA-256, and the text must be, byte for byte, what
+`render` makes of its content. So no bit of it can change unnoticed, not even in white space.
 """
 
 import hashlib
@@ -23,9 +23,10 @@ VERSION = 1
 
 
 class File(NamedTuple):
-    """The file of tensors: a header, and the tensors one after the other; of any other file all is header.
+    """The file of tensors: a header, and then the tensors one after the other. Any other file is all header.
 
-    Header and tensors have a hash each, which cover every byte once; one of the whole would cost as much time again.
+    The header and each tensor have their own hash, so every byte is hashed once. Another hash of the whole file would
+    cost the same time again.
     """
 
     bytes: int
@@ -45,7 +46,7 @@ class Leaf(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """A tensor that lay with several processes: a folder, with a file for each part."""
+    """A tensor that was spread over several processes: a folder with one file per part."""
 
     folder: str
     shape: tuple[int, ...]
@@ -53,12 +54,12 @@ class Spread(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """All that is known of a checkpoint besides its tensors."""
+    """All that is known about a checkpoint besides its tensors."""
 
     step: int
     epoch: int
     metrics: dict[str, Any]
-    cursor: Any  #: where an iterator of batches stood
+    cursor: Any  #: the position of an iterator of batches
     metadata: Any  #: the caller's own
     environment: dict[str, Any]
     files: dict[str, File]
@@ -71,7 +72,7 @@ def sha256(data: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What a number may depend on besides the code: versions, the kind of the device, flags of the compiler."""
+    """What the numbers may depend on besides the code: versions, the kind of device, flags of the compiler."""
     return {
         "funcnet": version("funcnet"),
         "jax": jax.__version__,
@@ -100,7 +101,7 @@ def render(name: str, manifest: Manifest) -> bytes:
 
 
 def as_json(name: str, what: str, value: Any) -> str:
-    """The text of what a user gives, which JSON may not be able to hold."""
+    """A value from the user as JSON text, or a ConfigError if JSON cannot hold it."""
     problem = f"{name}: expected {what} that JSON can hold, got an error"
     with translated((TypeError, ValueError, RecursionError), ConfigError, problem):
         return json.dumps(value)
@@ -144,4 +145,4 @@ def parse(name: str, data: bytes) -> Manifest:
             raise ValueError("metrics are not a dictionary")
         return Manifest(**content, files=files, leaves=leaves, spread=spread)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{name} lacks something, or holds something of a wrong kind: {error!r}") from error
+        raise CheckpointError(f"{name} lacks an entry, or holds one of the wrong kind: {error!r}") from error

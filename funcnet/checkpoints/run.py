@@ -1,4 +1,4 @@
-"""A whole run on disk: `save` what `fit` reports, `restore` what it takes to go on."""
+"""A complete run on disk: `save` writes what `fit` reports, and `restore` reads what is needed to continue."""
 
 import os
 import warnings
@@ -23,24 +23,26 @@ __all__ = ["ELSEWHERE", "Snapshot", "restore", "save", "take", "write"]
 
 
 def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None) -> Path:
-    """Write a report as a checkpoint: its state with the optimizer's slots, the layers' state and the key; its step,
-    epoch and metrics; and where an iterator of batches stood.
+    """Write a report as a checkpoint.
 
-    The checkpoint is the folder `folder/00000120` for step 120, with the tensors in `state.safetensors` and a manifest
-    that holds the SHA-256 of the file and of each tensor. It is on the disk, whole, when the call returns; after a
-    crash, whenever it comes, it is there as a whole or not at all.
+    The checkpoint holds the report's state (with the optimizer's slots, the layers' state and the key), its step, epoch
+    and metrics, and the position of an iterator of batches.
+
+    For step 120 it is the folder `folder/00000120`, with the tensors in `state.safetensors` and a manifest that holds
+    the SHA-256 of every part of that file: its header and each tensor. When the call returns, the complete checkpoint
+    is on the disk. After a crash at any time, it is either complete or absent.
 
     Args:
-        folder: where the checkpoints of the run lie; it is made if need be.
+        folder: where the checkpoints of the run are. It is made if necessary.
         report: what `fit` yields, or `Report(epoch, step, metrics, state)` of your own.
         metadata: anything that JSON can hold, such as the options of the run.
 
     Returns: the path of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint cannot be written, or the folder holds one of that step already.
+        CheckpointError: the checkpoint cannot be written, or the folder already holds a good one of that step.
         ConfigError: JSON cannot hold the metadata, a metric or the cursor.
-        DtypeError, StructureError: a leaf of the state is not an array, or two have one path.
+        DtypeError, StructureError: a leaf of the state is not an array, or two leaves have the same path.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
     >>> import tempfile, jax, jax.numpy as jnp, funcnet as fn
@@ -60,10 +62,10 @@ ELSEWHERE = "go on from it with checkpoints.restore, or choose another folder"
 class Snapshot(NamedTuple):
     """A checkpoint on the host, which no later step can change."""
 
-    manifest: Manifest  #: without what only the bytes tell
+    manifest: Manifest  #: without the sizes and hashes of the bytes
     tensors: dict[str, np.ndarray]
-    keys: dict[str, str]  #: which tensors are PRNG keys, and of which implementation
-    spread: dict[str, jax.Array]  #: what no process has the whole of, still where it lies
+    keys: dict[str, str]  #: which tensors are PRNG keys, and their implementations
+    spread: dict[str, jax.Array]  #: arrays that no process has completely, still on their devices
 
 
 def take(name: str, report: Report, metadata: Any) -> Snapshot:
@@ -83,7 +85,7 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
 
 
 def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted; a good one is an error."""
+    """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted. A good one is an error."""
     safetensors_module(name)
     if snapshot.spread:
         on_first(name, lambda: _make_way(name, folder, snapshot.manifest.step))
@@ -103,19 +105,20 @@ def _make_way(name, folder, step):
 def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> tuple[Report, Any]:
     """The newest good checkpoint in a folder, as the report that was saved, and its metadata.
 
-    `fit(..., state=report.state, cursor=report.cursor)` goes on from it. All bytes are compared with their hashes
-    before they are read. A damaged checkpoint is left where it is, with a `CheckpointWarning` that says what is wrong,
-    and the next older one is taken.
+    `fit(..., state=report.state, cursor=report.cursor)` continues from it. All bytes are compared with their hashes
+    before they are used. A damaged checkpoint stays in its place. A `CheckpointWarning` says what is wrong with it, and
+    the next older one is taken.
 
     Args:
         folder: where `save` or `saving` wrote.
-        like: the state to restore, of arrays or `jax.ShapeDtypeStruct`s: that of `training.create_state`. Leaves that
-            are bound to devices are restored there, however many devices wrote them.
+        like: a tree like the state to restore, of arrays or `jax.ShapeDtypeStruct`s, for example from
+            `training.create_state`. Leaves that are bound to devices are restored there, however many devices wrote
+            them.
         step: which one to take; by default the newest good one.
 
     Raises:
-        CheckpointError: there is none, or none that is good (each is listed with its reason), or its leaves are not
-            those of `like`: missing, unexpected and mis-shaped ones are listed.
+        CheckpointError: no checkpoint was found, or every one found is damaged (each is listed with its reason), or its
+            leaves are not those of `like` (missing, unexpected and mis-shaped ones are listed).
 
     >>> import tempfile, jax.numpy as jnp, funcnet as fn
     >>> with tempfile.TemporaryDirectory() as folder:

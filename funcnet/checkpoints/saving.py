@@ -1,4 +1,4 @@
-"""Checkpoints while training: a function over `fit`'s reports."""
+"""Checkpoints during training: a function over `fit`'s reports."""
 
 import math
 import os
@@ -31,29 +31,29 @@ def saving(
     mode: str = "min",
     metadata: Any = None,
 ) -> Iterator[Report]:
-    """Hand reports on, and write each of them, or each `every`-th and the last, as a checkpoint.
+    """Pass the reports on, and write each of them, or every `every`-th and the last, as a checkpoint.
 
-    A report is copied to the host before it is handed on, and written while training goes on; the next save waits for
-    the one before. When the reports end, or whoever reads them closes this iterator, the last report is saved and on
-    the disk. A report whose loss is not finite is no state to go back to and is not saved.
+    A report is copied to the host before it is passed on, and written while training continues. The next save waits for
+    the one before. When the reports end, or the reader closes this iterator, the last report is saved and on the disk.
+    A report whose loss is not finite is not saved, because a run should not go back to it.
 
-    In a run of several processes all call this alike. Process 0 alone writes, except for arrays that no process has
-    the whole of: of those each writes its parts, while training waits.
+    In a run of several processes all of them call this in the same way. Process 0 alone writes, except for arrays that
+    no process has completely. Each process writes its own parts of those, while training waits.
 
     Args:
         reports: `fit(...)`, or another function over it.
-        folder: where the checkpoints of this run lie; it is made if need be, and what a killed process left half
-            written in it is taken away.
+        folder: where the checkpoints of this run are. It is made if necessary, and what a killed process left half
+            written in it is deleted.
         every: reports between two checkpoints.
-        keep: how many of the newest to keep. Older ones are deleted when a newer one is on the disk; damaged ones
-            never.
+        keep: how many of the newest to keep. Older ones are deleted when a newer one is on the disk. Damaged ones are
+            never deleted.
         monitor: a metric whose best checkpoint is kept too, for example `"validation_loss"`.
         mode: whether the best is the `"min"` or the `"max"`.
         metadata: as for `save`.
 
     Raises:
-        CheckpointError: at once if the folder cannot be written; a checkpoint that cannot be written, with the next
-            report; the folder holds good checkpoints of later steps, which are another run's.
+        CheckpointError: the folder cannot be written (raised at once), a checkpoint cannot be written (raised with the
+            next report), or the folder holds good checkpoints of the first step or later, which belong to another run.
         ConfigError: impossible arguments, or a `monitor` that the reports do not have.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
@@ -94,7 +94,7 @@ def _saving(name, reports, folder, every, monitor, metadata, store):
             nonlocal writing, unsaved
             finish()
             snapshot = take(name, report, metadata)
-            if snapshot.spread:  # the processes write together, in the order of all else that they do together
+            if snapshot.spread:  # all processes write together, in the same order as their other joint work
                 store(snapshot)
             else:
                 writing = thread.submit(store, snapshot)
@@ -137,7 +137,7 @@ def _check_later(name, folder, step):
 
 
 def _prune(folder, keep, monitor, sign):
-    """Delete good checkpoints but the newest `keep` and the best."""
+    """Delete good checkpoints, except the newest `keep` and the best."""
     found = steps(folder)
     kept = {*found[-keep:], *([] if monitor is None else _best(folder, found, monitor, sign))}
     for step in found:

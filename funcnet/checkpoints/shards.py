@@ -1,4 +1,4 @@
-"""Arrays that lie with several processes: each writes its parts, through orbax, and none ever holds the whole."""
+"""Arrays that are spread over several processes: each writes its parts with orbax, and none ever holds the whole."""
 
 import logging
 import os
@@ -22,19 +22,19 @@ SHARDS = "shards"
 
 
 def orbax_module(name: str) -> Any:
-    with leading(name), extra("checkpoint", "orbax-checkpoint"):  # for arrays that lie with several processes
+    with leading(name), extra("checkpoint", "orbax-checkpoint"):  # for arrays that are spread over several processes
         import orbax.checkpoint
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what it was asked for, and reports each step
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns about options chosen here, and logs each step
     return orbax.checkpoint
 
 
 def are_spread(leaf: Any) -> bool:
-    """Whether no process has the whole of an array."""
+    """Whether no process has the whole array."""
     return isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
 def on_first(name: str, action: Callable[[], Any]) -> None:
-    """Process 0 acts while the others wait; where it fails, all fail."""
+    """Process 0 acts while the others wait. If it fails, all fail."""
     problem = None
     if jax.process_index() == 0:
         try:
@@ -46,14 +46,14 @@ def on_first(name: str, action: Callable[[], Any]) -> None:
 
 
 def spread_entries(arrays: dict[str, jax.Array]) -> dict[str, Spread]:
-    """What the manifest says of them. Folders are numbered: a path may hold what cannot be the name of a folder."""
+    """What the manifest says about the arrays. Folders have numbers, because not every path can be a folder's name."""
     return {
         path: Spread(str(number), array.shape, str(array.dtype)) for number, (path, array) in enumerate(arrays.items())
     }
 
 
 def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[str, File]:
-    """All processes write their parts into `folder / SHARDS`, down to the disk: the files, with their hashes."""
+    """All processes write and flush their parts in `folder / SHARDS`. The result is the files with their hashes."""
     orbax = orbax_module(name)
     if not folder.is_dir():
         got = f"process {jax.process_index()} does not see {folder.name}, which process 0 made"
@@ -66,12 +66,12 @@ def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[s
 
 
 def _pytrees(orbax: Any) -> Any:
-    # One folder per array and one file per part, not one store of all: so a damaged file tells whose it is.
+    # One folder per array and one file per part, not one store for all, so that a damaged file shows whose it is.
     return orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False))
 
 
 def _hash_together(folder: Path) -> dict[str, File]:
-    """Each process hashes a share of the files, and brings them down to the disk."""
+    """Each process hashes a share of the files, and flushes them to the disk."""
     names = _names(folder)
     count, mine = jax.process_count(), names[jax.process_index() :: jax.process_count()]
     found = np.zeros((-(-len(names) // count), 32 + 8), np.uint8)
@@ -101,7 +101,7 @@ def _file(path: Path) -> File:
 
 
 def problem_with(folder: Path, files: dict[str, File], spread: dict[str, Spread]) -> str | None:
-    """What is wrong with the files of the parts, all of their bytes read; `None` if nothing is."""
+    """What is wrong with the files of the parts, after all of their bytes are read; `None` if nothing is."""
     owners = {f"{SHARDS}/{entry.folder}": path for path, entry in spread.items()}
     for name in sorted({*files, *_names(folder)}):
         owner = owners.get(os.path.dirname(name))
@@ -120,7 +120,7 @@ def problem_with(folder: Path, files: dict[str, File], spread: dict[str, Spread]
 
 
 def load(name: str, folder: Path, spread: dict[str, Spread], like: dict[str, Any]) -> dict[str, Any]:
-    """The arrays: each process reads what the leaf of `like` places with it, or the whole if that is bound nowhere."""
+    """The arrays. Each process reads what the leaf of `like` places on it, or the whole if that is bound nowhere."""
     if not spread:
         return {}
     orbax = orbax_module(name)

@@ -1,4 +1,4 @@
-"""Trees of arrays as named tensors on the host, and back into a tree where each array belongs."""
+"""Trees of arrays as named tensors on the host, and back into a tree, with each array where it belongs."""
 
 from collections.abc import Collection
 from typing import Any
@@ -34,20 +34,21 @@ def split_keys(tree: Any) -> tuple[Any, dict[str, str]]:
 
 
 def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The leaves by path, `without` some, as NumPy arrays that nothing else will write to.
+    """The leaves by path, without those in `without`, as NumPy arrays that nothing else will write to.
 
     Raises:
         DtypeError: a leaf is not an array of plain numbers.
-        StructureError: two leaves have one path.
+        StructureError: two leaves have the same path.
     """
     leaves = flatten_with_paths(tree)
     tensors = {}
     for path, leaf in [(path, leaf) for path, leaf in leaves if path not in without]:
         if str(getattr(leaf, "dtype", None)) not in DTYPES.values():
-            got = f"{describe(leaf)}; convert it, a typed PRNG key with jax.random.key_data"
+            got = f"{describe(leaf)}; convert it; a typed PRNG key needs jax.random.key_data"
             raise DtypeError(f"{name}: expected {path} to be an array of plain numbers, got {got}.")
-        # The memory of a jax array, which a step that it is donated to does not reuse while this looks at it; a copy of
-        # NumPy's, which its owner may change. safetensors writes it as it lies there: it must lie in C order.
+        # A jax array is viewed, not copied: a step that gets it as a donated argument does not reuse its memory while
+        # the view exists. A NumPy array is copied, because its owner may change it. safetensors writes the memory as it
+        # is, so it must be in C order.
         tensors[path] = (
             np.asarray(on_host(leaf), order="C") if isinstance(leaf, jax.Array) else np.array(leaf, order="C")
         )
@@ -60,7 +61,7 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
 
 
 def from_bytes(safetensors: Any, data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file; whatever is wrong with it is a SafetensorError, ValueError or KeyError."""
+    """The tensors of a safetensors file. Anything wrong with it raises SafetensorError, ValueError or KeyError."""
     return {
         name: np.frombuffer(view["data"], jnp.dtype(DTYPES[view["dtype"]])).reshape(view["shape"])
         for name, view in safetensors.deserialize(data)
@@ -70,7 +71,7 @@ def from_bytes(safetensors: Any, data: bytes) -> dict[str, np.ndarray]:
 def restore_tree(
     name: str, wanted_name: str, like: Any, stored_name: str, tensors: dict[str, np.ndarray], keys: dict[str, str]
 ) -> Any:
-    """The tensors in the tree of `like`, each where the leaf of `like` lies if that is bound to devices.
+    """The tensors in the tree of `like`, each on the devices of its leaf of `like` if that is bound to devices.
 
     Raises:
         CheckpointError: the leaves are not those of `like`; all that differ are listed.
@@ -87,7 +88,7 @@ def restore_tree(
         stored = array.dtype if path in keys else tensors[path].dtype
         if stored != leaf.dtype:
             problems.append(f"{path} has dtype {stored}, expected {leaf.dtype}")
-        elif stored != array.dtype:  # jnp.asarray narrows in silence
+        elif stored != array.dtype:  # jnp.array narrows silently
             problems.append(f"{path} has dtype {stored}, which needs jax.enable_x64(True)")
     if problems:
         raise CheckpointError(f"{name}: {stored_name} do not fit {wanted_name}: {'; '.join(problems)}.")
@@ -95,9 +96,9 @@ def restore_tree(
 
 
 def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None) -> jax.Array:
-    if isinstance(tensor, jax.Array):  # read to where it belongs
+    if isinstance(tensor, jax.Array):  # already on the devices where it belongs
         return tensor
-    array = jnp.array(tensor)  # a copy: the tensor's memory may be the file's
+    array = jnp.array(tensor)  # a copy, because the tensor's memory may be the file's
     if implementation is None:
         return array
     problem = f"{name}: {path} is not a PRNG key of implementation {implementation!r}"
@@ -106,7 +107,7 @@ def _array(name: str, path: str, tensor: np.ndarray, implementation: str | None)
 
 
 def _placed(array: jax.Array, leaf: Any) -> jax.Array:
-    # An array that was never put on a device in particular stays free to follow others.
+    # An array that was never put on a particular device stays free to follow others.
     sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
     if sharding is None or array.sharding == sharding:
         return array

@@ -1,8 +1,8 @@
-"""Weights in one safetensors file: named by path, hashed, written whole or not at all.
+"""Weights in one safetensors file: named by path, hashed, written completely or not at all.
 
-safetensors holds plain tensors, so nothing in a file can run; other tools read it too. What the format lacks is added
-in its metadata, under the one key `funcnet`: a version, the caller's metadata, and a SHA-256 over these and the
-tensors, because safetensors itself does not notice a flipped bit.
+A safetensors file holds plain tensors, so nothing in it can run. Other tools read it too. What the format lacks is
+added to its metadata under one key, `funcnet`: a version, the caller's metadata, and a SHA-256 over this metadata and
+the tensors. It is needed because safetensors itself does not notice a flipped bit.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def save_weights(
         CheckpointError: the file cannot be written.
         ConfigError: JSON cannot hold the metadata.
         DtypeError: a leaf is not an array, or of a dtype that the file cannot hold.
-        StructureError: two leaves have one path, as in `{"a/b": …, "a": {"b": …}}`.
+        StructureError: two leaves have the same path, as in `{"a/b": …, "a": {"b": …}}`.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
     >>> import tempfile, jax.numpy as jnp, funcnet as fn
@@ -68,8 +68,9 @@ def load_weights(
 
     Args:
         path: the file.
-        like: `(params, state)` of arrays or `jax.ShapeDtypeStruct`s, as from `jax.eval_shape(model.init, key, x)`:
-            the trees to restore. Without it both come as flat dictionaries, from path to NumPy array.
+        like: the trees to restore, `(params, state)`, of arrays or `jax.ShapeDtypeStruct`s, for example from
+            `jax.eval_shape(model.init, key, x)`. Without it both come back as flat dictionaries, from path to NumPy
+            array.
 
     Returns:
         `(params, state, metadata)`.
@@ -113,7 +114,7 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
         data = path.read_bytes()
     try:
         tensors = from_bytes(safetensors, data)
-        # deserialize leaves out the metadata; it has checked the header by now.
+        # deserialize has checked the header, but leaves out the metadata.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         record = json.loads(header["__metadata__"]["funcnet"])
         version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
@@ -128,6 +129,6 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def _part(tensors: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
-    """The tensors below `part`, with paths from there on."""
+    """The tensors below `part`, with paths that begin there."""
     split = {path: path.partition("/") for path in sorted(tensors)}
     return {rest: tensors[path] for path, (head, _, rest) in split.items() if head == part}

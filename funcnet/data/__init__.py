@@ -1,5 +1,7 @@
-"""Data: a bundled set, image and sound files, splits, the order of batches, and checks, on the host, in NumPy; and
-augmentation, which runs in JAX under `jit`."""
+"""Data: a bundled set, image and sound files, splits, the order of batches, checks and augmentation.
+
+Augmentation runs in JAX, under `jit`. All else runs on the host, in NumPy.
+"""
 
 from funcnet.data.augmentation import (
     channel_statistics, cutout, mixup, random_crop, random_flip, random_shift, standardize,

@@ -1,14 +1,14 @@
-"""Augmentation: images as they might as well have been, drawn anew for each batch.
+"""Augmentation: random changes of images, drawn anew for each batch.
 
-Pure functions of a key and a batch of images (batch, height, width, channels). Shapes and dtypes stay as they are, so
-all run under `jit`, for example within a training step. Each image gets a draw of its own, and one key gives one
-result. Several are composed by hand, each with a key of its own:
+These are pure functions of a key and a batch of images (batch, height, width, channels). They keep shapes and dtypes,
+so all run under `jit`, for example in a training step. Each image gets a draw of its own, and the same key gives the
+same result. To use several, write a function that gives each a key of its own:
 
     def augment(key, images):
         crop_key, flip_key = jax.random.split(key)
         return random_flip(flip_key, random_crop(crop_key, images))
 
-Random numbers are drawn in float32 and int32 whatever the mode, so a key means the same with 64-bit numbers.
+Random numbers are drawn in float32 and int32 in every mode, so a key gives the same draws with 64-bit numbers.
 """
 
 import math
@@ -37,7 +37,7 @@ __all__ = ["channel_statistics", "cutout", "mixup", "random_crop", "random_flip"
 
 
 def random_crop(key: Key, images: Any, padding: int = 4) -> Array:
-    """Each image within a border of zeros, cut out again at a random place: moved by whole pixels.
+    """Put a border of zeros around each image and cut it out at a random place, which moves it by whole pixels.
 
     Args:
         images: (batch, height, width, channels), of any dtype.
@@ -64,9 +64,9 @@ def random_crop(key: Key, images: Any, padding: int = 4) -> Array:
 
 
 def random_flip(key: Key, images: Any) -> Array:
-    """Each image as it is, or with left and right exchanged, with equal chances.
+    """Exchange left and right in each image, or leave it as it is, with equal chances.
 
-    Not for digits and letters, which a mirror makes into others.
+    Do not use it for digits and letters, because a mirror turns them into others.
 
     Args:
         images: (batch, height, width, channels), of any dtype.
@@ -90,10 +90,10 @@ def random_flip(key: Key, images: Any) -> Array:
 
 
 def random_shift(key: Key, images: Any, most: float = 2.0) -> Array:
-    """Each image moved by fractions of a pixel too: y[i, j] = x[i + a, j + b], with a, b uniform in [−most, most].
+    """Move each image, by fractions of a pixel too: y[i, j] = x[i + a, j + b], with a, b uniform in [−most, most].
 
-    Between pixels x is interpolated linearly in both directions, beyond its border it is 0. This suits images so small
-    that a whole pixel, as of `random_crop`, is much.
+    Between pixels, x is interpolated linearly in both directions. Beyond its border it is 0. This suits small images,
+    for which a whole pixel, as in `random_crop`, is a large step.
 
     Args:
         images: (batch, height, width, channels), floating-point numbers.
@@ -125,9 +125,9 @@ def random_shift(key: Key, images: Any, most: float = 2.0) -> Array:
 
 
 def cutout(key: Key, images: Any, size: int) -> Array:
-    """Each image with a square of zeros, whose centre is any pixel; what of it lies outside is lost.
+    """Put a square of zeros into each image. Its centre is any pixel, and the part outside the image is lost.
 
-    Standardize before rather than after, so that 0 is the mean.
+    Standardize before, not after, so that 0 is the mean.
 
     Args:
         images: (batch, height, width, channels), of any dtype.
@@ -160,9 +160,9 @@ def cutout(key: Key, images: Any, size: int) -> Array:
 
 
 def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Array, Array]:
-    """Each image mixed with another of the batch, and its target likewise: λ x + (1 − λ) x′ and λ t + (1 − λ) t′.
+    """Mix each image with another of the batch, and likewise its target: λ x + (1 − λ) x′ and λ t + (1 − λ) t′.
 
-    The partners are a random permutation of the batch, and λ ~ Beta(alpha, alpha) for each pair by itself.
+    The partners are a random permutation of the batch, and each pair has its own λ ~ Beta(alpha, alpha).
 
     Args:
         images: (batch, …), floating-point numbers: images, or anything else.
@@ -170,7 +170,7 @@ def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Arra
         alpha: near 0, λ is near 0 or 1 and pairs hardly mix; at 1, λ is uniform.
 
     Raises:
-        ConfigError, ShapeError; DtypeError, also for integer labels, between which there is nothing.
+        ConfigError, ShapeError; DtypeError, also for integer labels, which cannot be mixed.
 
     References: Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond empirical risk minimization", ICLR 2018.
 
@@ -202,7 +202,7 @@ def mixup(key: Key, images: Any, targets: Any, alpha: float = 0.2) -> tuple[Arra
 def standardize(images: Any, mean: Any, std: Any) -> Array:
     """(images − mean) / std, channel by channel.
 
-    Take mean and std of the training images for the test images too.
+    For the test images, also use the mean and std of the training images.
 
     Args:
         images: (batch, height, width, channels), floating-point numbers.
@@ -229,7 +229,7 @@ def standardize(images: Any, mean: Any, std: Any) -> Array:
 def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation √(Σ (x − mean)² / n) of each channel, over all images and pixels.
 
-    On the host, in float64, a thousand images at a time: once, for the training images.
+    It runs on the host, in float64, for a thousand images at a time. Call it once, for the training images.
 
     Args:
         images: (n, height, width, channels), floating-point numbers.
@@ -259,9 +259,9 @@ def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(images, padding, corners, size):
-    """For each image the window of `size` at its corner, within a border of zeros.
+    """For each image the window of `size` at its corner, in the image with a border of zeros.
 
-    Corners are in 0 … 2 · padding. Where a window is larger than the image, so is the far border.
+    Corners are in 0 … 2 · padding. If a window is larger than the image, the far border is wider by the difference.
     """
     _, height, width, channels = images.shape
     far = [(padding, padding + large - small) for large, small in zip(size, (height, width), strict=True)]

@@ -1,7 +1,7 @@
 """Which rows a batch has: a pure function of seed and step.
 
-One integer, the step, says where a run stands; nothing else need be saved to go on exactly. An epoch's order is
-`default_rng([*seed, epoch]).permutation(n)`, and batch i of it is a slice.
+One integer, the step, is the position of a run. Nothing else has to be saved to continue exactly. An epoch's order is
+`default_rng([*seed, epoch]).permutation(n)`, and batch i is a slice of it.
 """
 
 import math
@@ -54,7 +54,7 @@ def steps_per_epoch(n: int, batch_size: int, drop_last: bool = False) -> int:
 
 
 def count_steps(n: int, batch_size: int, drop_last: bool) -> int:
-    """`steps_per_epoch`, whose errors begin with what calls it."""
+    """Like `steps_per_epoch`, but its errors begin with the function that calls it."""
     if n < 1:
         raise DataError(f"expected at least one row, got {n}.")
     batch_size = check_count("batch_size", batch_size)
@@ -66,7 +66,7 @@ def count_steps(n: int, batch_size: int, drop_last: bool) -> int:
 def batch_rows(
     seed: Seed, step: int, n: int, batch_size: int, drop_last: bool = False, *, shuffle: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the batch of a step, counted from 0 over all epochs.
+    """The rows of the batch of a step. Steps count from 0 over all epochs.
 
     An incomplete last batch is filled up with rows from the start of the epoch's order, so all batches have one shape.
 
@@ -92,9 +92,10 @@ def batch_rows(
 
 
 def masked(where: Any, mask: Any, parts: Any = None) -> Any:
-    """`where` of which only the rows in `mask` count; both may be `None`.
+    """`where`, with only the rows in `mask` counting. Both may be `None`.
 
-    A dictionary gets an entry for each of the `parts` of a `losses.weighted_sum`: one that is left out counts all rows.
+    A dictionary gets an entry for each of the `parts` of a `losses.weighted_sum`. A part that it leaves out counts all
+    rows in `mask`.
 
     >>> import numpy as np
     >>> masked(np.array([[True, False], [True, True]]), np.array([True, False])).tolist()
@@ -111,8 +112,8 @@ def masked(where: Any, mask: Any, parts: Any = None) -> Any:
 class Batches:
     """Batches of arrays, whose position can be saved and restored.
 
-    Each pass, `for batch in batches`, hands out batches up to the end of its epochs; the next pass goes on with the
-    epochs after them. A pass that is broken off, or restored, goes on where it was.
+    Each pass, `for batch in batches`, hands out batches up to the end of its epochs. The next pass continues with the
+    epochs after them. If a pass is broken off, or a position is restored, the next pass continues from there.
 
     Args:
         x, target: trees of arrays with n rows; the target may be `None`.
@@ -121,11 +122,12 @@ class Batches:
         epochs: epochs per pass; `None` for no end.
 
     A batch is `(x, target)`, followed by the rows of `where` and `weights` if they are given. If the last batch of an
-    epoch is incomplete, batches have a `where`, by itself (batch_size,), that is `False` for rows that only fill up.
+    epoch is incomplete, all batches have a `where`. It is `False` for rows that only fill up. If no `where` was given,
+    its shape is (batch_size,).
 
     Raises:
-        ConfigError, DataError: as for `batch_rows`; DataError also for arrays of different lengths, ConfigError for a
-            `where` by parts of a loss with an incomplete last batch.
+        ConfigError, DataError: as for `batch_rows`; DataError also for arrays of different lengths, ConfigError also
+            for a dictionary as `where` with an incomplete last batch.
 
     >>> import numpy as np, funcnet as fn
     >>> batches = fn.data.Batches(np.arange(5.0), np.arange(5), 2, shuffle=False)
@@ -157,8 +159,8 @@ class Batches:
             self._epoch_steps = count_steps(self._rows, batch_size, drop_last)
             self._masked = self._epoch_steps * batch_size > self._rows
             if self._masked and isinstance(where, dict):
-                got = f"{batch_size} for {self._rows} rows; take another, drop_last=True, or give the arrays to fit"
-                raise ConfigError(f"expected batch_size to divide the rows where each part has its where, got {got}.")
+                got = f"{batch_size} for {self._rows} rows; take another, set drop_last=True, or pass the arrays to fit"
+                raise ConfigError(f"expected batch_size to divide the rows if where is a dictionary, got {got}.")
         self._batch_size, self._epochs, self._seed, self._shuffle = batch_size, epochs, seed, shuffle
         self._step = 0
 
@@ -182,10 +184,10 @@ class Batches:
         return {"step": self._step}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go on from a state of `get_state`, of an object made with the same arguments.
+        """Continue from a state of `get_state`, from an object that was made with the same arguments.
 
         Raises:
-            ConfigError: no such state.
+            ConfigError: `state` is not such a state.
         """
         if not isinstance(state, dict) or set(state) != {"step"}:
             raise ConfigError(f"Batches.set_state: expected {{'step': integer}}, got {state!r}.")
@@ -194,7 +196,7 @@ class Batches:
 
 
 def generator(seed: Seed, *more: int) -> np.random.Generator:
-    """NumPy's generator for the words of a seed and more."""
+    """NumPy's generator for the words of a seed and further words."""
     words = seed if isinstance(seed, tuple) else (seed,)
     if not words or not all(is_count(word, 0) for word in words):
         raise ConfigError(f"expected seed to be a non-negative integer or a tuple of them, got {seed!r}.")

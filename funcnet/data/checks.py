@@ -1,8 +1,9 @@
-"""What is checked before training: on the host, once, and vectorised.
+"""The checks of data before training: on the host, once, and vectorised.
 
 Data are `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`; each entry is a tree of arrays with the
-rows first. Inside a compiled step nothing can raise: an infinity poisons all parameters, and jax itself turns an
-integer that is too large for 32 bits into another one, in silence.
+rows on the first axis. These checks come first because nothing inside a compiled step can raise an error. An infinity
+would spoil all parameters there, and jax itself silently turns an integer that is too large for 32 bits into another
+one.
 """
 
 from typing import Any
@@ -35,29 +36,31 @@ ENTRIES = ("x", "target", "where", "weights")
 def check_data(
     x: Any, target: Any = None, where: Any = None, weights: Any = None, *, integers: bool = False
 ) -> tuple[Any, ...]:
-    """Data as training needs them, or an error that says where they are wrong.
+    """The data as training needs them, or an error that says where they are wrong.
 
     Args:
         x: a tree of arrays (n, …), floating-point numbers.
-        target: a tree of arrays (n, …), numbers: class labels, one-hot rows, values. `None` where there is none.
-        where, weights: what counts in the loss, and by how much: of the shape of the loss's values or a leading part of
-            it, (n,) or (n, time); or a dictionary of such arrays by the names of the parts of a `losses.weighted_sum`.
-        integers: whether `x` may hold integers and booleans, such as token ids. Otherwise they are refused: images of
-            8-bit integers are to be scaled first.
+        target: a tree of arrays (n, …), numbers: class labels, one-hot rows, values. `None` if there is none.
+        where, weights: what counts in the loss, and by how much. The shape is that of the loss's values or a leading
+            part of it, for example (n,) or (n, time). For a `losses.weighted_sum` it may be a dictionary of such
+            arrays, by the names of the parts.
+        integers: whether `x` may hold integers and booleans, such as token ids. Otherwise they are refused, because
+            images of 8-bit integers must be scaled first.
 
-    A tree in which nothing has a dtype, such as nested lists of numbers, is one array.
+    A tree in which nothing has a dtype, such as nested lists of numbers, counts as one array.
 
-    What `where` excludes in the target may be anything, NaN or an impossible label. NaN in `x` is refused everywhere:
-    a loss multiplies the gradient there by 0, and 0 · NaN is NaN in the backward pass.
+    What `where` excludes in the target may be anything, for example NaN or an impossible label. NaN in `x` is refused
+    everywhere, because a loss multiplies the gradient there by 0, and 0 · NaN is NaN in the backward pass.
 
     Returns: `(x, target)`, and `where` and `weights` if they are given. Arrays of jax come back as they are, wherever
     they lie. All others become NumPy arrays, contiguous and in native byte order, in the dtype that jax gives them:
-    without 64-bit mode float64 becomes float32 and int64 int32.
+    without 64-bit mode, float64 becomes float32 and int64 becomes int32.
 
     Raises:
         DataError: no rows, different lengths, `x` and `target` in the wrong order, a value that is NaN or infinite, or
             one that its dtype under jax cannot hold (LabelError for an integer target).
-        DtypeError: no numbers, or integers in `x`; `where` that is not boolean, or weights that are not numbers.
+        DtypeError: `x` or `target` that are not numbers, or integers in `x`; `where` that is not boolean, or weights
+            that are not numbers.
         ShapeError: `where` and `weights` that do not fit each other.
 
     >>> import numpy as np, funcnet as fn
@@ -73,7 +76,7 @@ def check_data(
 
 
 def checked_data(data: tuple[Any, ...], *, integers: bool = True, graphs: bool = False) -> tuple[Any, ...]:
-    """`check_data` of a tuple; with `graphs` the leaves of x may have any first lengths."""
+    """`check_data` of a tuple. With `graphs`, the first axes of the leaves of x may have any lengths."""
     data = as_trees(data)
     x, target, where, weights = (*data, None, None)[:4]
     if not integers:
@@ -101,7 +104,7 @@ def unpacked(what: str, data: Any) -> tuple[Any, ...]:
 
 
 def as_trees(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Each entry as a tree of arrays; `where` and `weights` are left out from behind where they are `None`."""
+    """Each entry as a tree of arrays. `weights` is left out if it is `None`, and `where` if both are."""
     while len(data) > 2 and data[-1] is None:
         data = data[:-1]
     return tuple(_as_tree(name, entry) for name, entry in zip(ENTRIES, data, strict=False))
@@ -122,11 +125,11 @@ def _as_tree(what, value):
 
 
 def as_array(what: str, value: Any) -> Any:
-    """An array of jax as it is, all else as NumPy's; with at least one axis and one element."""
+    """A jax array as it is, anything else as a NumPy array. It must have at least one axis and one element."""
     if not isinstance(value, jax.Array):
-        if np.ma.is_masked(value):  # asarray would uncover what lies under the mask
+        if np.ma.is_masked(value):  # asarray would use the values under the mask
             raise DataError(f"expected {what} without masked values, got some; leave them out or fill them.")
-        # rows of different lengths
+        # for rows of different lengths, NumPy raises a ValueError
         with translated(ValueError, DataError, f"expected {what} to be an array, got {type(value).__name__}"):
             value = np.asarray(value)
     if value.size == 0 or value.ndim == 0:
@@ -135,7 +138,7 @@ def as_array(what: str, value: Any) -> Any:
 
 
 def named_leaves(what: str, tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of an entry, with names such as `x/image/0`; a `Padded` is one, and its values stand for it."""
+    """The leaves of an entry, with names such as `x/image/0`. A `Padded` is one leaf, given as its values."""
     found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_padded)[0]
     return [
         ("/".join([what, path_string(path)] if path else [what]), leaf.values if is_padded(leaf) else leaf)
@@ -144,9 +147,10 @@ def named_leaves(what: str, tree: Any) -> list[tuple[str, Any]]:
 
 
 def count_rows(data: tuple[Any, ...], *, graphs: bool = False) -> int:
-    """How many rows there are, the same in each leaf.
+    """How many rows there are. Each leaf must have the same number.
 
-    With `graphs` the leaves of x may have any first lengths where there is a target or `where`, which have the rows.
+    With `graphs`, if there is a target, `where` or weights, these have the rows, and the leaves of x may have any first
+    lengths.
     """
     x, *others = (named_leaves(name, entry) for name, entry in zip(ENTRIES, data, strict=False))
     counted = [leaf for entry in others for leaf in entry]
@@ -159,13 +163,13 @@ def count_rows(data: tuple[Any, ...], *, graphs: bool = False) -> int:
         if len(leaf) != len(one):
             fix = "; a list of examples becomes one array by np.stack" if isinstance(data[0], list) else ""
             if graphs and not any(others):
-                fix = "; where x has leaves of several lengths, a target or where says how many rows there are"
+                fix = "; if the leaves of x differ in length, a target or where= must give the number of rows"
             raise DataError(f"expected {first} and {name} of one length, got {len(one)} and {len(leaf)} rows{fix}.")
     return len(one)
 
 
 def check_order(x: Any, target: Any) -> None:
-    """DataError if x are labels and the target is what they belong to."""
+    """DataError if x looks like labels, and the target like the data that they belong to."""
     if not (hasattr(x, "dtype") and hasattr(target, "dtype")):
         return
     if _is_integer(x) and x.ndim == 1 and is_floating(target) and target.ndim > 1:
@@ -179,22 +183,22 @@ def _check_numbers(name, leaf, integers):
 
 
 def _check_counting(where, weights):
-    """Masks are boolean and weights are numbers, each over leading axes of the same values."""
+    """Masks must be boolean and weights numbers, each over leading axes of the same values."""
     for name, leaf in named_leaves("where", where):
         check_mask(name, leaf)
     for name, leaf, mask in _with_where("weights", weights, where):
         axes = 0 if mask is None else min(mask.ndim, leaf.ndim)
         if mask is not None and mask.shape[:axes] != leaf.shape[:axes]:
-            got = f"{mask.shape} and {leaf.shape}; both lie over the loss's values"
+            got = f"{mask.shape} and {leaf.shape}; both must fit the loss's values"
             raise ShapeError(f"expected where and {name} over the same leading axes, got {got}.")
         check_weights(leaf, leaf.shape, mask, what=name)
 
 
 def _with_where(what, tree, where):
-    """`(name, leaf, mask)` of each leaf; a dictionary of masks has one for each entry of its name."""
+    """`(name, leaf, mask)` of each leaf. A dictionary of masks gives each entry the mask of the same name."""
     if not isinstance(where, dict):
         return [(name, leaf, where) for name, leaf in named_leaves(what, tree)]
-    if not isinstance(tree, dict):  # several parts of a loss read it, and what one excludes another may count
+    if not isinstance(tree, dict):  # several parts of a loss read it: what one excludes, another may count
         return [(name, leaf, None) for name, leaf in named_leaves(what, tree)]
     found = []
     for key, entry in tree.items():
@@ -203,7 +207,7 @@ def _with_where(what, tree, where):
 
 
 def _converted(what, tree, where=None):
-    """Each array in the dtype and layout that jax makes of it, with its values checked where they count."""
+    """Each array in the dtype and layout that jax gives it, with its values checked where they count."""
     masks = {name: mask for name, _, mask in _with_where(what, tree, where)}
 
     def convert(path, leaf):
@@ -217,15 +221,15 @@ def _converted(what, tree, where=None):
 
 
 def _as_jax_would(what, array, masks=()):
-    """`array` in the dtype and layout that jax makes of it, every value that all masks mark the same and finite."""
+    """`array` in the dtype and layout that jax gives it. Values that all masks mark must stay the same and finite."""
     converted = array
     if not isinstance(array, jax.Array):
-        # canonicalize_dtype takes big-endian dtypes for others than the native ones.
+        # canonicalize_dtype treats big-endian dtypes as different from the native ones.
         dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("="))
         if array.dtype != dtype or not array.flags.c_contiguous:
             with np.errstate(over="ignore"):  # an overflow is found below
                 converted = np.ascontiguousarray(array, dtype)
-    if what.startswith("weights"):  # looked at before
+    if what.startswith("weights"):  # checked already
         return converted
     if is_floating(array):
         if not (jnp if isinstance(array, jax.Array) else np).isfinite(converted).all():
@@ -237,7 +241,7 @@ def _as_jax_would(what, array, masks=()):
 
 
 def _check_where_counted(what, array, bad, dtype, masks, error=DataError):
-    """Name the first `bad` element that counts."""
+    """Raise an error that names the first `bad` element that counts, if there is one."""
     for mask in masks:
         if mask is not None:
             bad = bad & _over(np.asarray(mask), bad.shape)
@@ -252,7 +256,7 @@ def _check_where_counted(what, array, bad, dtype, masks, error=DataError):
 
 
 def _over(mask, shape):
-    """A mask over the axes that it shares with `shape`; where it has more, an element counts if any of it does."""
+    """A mask over the axes that it shares with `shape`. With more axes, an element counts if any part of it does."""
     shared = next((i for i, (a, b) in enumerate(zip(mask.shape, shape, strict=False)) if a != b), None)
     shared = min(mask.ndim, len(shape)) if shared is None else shared
     return over_leading_axes(mask.any(tuple(range(shared, mask.ndim))), len(shape))

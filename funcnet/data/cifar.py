@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100, from the binary version of the archives.
 
-A file is a sequence of records: the label (for CIFAR-100 the coarse and the fine one), a byte each, then the planes of
-red, green and blue, 32 × 32 bytes each, row by row. The "Python version" of the archives holds pickles, which can run
-anything when read; it is not read here.
+A file is a sequence of records. A record is the label (for CIFAR-100 the coarse and the fine one), one byte each, then
+the planes of red, green and blue, 32 × 32 bytes each, row by row. The "Python version" of the archives is not read
+here. It holds pickles, which can run any code when they are read.
 """
 
 import os
@@ -20,7 +20,7 @@ from funcnet.made import leading
 __all__ = ["cifar10", "cifar100"]
 
 _PIXELS = 3 * 32 * 32
-_MOST_BYTES = 1 << 28  # of a file or an unpacked archive; the published ones hold 0.7 of it
+_MOST_BYTES = 1 << 28  # of a file or an unpacked archive; the published ones have 70 % of it
 
 
 class _Cifar(NamedTuple):
@@ -63,7 +63,7 @@ def cifar10(folder: StrPath, *, download: bool = False) -> Images:
     Args:
         folder: where `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin` are, or their folder
             `cifar-10-batches-bin`, or the archive `cifar-10-binary.tar.gz`, which is read without unpacking it to
-            disk. Files of fewer or more images are as welcome.
+            disk. Files with fewer or more images work too.
         download: fetch the archive if none of them is there (170 MB), over https, and keep it only if size and SHA-256
             are those of the published one.
 

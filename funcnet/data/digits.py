@@ -17,7 +17,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """1797 handwritten digits, 8 × 8 pixels, by 13 writers.
 
     Returns: images (1797, 64) float32 in [0, 1], row by row, and labels (1797,) int32, 0 to 9. Neighbouring rows are
-    of one writer, so `split` them rather than cut.
+    from the same writer. So use `split`, which shuffles them, instead of cutting the arrays.
 
     Raises:
         ChecksumError: the installed file was changed.
@@ -34,7 +34,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     found = hashlib.sha256(packed).hexdigest()
     if found != SHA256:
         raise ChecksumError(f"digits(): expected a file of SHA-256 {SHA256}, got {found}; install funcnet again.")
-    import lzma  # some builds of Python are without it, and lack no more than these digits then
+    import lzma  # some builds of Python lack it, and then lack only these digits
 
     table = np.load(io.BytesIO(lzma.decompress(packed)))  # (1797, 65), column by column, which packs best
     return np.ascontiguousarray(table[:, :64], np.float32) / 16, table[:, 64].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Fetching published files, when a caller asks for it: over https only, and kept only if size and SHA-256 are right."""
+"""Downloads of published files, if a caller asks: over https only, and kept only if size and SHA-256 are right."""
 
 import hashlib
 import http.client
@@ -15,11 +15,11 @@ from funcnet.errors import ChecksumError, DataError
 __all__ = ["Source", "fetch", "open_https"]
 
 _CHUNK = 1 << 20
-_TIMEOUT = 30.0  # seconds of silence
+_TIMEOUT = 30.0  # seconds without data
 
 
 class Source(NamedTuple):
-    """A published file: where it is, and what it must be."""
+    """A published file: its address, and the size and SHA-256 that it must have."""
 
     url: str
     size: int  #: bytes
@@ -31,11 +31,11 @@ class Source(NamedTuple):
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """Fetch a file into `folder`, which is made if need be; it appears there whole and checked, or not at all.
+    """Fetch a file into `folder`, which is made if necessary. It appears there complete and checked, or not at all.
 
     Raises:
         ChecksumError: another size or SHA-256.
-        DataError: no connection, no such file, no room.
+        DataError: no connection, no such file, or no space on the disk.
     """
     path = folder / source.filename
     part = folder / f"{source.filename}.{secrets.token_hex(4)}.part"
@@ -45,7 +45,7 @@ def fetch(source: Source, folder: Path) -> Path:
             size, sha256 = _copy(stream, file, source.size)
         if (size, sha256) != (source.size, source.sha256):
             got = f"more than {source.size} bytes" if size > source.size else f"{size} bytes of SHA-256 {sha256}"
-            fix = "it was deleted; try again, or look whether another file is published there now"
+            fix = "it was deleted; try again, or check whether another file is published there now"
             wanted = f"{source.size} bytes of SHA-256 {source.sha256}"
             raise ChecksumError(f"expected {source.url} to be {wanted}, got {got}; {fix}.")
         os.replace(part, path)
@@ -59,7 +59,7 @@ def fetch(source: Source, folder: Path) -> Path:
 
 
 def _copy(stream, file, most):
-    """Copy, until it is clear that there are more than `most` bytes; the number of bytes and their SHA-256."""
+    """Copy, and stop if there are more than `most` bytes. The result is the number of bytes and their SHA-256."""
     size, digest = 0, hashlib.sha256()
     while size <= most and (chunk := stream.read(_CHUNK)):
         size += len(chunk)
@@ -71,7 +71,7 @@ def _copy(stream, file, most):
 
 
 def open_https(url: str) -> BinaryIO:
-    """What lies at an https address, followed through redirections to others."""
+    """Open an https address. Redirections are followed to other https addresses only."""
     _check_https(url)
     return urllib.request.build_opener(_HttpsRedirects).open(url, timeout=_TIMEOUT)
 

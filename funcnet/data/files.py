@@ -22,7 +22,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 Images: TypeAlias = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  #: (images, labels) twice
 
 _CHUNK = 1 << 20
-_BLOCK = 512  # tar's unit: a header is one block, and data are filled up to whole ones
+_BLOCK = 512  # tar's unit: a header is one block, and data are filled up to whole blocks
 _REGULAR = {tarfile.REGTYPE, tarfile.AREGTYPE}
 _WITHOUT_DATA = {
     tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE,
@@ -31,9 +31,9 @@ _WITHOUT_DATA = {
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, or of what is inside if its first bytes are those of gzip.
+    """The bytes of a file, or of its unpacked content if its first bytes are those of gzip.
 
-    An error of gzip's checksum comes with the read that finds the end, so read to the end.
+    The read that finds the end checks gzip's checksum, so read to the end.
     """
     damaged = f"expected {path} to be one whole gzip file, got a damaged one"
     with (
@@ -46,7 +46,7 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_at_most(stream: BinaryIO, size: int) -> bytearray:
-    """The next `size` bytes, or what is left: memory is taken for what comes, not for what a header announces."""
+    """The next `size` bytes, or what is left. Memory is used for bytes that come, not for those a header announces."""
     data = bytearray()
     while len(data) < size and (chunk := stream.read(min(_CHUNK, size - len(data)))):
         data += chunk
@@ -56,8 +56,8 @@ def read_at_most(stream: BinaryIO, size: int) -> bytearray:
 def read_members(path: Path, wanted: Collection[str], most_bytes: int) -> dict[str, bytearray]:
     """The contents of regular members of a tar archive, plain or in gzip, by name.
 
-    The archive is read once from front to end, at most `most_bytes` of it, and all else in it is passed over. Nothing
-    is extracted, so links and names that lead out of a folder lead nowhere.
+    The archive is read once from front to end, at most `most_bytes` of it, and all other members are skipped. Nothing
+    is extracted to disk, so links and names that lead out of a folder do no harm.
     """
     found: dict[str, bytearray] = {}
     left = most_bytes
@@ -77,7 +77,7 @@ def read_members(path: Path, wanted: Collection[str], most_bytes: int) -> dict[s
                     got = "a link or a second one; fetch it again"
                     raise FormatError(f"expected {path} to hold {member_name!r} as one regular file, got {got}.")
                 found[member_name] = data[:size]
-        check_size(path, len(read_at_most(stream, left + 1)) > left, most_bytes)  # to the end, to gzip's checksum
+        check_size(path, len(read_at_most(stream, left + 1)) > left, most_bytes)  # to the end, with gzip's checksum
     missing = [member_name for member_name in wanted if member_name not in found]
     if missing:
         raise FormatError(f"expected {path} to hold {', '.join(missing)}, and it does not; fetch it again.")
@@ -96,7 +96,7 @@ def check_size(path: StrPath, is_larger: bool, most_bytes: int) -> None:
 
 
 def check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
-    """Labels are in 0 … classes − 1."""
+    """Labels must be in 0 … classes − 1."""
     wanted, fix = f"labels of {path} in 0..{classes - 1}", "it is the file of another set, or damaged"
     check_values(LabelError, wanted, labels, None, lambda one: one < classes, fix)
 

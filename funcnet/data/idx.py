@@ -20,7 +20,7 @@ from funcnet.made import leading
 __all__ = ["fashion_mnist", "mnist", "read_idx"]
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_MOST_AXES = 64  # of NumPy's arrays
+_MOST_AXES = 64  # as in NumPy's arrays
 _MOST_BYTES = 1 << 30  # twenty times MNIST
 
 
@@ -51,8 +51,8 @@ def read_idx(path: StrPath, *, most_bytes: int = _MOST_BYTES) -> np.ndarray:
 
     Args:
         path: the file.
-        most_bytes: the most that the array may take. The header is held against it before anything else is read, and
-            no more is read than the header announces.
+        most_bytes: the most bytes that the array may take. The header is checked against it before anything else is
+            read, and no more is read than the header announces.
 
     Returns: an array of uint8, int8, int16, int32, float32 or float64, in native byte order.
 
@@ -79,8 +79,8 @@ def mnist(folder: StrPath, *, download: bool = False) -> Images:
     """MNIST: 60 000 and 10 000 images of handwritten digits, 28 × 28 pixels.
 
     Args:
-        folder: where the four files are, `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
-            `t10k`, each as it is or with `.gz`. Files of fewer or more images are as welcome.
+        folder: where the four files are, `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k`,
+            each as it is or with `.gz`. Files with fewer or more images work too.
         download: fetch the files that are not there (11.6 MB in all), over https, and keep them only if size and
             SHA-256 are those of the published files.
 
@@ -107,7 +107,7 @@ pass download=True, or put them there from https://ossci-datasets.s3.amazonaws.c
 
 
 def fashion_mnist(folder: StrPath, *, download: bool = False) -> Images:
-    """Fashion-MNIST: 60 000 and 10 000 images of clothes, in the format of MNIST, whose place it can take.
+    """Fashion-MNIST: 60 000 and 10 000 images of clothes, in the format of MNIST, which it can replace.
 
     The classes are t-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot.
 
@@ -164,7 +164,7 @@ def _read_idx(path, most_bytes):
         if size > most_bytes:
             got = f"a header of {dtype.name}, shape {shape}, {size} bytes; pass most_bytes to read_idx if that is right"
             raise FormatError(f"expected {path} to hold at most {most_bytes} bytes, got {got}.")
-        data = read_at_most(stream, size + 1)  # one more, to see that there is none
+        data = read_at_most(stream, size + 1)  # one byte more, to see that nothing follows
     if len(data) != size:
         got = f"{len(data)} bytes; it was cut off" if len(data) < size else "more; something was appended"
         wanted = f"{size} bytes after its header, {dtype.name} of shape {shape}"

@@ -1,7 +1,7 @@
-"""A pass over an iterable of batches, and where it stands.
+"""A pass over an iterable of batches, and its position.
 
-Batches that can be taken up again have `get_state` and `set_state`: on the iterator, as grain's do, or on the iterable
-itself, as `Batches` has them.
+Batches that can continue from a position have `get_state` and `set_state`, either on the iterator, as in grain, or on
+the iterable itself, as in `Batches`.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Pass:
         self._keeper: Any = next((what for what in (self.iterator, batches) if has_position(what)), None)
         if position is not None:
             if self._keeper is None:
-                raise ConfigError("expected batches with get_state and set_state, to go on with, got none.")
+                raise ConfigError("expected batches with get_state and set_state, to restore a position, got none.")
             self._keeper.set_state(position)
             if self._keeper is batches:
                 self.iterator = iter(batches)
@@ -34,5 +34,5 @@ class Pass:
         return self._keeper is not None
 
     def position(self) -> Any:
-        """Where the pass stands after the batch that it gave last; `None` where that cannot be known."""
+        """The position of the pass after the last batch that it gave; `None` if that cannot be known."""
         return None if self._keeper is None else self._keeper.get_state()

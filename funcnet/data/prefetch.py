@@ -1,4 +1,4 @@
-"""Batches read ahead in a thread, while the ones before are trained on."""
+"""Batches that a thread reads ahead, while training uses the ones before."""
 
 import queue
 import threading
@@ -14,15 +14,15 @@ __all__ = ["prefetch"]
 
 
 def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
-    """The same batches, of which a thread holds up to `size` ready.
+    """The same batches. A thread holds up to `size` of them ready.
 
-    Worth its thread where reading takes long and waits, for example for a disk. A pass has its thread, which ends with
-    it. An error of `batches` is raised where its batch is due.
+    This helps if reading takes long and waits, for example for a disk. Each pass has its own thread, which ends with
+    the pass. An error of `batches` is raised when its batch is due.
 
     Args:
-        batches: an iterable; each `iter` of it is a pass. Where it, or its iterator, has `get_state` and `set_state`,
-            the iterator of the result has them too: the state after the batch that was handed out last, not after
-            those that were read ahead.
+        batches: an iterable; each `iter` of it is a pass. If it, or its iterator, has `get_state` and `set_state`, the
+            iterator of the result has them too. Their state is the one after the batch that was handed out last, not
+            after those that were read ahead.
         size: batches to hold ready, 1 or more.
 
     Raises:
@@ -50,7 +50,7 @@ class _Prefetched:
 
 
 class _Reader:
-    """One pass. The thread starts with the first batch, and holds nothing of this object, so that it ends with it."""
+    """One pass. The thread starts with the first batch. It holds no reference to this object, so it can end with it."""
 
     def __init__(self, batches: Iterable[Any], size: int, reading: Pass):
         self._batches, self._reading = batches, reading
@@ -98,12 +98,12 @@ class _PositionedReader(_Reader):
 
 
 def _read(reading: Pass, ready: queue.Queue[Any], stop: threading.Event) -> None:
-    """Fill `ready` with `(batch, position after it, None)`, and with the error that ended it."""
+    """Fill `ready` with `(batch, position after it, None)`, and at the end with the error that ended the pass."""
     ended: BaseException | None = None
     while ended is None and not stop.is_set():
         try:
             item = next(reading.iterator), reading.position(), None
-        except BaseException as error:  # every kind belongs to the reader; this thread has no one to tell
+        except BaseException as error:  # every kind is for the reader, because this thread cannot raise it
             ended = error
             item = None, None, error
         while not stop.is_set():

@@ -13,7 +13,7 @@ from funcnet.made import leading
 
 __all__ = ["log_mel", "read_wav"]
 
-_SMALLEST = 1e-10  # a power of −100 dB: below all that 16 bits hold
+_SMALLEST = 1e-10  # a power of −100 dB, below all that 16 bits can hold
 
 
 def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, int]:
@@ -21,12 +21,13 @@ def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, i
 
     Args:
         path: a file of integer samples (PCM) of 8, 16, 24 or 32 bits, with any number of channels.
-        most_bytes: the most that the file may have.
+        most_bytes: the most bytes that the file may have.
 
     Returns: samples (samples, channels), float32 in [−1, 1), and the sample rate in hertz.
 
     Raises:
-        FormatError: the file is no WAV file, holds samples of another kind, is cut off, or is larger than `most_bytes`.
+        FormatError: the file is not a WAV file, holds samples of another kind, is cut off, or is larger than
+            `most_bytes`.
         DataError: the file cannot be read.
 
     >>> import tempfile, pathlib, wave, funcnet as fn
@@ -52,7 +53,8 @@ def _read(path: StrPath, most_bytes: int) -> tuple[np.ndarray, int]:
         with wave.open(io.BytesIO(data)) as sound:
             channels, width, rate, count = sound.getparams()[:4]
             frames = sound.readframes(count)
-    # Of damaged files the standard library raises these; a size of 0 divides by zero, a negative one is not a position.
+    # The standard library raises these for damaged files. A size of 0 divides by zero, and a negative size is not a
+    # position.
     except (wave.Error, EOFError, RuntimeError, ValueError, ZeroDivisionError, OverflowError) as error:
         got = f"{str(error) or 'an early end'}; convert it to PCM"
         raise FormatError(f"expected a WAV file of integer samples, got {got}.") from error
@@ -63,24 +65,24 @@ def _read(path: StrPath, most_bytes: int) -> tuple[np.ndarray, int]:
 
 
 def _floats(data: bytes, width: int) -> np.ndarray:
-    """Little-endian integers of `width` bytes as float32 in [−1, 1); those of one byte have no sign."""
+    """Little-endian integers of `width` bytes as float32 in [−1, 1). Those of one byte have no sign."""
     if width == 1:
         return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
     digits = np.frombuffer(data, np.uint8).reshape(-1, width)
     wide = np.zeros((len(digits), 4), np.uint8)
-    wide[:, 4 - width :] = digits  # the highest bytes, so that the sign stands where it belongs
+    wide[:, 4 - width :] = digits  # the highest bytes, so that the sign is in its place
     return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
 
 
 def log_mel(
     samples: np.ndarray, rate: int, *, bands: int = 40, window: float = 0.025, step: float = 0.01
 ) -> np.ndarray:
-    """The logarithm of a sound's power, by time and by band of pitch: what networks for speech are commonly fed.
+    """The logarithm of a sound's power, by time and by frequency band: the common input of networks for speech.
 
-    Every `step` seconds a piece of `window` seconds, n samples, is weighted by Hann's window h_i = ½ − ½ cos 2πi/n,
-    and its power is P_k = |Σᵢ hᵢ sᵢ e^(−2πik/n)|² / Σ h². Triangles that stand evenly on the mel scale
-    m = 2595 log₁₀(1 + f / 700 Hz), from 0 to half the rate, each reaching to the middles of its neighbours, weigh these
-    powers: y = log(max(Σ_k triangle_k P_k, 10⁻¹⁰)).
+    Every `step` seconds, a piece of `window` seconds (n samples) is weighted by the Hann window h_i = ½ − ½ cos 2πi/n.
+    Its power is P_k = |Σᵢ hᵢ sᵢ e^(−2πik/n)|² / Σ h². Triangles weigh these powers. They are spaced evenly on the mel
+    scale m = 2595 log₁₀(1 + f / 700 Hz), from 0 to half the rate, and each one reaches to the middles of its
+    neighbours: y = log(max(Σ_k triangle_k P_k, 10⁻¹⁰)).
 
     Args:
         samples: (samples,), of one channel, in [−1, 1).
@@ -91,13 +93,14 @@ def log_mel(
     Returns: (frames, bands) float32, with frames = 1 + ⌊(samples − n) / step⌋ in samples.
 
     Raises:
-        ShapeError: `samples` is not (samples,), or shorter than a window.
+        ShapeError: `samples` is not of shape (samples,), or is shorter than a window.
         ConfigError: an option that is not positive, or more bands than a window can tell apart.
 
     References: Davis, Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word Recognition in
     Continuously Spoken Sentences", IEEE Transactions on Acoustics, Speech, and Signal Processing, 1980.
 
-    4000 Hz are 2146 mel, the middles of 20 bands 102 mel apart; a tone of 1000 Hz, or 1000 mel, is nearest the tenth:
+    4000 Hz are 2146 mel, so the middles of 20 bands are 102 mel apart. A tone of 1000 Hz, or 1000 mel, is nearest to
+    the tenth:
 
     >>> import numpy as np, funcnet as fn
     >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
@@ -111,9 +114,9 @@ def log_mel(
         hop = round(positive("step", step) * rate)
         if min(size, hop) < 1:
             got = f"{window} s and {step} s at {rate} per second"
-            raise ConfigError(f"expected window and step to be a sample or more, got {got}.")
+            raise ConfigError(f"expected window and step to be at least one sample, got {got}.")
         if np.ndim(samples) != 1 or len(samples) < size:
-            got = f"{np.shape(samples)}; take one channel, and fill up with zeros what is too short"
+            got = f"{np.shape(samples)}; take one channel, and fill up a short sound with zeros"
             raise ShapeError(f"expected samples of shape (samples,), at least the {size} of a window, got {got}.")
         triangles = _triangles(rate, size, bands)
         if not triangles.any(0).all():

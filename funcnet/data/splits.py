@@ -27,13 +27,14 @@ def split(
     seed: Seed = 0,
     stratified: bool = False,
 ) -> tuple[tuple[Any, ...], ...]:
-    """Shuffle the rows and cut them into parts: each row is in exactly one.
+    """Shuffle the rows and cut them into parts. Each row is in exactly one part.
 
     Args:
         x, target: trees of arrays with n rows; the target may be `None`.
         where, weights: what counts in the loss, and by how much, with n rows too.
-        fractions: the share of each part; they sum to 1. Part i ends at the row nearest to n times the first i shares.
-        seed: an integer or a tuple of integers; same seed, same parts.
+        fractions: the share of each part; they sum to 1. Part i ends at the row nearest to n times the sum of the first
+            i shares.
+        seed: an integer or a tuple of integers. The same seed gives the same parts.
         stratified: give each part its share of every class, for integer targets of shape (n,). The counts are within
             one row of the share for classes of no more than average size.
 
@@ -76,7 +77,7 @@ def _labels(target):
 
 
 def _evenly(order, labels):
-    """`order` sorted so that each class is spread evenly: its i-th of m rows stands at (i + ½)/m of the way."""
+    """`order`, sorted so that each class is spread evenly: row i of its m rows is at (i + ½)/m of the way."""
     place = np.empty(len(order))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
