@@ -370,7 +370,7 @@ def test_strings_survive_the_file(tmp_path):
         (["train", "--epochs", "0"], 2, "expected epochs to be a positive integer, got 0"),
         (["train", "--batch-size", "0"], 2, "batch_size"),
         (["train", "--batch-size", "5000"], 4, "expected batch_size to be at most 1438, the number of rows, got 5000"),
-        (["train", "--data", "from_one.npz"], 4, "expected class numbers from 0, got the least 1; subtract it"),
+        (["train", "--data", "from_one.npz"], 4, "expected class numbers from 0, got 1 as the smallest; subtract it"),
         (["train", "--dropout", "1.5"], 2, "expected dropout to be a finite number in [0, 1), got 1.5"),
         (["train", "--hidden", "0"], 2, "positive integer"),
         (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,

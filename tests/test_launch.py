@@ -52,7 +52,7 @@ def test_a_killed_process_is_made_good_bit_for_bit(tmp_path):
     os.kill(child_of(launched, 1), signal.SIGKILL)
     out, err = launched.communicate(timeout=120)
     assert launched.returncode == 0, err
-    assert "funcnet launch: process 1 failed; starting 2 anew from the last checkpoint" in out
+    assert "funcnet launch: process 1 failed; restarting from the last checkpoint with --processes 2" in out
     alone = start("train", *RUN, "--devices", 2, "--output", tmp_path / "one")
     _, err = alone.communicate(timeout=120)
     assert alone.returncode == 0, err
@@ -159,7 +159,7 @@ def test_what_a_new_start_cannot_mend_is_not_started_anew(tmp_path, monkeypatch,
     "arguments, message",
     [
         (["launch"], "expected -- and a command, such as funcnet launch -n 2 -- train"),
-        (["launch", "--", "evaluate", "x"], "expected train behind --, got evaluate x"),
+        (["launch", "--", "evaluate", "x"], "expected train after --, got evaluate x"),
         (["launch", "-n", "0", "--", "train"], "expected --processes of 1 or more and --max-restarts of 0 or more"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path,
     assert (code, error) == (5, said)
     code, printed, _ = funcnet(capsys, "train", "--resume", folder)
     assert code == 0
-    assert printed.startswith("no checkpoint yet: starting anew\n")
+    assert printed.startswith("no checkpoint yet: starting from the beginning\n")
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
@@ -126,7 +126,7 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     for name in FILES:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     code, _, error = funcnet(capsys, "checkpoints", "list", tmp_path)
-    assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with some, got none.\n")
+    assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with checkpoints, got neither.\n")
 
 
 def test_other_data_are_refused(tmp_path, capsys):
@@ -139,5 +139,5 @@ def test_other_data_are_refused(tmp_path, capsys):
     np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
     code, _, error = funcnet(capsys, "train", "--resume", tmp_path / "run", "--epochs", 2)
     assert (code, error) == (
-        4, f"funcnet: {tmp_path / 'run'}: expected the training data that the run began with, got other ones.\n"
+        4, f"funcnet: {tmp_path / 'run'}: expected the training data that the run began with, got other data.\n"
     )  # fmt: skip

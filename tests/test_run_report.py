@@ -131,10 +131,8 @@ def test_a_run_that_is_not_finished_gives_what_there_is(folder, tmp_path, capsys
     assert funcnet(capsys, "report", stopped, "--most", 0, "--output", path) == (0, f"page: {path}\n", "")
     page = Page(path)
     assert page.titles == SECTIONS
-    assert (
-        f"This run is not finished: it still goes on, or it was stopped. funcnet train --resume {stopped}" in page.head
-    )
-    assert page.texts["Confusion matrix"].strip() == "This comes with the weights, at the end of the run."
+    assert f"This run is not finished: it still runs, or it was stopped. funcnet train --resume {stopped}" in page.head
+    assert page.texts["Confusion matrix"].strip() == "This needs the weights, which come at the end of the run."
     assert page.texts["Gradient check"].strip() == "Left out by --most 0."
     assert len(page.images["Learning curves"]) == 1
     assert page.rows["Network"][-1] == ["", "total", "", "", "1,210"]  # as its checkpoints tell
@@ -146,12 +144,12 @@ def test_a_run_that_is_not_finished_gives_what_there_is(folder, tmp_path, capsys
     missing = {title: page.texts[title].strip() for title in SECTIONS if title not in page.rows}
     assert missing == {
         "Learning curves": "No epoch is written down in metrics.csv yet.",
-        "Confusion matrix": "This comes with the weights, at the end of the run.",
-        "Mistakes": "This comes with the weights, at the end of the run.",
+        "Confusion matrix": "This needs the weights, which come at the end of the run.",
+        "Mistakes": "This needs the weights, which come at the end of the run.",
         "Gradient check": "Left out by --most 0.",
-        "Timing": "There is no sessions.jsonl, in which train writes how long it takes.",
-        "Environment": "There is neither sessions.jsonl nor a checkpoint to tell of it.",
-        "Checkpoints": "There is none.",
+        "Timing": "sessions.jsonl was not found; train writes there how long it takes.",
+        "Environment": "Neither sessions.jsonl nor a checkpoint was found.",
+        "Checkpoints": "No checkpoint was found.",
     }
     assert page.rows["Network"][-1] == ["", "total", "", "", "1,210"]  # as the data tell
 

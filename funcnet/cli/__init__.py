@@ -19,7 +19,8 @@ Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
 
 Completion for bash or zsh: funcnet --tyro-print-completion bash"""
 
-# What a shell sees; 1 is a check that failed, as Python's own failures are, and 2 is a wrong command line, by custom.
+# The exit codes of errors. 1 is a check that failed, and also Python's own code for a failure. By custom 2 is a wrong
+# command line.
 EXIT_CODES = {errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4, errors.CheckpointError: 5}
 PEER_LOST = 75  # another process of the run failed: try again
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("funcnet: stopped.", file=sys.stderr)
         return _leave(130)
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(141)
     except Exception as error:
@@ -58,7 +59,7 @@ def _is_one_of_several() -> bool:
 
 
 def _is_of_another(error: Exception) -> bool:
-    """Whether an error is only the echo of one in another process."""
+    """Whether an error is only the result of a failure in another process."""
     import jax
 
     marks = ("Gloo", "NCCL", "heartbeat", "oordination service", "onnection", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -66,7 +67,7 @@ def _is_of_another(error: Exception) -> bool:
 
 
 def _leave(code: int) -> int:
-    """The exit code; as one of several processes end here, because the others would be waited for in vain."""
+    """Return the exit code. One of several processes ends here instead: it would wait for the others in vain."""
     if _is_one_of_several():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -104,13 +105,13 @@ def _run(arguments):
 
 
 def _train_options(arguments):
-    """The options of a `train`, with those of its file or of the run that it takes up."""
+    """The options of a `train` command, with those of its file or of the run that it resumes."""
     import tyro
 
     from funcnet.cli import options
 
     if arguments[:1] != ["train"]:
-        raise errors.ConfigError(f"funcnet launch: expected train behind --, got {' '.join(arguments) or 'nothing'}.")
+        raise errors.ConfigError(f"funcnet launch: expected train after --, got {' '.join(arguments) or 'nothing'}.")
     command = tyro.cli(options.Train, args=arguments[1:], prog="funcnet train")
     if command.resume is not None:
         return _resumed(command, arguments[1:])
@@ -118,7 +119,7 @@ def _train_options(arguments):
 
 
 def _with_defaults(file, arguments):
-    """The options again, with the file's values as defaults, so that the command line wins."""
+    """Parse the options again with the file's values as defaults, so that the command line wins."""
     import tyro
 
     from funcnet.cli import options
@@ -128,7 +129,7 @@ def _with_defaults(file, arguments):
 
 
 def _resumed(command, arguments):
-    """The options of the run that is taken up: its own, but for what may differ."""
+    """The options of the run that is resumed. They are its own, except for those that may change."""
     from funcnet.cli import options
 
     file = command.resume / "config.toml"

@@ -1,4 +1,4 @@
-"""`funcnet check`: every target's gradient compared, a line for each, and all about those that fail."""
+"""`funcnet check`: compare the gradient of every target. It prints a line per target, and a full report of failures."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,8 +27,8 @@ def check(chosen: options.Check) -> int:
     shape = parse_shapes(chosen.shape) if chosen.shape else None
     if shape is not None and all(target in CATALOGUE for target in chosen.targets):
         raise ConfigError(
-            f"--shape {chosen.shape[0]}: expected a TARGET of your own, module:attribute; the library's have their "
-            "shapes."
+            f"--shape {chosen.shape[0]}: expected a TARGET of your own, as module:attribute; those of the library have "
+            "their own shapes."
         )
     if chosen.html is not None:
         check_place("--html", chosen.html, "gradients.html")
@@ -46,7 +46,7 @@ def check(chosen: options.Check) -> int:
 
 
 def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
-    """What checking one target gives. A gradient that lacks leaves is wrong; other errors are the user's to see."""
+    """The outcome of checking one target. A gradient that lacks leaves counts as wrong; other errors go to the user."""
     target, x, y, engines = entry
     try:
         report = checking.check_gradients(
@@ -60,7 +60,7 @@ def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
 
 
 def _with_progress(entries: dict[str, Entry]) -> Iterable[tuple[str, Entry]]:
-    """The entries, while a bar shows them on a terminal."""
+    """The entries. On a terminal a progress bar shows them."""
     console = Console()
     if not console.is_terminal:
         return entries.items()
@@ -78,7 +78,7 @@ def _behind_a_bar(entries: dict[str, Entry], console: Console) -> Iterator[tuple
 
 
 def _show(outcomes: list[Outcome]) -> None:
-    """The table, then those that fail in full, then the verdict."""
+    """Print the table, then a full report of each target that failed, then the verdict."""
     table = Table(title="largest error of the gradient by hand", title_justify="left", box=box.SIMPLE_HEAD)
     headings, lines = headed(outcomes)
     for heading in headings:
@@ -117,7 +117,7 @@ def _about(outcome: Outcome) -> Iterator[str]:
 
 
 def _write_page(outcomes: list[Outcome], path: Path) -> None:
-    """The page, with a picture where matplotlib is installed."""
+    """Write the page, with a picture if matplotlib is installed."""
     reports = {outcome.name: outcome.report for outcome in outcomes if outcome.report is not None}
     try:
         figure = plotting.gradient_errors(reports if len(reports) > 1 else next(iter(reports.values())))

@@ -30,8 +30,8 @@ WEIGHTS, CURVES, CONFUSION = "weights.safetensors", "curves.png", "confusion.png
 
 
 def new_folder(chosen: options.Train) -> Path:
-    """The folder that the options name, or the next free one; nothing in it is overwritten."""
-    if not is_first():  # process 0 looks and makes it
+    """The folder that the options name, or the next free one. Results of another run are never overwritten."""
+    if not is_first():  # process 0 checks it and makes it
         return chosen.output or _needs_output()
     if chosen.output is not None:
         folder = chosen.output
@@ -55,7 +55,7 @@ def new_folder(chosen: options.Train) -> Path:
 
 
 def check_place(option: str, path: Path, name: str) -> None:
-    """Whether a file can be written there, asked before the work is done; `name` is one that it could have."""
+    """Check, before the work is done, that a file can be written to `path`. Errors suggest `name` as its name."""
     if path.is_dir():
         raise ConfigError(f"{option} {path}: expected a file, got a folder; add a name, {path / name}.")
     if not path.resolve().parent.is_dir():
@@ -63,7 +63,7 @@ def check_place(option: str, path: Path, name: str) -> None:
 
 
 def _needs_output():
-    raise ConfigError("funcnet train: expected --output where a run has several processes, which all must know it.")
+    raise ConfigError("funcnet train: expected --output for a run of several processes; give the same folder to each.")
 
 
 def is_first() -> bool:
@@ -72,7 +72,7 @@ def is_first() -> bool:
 
 
 def fingerprint(x: np.ndarray, target: np.ndarray) -> str:
-    """The SHA-256 of the training data: a run goes on with the data that it began with."""
+    """The SHA-256 of the training data. A run must continue with the data that it began with."""
     digest = hashlib.sha256()
     for array in (x, target):
         digest.update(f"{array.dtype.str} {array.shape} ".encode())
@@ -90,12 +90,12 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
     for warning in caught:
         print(f"funcnet: {warning.message}", file=sys.stderr)
     if metadata["data_sha256"] != data_sha256:
-        raise DataError(f"{folder}: expected the training data that the run began with, got other ones.")
+        raise DataError(f"{folder}: expected the training data that the run began with, got other data.")
     return report
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv; none where there is no such file yet."""
+    """The rows of metrics.csv; an empty list if the file does not exist yet."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -107,14 +107,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 class History:
-    """One row of scalars an epoch, in metrics.csv and metrics.jsonl as soon as it is known."""
+    """One row of scalars per epoch, written to metrics.csv and metrics.jsonl as soon as it is known."""
 
     def __init__(self, path: Path, schedule: Schedule):
         self.path, self.schedule = path, schedule
         self.rows: list[dict[str, Any]] = []
 
     def read(self, step: int) -> None:
-        """Take up the rows up to a step; later ones come again."""
+        """Read the rows up to a step. Later rows will be computed again."""
         self.rows = [row for row in read_history(self.path) if row["step"] <= step]
 
     def reports(self) -> list[Report]:
@@ -126,7 +126,7 @@ class History:
         ]
 
     def recorded(self, reports: Iterable[Report], epoch_steps: int) -> Iterator[Report]:
-        """The reports, each end of an epoch written down. A run that is stopped within one repeats it from there."""
+        """The reports. Each end of an epoch writes a row. A run stopped within an epoch writes it after it resumes."""
         for report in reports:
             if report.step % epoch_steps == 0:
                 scalars = {name: float(value) for name, value in report.metrics.items()}
@@ -146,7 +146,7 @@ class History:
 
 
 def _replace(path: Path, text: str) -> None:
-    """The file whole, whenever the process is killed; that it is on the disk too is for checkpoints."""
+    """Write a file so that a killed process leaves the old or the new one whole. Only checkpoints are flushed too."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8", newline="\n")
     os.replace(new, path)

@@ -1,4 +1,4 @@
-"""What the other commands do, and which function does which."""
+"""The commands besides train, report and check, and which function runs each command."""
 
 import csv
 import sys
@@ -86,7 +86,7 @@ def _write_predictions(found, file):
 
 
 def export(chosen: options.Export) -> int:
-    """The model of a run as one file that needs no funcnet."""
+    """Write the model of a run as one file that runs without funcnet."""
     _, model, params, state, shape, _ = load_run(chosen.run)
     path = chosen.run / "model.stablehlo" if chosen.output is None else chosen.output
     check_place("--output", path, "model.stablehlo")
@@ -118,7 +118,7 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
     folder = chosen.folder / CHECKPOINTS if (chosen.folder / CHECKPOINTS).is_dir() else chosen.folder
     found = checkpoints.verify(folder, bytes_too=chosen.action == "verify")
     if not found:
-        raise CheckpointError(f"{folder}: expected checkpoints, or a run with some, got none.")
+        raise CheckpointError(f"{folder}: expected checkpoints, or a run with checkpoints, got neither.")
     damaged = [verdict for verdict in found if verdict.problem is not None]
     if chosen.json:
         print_json([_checkpoint(verdict) for verdict in found])
@@ -137,7 +137,7 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
 
 
 def _checkpoint(verdict):
-    """What is known of a checkpoint; `None` where its manifest cannot be read."""
+    """The facts about a checkpoint. They are `None` if its manifest cannot be read."""
     manifest = verdict.manifest
     facts = {"epoch": None, "loss": None, "bytes": None}
     if manifest is not None:
@@ -152,7 +152,7 @@ def read_rows(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             rows = np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
-    except Exception as error:  # of a damaged file NumPy raises half a dozen kinds
+    except Exception as error:  # NumPy raises many kinds of errors for a damaged file
         raise DataError(f"{path}: expected a readable .npy or .csv file of numbers: {error}") from error
     if not isinstance(rows, np.ndarray):
         raise DataError(f"{path}: expected one array, as np.save writes it, got several; save x alone as .npy.")

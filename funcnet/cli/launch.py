@@ -18,8 +18,8 @@ from funcnet.errors import ConfigError
 
 __all__ = ["launch"]
 
-NO_USE = (2, 3, 4)  # a wrong command line, a training that diverged, bad data: a new start would end as this one
-WAIT = 2.0  # seconds in which the process that failed first may still be found, and others may end by themselves
+NO_USE = (2, 3, 4)  # a wrong command line, diverged training, bad data: a new start would fail in the same way
+WAIT = 2.0  # seconds to find the process that failed first, while others may end by themselves
 
 
 def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Train) -> int:
@@ -42,7 +42,9 @@ def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Trai
         if steps(folder / CHECKPOINTS):
             arguments = ["train", *_options_of_call(train), "--resume", str(folder)]
         print(
-            f"funcnet launch: process {ended.first} failed; starting {count} anew from the last checkpoint", flush=True
+            f"funcnet launch: process {ended.first} failed; "
+            f"restarting from the last checkpoint with --processes {count}",
+            flush=True,
         )
     raise AssertionError("the loop returns")
 
@@ -67,7 +69,7 @@ class _End(NamedTuple):
 def _run(count: int, arguments: Sequence[str]) -> _End:
     """Run the processes to their end; the first failure ends the others."""
     address = f"127.0.0.1:{_free_port()}"
-    # A proxy between processes of one machine would only hang them.
+    # A proxy between processes of one machine would only make them hang.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     children = [_start(i, count, address, arguments, environment) for i in range(count)]
     tails = [deque[str](maxlen=200) for _ in children]
@@ -108,7 +110,7 @@ def _start(i: int, count: int, address: str, arguments: Sequence[str], environme
 
 
 def _forward(i: int, child: Any, tail: deque[str]) -> None:
-    """Keep what a process writes to stderr; that of process 0, which speaks for all, is seen at once."""
+    """Keep what a process writes to stderr. Process 0 speaks for all, so its lines are also printed at once."""
     with child.stderr as lines:
         for line in lines:
             tail.append(line)
@@ -118,9 +120,9 @@ def _forward(i: int, child: Any, tail: deque[str]) -> None:
 
 
 def _await_failure(children: Sequence[Any]) -> int | None:
-    """The process that failed first, once one has; `None` when all have ended well.
+    """Wait for a failure and return the process that failed first; `None` when all have ended well.
 
-    A process whose peer is lost fails too, and may be seen to end before it.
+    A process that loses its peer fails too, and may end first. So such an end only counts after `WAIT` seconds.
     """
     lost, since = None, 0.0
     while True:
@@ -139,7 +141,7 @@ def _await_failure(children: Sequence[Any]) -> int | None:
 
 
 def _end(children: Sequence[Any]) -> None:
-    """End what still runs: it waits for a process that is gone. A checkpoint that it writes is whole or not there."""
+    """Kill the processes that still run: they wait for one that is gone. Their last checkpoint is whole or absent."""
     for child in children:
         if child.poll() is None:
             child.kill()

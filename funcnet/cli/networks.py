@@ -1,4 +1,4 @@
-"""Options become values: data, networks, schedules, optimizers."""
+"""Make data, networks, schedules and optimizers from the options."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except Exception as error:  # of a damaged file NumPy, zipfile and zlib raise a dozen kinds
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds of errors for a damaged file
         sets = '"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"'
         raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
     if not {"x", "target"} <= set(arrays):
@@ -55,7 +55,7 @@ def _dense_model(chosen, classes):
 
 
 def _in_shape(shape, wanted, model):
-    """The model, behind a layer that brings examples into the shape that it takes, where they have another."""
+    """The model. A layer before it reshapes the examples if their shape is not the one that it takes."""
     if shape == wanted:
         return model
     inner = model.inside.layers if model.inside and model.made.constructor is layers.serial else (model,)
@@ -113,7 +113,7 @@ def build_optimizer(chosen: options.Train, steps: int) -> Optimizer:
 
 
 def split_rows(chosen: Any, seed: int) -> Any:
-    """(training rows, held-out rows): the set's own test images, or a fifth by the seed."""
+    """(training rows, held-out rows). The latter are the data set's own test images, or a fifth chosen by the seed."""
     if chosen.data in IMAGE_SETS:
         return IMAGE_SETS[chosen.data](chosen.folder, download=chosen.download)
     return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=seed)
@@ -125,5 +125,5 @@ def classes_of(target: Any) -> int:
         got = f"{target.dtype} of shape {target.shape}"
         raise DataError(f"expected target to hold one class number per row, got {got}.")
     if target.min() > 0:
-        raise DataError(f"expected class numbers from 0, got the least {target.min()}; subtract it.")
+        raise DataError(f"expected class numbers from 0, got {target.min()} as the smallest; subtract it.")
     return int(target.max()) + 1

@@ -32,7 +32,7 @@ __all__ = [
 Activation = Literal[
     "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
 ]
-# What belongs to one call and not to the run, and so is not kept; and what may be another when a run is taken up.
+# Options that belong to one call and are not kept with the run, and options that may change when a run is resumed.
 NOT_KEPT = ("config", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id")
 MAY_CHANGE = ("epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume", "tensorboard")
 Positional = tyro.conf.Positional
@@ -43,15 +43,16 @@ class _Network:
     """Options that say what the network is."""
 
     data: str = "digits"
-    """Bundled digits; mnist, fashion_mnist, cifar10, cifar100 from --folder; or an .npz of arrays x and target."""
+    """Bundled digits; mnist, fashion_mnist, cifar10 or cifar100 from --folder; or an .npz of arrays x and target."""
     folder: Path = Path("data")
-    """Where the files of mnist, fashion_mnist, cifar10 and cifar100 lie."""
+    """Folder with the files of mnist, fashion_mnist, cifar10 and cifar100."""
     download: bool = False
-    """Fetch the files that are not in --folder."""
+    """Download the files that are not in --folder."""
     model: Literal["cnn", "mlp", "linear", "sigmoid"] = "cnn"
-    """Convolutions with batch norm and pooling; hidden layers alone; softmax regression; or an mlp of sigmoids."""
+    """cnn: convolutions with batch norm and pooling. mlp: hidden layers alone. linear: softmax regression. sigmoid: an
+    mlp of sigmoids."""
     features: tuple[int, ...] = (32, 64)
-    """Features of the blocks of a cnn: two convolutions each, and a pooling that halves the sides."""
+    """Features of the blocks of a cnn. A block has two convolutions, and a pooling that halves the sides."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers."""
     activation: Activation = "relu"
@@ -62,7 +63,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class Train(_Network):
-    """Train a network. Ctrl-C saves, and --resume goes on.
+    """Train a network. Ctrl-C saves, and --resume continues.
 
     Example: funcnet train --engine backprop --epochs 20
     """
@@ -72,9 +73,10 @@ class Train(_Network):
     optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = "adamw"
     """How gradients become steps."""
     learning_rate: float = 3e-3
-    """Learning rate, at its highest."""
+    """Highest learning rate."""
     schedule: Literal["constant", "step", "exponential", "cosine", "warmup_cosine"] = "warmup_cosine"
-    """How the learning rate changes: by 0.1 at each third, to a hundredth, to zero, or to zero after a warmup."""
+    """How the learning rate changes. step: times 0.1 after each third of the run. exponential: to a hundredth. cosine:
+    to zero. warmup_cosine: to zero after a warmup."""
     weight_decay: float = 0.05
     """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
     clip_norm: float | None = None
@@ -84,31 +86,33 @@ class Train(_Network):
     batch_size: int = 32
     """Rows per update."""
     accumulate: int = 1
-    """Equal parts in which a batch is computed, one after the other, to save memory; they divide --batch-size."""
+    """Number of equal parts in which a batch is computed, one after the other, to save memory. It must divide
+    --batch-size."""
     seed: int = 0
-    """Seed of the split, the parameters' start, the order of the rows and dropout."""
+    """Seed of the split, the initial parameters, the order of the rows and dropout."""
     patience: int | None = None
     """Stop early after this many epochs without improvement on a tenth of the training rows, and keep the best."""
     keep_checkpoints: int = 2
-    """Checkpoints to keep, of which one is written each epoch; with --patience the best is kept besides."""
+    """How many checkpoints to keep. One is written per epoch. With --patience the best one is kept too."""
     resume: Path | None = None
-    """Go on with the run in this folder from its last checkpoint; more --epochs come with their own schedule."""
+    """Continue the run in this folder from its last checkpoint. With more --epochs the schedule is that of the longer
+    run."""
     watchdog: float | None = None
-    """Seconds without progress after which the process ends itself, with the stacks of its threads."""
+    """After this many seconds without progress the process prints the stacks of its threads and ends."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too, into tensorboard/; it needs pip install 'funcnet[tensorboard]'."""
     devices: int | None = None
-    """CPU devices of each process, among which the rows of a batch are dealt out. All GPUs and TPUs take part."""
+    """Number of CPU devices of each process. The rows of a batch are divided among them. All GPUs and TPUs are used."""
     sharding: Literal["replicate", "fsdp"] = "replicate"
-    """Where the parameters lie on several devices: replicate, whole on each; fsdp, split over all."""
+    """Where the parameters are on several devices. replicate: whole on each. fsdp: split over all."""
     coordinator: str | None = None
-    """host:port of process 0, where a run has several processes; SLURM, Open MPI and Kubernetes need no telling."""
+    """host:port of process 0, for a run of several processes. Not needed with SLURM, Open MPI and Kubernetes."""
     num_processes: int | None = None
     """How many processes the run has."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """The number of this process, from 0."""
     debug_nans: bool = False
-    """Stop at the operation that makes the first NaN, at the price of speed."""
+    """Stop at the operation that makes the first NaN. Training is slower."""
     config: Path | None = None
     """A TOML file with values for these options; options on the command line win."""
     output: Path | None = None
@@ -118,12 +122,12 @@ class Train(_Network):
 @dataclass(frozen=True, kw_only=True)
 class _Machine:
     json: bool = False
-    """Print one JSON value instead of tables, for machines."""
+    """Print one JSON value for other programs, instead of tables."""
 
 
 @dataclass(frozen=True)
 class Evaluate(_Machine):
-    """Loss, accuracy and confusion matrix on rows held out.
+    """Loss, accuracy and confusion matrix on held-out rows.
 
     Example: funcnet evaluate runs/001
     """
@@ -134,17 +138,17 @@ class Evaluate(_Machine):
 
 @dataclass(frozen=True)
 class Report:
-    """One HTML page on a run: curves, mistakes, timing.
+    """One HTML page about a run: curves, mistakes, timing.
 
     Example: funcnet report runs/001
     """
 
     run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The folder that train wrote; a run that is not finished gives what there is."""
+    """The folder that train wrote. For an unfinished run the page shows what is known so far."""
     output: Path | None = None
-    """The file, which needs no other and no network; by default report.html in that folder."""
+    """The file, by default report.html in that folder. It needs no other files and no network."""
     most: int = 60
-    """Elements at which the gradient check takes numeric derivatives; 0 leaves the check out."""
+    """Number of elements at which the gradient check takes numeric derivatives; 0 leaves the check out."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Export:
     output: Path | None = None
     """The file; by default model.stablehlo in that folder."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
-    """Where the file shall run."""
+    """The platforms on which the file will run."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ class Summary(_Network, _Machine):
     """
 
     batch_size: int = 32
-    """Rows a batch; what is kept for the backward pass grows with it."""
+    """Rows per batch. The memory that is kept for the backward pass grows with it."""
 
 
 @dataclass(frozen=True)
@@ -200,18 +204,19 @@ class Check(_Machine):
     Layer, a loss with a gradient, or a function without arguments that returns one or (layer, x) or (loss, prediction,
     target). By default all of the library."""
     seeds: int = 1
-    """Draws of parameters, inputs and cotangents for each target."""
+    """Number of draws of parameters, inputs and cotangents for each target."""
     seed: int = 0
-    """The first of them."""
+    """The seed of the first draw."""
     most: int = 2000
-    """Elements of a target that numeric derivatives look at one by one; beyond that a sample."""
+    """Elements of a target that numeric derivatives check one by one. Of a larger target they check a sample."""
     mutants: bool = False
-    """Make deliberately wrong variants of each gradient too, and see that the check catches every one."""
+    """Also make deliberately wrong variants of each gradient, to see that the check catches every one."""
     html: Path | None = None
-    """A page for the whole report."""
+    """File for the whole report as an HTML page."""
     shape: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Input of a Layer or loss that came alone, such as 8,4, the batch first; of another dtype 8,12:int32. Several
-    inputs one by one, by name as --shape image=8,28,28,1 --shape text=8,12:int32, or by position."""
+    """Shape of the input of a Layer or loss that is given alone, the batch first: 8,4. With a dtype other than float32:
+    8,12:int32. For several inputs repeat the option, in their order or with names: --shape image=8,28,28,1 --shape
+    text=8,12:int32."""
 
 
 @dataclass(frozen=True)
@@ -237,9 +242,9 @@ class Launch:
     processes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
     """How many processes."""
     max_restarts: int = 3
-    """How often to start anew."""
+    """How often to start again after a failure."""
     shrink: bool = False
-    """Go on with the processes that remain, instead of as many as before."""
+    """After a failure continue with fewer processes, instead of as many as before."""
 
 
 Command = (
@@ -318,6 +323,6 @@ def _toml(value: Any) -> str:
 
     if isinstance(value, tuple):
         return str(list(value))
-    # A JSON string or truth value is one of TOML; repr of a number is a TOML number.
+    # TOML writes strings and truth values as JSON does, and numbers as Python's repr does.
     text = str(value) if isinstance(value, Path) else value
     return json.dumps(text, ensure_ascii=False) if isinstance(text, str | bool) else repr(text)

@@ -1,4 +1,4 @@
-"""`funcnet report`: everything that is known of a run on one page."""
+"""`funcnet report`: everything that is known about a run, on one page."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,7 +34,7 @@ STYLE = """
 
 
 class _Run(NamedTuple):
-    """What a folder holds; what may lack is looked for by the sections."""
+    """What the folder of a run holds. The sections read the parts that may be missing."""
 
     folder: Path
     trained: options.Train
@@ -106,7 +106,7 @@ def _page(run: _Run, most: int) -> str:
     return pages.document(title, f'{_head(run, rows, judged, made)}<div class="sections">{body}</div>', STYLE)
 
 
-# What may fail does so with an error of the library, and then its words stand in its place.
+# A part that cannot be made raises an error of the library. The page then shows the message in place of the part.
 
 
 def _tried(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -124,7 +124,7 @@ def _or_why_not(content: Any) -> str:
     return f'<p class="missing">{escape(str(content))}</p>\n' if isinstance(content, FuncnetError) else content
 
 
-# What the folder tells
+# What the folder holds
 
 
 def _rows(run: _Run) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
 
 
 def _made(run: _Run) -> _Made:
-    """The network, and the shape of an example: as weights or checkpoints tell, else as the data do."""
+    """The network and the shape of an example: from the weights or the checkpoints, else from the data."""
     facts: Any = None
     if run.finished:
         *_, facts = checkpoints.load_weights(run.folder / WEIGHTS)
@@ -150,7 +150,7 @@ def _made(run: _Run) -> _Made:
 
 def _judge(run: _Run) -> _Judged:
     if not run.finished:
-        raise CheckpointError("This comes with the weights, at the end of the run.")
+        raise CheckpointError("This needs the weights, which come at the end of the run.")
     trained, model, params, state, *_ = load_run(run.folder)
     x, labels = split_rows(trained, trained.seed)[1]
     apply = jax.jit(model.apply, static_argnames="train")
@@ -177,8 +177,8 @@ def _head(run: _Run, rows: Any, judged: Any, made: Any) -> str:
         tiles["training time"] = _duration(seconds)
     shown = "".join(f"<li><b>{escape(value)}</b>{escape(name)}</li>\n" for name, value in tiles.items())
     open_end = (
-        f'<p class="missing">This run is not finished: it still goes on, or it was stopped. '
-        f"<code>funcnet train --resume {escape(str(run.folder))}</code> takes it up.</p>\n"
+        f'<p class="missing">This run is not finished: it still runs, or it was stopped. '
+        f"<code>funcnet train --resume {escape(str(run.folder))}</code> continues it.</p>\n"
     )
     quiet = f'<p class="quiet">{escape(str(run.folder))} · page made with {escape(pages.environment())}</p>\n'
     return quiet + ("" if run.finished else open_end) + (f'<ul class="tiles">{shown}</ul>\n' if tiles else "")
@@ -206,7 +206,7 @@ def _confusion(judged: _Judged) -> str:
 
 
 def _mistakes(judged: _Judged) -> str:
-    """Pictures of them where the rows are images, else a table."""
+    """Pictures of the mistakes if the rows are images, else a table."""
     predicted, images = judged.probabilities.argmax(1), _as_images(judged.x)
     wrong = np.flatnonzero(predicted != judged.labels)
     if not wrong.size:
@@ -222,7 +222,10 @@ def _mistakes(judged: _Judged) -> str:
 
 
 def _as_images(x: np.ndarray) -> np.ndarray | None:
-    """(n, height, width, channels), where the rows look like images: squares of at least 6 × 6 pixels are taken so."""
+    """The rows as (n, height, width, channels) if they look like images, else `None`.
+
+    A row of numbers looks like an image if it is a square of at least 6 × 6 pixels.
+    """
     if x.ndim == 2 and (side := round(x.shape[1] ** 0.5)) >= 6 and side * side == x.shape[1]:
         return x.reshape(-1, side, side, 1)
     if x.ndim == 3:
@@ -252,7 +255,7 @@ def _gradients(made: _Made, most: int) -> str:
 
 def _timing(run: _Run) -> str:
     if not run.sessions:
-        raise DataError(f"There is no {SESSIONS}, in which train writes how long it takes.")
+        raise DataError(f"{SESSIONS} was not found; train writes there how long it takes.")
     lines = []
     for session in run.sessions:
         epochs = f"{session.reports[0][0]} to {session.reports[-1][0]}" if session.reports else "none"
@@ -262,7 +265,7 @@ def _timing(run: _Run) -> str:
             "" if first is None else f"{first:.2f} s", "" if pace is None else f"{pace:,.0f}",
             _duration(session.reports[-1][2]) if session.reports else "",
         ])  # fmt: skip
-    headings = ["started", "epochs", "first epoch, with compilation", "steps per second after it", "in all"]
+    headings = ["started", "epochs", "first epoch, with compilation", "steps per second after it", "total"]
     return pages.table(headings, lines, right=3)
 
 
@@ -279,7 +282,7 @@ def _configuration(run: _Run) -> str:
         value, usual = getattr(run.trained, field.name), getattr(default, field.name)
         if field.name not in options.NOT_KEPT:
             lines.append([field.name, _words(value), "" if value == usual else _words(usual)])
-    return pages.table(["option", "value", "default, where it is another"], lines)
+    return pages.table(["option", "value", "default, if different"], lines)
 
 
 def _words(value: Any) -> str:
@@ -287,17 +290,17 @@ def _words(value: Any) -> str:
 
 
 def _environment(run: _Run) -> str:
-    """That of the last session, else that of the newest checkpoint."""
+    """The environment of the last session, else that of the newest checkpoint."""
     known = [verdict.manifest.environment for verdict in run.verdicts if verdict.manifest is not None]
     known += [session.environment for session in run.sessions]
     if not known:
-        raise DataError(f"There is neither {SESSIONS} nor a checkpoint to tell of it.")
+        raise DataError(f"Neither {SESSIONS} nor a checkpoint was found.")
     return pages.table(["", ""], [[name, _words(value)] for name, value in known[-1].items() if value != ""])
 
 
 def _checkpoints(run: _Run) -> str:
     if not run.verdicts:
-        raise CheckpointError("There is none.")
+        raise CheckpointError("No checkpoint was found.")
     lines = []
     for verdict in run.verdicts:
         manifest = verdict.manifest

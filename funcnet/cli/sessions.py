@@ -1,6 +1,6 @@
 """`sessions.jsonl` of a run: where and when each call of `train` ran, and how long its epochs took.
 
-A call appends: a line about its environment, then one per report. So a kill loses no more than the half of a line.
+Each call appends one line about its environment, then one line per report. So a kill loses at most half a line.
 """
 
 import json
@@ -28,12 +28,12 @@ class Session(NamedTuple):
 
     @property
     def first(self) -> float | None:
-        """Seconds to the first report, compilation with it."""
+        """Seconds to the first report, including compilation."""
         return self.reports[0][2] if self.reports else None
 
     @property
     def steps_per_second(self) -> float | None:
-        """The median over the reports behind the first."""
+        """The median over the reports after the first."""
         if len(self.reports) < 2:
             return None
         pairs = zip(self.reports, self.reports[1:], strict=False)
@@ -41,7 +41,7 @@ class Session(NamedTuple):
 
 
 def timed(reports: Iterable[Report], path: Path, started: float) -> Iterator[Report]:
-    """The reports, each written down with the seconds since `started`, of `time.perf_counter`."""
+    """The reports. Each is written down with the seconds since `started`, a time of `time.perf_counter`."""
     _append(path, {"started": datetime.now(UTC).isoformat(timespec="seconds"), **_environment()})
     for report in reports:
         seconds = round(time.perf_counter() - started, 3)
@@ -51,7 +51,7 @@ def timed(reports: Iterable[Report], path: Path, started: float) -> Iterator[Rep
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        # A killed process may have left half a line: each session begins behind an empty one.
+        # A killed process may have left half a line, so each session begins with an empty line.
         file.write("\n" * ("started" in row) + json.dumps(row) + "\n")
 
 
@@ -60,7 +60,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the folder that the call was made in, with "-dirty" behind it if files differ; `None` if none."""
+    """The commit of the current folder, with "-dirty" at its end if files differ; `None` outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -70,7 +70,7 @@ def _commit() -> str | None:
 
 
 def read_sessions(path: Path) -> list[Session]:
-    """The calls of `train` on a run, in order; lines that are none are left out."""
+    """The calls of `train` on a run, in order. Lines that cannot be read are left out."""
     sessions: list[Session] = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What the user means by a TARGET of `funcnet check`: a row of the catalogue, or something of his own."""
+"""What a TARGET of `funcnet check` stands for: an entry of the catalogue, or a layer or loss of the user's own."""
 
 import difflib
 import functools
@@ -27,10 +27,10 @@ RETURNS = "a Layer, a loss with a gradient, or a tuple (layer, x) or (loss, pred
 
 
 def parse_shapes(texts: Sequence[str]) -> Any:
-    """One input, or several: a dictionary where they have names, else a tuple.
+    """One input, or several: a dictionary if they have names, else a tuple.
 
     Raises:
-        ConfigError: something that is not a shape, names for some only, or a name that comes twice.
+        ConfigError: a text is not a shape, only some inputs have names, or a name occurs twice.
 
     >>> parse_shapes(["image=8,28", "text=8,12:int32"])["text"]
     ShapeDtypeStruct(shape=(8, 12), dtype=int32)
@@ -47,7 +47,7 @@ def parse_shapes(texts: Sequence[str]) -> Any:
 
 
 def parse_shape(text: str) -> jax.ShapeDtypeStruct:
-    """`"8,4"` -> an input of that shape, `"8,12:int32"` of another dtype than float32.
+    """`"8,4"` -> a float32 input of that shape; `"8,12:int32"` -> an input of another dtype.
 
     Raises:
         ConfigError: anything but positive integers between commas, or an unknown dtype.
@@ -70,7 +70,7 @@ def resolve(target: str, shape: Any) -> Entry:
 
     Args:
         target: a name in the catalogue, `module:attribute`, or `path/to/file.py:attribute`.
-        shape: the input as shapes, where the attribute is a layer or a loss alone; `None` where none was given.
+        shape: the shape of the input, or several shapes, for a layer or a loss alone; `None` if none was given.
 
     Raises:
         ConfigError: no such name, module, file or attribute; code that raises on import; something that has no
@@ -88,7 +88,7 @@ def _resolved(target: str, shape: Any) -> Entry:
         return CATALOGUE[target]
     place, _, name = target.rpartition(":")
     folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
-    sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` have it
+    sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` do
     try:
         found = _attribute(_module(place), name)
         if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):  # a loss has the field
@@ -107,7 +107,7 @@ def _near(word: str, words: Iterable[str]) -> str:
 
 
 def _line(error: Exception, folder: Path) -> str:
-    """The last line of the user's own that was running; a syntax error says its own."""
+    """The last line of the user's own code that ran. A syntax error already names its line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
@@ -141,7 +141,7 @@ def _attribute(module: ModuleType, name: str) -> Any:
 
 
 def _call(function: Any) -> Any:
-    """What the function returns; it must need no arguments."""
+    """What the function returns. It must not need arguments."""
     try:
         inspect.signature(function).bind()
     except TypeError as error:

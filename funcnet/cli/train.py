@@ -45,26 +45,26 @@ def train(chosen: options.Train) -> int:
     """Train, and write weights, options, metrics and plots into one folder."""
     _check_packages(chosen)
     if chosen.debug_nans:
-        jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it does nothing
+        jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it has no effect
     parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
     if jax.process_index() == 0:
         return _train(chosen)
     with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
-        return _train(chosen)  # in step with process 0, which alone speaks and writes
+        return _train(chosen)  # the same steps as process 0, which alone prints and writes
 
 
 class _Job(NamedTuple):
-    """What the options and the data make."""
+    """Everything that is made from the options and the data."""
 
     training_rows: Any
-    watched: Any  #: on which each report is validated; all held-out rows but where they must not decide
+    watched: Any  #: the rows that validate each report: held out, or with --patience a part of the training rows
     held_out: Any
     shape: tuple[int, ...]
     classes: int
     model: Layer
     optimizer: Optimizer
     schedule: Schedule
-    like: Any  #: the shapes of its state
+    like: Any  #: the shapes of the training state
     epoch_steps: int
     steps: int
 
@@ -96,7 +96,7 @@ def _train(chosen: options.Train) -> int:
     history = History(folder / HISTORY, job.schedule)
     past = _past(folder, history, start, job.steps)
     if chosen.resume is not None and start is None:
-        print("no checkpoint yet: starting anew")
+        print("no checkpoint yet: starting from the beginning")
     if is_first():
         options.write_config(chosen, folder / CONFIG)
     started = time.perf_counter()
@@ -114,12 +114,12 @@ def _train(chosen: options.Train) -> int:
                 return 0
     assert last is not None  # fit yields at least one report, or raises
     final = last.state
-    if final is None:  # the best report was one before the run was taken up
+    if final is None:  # the best report is older than the restart
         final = checkpoints.restore(folder / CHECKPOINTS, job.like, step=last.step)[0].state
     params, state = trees.on_host((final.optimizer.params, final.model))
     if is_first():
         rows = {"training": job.training_rows, "held out": job.held_out}
-        batch_size = min(1024, len(job.held_out[0]))  # one for both, so that one program serves them
+        batch_size = min(1024, len(job.held_out[0]))  # one size for both, so that they share a compiled program
         results = {
             name: final_results(job.model, params, state, data, job.classes, batch_size) for name, data in rows.items()
         }
@@ -134,12 +134,12 @@ def _train(chosen: options.Train) -> int:
 
 
 def _any(here: bool) -> bool:
-    """Whether it holds in any process; all ask together."""
+    """Whether it is true in any process. All processes must call this together."""
     return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
 def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
-    """The training from where it starts, with a checkpoint of each epoch; nothing for one that is at its end."""
+    """Train from the beginning or from `start`, with a checkpoint per epoch. A finished run gives no reports."""
     if start is not None and start.step >= job.steps:
         return iter(())
     reports = training.fit(
@@ -156,13 +156,13 @@ def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
 
 
 def _logged(reports, chosen, job, folder, started) -> Iterator[Report]:
-    """The reports, while the time that they took is written down, and TensorBoard's files where they are wanted."""
+    """The reports. Their times are written down, and with --tensorboard the files of TensorBoard too."""
     reports = timed(reports, folder / SESSIONS, started)
     return logs.write_tensorboard(reports, folder / BOARD, schedule=job.schedule) if chosen.tensorboard else reports
 
 
 def _layout(chosen):
-    """How the run lies on the devices of all processes; `None` on one."""
+    """How the run is placed on the devices of all processes; `None` for one device."""
     if jax.device_count() == 1:
         return None
     partition = parallel.replicate() if chosen.sharding == "replicate" else parallel.fsdp(min_bytes=2**16)
@@ -170,7 +170,7 @@ def _layout(chosen):
 
 
 def _check_packages(chosen):
-    """What saving needs is looked for before training, so that no run is lost."""
+    """Check before training that the packages for saving are installed, so that no run is lost."""
     for package in ("matplotlib", "safetensors"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
@@ -179,7 +179,7 @@ def _check_packages(chosen):
 
 
 def _past(folder: Path, history: History, start: Report | None, steps: int) -> list[Report]:
-    """The epochs that a run has behind it; the last one with its state."""
+    """The reports of the epochs that a run has already done. The last one has its state."""
     if start is None:
         return []
     if start.step >= steps and (folder / WEIGHTS).exists():
@@ -198,9 +198,9 @@ def _after(past: Iterable[Report], reports: Iterable[Report]) -> Iterator[Report
 
 
 def _with_progress(reports: Iterable[Report], epochs: int, known: int) -> Iterator[Report]:
-    """The reports, while a bar (on a terminal) or a line every tenth of the run (elsewhere) shows them.
+    """The reports. A progress bar shows them on a terminal; elsewhere a line is printed every tenth of the run.
 
-    Of those up to the step `known` an earlier call has told.
+    An earlier call has shown those up to the step `known`, so no lines are printed for them.
     """
     console = Console()
     if not console.is_terminal:
