@@ -392,7 +392,7 @@ def network_params(width=4, dtype=jnp.float32):
         (ConfigError, r"greedy: expected machines of pretraining.rbm, at least one, got \(\)",
          lambda: greedy([], optimizers.sgd(0.1), V, epochs=1, batch_size=1)),
         (ConfigError, r"dream: expected machines of pretraining.rbm", lambda: dream([PARAMS], [PARAMS], KEY, 1)),
-        (ConfigError, r"stack: expected a model that begins with 2 dense layers, each with a sigmoid behind it, got s",
+        (ConfigError, r"stack: expected a model that begins with 2 dense layers, each followed by a sigmoid, got s",
          lambda: stack(NETWORK, network_params(), [PARAMS, PARAMS])),
         (ConfigError, r"stack: expected a model that begins with 1 dense layers",
          lambda: stack(models.mlp((3, 2)), network_params(), [PARAMS])),

@@ -1,5 +1,8 @@
-"""Whole models, written in the layers of `funcnet.layers`. Their outputs are linear (logits) unless said otherwise:
-the losses of `funcnet.losses` take them so, which is more precise than an activation followed by a logarithm."""
+"""Whole models, made of the layers of `funcnet.layers`.
+
+Their outputs are linear (logits) unless said otherwise. The losses of `funcnet.losses` take logits, which is more
+precise than an activation followed by a logarithm.
+"""
 
 from funcnet.models.convolutional import lenet, mobilenet, resnet, softmax_regression, vgg
 from funcnet.models.dense import linear, mlp, sigmoid_network

@@ -40,10 +40,10 @@ def lenet(
     hidden: tuple[int, ...] = (120, 84),
     activation: Callable[[], Layer] = layers.tanh,
 ) -> Layer:
-    """LeNet-5: two convolutions of 5 × 5 with average pooling behind each, and dense layers.
+    """LeNet-5: two 5 × 5 convolutions, each followed by average pooling, and dense layers.
 
-    The first convolution keeps the size by zeros beside the image, which the original has in its images of 32 × 32. Its
-    second convolution sees all channels, and its output is linear.
+    The first convolution pads the image with zeros and so keeps its size. The original has this padding in its images,
+    of 32 × 32. Unlike in the original, the second convolution sees all channels, and the output is linear.
 
     Args:
         classes: width of the output.
@@ -51,7 +51,7 @@ def lenet(
         hidden: widths of the hidden dense layers.
         activation: a constructor, `layers.tanh` as in the original or `layers.relu`, called once per hidden layer.
 
-    Input (batch, height, width, channels) of 12 × 12 at least, 28 × 28 × 1 for MNIST; output (batch, classes).
+    Input (batch, height, width, channels) of at least 12 × 12, 28 × 28 × 1 for MNIST; output (batch, classes).
 
     Raises:
         ConfigError: a width is not a positive integer, or `features` are not two.
@@ -85,20 +85,20 @@ def vgg(
     dropout: float = 0.0,
     normalize: bool = True,
 ) -> Layer:
-    """VGG: blocks of 3 × 3 convolutions with ReLU, a max pooling of 2 × 2 behind each block, and dense layers.
+    """VGG: blocks of 3 × 3 convolutions with ReLU, a 2 × 2 max pooling after each block, and dense layers.
 
     Args:
         classes: width of the output.
         blocks: for each block the features of its convolutions.
         hidden: widths of the hidden dense layers.
-        dropout: share dropped in training, of whole channels behind each block and of the hidden units; 0 for none.
-        normalize: whether batch normalisation stands between each convolution and its ReLU; the convolution then has
-            no bias, which the normalisation would take away again.
+        dropout: share dropped in training, of whole channels after each block and of the hidden units; 0 for none.
+        normalize: whether batch normalisation stands between each convolution and its ReLU. The convolution then has
+            no bias, because the normalisation would remove it.
 
-    Input (batch, height, width, channels) with sides of 2 ** len(blocks) at least; output (batch, classes).
+    Input (batch, height, width, channels) with sides of at least 2 ** len(blocks); output (batch, classes).
 
     Raises:
-        ConfigError: `blocks` or `hidden` hold other than positive integers, or `dropout` is outside [0, 1).
+        ConfigError: `blocks` or `hidden` hold something other than positive integers, or `dropout` is outside [0, 1).
 
     References: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
 
@@ -126,16 +126,16 @@ def vgg(
 
 @constructor
 def resnet(classes: int = 10, *, depth: int = 20, features: int = 16) -> Layer:
-    """Residual network for small images: a convolution, three stages of residual blocks, a mean over places, a dense
-    layer.
+    """Residual network for small images: a convolution, three stages of residual blocks, global average pooling, a
+    dense layer.
 
-    A block is y = relu(x + F(x)) with F two 3 × 3 convolutions with batch normalisation and a ReLU between. The second
-    and third stage halve the sides and double the features in their first block, in which x goes through a 1 × 1
-    convolution with stride 2 and batch normalisation.
+    A block is y = relu(x + F(x)). F is two 3 × 3 convolutions with batch normalisation, and a ReLU between them. The
+    first block of the second and of the third stage halves the sides and doubles the features. In these blocks x goes
+    through a 1 × 1 convolution with stride 2 and batch normalisation.
 
     Args:
         classes: width of the output.
-        depth: convolutions and the dense layer counted, 6 n + 2 for n blocks per stage: 20, 32, 44, 56 …
+        depth: number of 3 × 3 convolutions plus the dense layer, 6 n + 2 for n blocks per stage: 20, 32, 44, 56 …
         features: of the first stage.
 
     Input (batch, height, width, channels), 32 × 32 × 3 for CIFAR; output (batch, classes).
@@ -170,10 +170,10 @@ def mobilenet(
     features: int = 32,
     blocks: tuple[tuple[int, int], ...] = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)),
 ) -> Layer:
-    """Depthwise-separable network: each 3 × 3 convolution is one within every channel and one of 1 × 1 between them.
+    """Depthwise-separable network: a 3 × 3 convolution within each channel and a 1 × 1 one across them, block by block.
 
-    A block is depthwise convolution, batch normalisation, ReLU, 1 × 1 convolution, batch normalisation, ReLU: with f
-    features it takes 9 + f multiplications per number where a full convolution takes 9 f.
+    A block is depthwise convolution, batch normalisation, ReLU, 1 × 1 convolution, batch normalisation, ReLU. With f
+    features it takes 9 + f multiplications per number; a full 3 × 3 convolution takes 9 f.
 
     Args:
         classes: width of the output.
@@ -208,7 +208,7 @@ def mobilenet(
 def _convolution(
     features: int, kernel_size: int, strides: int = 1, *, normalize: bool = True, relu: bool = True
 ) -> list[Any]:
-    """A convolution, batch normalisation and a ReLU; a bias only where no normalisation takes it away."""
+    """A convolution, batch normalisation and a ReLU. Without normalisation, which would remove it, there is a bias."""
     conv = layers.conv(
         features, kernel_size, strides=strides, use_bias=not normalize, kernel_init=he_normal(), bias_init=zeros
     )
@@ -216,7 +216,7 @@ def _convolution(
 
 
 def _residual(features: int, strides: int) -> list[Layer]:
-    """A residual block and the ReLU behind its sum."""
+    """A residual block and the ReLU after its sum."""
     body = layers.serial(*_convolution(features, 3, strides), *_convolution(features, 3, relu=False))
     shortcut = [layers.serial(*_convolution(features, 1, strides, relu=False))] if strides > 1 else []
     return [layers.residual(body, *shortcut), layers.relu()]

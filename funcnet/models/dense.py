@@ -38,12 +38,12 @@ def mlp(
     kernel_init: initializers.Initializer = initializers.he_normal(),
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """Multi-layer perceptron: dense layers with an activation, and perhaps dropout, behind each but the last.
+    """Multi-layer perceptron: dense layers, with an activation and, if wanted, dropout after each but the last.
 
     Args:
         features: widths of the dense layers, the hidden ones and then the output.
-        activation: a constructor, `layers.tanh` or `lambda: layers.leaky_relu(0.1)`, called once per hidden layer.
-        dropout: share of the hidden units dropped in training, which then needs a key; 0 for no such layers.
+        activation: a constructor, such as `layers.tanh` or `lambda: layers.leaky_relu(0.1)`, called per hidden layer.
+        dropout: share of the hidden units dropped in training, which then needs a key; 0 for no dropout.
         use_bias, kernel_init, bias_init: of every dense layer.
 
     Input (batch, …, in), output (batch, …, features[-1]); images go through `layers.flatten()` first.
@@ -79,13 +79,13 @@ def sigmoid_network(
     kernel_init: initializers.Initializer = initializers.xavier_normal(),
     bias_init: initializers.Initializer = initializers.zeros,
 ) -> Layer:
-    """The textbook's network, a_l = σ(a_{l−1} W_l + b_l): a sigmoid behind every dense layer, the last one too.
+    """The textbook's network, a_l = σ(a_{l−1} W_l + b_l): a sigmoid after every dense layer, also after the last.
 
-    With one hidden layer and L = ½ Σ (a₂ − t)² the backward pass is the classical derivation, in rows:
+    With one hidden layer and L = ½ Σ (a₂ − t)² the backward pass is the classical derivation, written for rows:
         δ₂ = ∂L/∂z₂ = (a₂ − t) ⊙ a₂ (1 − a₂),     dW₂ = a₁ᵀ δ₂,   db₂ = Σ_batch δ₂,
         δ₁ = ∂L/∂z₁ = δ₂ W₂ᵀ ⊙ a₁ (1 − a₁),       dW₁ = xᵀ δ₁,    db₁ = Σ_batch δ₁.
-    Textbooks write an example as a column, z = W x + b: their W is the transpose of `kernel`, and their δ aᵀ that of
-    aᵀ δ. For training, `mlp` with a linear output and a loss on logits is more precise.
+    Textbooks write an example as a column, z = W x + b. Their W is the transpose of `kernel`, and their δ aᵀ is the
+    transpose of aᵀ δ. For training, `mlp` with a linear output and a loss on logits is more precise.
 
     Args:
         features: widths of the dense layers, the hidden ones and then the output.

@@ -12,19 +12,22 @@ __all__ = ["perceptron"]
 def perceptron(features: int = 1) -> Layer:
     """Rosenblatt's perceptron, y = H(x W + b) with H(z) = 1 for z ≥ 0, else 0, and a start at W = 0, b = 0.
 
-    The classical rule corrects by what is wrong, with learning rate η:
+    The classical rule corrects by the error t − y, with learning rate η:
         W ← W + η xᵀ (t − y),   b ← b + η Σ_batch (t − y).
-    It needs no machinery of its own. The step's derivative is 0 almost everywhere, and 1 stands in for it here
-    (straight-through), so for L = ½ Σ (y − t)² the backward pass gives ∂L/∂z = y − t and ∂L/∂W = −xᵀ (t − y): the rule
-    is plain gradient descent, `optimizers.sgd(η)`, on `losses.partial(losses.half_squared_error, reduction="sum")`, by
-    either engine. Presented one at a time, examples that a line separates are learned after at most (R/γ)² mistakes,
-    with R the greatest norm of a row (x, 1) and γ the margin of a separating unit vector (W, b), whatever η. Examples
-    that no line separates, XOR the smallest, keep it moving for ever.
+    It needs no code of its own. The derivative of the step is 0 almost everywhere, so the backward pass uses 1 in its
+    place (straight-through). For L = ½ Σ (y − t)² it then gives ∂L/∂z = y − t and ∂L/∂W = −xᵀ (t − y). So the rule is
+    plain gradient descent, `optimizers.sgd(η)`, on `losses.partial(losses.half_squared_error, reduction="sum")`, with
+    either engine.
+
+    Suppose that a line separates the examples, and that they are presented one at a time. Then the perceptron learns
+    them after at most (R/γ)² mistakes, for every η. R is the largest norm of a row (x, 1), and γ is the margin of a
+    separating unit vector (W, b). If no line separates the examples, the weights never stop moving. XOR is the smallest
+    such case.
 
     Args:
-        features: units, each of which learns a question of its own.
+        features: number of units. Each learns its own question.
 
-    Input (batch, in), output (batch, features) of zeros and ones, which is what targets are too.
+    Input (batch, in), output (batch, features) of zeros and ones. Targets are zeros and ones too.
 
     Raises:
         ConfigError: `features` is not a positive integer.

@@ -1,4 +1,4 @@
-"""Pictures: training, gradients, what networks make of images and of the plane, optimizers' paths, and functions."""
+"""Pictures of training, gradients, networks, images, decision boundaries, the paths of optimizers, and functions."""
 
 from funcnet.plotting.boundaries import decision_boundary, decision_boundary_gif
 from funcnet.plotting.distributions import histograms

@@ -1,4 +1,4 @@
-"""Pictures of a classifier of points in the plane: its regions, and how they come about as it trains."""
+"""Pictures of a classifier of points in the plane: its regions, and how they change during training."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -26,23 +26,23 @@ def decision_boundary(
     model: Layer, params: Params, state: State, x: Any, labels: Any, path: str | os.PathLike[str] | None = None,
     *, class_names: Sequence[str] | None = None, threshold: float = 0.0, resolution: int = 200,
 ) -> "Figure":  # fmt: skip
-    """Where in the plane a classifier says which class, with points in the colours of their true classes.
+    """The regions of the plane that a classifier gives to the classes, and points in the colours of their true classes.
 
-    Points in a region of another class are ringed.
+    A ring marks each point that lies in the region of another class.
 
     Args:
-        model: of two features; its output has one number a class, or one in all.
+        model: a classifier of two features, with one output per class, or with a single output for two classes.
         params, state: of the model.
         x: (n, 2), the points.
         labels: (n,), integers from 0.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
-        class_names: one name a class; by default the numbers from 0.
-        threshold: of a model with one number, above which the class is 1: 0 for a logit, 0.5 for a probability.
-        resolution: places along each side at which the model is asked.
+        class_names: one name per class; by default the numbers from 0.
+        threshold: for a model with a single output. The class is 1 above it. Use 0 for a logit, 0.5 for a probability.
+        resolution: points along each side at which the model is computed.
 
     Raises:
         ShapeError: points, labels, names or outputs of another shape.
-        LabelError: labels that are negative or no integers.
+        LabelError: labels that are negative or not integers.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -62,11 +62,11 @@ def decision_boundary_gif(
     model: Layer, reports: Iterable[Report], x: Any, labels: Any, path: str | os.PathLike[str],
     *, class_names: Sequence[str] | None = None, threshold: float = 0.0, resolution: int = 120, fps: float = 5.0,
 ) -> "Figure":  # fmt: skip
-    """`decision_boundary` as the classifier trains, an animated GIF with one frame a report; the last one stays longer.
+    """`decision_boundary` during training: an animated GIF with one frame per report. The last frame stays longer.
 
     Args:
         model, x, labels, class_names, threshold, resolution: as for `decision_boundary`.
-        reports: for example of `training.fit`; they are used up.
+        reports: for example of `training.fit`. An iterator is used up.
         path: the file, `.gif`.
         fps: frames per second.
 
@@ -104,7 +104,7 @@ def decision_boundary_gif(
 
 
 def _save_gif(images: list[np.ndarray], path: str | os.PathLike[str], milliseconds: list[int]) -> None:
-    """One palette for all frames: then each holds only what differs from the one before."""
+    """Save all frames with one palette, so that each stores only its differences from the frame before."""
     from PIL import Image
 
     height, width, _ = images[0].shape
@@ -114,7 +114,7 @@ def _save_gif(images: list[np.ndarray], path: str | os.PathLike[str], millisecon
 
 
 class _Canvas:
-    """A figure with the points, whose regions are drawn anew for other parameters."""
+    """A figure with the points. Its regions can be drawn again for other parameters."""
 
     def __init__(self, name, model, x, labels, class_names, threshold, resolution):
         self.x, self.labels = _checked(name, x, labels)
@@ -155,7 +155,7 @@ class _Canvas:
         self.classes = jax.jit(classes)
 
     def show(self, params: Params, state: State) -> float:
-        """Draw the regions, and return the share of the points that lie in theirs."""
+        """Draw the regions, and return the share of the points that lie in the region of their class."""
         there = np.asarray(self.classes(params, state, self.grid.reshape(-1, 2))).reshape(self.grid.shape[:2])
         pale = np.array([0.72 + 0.28 * np.array(_rgb(i)) for i in range(int(there.max()) + 1)])
         self.regions.set_data(pale[there])

@@ -1,4 +1,4 @@
-"""Pictures of how the numbers of parameters, gradients or updates are distributed, leaf by leaf."""
+"""Histograms of parameters, gradients or updates, leaf by leaf."""
 
 import math
 import os
@@ -25,15 +25,15 @@ _COLUMNS = 4
 def histograms(
     trees: Mapping[str, Any], path: str | os.PathLike[str] | None = None, *, bins: int = 40, most: int = 24
 ) -> "Figure":
-    """The numbers of each leaf as a histogram: a panel a leaf, and in it a line for each tree.
+    """The numbers of each leaf as a histogram: one panel per leaf, with one line per tree.
 
-    Parameters at several epochs show where they move; updates, the differences between two steps, how far. Numbers that
-    are not finite are counted in the panel's title.
+    Parameters at several epochs show where they move. Updates, the differences between two steps, show how far. The
+    title of a panel counts the numbers that are not finite.
 
     Args:
         trees: name -> tree of arrays, all of one structure: parameters, gradients, or differences of parameters.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
-        bins: how many at most, over the range of all trees; of a leaf of n numbers no more than 2 √n.
+        bins: how many at most, over the range of all trees. A leaf of n numbers gets at most 2 √n.
         most: how many leaves are drawn.
 
     Raises:
@@ -79,7 +79,7 @@ def histograms(
 
 
 def _draw(axes: Any, leaf: str, values: dict[str, Any], bins: int) -> None:
-    """One panel, of shares, so that trees compare."""
+    """Draw one panel. It shows shares, so that trees can be compared."""
     numbers = {name: np.asarray(value).astype(float).ravel() for name, value in values.items()}
     finite = {name: value[np.isfinite(value)] for name, value in numbers.items()}
     everything = np.concatenate(list(finite.values()))

@@ -1,6 +1,6 @@
 """What the pictures share: figures without global state, and colours.
 
-Figures are made with matplotlib's objects and not with pyplot, so no window opens and no display is needed. Colours
+Figures are made with matplotlib's objects and not with pyplot, so no window opens and no display is needed. The colours
 are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
@@ -21,7 +21,7 @@ GREY, PALE_GREY = "#6E6E6E", "#E3E3E3"
 
 
 def new_figure(name: str, width: float, height: float) -> "Figure":
-    """An empty one, in inches; `name` is the function whose error says that matplotlib is missing."""
+    """An empty figure, its size in inches. If matplotlib is missing, the error names the function `name`."""
     with leading(name), extra("plot", "matplotlib"):
         from matplotlib.figure import Figure
     return Figure(figsize=(width, height), layout="constrained")

@@ -23,15 +23,15 @@ __all__ = ["activations", "initializer_spread", "schedules"]
 
 
 def activations(layers: Sequence[Layer], path: str | os.PathLike[str] | None = None, *, limit: float = 5.0) -> "Figure":
-    """Elementwise layers and their derivatives, a panel each; the derivative is that of the hand-derived backward.
+    """Elementwise layers and their derivatives, one panel per layer. The derivative is the hand-derived backward.
 
     Args:
-        layers: such as `layers.relu()`; one with parameters has those of its `init`.
+        layers: for example `layers.relu()`. A layer with parameters gets those of its `init`.
         path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
         limit: the panels go from −limit to limit.
 
     Raises:
-        DataError: no layers, or something that is none.
+        DataError: no layers, or something that is not a layer.
         ShapeError: a layer whose output has another shape than its input.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
@@ -62,7 +62,7 @@ def activations(layers: Sequence[Layer], path: str | os.PathLike[str] | None = N
 
 
 def _with_derivative(layer: Layer, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places, values, and slopes: the backward of ones."""
+    """x, y and dy/dx, which is the backward of ones."""
     x = jnp.linspace(-limit, limit, 401)[:, None]
     params, state = layer.init(jax.random.key(0), x)
     y, _, residuals = layer.forward(params, state, x)
@@ -112,17 +112,17 @@ def initializer_spread(
     initializers: Mapping[str, Callable[..., Any]], activation: Layer, path: str | os.PathLike[str] | None = None,
     *, depth: int = 20, width: int = 256, key: Key | None = None,
 ) -> "Figure":  # fmt: skip
-    """The standard deviation of what comes out of each layer of a deep network, by initializer, before any training.
+    """The standard deviation of each layer's output in a deep network before training, one line per initializer.
 
-    Each layer is x ← f(x W) on 256 rows that begin as standard normal numbers. On the logarithmic scale a straight line
-    falls or rises by the same factor a layer; a good initializer keeps it level.
+    Each layer is x ← f(x W) on 256 rows that begin as standard normal numbers. The scale is logarithmic, so a straight
+    line falls or rises by the same factor per layer. A good initializer keeps the line level.
 
     Args:
         initializers: name -> initializer of the kernels (width, width).
         activation: f, an elementwise layer.
         path: where to save the figure, if anywhere; the ending gives the format, such as `.png`.
-        depth: how many layers.
-        width: units of each.
+        depth: number of layers.
+        width: units of each layer.
         key: a PRNG key; by default `jax.random.key(0)`.
 
     Raises:

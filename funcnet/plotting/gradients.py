@@ -20,7 +20,7 @@ _GRADIENT = {"linestyle": "-", "linewidth": 1.8, "marker": "o", "markersize": 3}
 _OUTPUT = {"linestyle": (0, (4, 2)), "linewidth": 1.2, "marker": "o", "markersize": 1.2}
 _DTYPES = {"float32": "#E69F00", "float16": "#009E73", "bfloat16": "#CC79A7"}
 _EPSILONS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-_ENGINES = {  # shapes, and colours in float64
+_ENGINES = {  # markers, and colours in float64
     ("backprop", "autodiff"): ("o", BLUE),
     ("backprop", "numeric"): ("D", "#56B4E9"),
     ("autodiff", "numeric"): ("^", GREY),
@@ -28,17 +28,17 @@ _ENGINES = {  # shapes, and colours in float64
 
 
 def gradient_flow(traces: Any, path: str | os.PathLike[str] | None = None) -> "Figure":
-    """How large the outputs and the gradients that arrive are at each layer: their root mean squares, by depth.
+    """The root mean squares of each layer's output and of the gradient that arrives there, by depth.
 
-    The scale is logarithmic: on a straight line gradients shrink, or grow, by the same factor a layer. A layer whose
-    gradient is 0 has a cross at the foot, and one whose gradient is not finite has it at the head.
+    The scale is logarithmic, so on a straight line gradients shrink or grow by the same factor per layer. A cross at
+    the bottom marks a layer whose gradient is 0. A cross at the top marks a layer whose gradient is not finite.
 
     Args:
         traces: a `checking.Trace`, or a dictionary of them by name, to compare networks or epochs.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
-        DataError: neither a trace nor a dictionary of some.
+        DataError: neither a trace nor a dictionary of traces.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     References: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS
@@ -78,7 +78,7 @@ def gradient_flow(traces: Any, path: str | os.PathLike[str] | None = None) -> "F
 
 
 def _draw_flow(axes: "Axes", name: str, trace: Any, colour: str) -> None:
-    """Two lines through what has a logarithm, and crosses for gradients that have none."""
+    """Two lines through the values that have a logarithm, and crosses for gradients that have none."""
     layers = np.arange(len(trace.places))
     for rms, style, label in ((trace.dy.rms, _GRADIENT, name or None), (trace.y.rms, _OUTPUT, None)):
         rms = np.asarray(rms)
@@ -90,16 +90,16 @@ def _draw_flow(axes: "Axes", name: str, trace: Any, colour: str) -> None:
 
 
 def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *, tolerance: float = 1e-10) -> "Figure":
-    """How far engines are apart in a gradient check: a line for each leaf, banded by layer, on a logarithmic scale.
+    """How far apart engines are in a gradient check: one line per leaf, in bands by layer, on a logarithmic scale.
 
-    Each pair of engines has a shape, and with each dtype a colour. Errors are norm-relative; where the engines agree
-    to the last bit the mark stands at 0. What the check called wrong is ringed.
+    Each pair of engines has its own marker. The colour shows the pair in float64, and otherwise the dtype. Errors are
+    norm-relative. A mark at 0 means that the engines agree to the last bit. A ring marks what the check called wrong.
 
     Args:
-        reports: a report of `checking.check_gradients`; or several by name, which get a line each.
+        reports: a report of `checking.check_gradients`, or several by name, which get one line each.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
-        tolerance: where the line of the largest error by hand against autodiff is drawn: what the check was given. In
-            shorter dtypes, which have no such number, dotted lines stand at their ε.
+        tolerance: the largest error by hand against autodiff that the check allowed; a line is drawn there. Shorter
+            dtypes have no such number. Dotted lines stand at their ε.
 
     Raises:
         DataError: no reports.
@@ -133,7 +133,7 @@ def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *,
 
 
 def _lines(reports: Any) -> dict[str, list[Any]]:
-    """The rows by their line: by leaf, input first, or by report."""
+    """The rows of each line. A line is a leaf, the input first, or a report."""
     if isinstance(reports, Mapping):
         return {name: list(report.rows) for name, report in reports.items()}
     lines: dict[str, list[Any]] = {}
@@ -187,7 +187,7 @@ def _mark_tolerances(axes: "Axes", tolerance: float, dtypes: set[str]) -> None:
 
 
 def _band_lines(axes: "Axes", lines: dict[str, list[Any]]) -> None:
-    """Names of the lines, failing ones in red; the leaves of every other layer stand on grey."""
+    """Write the names of the lines, those that fail in red. The leaves of every second layer stand on grey."""
     names = list(lines)
     layers = [name.rpartition("/")[0] for name in names]
     shaded = False

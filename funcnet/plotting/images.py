@@ -24,8 +24,8 @@ _COLUMNS = 8  # images in a row
 def filters(kernel: Any, path: str | os.PathLike[str] | None = None, *, most: int = 64) -> "Figure":
     """The filters of a convolution as small images, all on one scale with 0 in its middle.
 
-    Filters of three input channels are coloured as images are, red, green and blue, with 0 grey. Those of one channel
-    stand in rows, to be read like text. Else each row is an input channel, and each column a filter.
+    Filters of three input channels are drawn in red, green and blue like images, with 0 as grey. Filters of one channel
+    stand in rows, in the order of text. Otherwise each row is an input channel, and each column a filter.
 
     Args:
         kernel: (height, width, channels, features), the leaf `kernel` of a `conv` or `depthwise_conv`.
@@ -60,10 +60,10 @@ def filters(kernel: Any, path: str | os.PathLike[str] | None = None, *, most: in
 
 
 def activation_maps(y: Any, path: str | os.PathLike[str] | None = None, *, most: int = 64) -> "Figure":
-    """The channels of a layer's output for one image, as small images on one scale, to be read like text.
+    """The channels of a layer's output for one image, as small images on one scale, in the order of text.
 
     Args:
-        y: (height, width, channels), one example of the output; that of an inner layer comes from the layers up to it.
+        y: (height, width, channels), the output for one example. For an inner layer apply the layers up to it.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         most: how many channels are drawn.
 
@@ -84,7 +84,7 @@ def activation_maps(y: Any, path: str | os.PathLike[str] | None = None, *, most:
         most = check_count("most", most)
     height, width, channels = y.shape
     grid = _in_rows(y[:, :, :most].transpose(2, 0, 1), np.nan)
-    # After a ReLU 0 is the end of the scale, else its middle.
+    # 0 is the lower end of the scale after a ReLU, else its middle.
     colours = _diverging(grid) if (y < 0).any() else {"cmap": "viridis", "vmin": 0, "vmax": _largest(grid) or 1}
     title = f"{_number_of(channels, most, 'channel')} of {height} × {width}"
     return saved(_draw_mosaic("activation_maps", grid, title, ("channel", None), colours), path)
@@ -94,21 +94,21 @@ def misclassified(
     images: Any, labels: Any, predictions: Any, path: str | os.PathLike[str] | None = None,
     *, class_names: Sequence[str] | None = None, most: int = 24,
 ) -> "Figure":  # fmt: skip
-    """The images whose predicted class is not the true one, with both.
+    """The images whose predicted class is not the true one, with both classes.
 
     With probabilities the surest mistakes come first, each with the probability of the predicted class.
 
     Args:
-        images: (n, height, width, channels), 1 or 3 of them; numbers outside [0, 1] are brought into it, all alike.
+        images: (n, height, width, channels) with 1 or 3 channels. Numbers outside [0, 1] are scaled into it.
         labels: (n,), integers.
         predictions: classes (n,), integers, or probabilities (n, classes), for example of `jax.nn.softmax`.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
-        class_names: one name a class; by default the numbers from 0.
+        class_names: one name per class; by default the numbers from 0.
         most: how many images are drawn.
 
     Raises:
-        ShapeError: images of another shape, labels or predictions not as many, too few names.
-        LabelError: labels or predicted classes that are negative or no integers.
+        ShapeError: images of another shape, another number of labels or predictions than of images, or too few names.
+        LabelError: labels or predicted classes that are negative or not integers.
         DataError: probabilities that do not sum to 1.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
@@ -155,7 +155,7 @@ def saliency(
     Each map has a scale of its own, from black for 0 to its largest number.
 
     Args:
-        images: (n, height, width, channels), 1 or 3 of them; numbers outside [0, 1] are brought into it, all alike.
+        images: (n, height, width, channels) with 1 or 3 channels. Numbers outside [0, 1] are scaled into it.
         maps: (n, height, width), from `gradients.saliency`.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         titles: one per image, for example its class.
@@ -196,7 +196,7 @@ def saliency(
 
 
 def _array(name: str, what: str, value: Any, axes: str, fix: str) -> np.ndarray:
-    """One array with the axes named, and none of them empty."""
+    """The array as floats. It must have the named axes, and none of them may be empty."""
     shape = getattr(value, "shape", ())
     if len(shape) != axes.count(",") + 1 or 0 in shape:
         raise ShapeError(f"{name}: expected {what} of shape ({axes}), got {describe(value)}; give it {fix}.")
@@ -230,7 +230,7 @@ def _predicted(predictions: Any, n: int) -> tuple[np.ndarray, np.ndarray | None]
         raise ShapeError(f"misclassified: expected predictions of shape ({n}, classes), got {predictions.shape}.")
     predictions = predictions.astype(float)
     total = predictions.sum(1)
-    # Of bfloat16 numbers the sum is off by up to 2⁻⁸, the half of their ε.
+    # The sum of bfloat16 numbers is wrong by up to 2⁻⁸, half of their ε.
     fine = (np.abs(total - 1) <= 0.01) & (predictions >= 0).all(1)
     if not fine.all():
         row = np.flatnonzero(~fine)[0]
@@ -253,7 +253,7 @@ def _number_of(count: int, most: int, what: str) -> str:
 
 
 def _largest(values: np.ndarray) -> float:
-    """The largest size of a finite number."""
+    """The largest absolute value of the finite numbers."""
     return float(np.max(np.abs(values), initial=0, where=np.isfinite(values)))
 
 
@@ -263,7 +263,7 @@ def _diverging(values: np.ndarray) -> dict[str, Any]:
 
 
 def _in_rows(tiles: np.ndarray, blank: float) -> np.ndarray:
-    """(n, height, width, …) as (rows, columns, height, width, …), with blank ones behind the last."""
+    """(n, height, width, …) as (rows, columns, height, width, …), with blank tiles after the last."""
     columns = min(len(tiles), _COLUMNS if len(tiles) <= 4 * _COLUMNS else 2 * _COLUMNS)
     behind = -len(tiles) % columns
     tiles = np.concatenate([tiles, np.full((behind, *tiles.shape[1:]), blank)])
@@ -273,7 +273,7 @@ def _in_rows(tiles: np.ndarray, blank: float) -> np.ndarray:
 def _draw_mosaic(
     name: str, grid: np.ndarray, title: str, words: tuple[str, str | None], colours: dict[str, Any] | None = None
 ) -> "Figure":
-    """All tiles as one image with gaps between; rows are numbered by their first tile, or by themselves."""
+    """All tiles as one image with gaps between them. A row has the number of its first tile, or its own."""
     rows, columns, height, width, *rgb = grid.shape
     gap = -(-max(height, width) // 10)
     blank = np.nan if colours else 1.0
@@ -300,7 +300,7 @@ def _draw_mosaic(
 
 
 def _number(set_ticks: Any, first: float, step: float, count: int, by: int) -> None:
-    """Numbers at the middles of the tiles; of many, every other or third."""
+    """Write numbers at the middles of the tiles. If there are many tiles, only every second or third has one."""
     shown = range(0, count, -(-count // 16))
     set_ticks([first + i * step for i in shown], [str(i * by) for i in shown])
 

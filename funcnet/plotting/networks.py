@@ -1,4 +1,4 @@
-"""A picture of a network: a box for each layer, arrows with the shapes that pass along them."""
+"""A picture of a network: one box per layer, and arrows with the shapes of what passes between them."""
 
 import os
 from collections.abc import Callable
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
 
 __all__ = ["graph"]
 
-# In inches: a box's height, an arrow's length, from the lowest branch to its join, that itself, room, a letter, a name
+# In inches: height of a box, length of an arrow, from the lowest branch to its join, height of the join, margin, width
+# of a letter, height of a name
 _BOX, _ARROW, _JOIN, _JOINT, _PAD, _LETTER, _NAME = 0.34, 0.36, 0.26, 0.24, 0.16, 0.082, 0.2
 _PALE_BLUE = "#E5F1F8"
 
 
 class _Block(NamedTuple):
-    """A part of the picture, which draws itself where it is told: its top's middle at (x, y), y downward."""
+    """A part of the picture. `draw` puts the middle of its top at (x, y); y points down."""
 
     width: float
     height: float
     draw: Callable[["Axes", float, float], None]
     y: Any  #: the output's shape
-    forks: bool = False  #: whether it begins with lines to several branches, which no arrow's head points at
+    forks: bool = False  #: whether it begins with lines to branches or a name; the arrow to it then has no head
 
 
 def graph(model: Layer, x: Any, path: str | os.PathLike[str] | None = None) -> "Figure":
     """A network from its input at the top to its output at the bottom, with shapes beside the arrows.
 
-    The layers of a `serial` stand one below the other, those of a `parallel`, a `residual` and an `each` side by side,
-    joined by what joins them; `repeat` and other containers, those of your own too, are frames around theirs. Names of
-    layers stand above them. Only shapes are followed.
+    The layers of a `serial` stand one below the other. Those of a `parallel`, a `residual` and an `each` stand side by
+    side, with the operation that joins them below. `repeat` and other containers, your own too, are frames around their
+    layers. Names of layers stand above them. Only shapes are computed.
 
     Args:
         model: a layer.
@@ -66,7 +67,7 @@ def graph(model: Layer, x: Any, path: str | os.PathLike[str] | None = None) -> "
     widest = max(block.width, 1.6, *(_LETTER * len(word) for word in words))
     width, height = widest + 2 * _PAD, block.height + 2 * _ARROW + 2 * _PAD
     figure = new_figure("graph", width, height)
-    figure.set_layout_engine("none")  # the places are known, in inches
+    figure.set_layout_engine("none")  # all places are given, in inches
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
@@ -117,7 +118,7 @@ def _joint(layer: Layer) -> str:
 
 
 def _traced(container: Layer, x: Any) -> tuple[list[Any], Any] | None:
-    """The input of each layer that a container runs, and its output, as shapes; `None` where no one can look."""
+    """The input of each layer that a container runs, and its output, as shapes; `None` if it cannot be rebuilt."""
     inside = container.inside
     assert inside is not None
     if inside.rebuild is None:
@@ -160,7 +161,7 @@ def _box(layer: Layer, x: Any) -> _Block:
 
 
 def _named(name: Any, block: _Block) -> _Block:
-    """A block below its name, where it has one."""
+    """A block below its name, if it has one."""
     if not isinstance(name, str):
         return block
     width = max(block.width, 2 * (_LETTER * len(name) + 0.1))
@@ -188,7 +189,7 @@ def _stack(blocks: list[_Block]) -> _Block:
 
 
 def _side_by_side(branches: list[_Block | None], word: str, y: Any) -> _Block:
-    """Branches from one point to one; that of an identity is a line."""
+    """Branches from one point to another. The branch of an identity is a line."""
     widths = [0.3 if branch is None else branch.width for branch in branches]
     tallest = max((branch.height for branch in branches if branch is not None), default=0.0)
     width = sum(widths) + 2 * _PAD * (len(widths) - 1)
@@ -219,7 +220,7 @@ def _side_by_side(branches: list[_Block | None], word: str, y: Any) -> _Block:
 
 
 def _framed(blocks: list[_Block | None], word: str, y: Any) -> _Block:
-    """A dashed frame around what a container runs, several layers of a container of one's own side by side."""
+    """A dashed frame around the layers that a container runs, which stand side by side if there are several."""
     inner = [block for block in blocks if block is not None]
     across = sum(block.width for block in inner) + 2 * _PAD * (len(inner) - 1)
     tallest = max(block.height for block in inner)
@@ -243,7 +244,7 @@ def _framed(blocks: list[_Block | None], word: str, y: Any) -> _Block:
 
 
 def _shape(x: Any) -> str:
-    """`(32, 8)`; of a tree, those of its leaves, with the names of a dictionary."""
+    """The shape, for example `(32, 8)`. For a tree: the shapes of its leaves, with the names of a dictionary."""
     if type(x) is dict:
         return ", ".join(f"{name} {_shape(one)}" for name, one in x.items())
     arrays = [leaf.values if is_padded(leaf) else leaf for leaf in leaves(x)]

@@ -1,4 +1,4 @@
-"""Pictures of a loss of two numbers, and of the ways that optimizers take over it."""
+"""Pictures of a loss of two numbers, and of the paths of optimizers on it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -24,17 +24,17 @@ def loss_surface(
     function: Callable[[Any], Any], paths: Mapping[str, Any], path: str | os.PathLike[str] | None = None,
     *, minimum: tuple[float, float] | None = None, margin: float = 0.15, labels: tuple[str, str] = ("x", "y"),
 ) -> "Figure":  # fmt: skip
-    """A function of two numbers as contour lines, and paths over it: a ring where each starts, a dot where it ends.
+    """A function of two numbers as contour lines, and paths on it: a ring where each starts, a dot where it ends.
 
-    Between two contour lines lie equal shares of the picture, so that a flat valley shows as well as steep walls.
+    The contour lines divide the picture into equal shares, so that a flat valley shows as well as steep walls.
 
     Args:
-        function: `(2,) -> ()`, in JAX's functions.
-        paths: name -> points (steps, 2), from the start to the end. What is not finite is left out.
+        function: `(2,) -> ()`, written with JAX's functions.
+        paths: name -> points (steps, 2), from the start to the end. A path ends before a point that is not finite.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
         minimum: a point to mark with a cross.
         margin: room around the paths, as a share of their extent.
-        labels: of the two numbers.
+        labels: names of the two numbers.
 
     Raises:
         DataError: no path.
@@ -77,7 +77,7 @@ def _points(name: str, value: Any) -> np.ndarray:
         wanted = "finite points of shape (steps, 2)"
         raise ShapeError(f"loss_surface: expected the path {name!r} to be {wanted}, got {points.shape}.")
     finite = np.isfinite(points).all(1)
-    return points[: len(points) if finite.all() else int(np.argmin(finite))]  # a path ends where it leaves the numbers
+    return points[: len(points) if finite.all() else int(np.argmin(finite))]  # up to the first that is not finite
 
 
 def _grid(groups: list[np.ndarray], margin: float) -> tuple[np.ndarray, np.ndarray]:

@@ -20,15 +20,15 @@ _READABLE_CLASSES = 25
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str] | None = None) -> "Figure":
-    """Loss, and accuracy where there is one, in training and validation, with the best validation epoch marked.
+    """Loss, and accuracy if it is reported, in training and validation, with a mark at the best validation epoch.
 
-    The best epoch is that of the smallest validation loss. Below stands the learning rate, where it is reported.
+    The best epoch has the smallest validation loss. The learning rate is drawn below, if it is reported.
 
     Args:
-        history: one dictionary of scalars a report, `{"epoch": 1, "loss": …, "accuracy": …, "validation_loss": …,
+        history: one dictionary of scalars per report, `{"epoch": 1, "loss": …, "accuracy": …, "validation_loss": …,
             "validation_accuracy": …, "learning_rate": …}`, as `logs.scalars` makes them. A report may lack any of
-            them, and other keys are ignored. Without `"epoch"`, or with several reports an epoch, the axis shows
-            `"step"`, and without that the number of the report.
+            them, and other keys are ignored. Without `"epoch"`, or with several reports per epoch, the axis shows
+            `"step"`. Without that it shows the number of the report.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
@@ -73,16 +73,16 @@ def confusion_matrix(
 ) -> "Figure":
     """How often each true class (row) was predicted as each class (column).
 
-    Cells hold counts and are coloured by their share of the row, so that rare classes show as well as common ones.
-    Above 25 classes the colours stand without counts.
+    Cells hold counts. Their colour is their share of the row, so that rare classes show as well as common ones. With
+    more than 25 classes only the colours are drawn.
 
     Args:
-        matrix: (classes, classes), counts, as from `metrics.confusion_matrix`.
-        class_names: one name a class; by default the numbers from 0.
+        matrix: (classes, classes), counts, for example from `metrics.confusion_matrix`.
+        class_names: one name per class; by default the numbers from 0.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
 
     Raises:
-        ShapeError: the matrix is not square, or the names are not as many.
+        ShapeError: the matrix is not square, or the number of names is another.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import funcnet as fn
@@ -111,7 +111,7 @@ def confusion_matrix(
 
 
 def _places(history: Sequence[Mapping[str, Any]]) -> tuple[str, list[int]]:
-    """The first of epoch and step that tells the reports apart, and where each report stands."""
+    """The unit of the x axis, and the place of each report: its epoch or step if all differ, else its number."""
     for unit in ("epoch", "step"):
         at = [int(report.get(unit, -1)) for report in history]
         if len(set(at)) == len(history):
@@ -120,12 +120,12 @@ def _places(history: Sequence[Mapping[str, Any]]) -> tuple[str, list[int]]:
 
 
 def _series(at: list[int], history: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
-    """What a quantity was, where it was reported."""
+    """The values of a quantity, by place, where it was reported."""
     return {x: float(report[key]) for x, report in zip(at, history, strict=True) if key in report}
 
 
 def _best(losses: dict[int, float]) -> int | None:
-    """Where the loss is smallest; `None` where none is finite."""
+    """The place of the smallest loss; `None` if no loss is finite."""
     finite = {x: loss for x, loss in losses.items() if np.isfinite(loss)}
     return min(finite, key=finite.__getitem__, default=None)
 
@@ -158,7 +158,7 @@ def _mark_best(axes: "Axes", metric: str, text: str, best: int, curve: dict[int,
     if best in curve:
         axes.plot([best], [curve[best]], "o", color=_COLOURS["validation"], markersize=5)
         text += f"\n{curve[best]:.4g}" if metric == "loss" else f"\n{curve[best]:.2%}"
-    # At its best the loss is low and the accuracy high: there is room at the other end of the line.
+    # The best loss is low and the best accuracy high, so there is room at the other end of the line.
     height = 0.98 if metric == "loss" else 0.03
     axes.annotate(
         text,
@@ -174,7 +174,7 @@ def _mark_best(axes: "Axes", metric: str, text: str, best: int, curve: dict[int,
 
 
 def _label_ends(axes: "Axes", curves: dict[str, dict[int, float]]) -> None:
-    """The curves' names at their ends, in their colours, instead of a legend; two that would touch are moved apart."""
+    """Write the name of each curve at its end, instead of a legend. Two names that would touch are moved apart."""
     low, high = axes.get_ylim()
     ends = {label: list(curve.items())[-1] for label, curve in curves.items() if curve}
     heights = [(y - low) / (high - low) * 190 for _, y in ends.values()]  # about, in points

@@ -1,5 +1,5 @@
 """Pre-training without labels: the restricted Boltzmann machine, contrastive divergence, and greedy stacking into a
-deep belief network, whose parameters fit a network of sigmoids."""
+deep belief network. Its parameters fit a network of sigmoid layers."""
 
 from funcnet.pretraining.contrastive import (
     contrastive_divergence, gibbs, pseudo_log_likelihood, reconstruction_error,

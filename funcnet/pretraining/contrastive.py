@@ -1,4 +1,4 @@
-"""Contrastive divergence: the gradient by which a restricted Boltzmann machine learns, and what tells how well."""
+"""Contrastive divergence: the gradient by which a restricted Boltzmann machine learns, and measures of its success."""
 
 from typing import Any
 
@@ -17,31 +17,32 @@ __all__ = ["contrastive_divergence", "gibbs", "pseudo_log_likelihood", "reconstr
 
 @constructor
 def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
-    """The gradient of contrastive divergence, CD-k, of the signature of the two engines: `training.train_step` and
-    every optimizer take it as it is.
+    """The gradient of contrastive divergence, CD-k. It has the signature of the two engines, so `training.train_step`
+    and every optimizer take it as it is.
 
-    Maximum likelihood lowers the free energy of the data and raises it elsewhere: from p(v) = e^(−F(v)) / Z,
+    Maximum likelihood lowers the free energy of the data and raises it elsewhere. From p(v) = e^(−F(v)) / Z,
         ∂(−log p(v))/∂θ = ∂F(v)/∂θ − E_{v′ ~ p} ∂F(v′)/∂θ,
-    the last term being ∂ log Z/∂θ. It would take all states; here stands v_k, reached from the data v₀ by k steps of
-    `gibbs`. With ∂F/∂W = −v ⊗ p(h | v) and ⟨·⟩ the mean over the batch,
+    where the last term is ∂ log Z/∂θ. It would need a sum over all states. Contrastive divergence uses v_k in place of
+    v′. The k steps of `gibbs` from the data v₀ reach v_k. With ∂F/∂W = −v ⊗ p(h | v) and ⟨·⟩ the mean over the batch,
         dW = −(⟨v₀ᵀ p(h | v₀)⟩ − ⟨v_kᵀ p(h | v_k)⟩),   db = −⟨v₀ − v_k⟩,   dc = −⟨p(h | v₀) − p(h | v_k)⟩.
-    It is the exact gradient of ⟨F(v₀)⟩ − ⟨F(v_k)⟩ with v_k held fixed, and as k grows that of the likelihood. The
-    hidden units of the steps are drawn; those of the products are probabilities, which changes no mean and less noise.
+    This is the exact gradient of ⟨F(v₀)⟩ − ⟨F(v_k)⟩ with v_k held fixed. As k grows it becomes the gradient of the
+    negative log-likelihood. The hidden units of the steps are drawn. Those of the products are probabilities, which
+    keeps the mean and reduces the noise.
 
-    A machine with `chains` takes its v_k from them, wherever the data are, and its state holds them for the next batch:
-    persistent contrastive divergence, whose few steps do not begin anew each time.
+    A machine with `chains` takes v_k from its chains instead, and its state holds them for the next batch. This is
+    persistent contrastive divergence: the few steps do not start from the data each time.
 
     Args:
         machine: of `rbm`.
         steps: k.
 
-    The batch is `(v, target)` or `(v, target, where)`; nothing looks at the target. Returned are, as `loss`, the number
-    ⟨F(v₀)⟩ − ⟨F(v_k)⟩, near 0 throughout and no measure of progress, and as `prediction` v_k.
+    The batch is `(v, target)` or `(v, target, where)`; the target is ignored. The returned `loss` is the number
+    ⟨F(v₀)⟩ − ⟨F(v_k)⟩. It stays near 0 and does not measure progress. The returned `prediction` is v_k.
 
     Raises:
         ConfigError: `steps` is not a positive integer.
         MissingKeyError: when called without a key.
-        DtypeError, ShapeError, DataError: when called, as the machine.
+        DtypeError, ShapeError, DataError: when called, as for the machine.
 
     References: Hinton, "Training Products of Experts by Minimizing Contrastive Divergence", Neural Computation 2002;
     Tieleman, "Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient", ICML 2008.
@@ -76,7 +77,7 @@ def contrastive_divergence(machine: RBM, steps: int = 1) -> GradientFn:
 
 
 def _marked(v, where=None, weights=None):
-    """The rows, 0 where they do not count, and the weights of their mean."""
+    """The rows, with 0 in those that do not count, and the weights of their mean."""
     v = jnp.asarray(v)
     if where is None and weights is None:
         return v, jnp.full(len(v), 1 / len(v), v.dtype)
@@ -88,13 +89,13 @@ def _marked(v, where=None, weights=None):
 
 
 def gibbs(machine: RBM, key: Key, params: Params, v: Any, steps: int) -> Array:
-    """Steps of block Gibbs sampling, h ~ p(h | v), then v ~ p(v | h): p(v) is what many of them tend to.
+    """Steps of block Gibbs sampling, h ~ p(h | v), then v ~ p(v | h). After many steps v follows p(v).
 
     Args:
         machine: of `rbm`.
         key: a PRNG key; step i draws from `fold_in(key, i)`.
         params: of the machine.
-        v: (batch, visible), where the chains begin.
+        v: (batch, visible), the start of the chains.
         steps: how many, 0 for v itself.
 
     Returns: (batch, visible).
@@ -114,14 +115,14 @@ def gibbs(machine: RBM, key: Key, params: Params, v: Any, steps: int) -> Array:
         hidden_key, visible_key = jax.random.split(jax.random.fold_in(key, i))
         return machine.sample_visible(visible_key, params, machine.sample_hidden(hidden_key, params, v))
 
-    machine.hidden(params, v)  # whose checks see the values of v, which those within the loop do not
+    machine.hidden(params, v)  # its checks see the values of v; the checks within the loop do not
     return jax.lax.fori_loop(0, steps, step, jnp.asarray(v))
 
 
 def reconstruction_error(machine: RBM, params: Params, v: Any) -> Array:
     """Mean squared difference of v and its reconstruction, the mean of the visible units given p(h | v).
 
-    Cheap and usual, but not what is learned: it also falls when the chains mix worse.
+    It is cheap and common, but it is not what training minimises. It also falls when the chains mix worse.
 
     Returns: (), the mean over all elements.
 
@@ -136,8 +137,9 @@ def reconstruction_error(machine: RBM, params: Params, v: Any) -> Array:
 
 
 def pseudo_log_likelihood(machine: RBM, params: Params, v: Any) -> Array:
-    """Σ_i log p(v_i | all other v), for binary visible units: like the likelihood it is largest at the truth, and needs
-    no sum over states.
+    """Σ_i log p(v_i | all other v), for binary visible units.
+
+    Like the likelihood it is largest at the true parameters. It needs no sum over all states.
 
     With ṽ the row v whose unit i is flipped, p(v_i | others) = e^(−F(v)) / (e^(−F(v)) + e^(−F(ṽ))) = σ(F(ṽ) − F(v)).
 

@@ -1,8 +1,8 @@
-"""The restricted Boltzmann machine: pure functions of its parameters, the gradient below the free energy.
+"""The restricted Boltzmann machine: pure functions of its parameters, with the gradient of the free energy below it.
 
-Throughout v (batch, visible) are visible units, h (batch, hidden) hidden ones, W, b and c the leaves `kernel`,
-`visible_bias` and `hidden_bias`, and a = c + v W what enters the hidden units. Nothing joins units of one kind: given
-one kind, the units of the other are independent.
+In this file v (batch, visible) are the visible units and h (batch, hidden) the hidden ones. W, b and c are the leaves
+`kernel`, `visible_bias` and `hidden_bias`, and a = c + v W is the input of the hidden units. Units of one kind are not
+connected. So, given one kind, the units of the other are independent.
 """
 
 from collections.abc import Callable
@@ -48,9 +48,9 @@ def rbm(
 ) -> RBM:  # fmt: skip
     """Restricted Boltzmann machine, p(v, h) ∝ e^(−E(v, h)), whose hidden units are 0 or 1.
 
-    Binary visible units, for numbers in [0, 1], which then count as probabilities:
+    Binary visible units are for numbers in [0, 1], which count as probabilities:
         E(v, h) = −v·b − h·c − v W h,     p(v_i = 1 | h) = σ(b_i + (W h)_i).
-    Gaussian ones, for standardised numbers, of variance 1:
+    Gaussian visible units, of variance 1, are for standardised numbers:
         E(v, h) = ½ ‖v − b‖² − h·c − v W h,     v | h ~ N(b + W h, 1).
     Both have p(h_j = 1 | v) = σ(a_j), a = c + v W. The sum over each h_j ∈ {0, 1} gives the free energy,
     F(v) = −log Σ_h e^(−E(v, h)), with p(v) ∝ e^(−F(v)):
@@ -58,10 +58,10 @@ def rbm(
         Gaussian   F(v) = ½ ‖v − b‖² − Σ_j softplus(a_j)
 
     Args:
-        hidden: hidden units.
+        hidden: number of hidden units.
         visible: `"binary"` or `"gaussian"`.
-        chains: Markov chains that live on from one batch to the next, in the state, for persistent contrastive
-            divergence; 0 for none, and a state of `()`.
+        chains: number of Markov chains that the state keeps from one batch to the next, for persistent contrastive
+            divergence. With 0 there are none, and the state is `()`.
         kernel_init: `(key, shape, dtype) -> array`; the biases start at 0.
 
     Params: `kernel` (visible, hidden), `visible_bias` (visible,), `hidden_bias` (hidden,), in the dtype of v.
@@ -70,7 +70,7 @@ def rbm(
         ∂F/∂W = −v ⊗ p,   ∂F/∂c = −p,   ∂F/∂b = −v (binary) or b − v (Gaussian).
 
     Raises:
-        ConfigError: `hidden` or `chains` is not such an integer, or another `visible`.
+        ConfigError: `hidden` is not a positive integer, `chains` is not an integer >= 0, or another `visible`.
         DtypeError, ShapeError: when called, for arrays of another dtype or width.
         DataError: when called, for binary units outside [0, 1].
 
@@ -164,18 +164,18 @@ def rbm(
 
 
 def _draw(key, p):
-    """0 or 1, the latter with probability p."""
+    """1 with probability p, else 0."""
     return (jax.random.uniform(key, p.shape, p.dtype) < p).astype(p.dtype)
 
 
 def _width(params):
-    """How many visible units the params are for; `None` of what is not params: see `check_leaves`."""
+    """The number of visible units of the params; `None` for anything else, which `check_leaves` refuses."""
     kernel = params.get("kernel") if isinstance(params, dict) else None
     return kernel.shape[0] if kernel is not None and kernel.ndim else None
 
 
 def _checked_units(what: str, x: Any, width: int | None) -> Any:
-    """Units of one kind, (batch, width), or of any width, and of a floating dtype."""
+    """Units of one kind, (batch, width) of a floating dtype. A `width` of `None` allows any width."""
     check_floating(what, x, "convert it with jnp.asarray(…, jnp.float32)")
     fix = "reshape images to rows, and take params from init of this very machine"
     check_shape(what, x, f"(batch, {'visible' if width is None else width})", fix)
@@ -183,7 +183,7 @@ def _checked_units(what: str, x: Any, width: int | None) -> Any:
 
 
 def _check_range(v, binary):
-    """Binary units are probabilities; within a compiled program nothing can be said of values."""
+    """Check that binary units are probabilities. Within a compiled program their values are not known."""
     if binary:
         fix = 'scale it, or use visible="gaussian" with standardised numbers'
         check_values(DataError, "v of binary units in [0, 1]", v, None, lambda v: (v >= 0) & (v <= 1), fix)

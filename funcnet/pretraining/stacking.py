@@ -1,4 +1,4 @@
-"""Training machines, one on top of the other, and what a stack of them is good for."""
+"""Train machines one on top of the other, and use the stack: to start a network, or to draw samples."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -33,20 +33,20 @@ def train(
     key: Any = 0,
     state: TrainState | None = None,
 ) -> Iterator[Report]:
-    """Train a machine by contrastive divergence; a generator of one `Report` an epoch, as `training.fit` is.
+    """Train a machine by contrastive divergence. Like `training.fit` this is a generator, of one `Report` per epoch.
 
-    An epoch is one compiled loop. The rows have an order of their own in each, a function of (key, epoch), at whose end
-    an incomplete batch is left out.
+    An epoch is one compiled loop. The order of its rows is a function of (key, epoch). An incomplete batch at the end
+    is left out.
 
     Args:
         machine: of `rbm`.
         optimizer: one of `funcnet.optimizers`.
         v: (n, visible).
-        epochs: passes over the data, those already done in `state` included.
+        epochs: passes over the data, including those already done in `state`.
         batch_size: rows per step.
         steps: k of `contrastive_divergence`.
         key: a PRNG key or an integer seed.
-        state: a `TrainState` to go on from, exactly as if the run had never stopped.
+        state: a `TrainState` to continue from, exactly as if the run had never stopped.
 
     The metrics are "loss", ⟨F(v₀)⟩ − ⟨F(v_k)⟩ over the epoch, and "reconstruction_error" of v after it.
 
@@ -65,7 +65,7 @@ def train(
     v = jnp.asarray(check_data(v, v)[0])
     steps_an_epoch = steps_per_epoch(len(v), batch_size, drop_last=True)
     started = create_state(machine, optimizer, key, v) if state is None else state
-    reconstruction_error(machine, started.optimizer.params, v)  # whose checks see the values of v
+    reconstruction_error(machine, started.optimizer.params, v)  # its checks see the values of v
     return _reports(machine, _epoch(machine, optimizer, steps), started, v, epochs, batch_size, steps_an_epoch, key)
 
 
@@ -101,13 +101,14 @@ def greedy(
     steps: int = 1,
     key: Any = 0,
 ) -> tuple[Params, ...]:
-    """Train machines one on top of the other: each on the hidden probabilities of the one below, which stays as it is.
+    """Train machines one on top of the other. Each learns the hidden probabilities of the one below, which stays fixed.
 
-    Together they are a deep belief network. Each new one raises a lower bound of the likelihood, if it begins as the
-    one below it upside down; it is done without in practice, and here.
+    Together they are a deep belief network. Each new machine raises a lower bound of the likelihood if it starts as the
+    one below it turned upside down, with visible and hidden units exchanged. In practice this start is left out, and
+    here too.
 
     Args:
-        machines: from the lowest, on v, to the highest.
+        machines: the lowest, on v, first.
         optimizer, v, epochs, batch_size, steps: as for `train`.
         key: a PRNG key or an integer seed; machine i is trained with `fold_in(key, i)`.
 
@@ -139,21 +140,21 @@ def greedy(
 
 
 def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
-    """The params of a network whose first layers are those of trained machines: where back-propagation starts from.
+    """The params of a network whose first layers are those of trained machines, as a start for back-propagation.
 
-    A dense layer with a sigmoid behind it computes σ(x W + b), which is p(h | v) of a machine with that kernel and that
-    hidden bias. What lies above keeps its own params.
+    A dense layer followed by a sigmoid computes σ(x W + b). This is p(h | v) of a machine with that kernel and that
+    hidden bias. The layers above keep their own params.
 
     Args:
-        model: a `serial` that begins with dense layers of a sigmoid each, `models.sigmoid_network` or `models.mlp` with
-            for example `activation=layers.sigmoid`; dropout may follow each.
+        model: a `serial` that begins with dense layers, each followed by a sigmoid: `models.sigmoid_network`, or
+            `models.mlp` with `activation=layers.sigmoid`. Dropout may follow each sigmoid.
         params: of `model.init`.
-        trained: the machines' params, of `greedy`, from the lowest.
+        trained: the params of the machines, from `greedy`, the lowest first.
 
     Returns: params for the model, of the same tree, shapes and dtypes.
 
     Raises:
-        ConfigError: the model does not begin with so many dense layers of a sigmoid each.
+        ConfigError: the model does not begin with that many dense layers, each followed by a sigmoid.
         StructureError, ShapeError, DtypeError: params that are not the model's, or of other widths or dtypes.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
@@ -169,7 +170,7 @@ def stack(model: Layer, params: Params, trained: Sequence[Params]) -> Params:
     kinds = [layer.made.constructor for layer in inside if layer.made.constructor is not dropout]
     wanted = [kind for _ in trained for kind in (dense, sigmoid)]
     if kinds[: len(wanted)] != wanted:
-        wanted = f"{len(trained)} dense layers, each with a sigmoid behind it"
+        wanted = f"{len(trained)} dense layers, each followed by a sigmoid"
         fix = "make it with models.sigmoid_network, or models.mlp and activation=layers.sigmoid"
         raise ConfigError(f"stack: expected a model that begins with {wanted}, got {model}; {fix}.")
     if not isinstance(params, tuple) or len(params) != len(inside):
@@ -195,12 +196,12 @@ def dream(machines: Sequence[RBM], params: Sequence[Params], key: Key, n: int, s
     """Samples of a deep belief network: Gibbs sampling in the machine on top, then down through the others.
 
     Args:
-        machines, params: of `greedy`, from the lowest.
+        machines, params: those of `greedy`, the lowest first.
         key: a PRNG key.
-        n: samples, each of a chain of its own, which begins with all hidden units of the top at 0.
+        n: number of samples. Each has its own chain, which starts with all hidden units of the top machine at 0.
         steps: of `gibbs`.
 
-    Returns: (n, visible), in the last step down the means of the visible units.
+    Returns: (n, visible). In the last step down they are the means of the visible units.
 
     References: Hinton, Osindero, Teh, "A Fast Learning Algorithm for Deep Belief Nets", Neural Computation 2006,
     section 7.

@@ -1,4 +1,4 @@
-"""What people read: tables of plain text and pages of HTML. It knows nothing of networks."""
+"""Output for people: tables of plain text and pages of HTML. This package knows nothing of networks."""
 
 from funcnet.rendering import pages
 from funcnet.rendering.tables import headed, text_table

@@ -1,4 +1,4 @@
-"""Pages of HTML that stand by themselves: no scripts, no links to elsewhere, light and dark, and fit to print."""
+"""Pages of HTML that need no other file: no scripts, no links to elsewhere, a light and a dark form, ready to print."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ STYLE = """
 .funcnet .quiet { color: var(--quiet); font-size: 13px; }
 """
 
-# Charts have no ground of their own; on a dark page their lightness is turned about, and their hues stay.
+# Charts have no background. On a dark page their lightness is inverted, and their hues stay.
 PAGE_STYLE = """
 html { background: #fff; }
 body { margin: 0; }
@@ -75,10 +75,10 @@ def table(headings: Sequence[str], lines: Sequence[Sequence[str]], classes: Sequ
     """A table of words.
 
     Args:
-        headings: one a column; all empty for a table without a head.
-        lines: one a row, as long as the headings.
-        classes: of the rows, such as "ok" and "wrong", if they have any.
-        right: how many columns, the last ones, hold numbers.
+        headings: one per column; all empty for a table without a head.
+        lines: the words of each row, as many as headings.
+        classes: one per row, such as "ok" and "wrong"; none by default.
+        right: how many of the last columns hold numbers.
     """
     left = len(headings) - right
 
@@ -98,12 +98,12 @@ def marked(words: str, ok: bool) -> str:
 
 
 def svg(figure: Any) -> str:
-    """A figure as SVG within the page: anything with matplotlib's `savefig`."""
+    """A figure as SVG within the page. It can be anything with matplotlib's `savefig`."""
     return f'<figure class="chart">{_drawn(figure, transparent=True)}</figure>\n'
 
 
 def picture(figure: Any, alt: str, photo: bool = False) -> str:
-    """A figure as an image with words for those who do not see it; one of photographs keeps its colours and ground."""
+    """A figure as an image. `alt` is for readers who cannot see it; a `photo` keeps its colours and background."""
     data = base64.b64encode(_drawn(figure, transparent=not photo).encode()).decode()
     kind = "photo" if photo else "chart"
     return f'<figure><img class="{kind}" alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}"></figure>\n'
@@ -117,7 +117,7 @@ def _drawn(figure: Any, transparent: bool) -> str:
 
 
 def environment() -> str:
-    """Versions, the device, and the time, in a line."""
+    """Versions, the device and the time, in one line."""
     words = [f"{name} {_version(name)}" for name in ("funcnet", "jax", "numpy")]
     words += [f"Python {platform.python_version()}", jax.default_backend()]
     return " · ".join([*words, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")])

@@ -7,12 +7,12 @@ __all__ = ["headed", "text_table"]
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = False) -> str:
-    """Aligned columns; a rule sets off the first row, which holds the headings.
+    """Aligned columns, with a rule below the first row, which holds the headings.
 
     Args:
-        rows: words, as many in each.
-        right: so many of the last columns, those of numbers, are aligned to the right.
-        total: whether a rule sets off the last row too.
+        rows: lists of words, all of the same length.
+        right: how many of the last columns, those of numbers, are aligned to the right.
+        total: whether there is a rule above the last row too.
 
     >>> print(text_table([("layer", "bytes"), ("dense(16)", "4,160"), ("relu()", "0")], right=1))
     layer      bytes
@@ -33,7 +33,7 @@ def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = F
 
 
 def headed(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """The headings and the lines of words of what has `cells()`; the longest has all headings."""
+    """The headings and the lines of words of rows that have `cells()`. The row with the most cells has all headings."""
     cells = [row.cells() for row in rows]
     headings = list(max(cells, key=len))
     return headings, [[words.get(heading, "") for heading in headings] for words in cells]
