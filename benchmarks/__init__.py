@@ -1,1 +1,1 @@
-"""The clock: every workload in every library, side by side, beside what the machine can do. `python -m benchmarks`."""
+"""Benchmarks: every workload in every library, compared with what the machine can do. Run `python -m benchmarks`."""

@@ -1,11 +1,11 @@
-"""How many wrong backwards are found by funcnet, `jax.test_util.check_grads` and `chex.assert_numerical_grads`.
+"""How many wrong backward passes funcnet, `jax.test_util.check_grads` and `chex.assert_numerical_grads` find.
 
     python benchmarks/checkers.py [--only NAME …] [--seeds 20] [--write docs/checking.md]
 
-For every layer, model, loss and penalty of `funcnet.catalogue`, each mutant of `checking.mutants` whose gradient
-differs on the first draw is given to the others as a `jax.custom_vjp` at that draw, at their default tolerances, in
-float32 and in float64. funcnet judges the same draw, and then all draws. Counts, not times: it may share the machine.
-`--write` replaces the table between the markers in that file.
+The targets are every layer, model, loss and penalty of `funcnet.catalogue`. Each mutant of `checking.mutants` whose
+gradient differs on the first draw is given to the other checkers as a `jax.custom_vjp`. They judge it at that draw, at
+their default tolerances, in float32 and in float64. funcnet judges the same draw, and then all draws. The results are
+counts, not times, so other work may run on the machine. `--write` replaces the table between the markers in that file.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PEERS = {
     "chex": lambda f, args: chex.assert_numerical_grads(f, args, order=1, modes=("rev",)),
 }
 DTYPES = ("float32", "float64")
-# The library's targets are small, where every element weighs much; a layer of ordinary size is harder to judge.
+# The targets of the library are small, so every element weighs much. A layer of ordinary size is harder to judge.
 TARGETS = CATALOGUE | {"dense_64_of_128": Entry(fn.layers.dense(64), jax.ShapeDtypeStruct((32, 128), jnp.float32))}
 KINDS = {
     r"^.*: ": "",
@@ -75,7 +75,7 @@ def passes(check, target, point, dtype):
 
     function, args = function_and_arguments(target, jax.tree.map(cast, point))
     try:
-        with jax.disable_jit():  # the loop of `repeat` would be compiled anew for every mutant
+        with jax.disable_jit():  # the loop of `repeat` would be compiled again for every mutant
             check(function, args)
     except AssertionError:
         return False
@@ -83,14 +83,14 @@ def passes(check, target, point, dtype):
 
 
 def kind(mistake):
-    """The mistake without the array and the place in which it was made."""
+    """The kind of a mistake, without its array and its place."""
     for pattern, word in KINDS.items():
         mistake = re.sub(pattern, word, mistake)
     return mistake
 
 
 def count(entry, seeds, tables):
-    """Add what becomes of one target's mutants to the tables; whether each checker passes the right one."""
+    """Add the results of one target's mutants to the tables. Return the score, and who passes the right target."""
     target, x, y = entry[:3]
     whole = fn.checking.mutation_score(target, x, y, modes=("training",), seeds=seeds)
     first = fn.checking.mutation_score(target, x, y, modes=("training",), seeds=1)

@@ -22,7 +22,7 @@ MEMORY_OF = ("mlp_512", "lenet")
 
 @dataclass
 class Options:
-    """Every workload in every library that is installed, side by side, beside what the machine can do.
+    """Measure every workload in every installed library, and compare with what the machine can do.
 
     Example: python -m benchmarks --only mlp_64 lenet
     """
@@ -32,9 +32,9 @@ class Options:
     only: tuple[Literal[(*SUITE, "starts")], ...] = (*SUITE, "starts")
     """Files of the folder workloads, and "starts" for imports, the main job, compilation and memory."""
     libraries: tuple[Literal[tuple(LIBRARIES)], ...] = tuple(LIBRARIES)
-    """Besides funcnet, which is always measured. Those that are not installed are left out."""
+    """Libraries to measure besides funcnet, which is always measured. Those that are not installed are left out."""
     rounds: int = 5
-    """How often each way is run, in turn with all others."""
+    """How often each way runs, in turn with all others."""
     folder: Path = Path("runs/benchmarks")
     """Where results.json, report.md and ratios.png are written."""
 
@@ -73,7 +73,7 @@ def run(options: Options) -> None:
 
 
 def workloads(options: Options) -> list[Training | Inference | Update]:
-    """Those chosen; two steps of each for a smoke."""
+    """The chosen workloads, with two steps each for a smoke run."""
     chosen = []
     for name in options.only:
         if name != "starts":
@@ -98,7 +98,7 @@ def trainings(results: list[tuple[object, list[Times]]]) -> list[tuple[Training,
 
 
 def about(limits: machine.Machine) -> str:
-    """The machine, the versions and what was measured of it."""
+    """The machine, its versions and its measured rates."""
     words = [f"- {name}: {value}" for name, value in machine.description().items()]
     bandwidths = ", ".join(f"{rate / 1e9:.0f} GB/s at {size} MB" for size, rate in limits.bandwidths.items())
     words += [f"- products of matrices: {limits.flops / 1e9:.0f} GFLOP/s at best", f"- memory: {bandwidths}"]
@@ -122,7 +122,7 @@ def measured(results: list[tuple[object, list[Times]]], limits: machine.Machine)
 
 
 def possible(trained: list[tuple[Training, list[Times]]], limits: machine.Machine) -> str:
-    """The limit of each training step, and the share of it that is reached."""
+    """The limit of each training step, and how much of it is reached."""
     rows = []
     for workload, times in trained:
         limit = roofline.limit(workload, limits)
@@ -146,7 +146,7 @@ def profiles(trained: list[Training], most: int = 8) -> str:
 
 
 def starting(options: Options, libraries: list[str]) -> list[str]:
-    """The sections of whole processes."""
+    """The sections about whole processes."""
     smoke = options.size == "smoke"
     imports = starts.import_seconds(1 if smoke else 5)
     sections = [

@@ -1,4 +1,4 @@
-"""One workload in every library: equal mathematics first, then rounds in turn."""
+"""One workload in every library: first a check that the mathematics is equal, then rounds in turn."""
 
 import time
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ import numpy as np
 
 from benchmarks.worker import Worker
 
-#: By this share losses of the first steps may differ, in float64.
+#: The losses of the first steps may differ by this share, in float64.
 TOLERANCE = 1e-9
-#: Seconds of all runs of a column, after which it has no more.
+#: A column stops running after this many seconds in total.
 BUDGET = 5
-#: Threads of the last run that still wait for work must not slow the next one.
+#: Seconds between runs: threads of the last run that still wait for work must not slow the next one.
 PAUSE = 0.02
 
 
 class Times(NamedTuple):
-    """Seconds a step, of one way in one library."""
+    """Seconds per step, of one way in one library."""
 
     library: str
     column: str
@@ -27,7 +27,7 @@ class Times(NamedTuple):
 
 
 def compare(workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
-    """Times of all columns, the rounds interleaved, each starting one column later.
+    """Times of all columns. The rounds are interleaved, and each starts one column later.
 
     Raises:
         AssertionError: the mathematics of two columns differ.

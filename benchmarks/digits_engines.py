@@ -3,8 +3,8 @@
     python benchmarks/digits_engines.py
 
 Every seed has its own split, parameters, order and dropout. The accuracy is that of the last epoch on the held-out
-fifth. The losses are compared step by step, for the dense network: in the convolutional one a rounding decides now and
-then which of two nearly equal pixels a pooling takes, after which the runs are two.
+fifth. The losses are compared step by step, for the dense network. In the convolutional one rounding sometimes decides
+which of two nearly equal pixels a pooling takes. After that the two runs differ.
 """
 
 import time

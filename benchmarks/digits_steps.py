@@ -1,9 +1,10 @@
-"""Time a step of the digits run: `fit` against the same step dispatched from Python under `jax.jit`, in four ways.
+"""Time a step of the digits run: `fit`, and the same step dispatched from Python under `jax.jit` in four ways.
 
     python benchmarks/digits_steps.py
 
-Both train the same network on the same batches with the same optimizer, in one process, interleaved, warm, and waited
-for. Printed are medians over the rounds with their quartiles, and the ratio of the medians.
+Both train the same network on the same batches with the same optimizer, in one process. They are interleaved and warmed
+up, and the clock waits for their results. The output is the median over the rounds with its quartiles, and the ratio of
+the medians.
 """
 
 import platform
@@ -25,7 +26,7 @@ NETWORKS = {
 
 
 def fit_seconds(model, optimizer, rows, engine, state):
-    """Seconds a step of `fit`, with a report and a copy of the state an epoch."""
+    """Seconds per step of `fit`, with one report and one copy of the state per epoch."""
     reports = fn.training.fit(
         model, LOSS, optimizer, rows, engine=engine, epochs=EPOCHS, batch_size=BATCH, key=0, state=state
     )
@@ -38,7 +39,7 @@ def fit_seconds(model, optimizer, rows, engine, state):
 
 
 def from_device(step, state, x, target, order):
-    """The data lies on the device, each step indexes its rows there."""
+    """The data lies on the device, and each step indexes its rows there."""
     x, target = jax.device_put((x, target))
     for rows in order:
         state, _ = step(state, (x[rows], target[rows]))
@@ -76,7 +77,7 @@ WAYS = {
 
 
 def python_seconds(way, step, state, x, target, order):
-    """Seconds a step dispatched from Python, over one epoch."""
+    """Seconds per step dispatched from Python, over one epoch."""
     if way is prepared:
         order = [jax.device_put((x[rows], target[rows])) for rows in order]
     jax.block_until_ready(way(step, state, x, target, order[:2]))

@@ -1,4 +1,4 @@
-"""What the machine can do at best: the rate of products of matrices and the bandwidth of its memory, measured."""
+"""Measure the best that the machine can do: the rate of matrix products and the bandwidth of its memory."""
 
 import importlib.metadata
 import os
@@ -16,19 +16,19 @@ MEGABYTES = (4, 16, 64, 256)
 
 
 class Machine(NamedTuple):
-    """Measured in float32 through XLA, which reaches more than NumPy and torch on the machines that were tried."""
+    """Measured in float32 through XLA, which reaches higher rates than NumPy and torch."""
 
-    flops: float  #: a second, of the best product of square matrices
-    bandwidths: dict[int, float]  #: working set in MB -> bytes a second, two reads and a write for each number
+    flops: float  #: per second, of the best product of square matrices
+    bandwidths: dict[int, float]  #: working set in MB -> bytes per second; two reads and a write for each number
 
     def bandwidth(self, size: float) -> float:
-        """Bytes a second where `size` bytes are touched again and again."""
+        """Bytes per second when `size` bytes are used again and again."""
         at_least = [megabytes for megabytes in self.bandwidths if size <= megabytes * 1e6]
         return self.bandwidths[min(at_least, default=max(self.bandwidths))]
 
 
 def measure() -> Machine:
-    """A few seconds."""
+    """Measure this machine, in a few seconds."""
     flops = max(2 * side**3 / _seconds(jax.jit(jnp.matmul), *_squares(side)) for side in SIDES)
     return Machine(flops, {megabytes: _bandwidth(megabytes) for megabytes in MEGABYTES})
 
@@ -54,17 +54,17 @@ def _squares(side):
 
 
 def _bandwidth(megabytes):
-    """Of p − 0.1 g in place of p."""
+    """The bandwidth of p ← p − 0.1 g."""
     size = int(megabytes * 1e6 / 8)
     p, g = jnp.ones(size), jnp.ones(size)
-    # Many in one call, so that new memory, which the system must first give, does not count.
+    # Many in one call, so that the allocation of new memory does not count.
     update = jax.jit(lambda repeats, p, g: jax.lax.fori_loop(0, repeats, lambda _, p: p - 0.1 * g, p))
     few, many = 1, 1 + max(8, 256 // megabytes)
     return 12 * size * (many - few) / (_seconds(update, many, p, g) - _seconds(update, few, p, g))
 
 
 def _seconds(function, *args):
-    """The shortest time: what disturbs a run is not the machine's best."""
+    """The shortest of several times, because a disturbed run does not show the machine's best."""
     jax.block_until_ready(function(*args))
     times = []
     for _ in range(15):

@@ -1,7 +1,7 @@
-"""A network as plain data, which every library builds in its own words.
+"""A network as plain data, which every library builds from its own parts.
 
 A network is a tuple of the layers below. Images are (batch, height, width, channels), kernels (height, width, in, out)
-and (in, out): a library with another order changes it when it takes the parameters.
+or (in, out). A library with another order changes it when it takes the parameters.
 """
 
 import math
@@ -18,7 +18,7 @@ class Dense(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """With `size // 2` zeros on each side of the image."""
+    """A convolution with `size // 2` zeros on each side of the image."""
 
     features: int
     size: int
@@ -27,7 +27,7 @@ class Conv(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """By the mean and variance of the batch, epsilon 1e-5."""
+    """Normalisation by the mean and variance of the batch, epsilon 1e-5."""
 
 
 class Relu(NamedTuple):
@@ -35,7 +35,7 @@ class Relu(NamedTuple):
 
 
 class MaxPool(NamedTuple):
-    """Windows that touch."""
+    """Maxima of windows that touch and do not overlap."""
 
     size: int
 
@@ -49,7 +49,7 @@ class Flatten(NamedTuple):
 
 
 class Residual(NamedTuple):
-    """body(x) + shortcut(x), the shortcut being x itself where it has no layers."""
+    """body(x) + shortcut(x). A shortcut without layers is x itself."""
 
     body: "Network"
     shortcut: "Network" = ()
@@ -59,7 +59,7 @@ Network: TypeAlias = tuple[Dense | Conv | BatchNorm | Relu | MaxPool | MeanOverP
 
 
 class Use(NamedTuple):
-    """A layer where it stands; shapes are those of one example."""
+    """A layer at its place in a network, with the shapes of one example before and after it."""
 
     layer: NamedTuple
     before: Shape
@@ -84,12 +84,12 @@ def uses(network: Network, shape: Shape) -> Iterator[Use]:
 
 
 def output_shape(network: Network, shape: Shape) -> Shape:
-    """The shape of one example behind the network."""
+    """The shape of one example after the network."""
     return [use.after for use in chain(network, shape)][-1]
 
 
 def parameters(network: Network, shape: Shape, dtype: str, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """He's normal kernels, zero biases, scales of one: a dictionary a layer that has parameters."""
+    """He's normal kernels, zero biases, scales of one: one dictionary per layer that has parameters."""
     random = np.random.default_rng(seed)
 
     def zeros(features):

@@ -1,9 +1,9 @@
-"""A data-parallel step through one flat buffer against automatic sharding, on two CPU devices of one process and on two
-processes of one device each, and against plain `jit` on one device.
+"""A data-parallel step through one flat buffer, compared with automatic sharding and with plain `jit` on one device. It
+runs on two CPU devices of one process, and on two processes of one device each.
 
     python -m benchmarks.parallel [--rounds 15]
 
-Steps run in compiled loops, as those of `fit` do, so that what is timed is the devices and not Python. All columns run
+Steps run in compiled loops, like those of `fit`, so that the clock measures the devices and not Python. All columns run
 interleaved.
 """
 
@@ -65,7 +65,7 @@ def _loop(step, place=None):
 
 
 def measure(features: tuple[int, ...], rounds: int) -> dict[str, float]:
-    """Name -> median seconds a step."""
+    """Name -> median seconds per step."""
     ready = columns(features)
     losses = {name: float(loop(state, batch)[1]) for name, (loop, state, batch) in ready.items()}
     np.testing.assert_allclose(list(losses.values()), losses["flat"], atol=1e-5)

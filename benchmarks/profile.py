@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: the busy time of its instructions, by the operation that they came from."""
+"""Where the time of a training step goes: the busy time of its instructions, by the operation that they come from."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from benchmarks.libraries import with_funcnet
 from benchmarks.workload import Training, batches
 
 RUNS = 10
-#: These hold others.
+#: Instructions that contain others.
 CONTAINERS = ("while", "call", "conditional")
 
 

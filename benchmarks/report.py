@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown and as a figure."""
+"""The results as tables in Markdown and as a figure."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from benchmarks.compare import Times
 from benchmarks.workload import Training
 
 OURS = "funcnet"
-#: A peer's step scanned by hand is not how its documentation has it: shown, and not counted as the peer.
+#: No documentation of a peer scans its step by hand. Such a column is shown, but does not count as the peer.
 BY_HAND = "scanned by hand"
 COLOURS = {"funcnet": "#D55E00", "stax": "#999999", "flax": "#0072B2", "equinox": "#009E73", "torch": "#CC79A7"}
 UNITS = [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")]
@@ -27,13 +27,13 @@ def duration(seconds: float) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def times_table(times: Sequence[Times]) -> str:
-    """Every column of one workload, against funcnet's first."""
+    """Every column of one workload, compared with the first one, which is of funcnet."""
     ours = times[0].median
     rows = [
         [t.library, t.column, duration(t.median), f"{duration(t.low)} to {duration(t.high)}", f"{t.median / ours:.2f}"]
@@ -43,7 +43,7 @@ def times_table(times: Sequence[Times]) -> str:
 
 
 def peers(times: Sequence[Times], libraries: Sequence[str] | None = None) -> list[Times]:
-    """The ways of the other libraries, or of these, that their own documentation has."""
+    """The ways of the other libraries, or only of `libraries`, that their own documentation shows."""
     return [
         t for t in times
         if t.library != OURS and t.column != BY_HAND and (libraries is None or t.library in libraries)
@@ -69,7 +69,7 @@ def summary(results: Sequence[tuple[Training, Sequence[Times]]]) -> str:
 
 
 def figure(results: Sequence[tuple[Training, Sequence[Times]]], path: Path) -> None:
-    """A bar for each way in each library: its time over that of `fit` with the hand-derived engine."""
+    """One bar per way and library: its time divided by that of `fit` with the hand-derived engine."""
     picture = Figure(figsize=(9, 1.0 + 2.3 * len(results)), layout="constrained")
     axes = picture.subplots(len(results), squeeze=False)[:, 0]
     for ax, (workload, times) in zip(axes, results, strict=True):
@@ -91,4 +91,4 @@ def figure(results: Sequence[tuple[Training, Sequence[Times]]], path: Path) -> N
     axes[-1].set_xlabel("time of a step over that of fit with the hand-derived engine (less is faster)", fontsize=8)
     drawn = BytesIO()
     picture.savefig(drawn, dpi=80)
-    Image.open(drawn).quantize(32).save(path)  # a third of the size
+    Image.open(drawn).quantize(32).save(path)  # which makes the file smaller

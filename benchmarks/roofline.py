@@ -1,9 +1,9 @@
-"""How long a training step must take on this machine, whatever the library.
+"""The least time that a training step can take on this machine, with any library.
 
-The limit is the sum over its products of matrices, convolutions included, and over Adam's update, of the longer of two
-times: arithmetic over the best rate of products, and bytes over the bandwidth of the memory. A product reads its
-operands once and writes its result once; what stands between the products is thought to cost nothing, and so is the
-optimizer's arithmetic. So no library can reach the whole limit.
+A matrix product, or a convolution, takes the longer of two times: its arithmetic divided by the best rate of products,
+and its bytes divided by the bandwidth of the memory. It reads its operands once and writes its result once. The
+optimizer's update takes its bytes divided by the bandwidth. The limit is the sum of these times. Everything between the
+products, and the optimizer's arithmetic, counts as free. So no library can reach the whole limit.
 """
 
 import math
@@ -14,12 +14,12 @@ from benchmarks.network import BatchNorm, Conv, Dense, uses
 from benchmarks.workload import Training
 
 FLOAT = 4
-#: Numbers that an update reads and writes for each parameter: gradient, parameter and slots; parameter and slots.
+#: Numbers that an update moves per parameter. It reads gradient, parameter and slots, and writes parameter and slots.
 TRAFFIC = {"sgd": 3, "momentum": 5, "adam": 7}
 
 
 class Limit(NamedTuple):
-    """Of one training step."""
+    """The limit of one training step."""
 
     flops: int
     moved: int  #: bytes
@@ -28,7 +28,7 @@ class Limit(NamedTuple):
 
 
 def limit(workload: Training, machine: Machine) -> Limit:
-    """What a step cannot do without, and how long that takes."""
+    """The work that a step cannot avoid, and how long it takes."""
     products = list(_products(workload))
     parameters = sum(_parameters(use) for use in uses(workload.network, workload.shape))
     update = FLOAT * TRAFFIC[workload.optimizer] * parameters
@@ -40,7 +40,7 @@ def limit(workload: Training, machine: Machine) -> Limit:
 
 
 def _products(workload):
-    """(flops, bytes) of each product: forward, kernel gradient, and input gradient but for the first layer."""
+    """(flops, bytes) of each product: forward, kernel gradient and, except in the first layer, input gradient."""
     first = True
     for use in uses(workload.network, workload.shape):
         weights = _kernel(use)

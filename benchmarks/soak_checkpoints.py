@@ -1,4 +1,4 @@
-"""How checkpoints stand damage and kills, and what they cost: the figures of docs/reliability.md. Ten minutes.
+"""How checkpoints survive damage and kills, and what they cost: the figures of docs/reliability.md. It takes minutes.
 
 python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200]
 """
@@ -84,7 +84,7 @@ def killed(folder: Path, kills: int, rng: random.Random) -> None:
         fn.checkpoints.saving(iter([]), folder)
         assert len(os.listdir(folder)) == len(found)
         first = len(found)
-        if first > 500:  # begin anew: the disk is small
+        if first > 500:  # start again: the disk is small
             shutil.rmtree(folder)
             first = 0
     print(f"{kills} kills: nothing lost; {half_written} left something half written, which the next start took away")

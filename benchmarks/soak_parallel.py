@@ -1,8 +1,8 @@
-"""Runs on several devices and processes that are long, or disturbed: the figures of docs/reliability.md.
+"""Long or disturbed runs on several devices and processes, for the figures of docs/reliability.md.
 
 python -m benchmarks.soak_parallel losses          # 100 steps on 1, 2, 4, 8 devices and 2 processes
-python -m benchmarks.soak_parallel steps           # 10 000 steps that nobody waits for, on 2, 4, 8 devices
-python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # of either process: seven minutes
+python -m benchmarks.soak_parallel steps           # 10 000 steps without waiting in between, on 2, 4, 8 devices
+python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # kills either process; takes minutes
 """
 
 import csv
@@ -82,7 +82,7 @@ def steps(*_) -> None:
 
 
 def kill(folder: Path, kills: int, rng: random.Random, sharding: str) -> None:
-    """One run of two processes, of which one after the other is killed; then one that nobody disturbs."""
+    """One run of two processes, one of which is killed again and again; then one run without kills."""
     # FSDP leaves arrays below 64 KB whole.
     wide = ("--hidden", 512) if sharding == "fsdp" else ()
     long = (*RUN, *wide, "--sharding", sharding, "--epochs", 8 * kills, "--keep-checkpoints", 2)
@@ -96,7 +96,7 @@ def kill(folder: Path, kills: int, rng: random.Random, sharding: str) -> None:
         time.sleep(rng.random())
         before, started = rows(history), time.monotonic()
         os.kill(child_of(launched.pid, rng.randrange(2)), signal.SIGKILL)
-        while rows(history) <= before + 1:  # one that was under way may still be written
+        while rows(history) <= before + 1:  # one that had begun may still be written
             assert launched.poll() is None, launched.communicate()[1]
             time.sleep(0.01)
         waits.append(time.monotonic() - started)
@@ -114,7 +114,7 @@ def rows(history: Path) -> int:
 
 
 def child_of(launcher: int, number: int) -> int:
-    """The id of a process of the launcher, which may just be starting it."""
+    """The id of a process of the launcher, which may still be starting it."""
     while True:
         for entry in Path("/proc").iterdir():
             try:

@@ -19,7 +19,7 @@ from benchmarks.workload import Training
 IMPORTS = {"jax": "jax", "funcnet": "funcnet, jax", "flax": "flax.nnx", "equinox": "equinox", "torch": "torch"}
 DEPTHS = (4, 16, 64)
 WIDTH = 64
-#: Of each library its fastest way that steps by its own documentation.
+#: For each library, the fastest way of stepping that its documentation shows.
 MEMORY = {
     "funcnet": ("fit, backprop", "fit, autodiff"),
     "stax": ("jit, donated",),
@@ -30,7 +30,7 @@ MEMORY = {
 
 
 def import_seconds(rounds: int) -> dict[str, float]:
-    """Name -> median seconds of a process that imports it, less those of one that imports nothing."""
+    """Name -> median seconds of a process that imports it, minus those of one that imports nothing."""
     commands = {"": "pass"} | {
         name: f"import {what}" for name, what in IMPORTS.items() if importlib.util.find_spec(name) is not None
     }
@@ -61,7 +61,7 @@ def main_job() -> tuple[float, str]:
 
 
 def compile_seconds(depths: Sequence[int] = DEPTHS) -> dict[tuple[str, str], dict[int, float]]:
-    """(container, engine) -> blocks -> seconds to trace and compile a training step of so many blocks."""
+    """(container, engine) -> blocks -> seconds to trace and compile a training step of that many blocks."""
     block = fn.layers.serial(fn.layers.dense(WIDTH), fn.layers.tanh())
     containers = {
         "repeat": lambda depth: fn.layers.repeat(block, depth),
@@ -85,7 +85,7 @@ def _compilation(model, engine):
 
 
 def peak_memory(workload: Training, libraries: Sequence[str]) -> dict[tuple[str, str], float]:
-    """(library, column) -> MB at the peak of a process that does nothing but this, what the imports take included."""
+    """(library, column) -> MB at the peak of a process that does only this, including its imports."""
     peaks = {}
     for library in libraries:
         for column in MEMORY[library]:

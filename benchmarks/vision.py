@@ -1,10 +1,11 @@
-"""Vision, part by part, against the gradient that autodiff derives.
+"""The parts of networks for images: their hand-derived gradients compared with those of autodiff.
 
     python benchmarks/vision.py
 
-Everything in float32, in one process, interleaved, warm, blocked until ready; medians of the rounds in milliseconds
-with the fastest and slowest. "In a loop" is the same function in the body of a compiled loop, as `training.fit` runs
-its steps (jax-ml/jax#12868: there XLA compiles the convolutions that autodiff derives badly).
+Everything runs in float32, in one process, interleaved and warmed up, and the clock waits for the results. The output
+is the median of the rounds in milliseconds, with the fastest and the slowest. "In a loop" is the same function in the
+body of a compiled loop, as `training.fit` runs its steps. There XLA compiles the convolutions that autodiff derives
+badly (jax-ml/jax#12868).
 """
 
 import time
@@ -69,7 +70,7 @@ def timed(functions, rounds=15):
 
 
 def looped(function, *args):
-    """A step's time in the body of a compiled loop around `function`, whose arguments change with the step."""
+    """The time of a step in a compiled loop around `function`. The arguments change with the step."""
 
     def body(i, total):
         moved = jax.tree.map(lambda a: a + 1e-6 * total, args)
@@ -77,7 +78,7 @@ def looped(function, *args):
 
     loop = jax.jit(lambda steps: lax.fori_loop(0, steps, body, 0.0)).lower(0).compile()
     times = []
-    while not times or (sum(times) < 0.2 and len(times) < 9):  # once is enough of a long one
+    while not times or (sum(times) < 0.2 and len(times) < 9):  # a long one runs only once
         start = time.perf_counter()
         loop(2).block_until_ready()
         times.append((time.perf_counter() - start) / 2)

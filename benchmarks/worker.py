@@ -1,4 +1,4 @@
-"""A library in a process of its own: built on request, run on request, one run at a time in all processes."""
+"""Each library in its own process. It builds and runs on request, and only one process runs at a time."""
 
 import importlib
 import importlib.util
@@ -27,15 +27,15 @@ def installed() -> list[str]:
 
 
 def peak() -> float:
-    """MB that this process has held at most."""
+    """The largest memory of this process so far, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says on Linux, a process inherits from the one that started it
+    if status.exists():  # on Linux a process inherits the number of getrusage from its parent
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def library_module(library: str) -> ModuleType:
-    """Of the folder `libraries`."""
+    """The module of a library, from the folder `libraries`."""
     return importlib.import_module(f"benchmarks.libraries.with_{library}")
 
 
@@ -50,11 +50,11 @@ class Worker:
         theirs.close()
 
     def prepare(self, workload: Any) -> dict[str, list[float]]:
-        """Builds and warms every column of a workload, in place of the last one's: name -> its check."""
+        """Build and warm up every column of a workload, in place of the last workload's: name -> its check."""
         return self._ask("prepare", workload)
 
     def run(self, column: str) -> tuple[float, int]:
-        """Seconds of one run, and the steps, calls or updates that it does."""
+        """Seconds of one run, and the number of steps, calls or updates in it."""
         return self._ask("run", column)
 
     def peak_memory(self, workload: Any, column: str) -> float:

@@ -1,4 +1,4 @@
-"""What can be measured: descriptions without a library in them. Those of the suite are in the folder `workloads`."""
+"""Descriptions of what can be measured, without any library. Those of the suite are in the folder `workloads`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from benchmarks.network import Network, Shape, output_shape
 
 #: Batches that a library steps through, again and again.
 BATCHES = 32
-#: Steps on the first batch, or values, that are compared between columns.
+#: Number of steps on the first batch, or of values, that are compared between columns.
 CHECKED = 5
 
 
 class Training(NamedTuple):
-    """Steps of a classifier by softmax cross-entropy; the time of one."""
+    """Training steps of a classifier with softmax cross-entropy; the time of one step."""
 
     title: str
     network: Network
@@ -26,7 +26,7 @@ class Training(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """A prediction of a network that is not trained, from an array on the device to one on the device."""
+    """A prediction of an untrained network, from an array on the device to an array on the device."""
 
     title: str
     network: Network
@@ -67,8 +67,8 @@ def leaves(workload: Update) -> list[tuple[np.ndarray, np.ndarray]]:
 class Column(NamedTuple):
     """One way in which a library does a workload, built and warm."""
 
-    #: What must be equal in all columns: losses of the first steps on the first batch, say. Called where the dtype is
-    #: float64, since in float32 a ReLU whose input is 0 but for rounding may be open in one library, shut in another.
+    #: What must be equal in all columns, for example the losses of the first steps on the first batch. It is called in
+    #: float64. In float32 a ReLU whose input is 0 up to rounding may be open in one library and shut in another.
     check: Callable[[], list[float]]
     run: Callable[[], None]  #: does all of it once, and waits for the end
     count: int  #: steps, calls or updates in one run

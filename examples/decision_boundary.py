@@ -1,4 +1,4 @@
-"""A network learns to tell three spirals apart, and its boundary is seen to wind itself between them.
+"""A network learns to tell three spirals apart. The pictures show how its boundary winds between them.
 
 `python examples/decision_boundary.py boundary.gif boundary.png` draws it, as it trains and at the end.
 """

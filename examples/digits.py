@@ -1,4 +1,4 @@
-"""Handwritten digits, from the data to the accuracy on digits held out: `python examples/digits.py`."""
+"""Handwritten digits, from the data to the accuracy on held-out digits: `python examples/digits.py`."""
 
 import funcnet as fn
 

@@ -1,8 +1,8 @@
-"""A small network learns from a large one: from the probabilities that its teacher gives, beside the labels
+"""A small network learns from a large one: from the probabilities of its teacher, besides the labels
 (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015).
 
-The teacher has seen all labels, the student is given 100 of them; look at `taught`, whose second head cools the output
-of the first, so that the library's losses are all it takes.
+The teacher has seen all labels. The student gets 100 of them. Look at `taught`: its second head divides the output by
+the temperature T, so that the losses of the library are enough.
 """
 
 import jax

@@ -1,8 +1,8 @@
-"""Double Q-learning balances poles on carts, with a memory of which surprises are drawn more often and weigh less
+"""Double Q-learning balances poles on carts. Surprising steps are drawn from the memory more often, and weigh less
 (van Hasselt, Guez, Silver, 2016; Schaul, Quan, Antonoglou, Silver, 2016).
 
-Look at `learned`: of the values of both actions `where` marks the one that was taken, `weights` are one per row, and
-`huber` is the library's; the target network is the average that `averaged` keeps. The poles stand longer and longer.
+Look at `learned`: `where` marks the action that was taken, `weights` holds one number per row, and `huber` is the loss
+of the library. The target network is the average that `averaged` keeps. The poles stand longer and longer.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Two networks against each other on eight Gaussians in a ring: a generator of points, and a discriminator that tells
 them from true ones (Goodfellow and others, "Generative Adversarial Nets", 2014).
 
-Look at `adversarial`, an engine of one's own, which `fit` takes in place of "backprop": each network follows the
-gradient of its own aim. At the end every one of the eight is hit.
+Look at `adversarial`, an engine of your own, which `fit` takes in place of "backprop". Each network follows the
+gradient of its own aim. At the end the points reach all eight Gaussians.
 """
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import funcnet as fn
 from funcnet.layers import dense, leaky_relu, relu, serial
 
-SIZE = 2  # numbers of noise for each point: enough for a ring, and with more of them some of the eight are left out
+SIZE = 2  # noise numbers per point: enough for a ring; with more of them the points miss some of the eight
 generator = serial(dense(64), relu(), dense(64), relu(), dense(2))
 discriminator = serial(dense(64), leaky_relu(0.2), dense(64), leaky_relu(0.2), dense(1))
 model, loss = serial(generator=generator, discriminator=discriminator), fn.losses.binary_cross_entropy_with_logits
@@ -20,7 +20,7 @@ centres = 2 * jnp.stack([jnp.cos(angles), jnp.sin(angles)], 1)
 
 
 def adversarial(model, loss, *, penalty=None, engine=fn.gradients.backprop):
-    """The discriminator learns 1 for true points and 0 for generated ones, the generator to be taken for 1."""
+    """The discriminator learns 1 for true points and 0 for generated ones. The generator learns to get a 1."""
     through, judge = engine(model, loss), engine(discriminator, loss)
 
     def gradient(params, state, batch, key=None):

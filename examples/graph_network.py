@@ -1,8 +1,8 @@
-"""A graph network counts: how many edges of a graph join two nodes of one colour? Graphs of all sizes lie flat in one
-batch, which is filled up to one size with nodes and edges of a last graph that does not count.
+"""A graph network counts the edges of a graph that join two nodes of one colour. Graphs of all sizes lie flat in one
+batch. Nodes and edges of a last graph, which does not count, fill the batch up to a fixed size.
 
-Look at `message_passing`, a container whose backward is a gather where its forward is a sum over edges, and at the
-batches: x is a dictionary whose arrays have lengths of their own, and `where` marks the graphs that are there.
+Look at `message_passing`, a container: its forward sums over edges, and its backward gathers. Look at the batches too:
+x is a dictionary whose arrays differ in length, and `where` marks the real graphs.
 """
 
 import jax
@@ -17,9 +17,9 @@ GRAPHS, NODES, EDGES, COLOURS = 16, 160, 480, 4
 
 @fn.constructor
 def message_passing(inner):
-    """nodes ← f(h, Σ h of the senders of incoming edges), of each node, with f = `inner`; the graph stays as it is.
+    """For each node h ← f(h, Σ h of the senders of incoming edges), with f = `inner`; the graph stays as it is.
 
-    Backward. Of (dh, dm) = backward_f(g) dh reaches h directly, and dm of each edge's receiver its sender.
+    Backward. With (dh, dm) = backward_f(g), dh goes to h directly, and dm of each edge's receiver to its sender.
     """
 
     def gathered(x):
@@ -39,7 +39,7 @@ def message_passing(inner):
 
 @fn.constructor
 def readout(graphs):
-    """The sum over the nodes of each graph. Backward. Each node gets the gradient of its graph. Kept: which it is."""
+    """The sum over the nodes of each graph. Backward. Each node gets the gradient of its graph. Kept: its graph."""
 
     def forward(x, *, key, train):
         return jax.ops.segment_sum(x["nodes"], x["graph"], graphs), x["graph"]
@@ -51,7 +51,7 @@ def readout(graphs):
 
 
 def batch(random):
-    """Graphs as (x, target, where); what fills up is of the last graph, and its edges join the last node to itself."""
+    """Graphs as (x, target, where). The filling belongs to the last graph; its edges join the last node to itself."""
     sizes = random.integers(4, 10, GRAPHS - 1)
     colours, graph = random.integers(0, COLOURS, sizes.sum()), np.repeat(np.arange(GRAPHS - 1), sizes)
     senders, receivers = np.nonzero((graph[:, None] == graph) & (random.uniform(size=(len(graph),) * 2) < 0.4))
@@ -66,7 +66,7 @@ def batch(random):
     return x, alike[:, None].astype(np.float32), np.arange(GRAPHS) < GRAPHS - 1
 
 
-step = message_passing(serial(dense(32), relu()))  # in a model each has parameters of its own
+step = message_passing(serial(dense(32), relu()))  # in a model each use has its own parameters
 model, loss, r2 = serial(step, step, readout(GRAPHS), dense(1)), fn.losses.mean_squared_error, fn.metrics.r_squared()
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What comes out of 20 layers before any training: too small weights extinguish it, too large ones blow it up.
+"""The output of 20 layers before any training: too small weights make it vanish, too large ones make it explode.
 
-Xavier's scale keeps it level through tanh and He's through ReLU, whose halves of zeros Xavier does not make up for.
+Xavier's scale keeps its size through tanh, and He's through ReLU. ReLU sets half of the numbers to 0, which He's scale
+makes up for and Xavier's does not.
 `python examples/initialisation.py relu.png tanh.png` draws it too.
 """
 

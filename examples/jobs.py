@@ -1,4 +1,4 @@
-"""The usual jobs of a network, with the last layer and the loss that each one wants, and what comes out on digits.
+"""The usual jobs of a network: the last layer and the loss that each one needs, and the result on digits.
 
 `python examples/jobs.py` prints a table: two classes, ten classes, a number, and linear models for the same.
 """

@@ -1,8 +1,8 @@
-"""Learning to learn: from where should training start, so that a step on ten points of a new sine wave is enough?
+"""Learning to learn: where should training start, so that one step on ten points of a new sine wave is enough?
 (Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017.)
 
-Look at `meta`, an engine of one's own: backprop and `update` are pure functions, so that the training of each task is
-part of what is differentiated. A row of the batch is a task: ten points that are shown, and ten that are asked for.
+Look at `meta`, an engine of your own. Backprop and `update` are pure functions, so the training of each task can be
+differentiated too. A row of the batch is a task: ten points that are shown, and ten that are asked for.
 """
 
 import jax
@@ -17,7 +17,7 @@ loss, descent = fn.losses.mean_squared_error, fn.optimizers.sgd(0.01)
 
 
 def meta(model, loss, *, penalty=None, steps=1, engine=fn.gradients.backprop):
-    """The loss of each task's other points after steps on those that are shown, differentiated through these steps."""
+    """The loss on the points asked for, after steps on the points shown, differentiated through these steps."""
     of_a_task = engine(model, loss)
 
     def after_steps(params, state, x, target):

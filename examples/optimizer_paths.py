@@ -1,4 +1,4 @@
-"""Five optimizers on a saddle and in a ravine: who leaves, who swings, and who gets there in 100 steps.
+"""Five optimizers on a saddle and in a ravine: which leave the saddle, which swing, and which arrive within 100 steps.
 
 `python examples/optimizer_paths.py saddle.png ravine.png` draws the paths too.
 """
@@ -34,7 +34,7 @@ SURFACES = {"saddle": (saddle, (-1.5, 0.001), (0, 1)), "ravine": (ravine, (-7.0,
 
 
 def path_of(optimizer, function, start):
-    """The parameters from the start on, (STEPS + 1, 2). They are one array; a tree would do as well."""
+    """The parameters from the start on, (STEPS + 1, 2). Here they are one array; a tree would work too."""
 
     def step(state, _):
         state = optimizer.update(state, jax.grad(function)(state.params))

@@ -1,4 +1,4 @@
-"""Rosenblatt's perceptron: it learns AND and OR, which a line separates, and never XOR, which none does.
+"""Rosenblatt's perceptron: it learns AND and OR, which a line separates. It never learns XOR, which no line separates.
 
 Its rule W ← W + xᵀ(t − y) is gradient descent by `backprop`. `python examples/perceptron.py lines.png` draws it too.
 """
@@ -41,7 +41,7 @@ if sys.argv[1:]:
     *panels, course = figure.subplots(2, 2).flat
     course.set_prop_cycle(color=CYCLE)
     for axes, (name, (lines, mistakes)) in zip(panels, learned.items(), strict=True):
-        for w1, w2, b in np.unique(lines, axis=0):  # of a line, the point nearest to 0, and the way along it
+        for w1, w2, b in np.unique(lines, axis=0):  # the point of the line nearest to 0, and its direction
             foot, way = -b * np.array([w1, w2]) / (w1**2 + w2**2 or 1), np.array([-w2, w1])
             last = mistakes[-1] == 0 and (lines[-1] == [w1, w2, b]).all()
             axes.plot(

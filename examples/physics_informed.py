@@ -1,8 +1,8 @@
-"""A network that solves −u″ = π² sin πx on [−1, 1] with u(±1) = 0: its loss is how far it misses the equation inside
-and the value at the edge (Raissi, Perdikaris, Karniadakis, "Physics-informed neural networks", 2019).
+"""A network solves −u″ = π² sin πx on [−1, 1] with u(±1) = 0. Its loss is the error in the equation inside and in the
+value at the edge (Raissi, Perdikaris, Karniadakis, "Physics-informed neural networks", 2019).
 
-Look at `physics`, a layer around the network: it gives −u″ by jax's forward mode, and autodiff its backward, as a third
-derivative by hand is long. Both kinds of points, with a target of their own, go through `fit` by their names.
+Look at `physics`, a layer around the network. It computes −u″ by jax's forward mode. Its backward comes from autodiff,
+because a third derivative by hand is long. Both kinds of points go through `fit` by name, each with its own target.
 """
 
 import jax

@@ -1,7 +1,7 @@
-"""A deep belief network learns from digits without labels; a few labels then go further than from a random start.
+"""A deep belief network learns from digits without labels. After that a few labels help more than from a random start.
 
-Sigmoid networks of one and of three hidden layers, five draws of the labelled digits, and for each start the better of
-two rates. `python examples/pretraining.py filters.png` draws it too.
+It compares sigmoid networks with one and with three hidden layers, for five draws of the labelled digits. The better of
+two rates counts for each start. `python examples/pretraining.py filters.png` draws it too.
 """
 
 import sys
@@ -23,7 +23,7 @@ trained = fn.pretraining.greedy(machines, contrastive, digits, epochs=40, batch_
 
 
 def accuracies(model, optimizer, below, n):
-    """For each draw of n labels, on the held-out digits, which choose the rate, and on the test digits: (DRAWS, 2)."""
+    """(DRAWS, 2): for each draw of n labels, on the held-out digits, which choose the rate, and on the test digits."""
     results = []
     for draw in range(DRAWS):
         few, _ = fn.data.split(digits, labels, fractions=(n / 1000, 1 - n / 1000), seed=draw, stratified=True)

@@ -1,4 +1,4 @@
-"""A sine, learned by a network of one hidden layer from noisy points, and how much of it: the R² of new points."""
+"""A network with one hidden layer learns a sine from noisy points. The R² on new points shows how well it does."""
 
 import jax
 import jax.numpy as jnp

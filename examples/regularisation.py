@@ -1,6 +1,6 @@
 """Over-fitting on 200 digits, and what helps: batch normalisation, weight decay, dropout, augmentation, early stopping.
 
-Each alone and all together, over five draws of the digits. `python examples/regularisation.py curves.png` draws it too.
+Each alone and all together, for five draws of the digits. `python examples/regularisation.py curves.png` draws it too.
 """
 
 import sys
@@ -24,7 +24,7 @@ def shifted(key, x, labels):
 
 plain, adam = fn.models.mlp(WIDTHS), fn.optimizers.adam(RATE)  # 85,000 parameters
 adamw = fn.optimizers.adamw(RATE, weight_decay=1.0, mask=lambda path: path.endswith("kernel"))
-remedies = {  # model, optimizer, augmentation, and the reports without improvement at which early stopping ends
+remedies = {  # model, optimizer, augmentation, and the patience of early stopping in reports
     "none": (plain, adam, None, None),
     "batch norm": (fn.models.mlp(WIDTHS, activation=normalized_relu), adam, None, None),
     "weight decay": (plain, adamw, None, None),
@@ -37,7 +37,7 @@ remedies = {  # model, optimizer, augmentation, and the reports without improvem
 
 def run(draw, model, optimizer, augment, patience):
     """Epochs, training and held-out losses, (3, reports), and test loss and accuracy of the last report."""
-    shares = (200 / 1797, 400 / 1797, 1197 / 1797)  # early stopping sees the held-out digits, and nothing the test
+    shares = (200 / 1797, 400 / 1797, 1197 / 1797)  # early stopping sees the held-out digits; nothing sees the test
     train, held_out, test = fn.data.split(*fn.data.digits(), fractions=shares, seed=draw, stratified=True)
     reports = fn.training.fit(
         model, loss, optimizer, train, engine="backprop", epochs=EPOCHS, batch_size=BATCH_SIZE, key=draw,
@@ -65,7 +65,7 @@ if sys.argv[1:]:
     *panels, summary = figure.subplots(2, 4).flat
     for axes, (name, drawn) in zip(panels, curves.items(), strict=True):
         for epochs, *both in drawn:
-            order = np.argsort(epochs)  # early stopping ends with the best report once more: the dot
+            order = np.argsort(epochs)  # early stopping yields the best report again at the end: the dot
             for values, colour in zip(both, colours.values(), strict=True):
                 axes.plot(epochs[order], values[order], color=colour, linewidth=0.8)
                 axes.plot(epochs[-1], values[-1], "o", color=colour, markersize=3)

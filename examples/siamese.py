@@ -2,7 +2,7 @@
 (Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations", 2020).
 
 Look at `siamese`, which runs one network on both views, and at `nt_xent`, a loss of pairs with its gradient derived by
-hand. At the end shifted digits are named by the nearest digit of the training: by pixels, and by what was learned.
+hand. At the end each shifted digit gets the label of the nearest training digit, by pixels and by what was learned.
 """
 
 import jax
@@ -32,7 +32,7 @@ def check_pairs(prediction, target, where):
 
 
 def compared(pairs, temperature):
-    """Of all views v the directions u = v / |v|, the lengths, the logits u_i·u_j / τ for j ≠ i, and the partners."""
+    """The directions u = v / |v| of all views v, the lengths, the logits u_i·u_j / τ for j ≠ i, and the partners."""
     views = pairs.reshape(-1, pairs.shape[-1])
     lengths = jnp.linalg.norm(views, axis=1, keepdims=True)
     u = views / lengths
@@ -42,7 +42,7 @@ def compared(pairs, temperature):
 
 @fn.losses.loss(check=check_pairs, mean=False)
 def nt_xent(prediction, target, *, temperature=0.5):
-    """The cross-entropy of all partners; with D its gradient, du = (D + Dᵀ) u / τ and dv = (du − u (u·du)) / |v|."""
+    """The cross-entropy of all partners. With D its gradient: du = (D + Dᵀ) u / τ and dv = (du − u (u·du)) / |v|."""
     _, _, logits, partners = compared(prediction, temperature)
     return fn.losses.softmax_cross_entropy(logits, partners)
 

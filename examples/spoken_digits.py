@@ -1,8 +1,8 @@
 """Ten digits by ear: a one-dimensional convolutional network on log-mel spectrograms of sound files.
 
-`python examples/spoken_digits.py` has espeak-ng speak "zero" to "nine" in twenty voices, where that is installed, and
-otherwise dials them: the two tones of each key of a telephone, in noise. It trains on fifteen voices, and prints what
-it takes the digits of the other five for, which it has never heard.
+If espeak-ng is installed, `python examples/spoken_digits.py` lets it speak "zero" to "nine" in twenty voices. Otherwise
+it dials the digits: the two tones of each key of a telephone, in noise. It trains on fifteen voices, and prints its
+answers for the digits of the other five, which it has never heard.
 """
 
 import shutil
@@ -33,7 +33,7 @@ def speak(path, digit, voice, rng):
 
 
 def dial(path, digit, voice, rng):
-    """A voice is a line here: how loud it is, how noisy, and how far off the pitch."""
+    """Here a voice is a telephone line: how loud it is, how noisy, and how wrong in pitch."""
     line = np.random.default_rng(VOICES.index(voice))
     loud, noise, off = line.uniform(0.1, 0.3), line.uniform(0.1, 0.4), line.uniform(0.97, 1.03)
     t = np.arange(int(RATE * rng.uniform(0.2, 0.6))) / RATE
@@ -44,7 +44,7 @@ def dial(path, digit, voice, rng):
 
 
 def spectrogram(path, rng):
-    """(frames, bands): the sound at a random moment of as many seconds for all, in the order of 1."""
+    """(frames, bands), numbers of size about 1: the sound, at a random moment within SECONDS of silence."""
     samples, _ = fn.data.read_wav(path)
     moments = np.zeros(int(RATE * SECONDS), np.float32)
     sound = samples[: len(moments), 0]

@@ -1,8 +1,8 @@
-"""A network that has learned to tell digits is asked something else: how many holes has the digit, 0, 1 or 2? For that
-it is shown 30 examples.
+"""A network that has learned to tell digits gets a new question: how many holes does the digit have, 0, 1 or 2? It sees
+30 examples.
 
-Look at `held` and `frozen`: the trunk runs as in evaluation, so that its batch normalisation stays, and its parameters
-stay too, while a new head is trained on top. The same network from a random start makes less of so few examples.
+Look at `held` and `frozen`. With `held` the trunk runs as in evaluation, so its batch normalisation stays. `frozen`
+keeps its parameters too, while a new head is trained. The same network from a random start learns less from so little.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 import funcnet as fn
 from funcnet.layers import batch_norm, conv, dense, dropout, flatten, held, max_pool, relu, serial
 
-HOLES = np.array([1, 0, 0, 0, 1, 0, 1, 0, 2, 1])  # of the digits 0 to 9, a 4 written open aside
+HOLES = np.array([1, 0, 0, 0, 1, 0, 1, 0, 2, 1])  # of the digits 0 to 9; some people write a 4 without a hole
 loss, adam = fn.losses.softmax_cross_entropy, fn.optimizers.adam(2e-3)
 trunk = serial(conv(16, 3), batch_norm(), relu(), max_pool(2), flatten(), dropout(0.2), dense(64), batch_norm(), relu())
 digits, holes = serial(trunk=trunk, head=dense(10)), serial(trunk=trunk, head=dense(3))

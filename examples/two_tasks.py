@@ -1,7 +1,7 @@
 """One trunk, two heads, two losses: which digit an image shows, and how much ink its upper half has.
 
-Only every third image has a label, and `where` tells the loss of the digits which; look at how the names of the heads
-run through the whole program, from the model to the metrics.
+Only every third image has a label, and `where` tells the loss of the digits which ones. Look at the names of the heads:
+they run through the whole program, from the model to the metrics.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def tasks(x, labels):
 
 train, held_out = (tasks(*part) for part in fn.data.split(*fn.data.digits()))
 known = np.arange(len(train[0])) % 3 == 0
-train[1]["digit"][~known] = -1  # no label, and nothing reads it
+train[1]["digit"][~known] = -1  # no label; nothing reads this number
 
 if __name__ == "__main__":
     for last in fn.training.fit(

@@ -25,7 +25,7 @@ def rows(n):
 
 
 def network(width):
-    """y = Σ_i c_i tanh(w_i x + b_i) + c. With large weights at the start the units bend at places of their own."""
+    """y = Σ_i c_i tanh(w_i x + b_i) + c. With large weights at the start the units bend at different places."""
     hidden = fn.layers.dense(width, use_bias=False, kernel_init=fn.initializers.uniform(-8.0, 8.0))
     return fn.layers.serial(hidden, fn.layers.tanh(), fn.layers.dense(1))
 

@@ -1,8 +1,8 @@
-"""A variational autoencoder of the digits: a code of eight numbers, drawn from the normal distribution that the encoder
-gives, from which a decoder paints the image (Kingma, Welling, "Auto-Encoding Variational Bayes", 2014).
+"""A variational autoencoder of the digits. The encoder gives a normal distribution. A code of eight numbers is drawn
+from it, and a decoder paints the image from the code (Kingma, Welling, "Auto-Encoding Variational Bayes", 2014).
 
-Look at `draw`, a layer, and `divergence`, a loss, whose gradients are derived by hand in a line each. The last lines
-paint three images from codes that no encoder gave, and the bound, which is -27.2 nats for the mean of all images.
+Look at `draw`, a layer, and `divergence`, a loss: the gradient of each is derived by hand in one line. The last lines
+paint three images from random codes, and print the bound. For the mean of all images the bound is -27.2 nats.
 """
 
 import jax
@@ -50,7 +50,7 @@ def _(prediction, target, *, reduction="mean", where=None, weights=None):
 encoder = serial(dense(128), relu(), dense(2 * SIZE))
 decoder = serial(dense(128), relu(), dense(64))
 model = serial(encoder=encoder, heads=parallel(image=serial(draw=draw(), decoder=decoder), code=identity()))
-# The mean over 64 pixels times 64: an image's sum, in nats, as the divergence is.
+# 64 times the mean over 64 pixels is the sum over an image, in nats like the divergence.
 loss = fn.losses.weighted_sum(image=(64.0, fn.losses.binary_cross_entropy_with_logits), code=(1.0, divergence))
 
 if __name__ == "__main__":

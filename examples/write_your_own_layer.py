@@ -1,7 +1,7 @@
-"""A layer of your own: its backward derived by hand, a mistake found and placed, the check itself put to the test, then
+"""A layer of your own: its backward derived by hand, a mistake found and located, a test of the check itself, and then
 training.
 
-The gated linear unit, y = a ⊙ s with a = x W, s = σ(x V) (Dauphin, Fan, Auli, Grangier, "Language Modeling with Gated
+The gated linear unit is y = a ⊙ s with a = x W, s = σ(x V) (Dauphin, Fan, Auli, Grangier, "Language Modeling with Gated
 Convolutional Networks", 2017). Write g = ∂L/∂y and b = x V, for which s′ = s (1 − s):
     ∂L/∂a = g ⊙ s,    ∂L/∂b = g ⊙ a ⊙ s (1 − s),
     dW = xᵀ ∂L/∂a,    dV = xᵀ ∂L/∂b,    dx = ∂L/∂a Wᵀ + ∂L/∂b Vᵀ.
@@ -41,7 +41,7 @@ x = jax.ShapeDtypeStruct((5, 3), jnp.float32)
 print("With s for s (1 − s) in the slope of the gate, somewhere in a model:\n")
 wrong = fn.layers.serial(fn.layers.dense(3), gated(4, slope=jnp.abs), fn.layers.tanh())  # s > 0, so |s| is s
 report = fn.checking.check_gradients(wrong, x, modes=("training",))
-print(report)  # value is right, gate and what lies below are wrong, and the layer is named
+print(report)  # value is right, gate and the layer below are wrong, and the wrong layer is named
 assert report.located == ("serial[1] gated(4, slope=abs)",)
 
 print("\nWith the derivation above:\n")

@@ -1,2 +1,2 @@
-"""The libraries: a file each, with `columns(workload) -> {name: () -> Column}` and `double()`, the
-context in which float64 is float64. Each runs in a process of its own."""
+"""The libraries, one file per library. A file has `columns(workload) -> {name: () -> Column}` and `double()`, the
+context in which float64 is float64. Each library runs in its own process."""

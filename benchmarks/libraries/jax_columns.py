@@ -13,7 +13,7 @@ double = partial(jax.enable_x64, True)
 
 
 def stepping(workload, start):
-    """Called from Python, a step at a time, on batches that already lie on the device.
+    """Called from Python, one step at a time, on batches that already lie on the device.
 
     `start() -> advance`, and `advance(x, target) -> (loss, all that the step computes)`.
     """
@@ -49,7 +49,7 @@ def pure(step, carry):
 def scanned(workload, step, carry):
     """All steps in one `lax.scan` over batches on the device, around the same pure step.
 
-    Two steps are enough of convolutions, whose gradients are slow in a loop (jax-ml/jax#12868).
+    For convolutions two steps are enough, because their gradients are slow in a loop (jax-ml/jax#12868).
     """
     x, target = (jnp.stack(arrays) for arrays in zip(*prepared(workload), strict=True))
 

@@ -1,5 +1,5 @@
-"""equinox with optax: `eqx.filter_jit` with donation; the arrays of the model under `jax.jit`, as its page on
-low-overhead loops advises; and that step scanned by hand."""
+"""equinox with optax, in three ways. The first is `eqx.filter_jit` with donation. The second is the arrays of the model
+under `jax.jit`, as its page on low-overhead loops advises. The third is that step scanned by hand."""
 
 from functools import partial
 

@@ -1,5 +1,6 @@
-"""flax nnx with optax: `nnx.jit` and `nnx.cached_partial`, as its guides have them; a pure step of the split model,
-as its guide to performance advises, under `jax.jit` with donated state; and that step scanned by hand."""
+"""flax nnx with optax, in three ways. The first is `nnx.jit` with `nnx.cached_partial`, as in its guides. The second is
+a pure step of the split model under `jax.jit` with donated state, as its guide to performance advises. The third is
+that step scanned by hand."""
 
 from functools import partial
 

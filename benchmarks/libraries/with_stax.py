@@ -59,7 +59,7 @@ def loaded(workload):
 
 
 def _params(network, given):
-    """A tuple a layer: (kernel, bias), or (shift, scale) as stax has them."""
+    """One tuple per layer: (kernel, bias), or (shift, scale) as stax has them."""
 
     def one(layer):
         match layer:

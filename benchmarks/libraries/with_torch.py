@@ -1,4 +1,4 @@
-"""torch on its CPU: eager and `torch.compile`, images channels last, fused optimizers, a thread a core."""
+"""torch on its CPU: eager and `torch.compile`, images channels last, fused optimizers, one thread per core."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -22,7 +22,7 @@ double = nullcontext
 
 
 def compiled(model):
-    """As if it were the first: after eight networks torch would give up compiling and run them eagerly."""
+    """Compile as if it were the first network. After eight networks torch stops compiling and runs them eagerly."""
     torch.compiler.reset()
     return torch.compile(model)
 
@@ -51,7 +51,7 @@ class Residual(nn.Module):
 
 
 class Flatten(nn.Module):
-    """In the order height, width, channels, which costs nothing where channels lie last."""
+    """Flatten in the order height, width, channels, which costs nothing when channels are last."""
 
     def forward(self, x):
         return x.permute(0, 2, 3, 1).flatten(1)

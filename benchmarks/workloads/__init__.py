@@ -1,1 +1,1 @@
-"""The suite: a workload a file, each `WORKLOAD`, or several as `WORKLOADS`."""
+"""The suite. Each file holds one workload as `WORKLOAD`, or several as `WORKLOADS`."""
