@@ -1,4 +1,4 @@
-"""`funcnet launch -n 2 -- train …`: several processes on this machine as one run, started anew when one fails."""
+"""`funcnet launch -n 2 -- train …`: several processes on this machine as one run, started again if one fails."""
 
 import os
 import signal

@@ -49,8 +49,8 @@ class _Network:
     download: bool = False
     """Download the files that are not in --folder."""
     model: Literal["cnn", "mlp", "linear", "sigmoid"] = "cnn"
-    """cnn: convolutions with batch norm and pooling. mlp: hidden layers alone. linear: softmax regression. sigmoid: an
-    mlp of sigmoids."""
+    """cnn: convolutions with batch norm and pooling. mlp: hidden layers alone.
+    linear: softmax regression. sigmoid: an mlp of sigmoids."""
     features: tuple[int, ...] = (32, 64)
     """Features of the blocks of a cnn. A block has two convolutions, and a pooling that halves the sides."""
     hidden: tuple[int, ...] = (128,)
@@ -75,8 +75,8 @@ class Train(_Network):
     learning_rate: float = 3e-3
     """Highest learning rate."""
     schedule: Literal["constant", "step", "exponential", "cosine", "warmup_cosine"] = "warmup_cosine"
-    """How the learning rate changes. step: times 0.1 after each third of the run. exponential: to a hundredth. cosine:
-    to zero. warmup_cosine: to zero after a warmup."""
+    """How the learning rate changes. step: times 0.1 after each third of the run. exponential: to a hundredth.
+    cosine: to zero. warmup_cosine: to zero after a warmup."""
     weight_decay: float = 0.05
     """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
     clip_norm: float | None = None
@@ -86,8 +86,7 @@ class Train(_Network):
     batch_size: int = 32
     """Rows per update."""
     accumulate: int = 1
-    """Number of equal parts in which a batch is computed, one after the other, to save memory. It must divide
-    --batch-size."""
+    """Number of equal parts in which a batch is computed, one by one, to save memory. It must divide --batch-size."""
     seed: int = 0
     """Seed of the split, the initial parameters, the order of the rows and dropout."""
     patience: int | None = None
@@ -95,8 +94,8 @@ class Train(_Network):
     keep_checkpoints: int = 2
     """How many checkpoints to keep. One is written per epoch. With --patience the best one is kept too."""
     resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint. With more --epochs the schedule is that of the longer
-    run."""
+    """Continue the run in this folder from its last checkpoint.
+    With more --epochs the schedule is that of the longer run."""
     watchdog: float | None = None
     """After this many seconds without progress the process prints the stacks of its threads and ends."""
     tensorboard: bool = False
@@ -200,9 +199,10 @@ class Check(_Machine):
     """
 
     targets: Positional[tuple[str, ...]] = ()
-    """Names of the library (dense, softmax_cross_entropy), or your own as module:attribute or file.py:attribute: a
-    Layer, a loss with a gradient, or a function without arguments that returns one or (layer, x) or (loss, prediction,
-    target). By default all of the library."""
+    """Names of the library (dense, softmax_cross_entropy), or your own as module:attribute or file.py:attribute.
+    Yours is a Layer, a loss with a gradient, or a function without arguments.
+    The function returns a Layer, a loss, (layer, x) or (loss, prediction, target).
+    By default all of the library."""
     seeds: int = 1
     """Number of draws of parameters, inputs and cotangents for each target."""
     seed: int = 0
@@ -214,9 +214,10 @@ class Check(_Machine):
     html: Path | None = None
     """File for the whole report as an HTML page."""
     shape: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Shape of the input of a Layer or loss that is given alone, the batch first: 8,4. With a dtype other than float32:
-    8,12:int32. For several inputs repeat the option, in their order or with names: --shape image=8,28,28,1 --shape
-    text=8,12:int32."""
+    """Shape of the input of a Layer or loss that is given alone, the batch first: 8,4.
+    With a dtype other than float32: 8,12:int32.
+    For several inputs repeat the option, in their order or with names:
+    --shape image=8,28,28,1 --shape text=8,12:int32."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class Checkpoints(_Machine):
 
 @dataclass(frozen=True)
 class Launch:
-    """Train in several processes, started anew when one fails.
+    """Train in several processes, started again if one fails.
 
     Example: funcnet launch -n 2 -- train --epochs 20
     """
