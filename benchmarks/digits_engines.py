@@ -49,7 +49,7 @@ def main():
         print(
             f"{engine}: held-out accuracy, seeds {list(SEEDS)}: means of five {halves}, each "
             + ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
-            + f"; {min(seconds):.1f} to {max(seconds):.1f} s a run"
+            + f"; {min(seconds):.1f} to {max(seconds):.1f} s per run"
         )
     for dtype, wide in ((np.float32, False), (np.float64, True)):
         with jax.enable_x64(wide):

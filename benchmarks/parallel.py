@@ -86,7 +86,7 @@ def report(rounds: int) -> None:
             continue
         print(f"{name}, batch {BATCH}, {place}")
         for column, seconds in medians.items():
-            print(f"  {column:24}{seconds * 1e6:9.1f} µs a step")
+            print(f"  {column:24}{seconds * 1e6:9.1f} µs per step")
         if "one device, jit" in medians:
             print(f"  cost on one device {medians['one device, layout'] / medians['one device, jit'] - 1:+.1%}")
         print(f"  flat against automatic {medians['automatic'] / medians['flat']:.2f}×", flush=True)

@@ -70,7 +70,7 @@ class Worker:
         try:
             kind, answer = self._pipe.recv()
         except EOFError:
-            raise RuntimeError(f"{self.library}: its process ended, for want of memory perhaps") from None
+            raise RuntimeError(f"{self.library}: its process ended, perhaps because memory ran out") from None
         if kind == "error":
             raise RuntimeError(f"{self.library}: {answer}")
         return answer
