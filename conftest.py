@@ -1,5 +1,6 @@
 """Test configuration: strict promotion everywhere, code blocks of Markdown files executed, a fixture for float64."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -40,6 +41,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 if jax.__version_info__ < (0, 11):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_disable_most_optimizations", True)
+
+# A worker keeps a million objects alive, most of them parts of traced programs. Searching them for garbage takes time.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 settings.register_profile(
     "funcnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True

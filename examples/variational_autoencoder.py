@@ -1,5 +1,5 @@
-"""A variational autoencoder of the digits. The encoder gives a normal distribution. A code of eight numbers is drawn
-from it, and a decoder paints the image from the code (Kingma, Welling, "Auto-Encoding Variational Bayes", 2014).
+"""A variational autoencoder of the digits. The encoder gives a normal distribution, from which a code of eight numbers
+is drawn. A decoder paints the image from the code (Kingma, Welling, "Auto-Encoding Variational Bayes", 2014).
 
 Look at `draw`, a layer, and `divergence`, a loss: the gradient of each is derived by hand in one line. The last lines
 paint three images from random codes, and print the bound. For the mean of all images the bound is -27.2 nats.

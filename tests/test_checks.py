@@ -188,7 +188,7 @@ def test_weights():
         check_weights(weights, (2, 3))
     check_weights(np.array([1.0, np.nan]), (2,), np.array([True, False]))  # what where excludes may be anything
     for wrong in (-1.0, np.inf, np.nan):
-        expected = rf"^expected weights to be finite numbers >= 0, got {wrong} at row 1; where= leaves"
+        expected = rf"^expected weights to be finite numbers >= 0, got {wrong} at row 1; use where to exclude"
         with pytest.raises(DataError, match=expected):
             check_weights(np.array([1.0, wrong]), (2,))
     with pytest.raises(DtypeError, match="^expected weights of numbers, got dtype bool; pass booleans as where="):

@@ -340,7 +340,7 @@ ONE = VALUES[:, :1]
         (ShapeError, r_squared(), (ONE, TARGETS[:, 0]), r"target of the shape of prediction, \(60, 1\), got \(60,\)"),
         (ShapeError, r_squared(), (VALUES, TARGETS), r"prediction and target.*got \(60, 3\); use r_squared\(3\)"),
         (StructureError, accuracy(), (SCORES, None), "target to be an array, got None; give one"),
-        (StructureError, r_squared(), (ONE, {"y": ONE}), r"target to be one array, got the tree .*; a metric of one"),
+        (StructureError, r_squared(), (ONE, {"y": ONE}), r"target to be one array, got the tree .*; put the metric"),
         (StructureError, confusion_matrix(4), ((SCORES, ONE), LABELS), r"prediction to be one array, got the tree "),
         (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape .*, got \(59,\); mark"),
     ],
@@ -353,7 +353,7 @@ def test_batches_that_do_not_fit(error, metric, batch, message):
 def test_impossible_weights():
     metric = accuracy()
     with pytest.raises(
-        DataError, match=r"accuracy\(\): expected weights to be finite numbers >= 0, got -1.0 at row 0; where="
+        DataError, match=r"accuracy\(\): expected weights to be finite numbers >= 0, got -1.0 at row 0; use where to"
     ):
         metric.update(metric.init(), SCORES, LABELS, None, -np.ones(N))
 
