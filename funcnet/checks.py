@@ -23,8 +23,9 @@ from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, Shape
 __all__ = [
     "as_shaped", "check_arrays", "check_choice", "check_count", "check_floating", "check_integers", "check_key",
     "check_kind", "check_like", "check_mask", "check_multiple", "check_one_array", "check_same_shape", "check_shape",
-    "check_values", "check_weights", "check_where", "describe", "fraction", "is_array", "is_count", "is_floating",
-    "is_number", "is_one_array", "listed", "nonnegative", "number", "over_leading_axes", "positive", "unit_interval",
+    "check_values", "check_weights", "check_where", "describe", "first_wrong", "fraction", "is_array", "is_count",
+    "is_floating", "is_number", "is_one_array", "listed", "nonnegative", "number", "over_leading_axes", "positive",
+    "unit_interval",
 ]  # fmt: skip
 
 
@@ -96,10 +97,11 @@ def _number(what, value, bounds, holds):
     return float(value)
 
 
-def check_count(what: str, value: Any, least: int = 1) -> int:
-    """An integer ≥ `least`, as a Python int; ConfigError for anything else."""
-    if not is_count(value, least):
+def check_count(what: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """An integer from `least` to `most`, as a Python int; ConfigError for anything else."""
+    if not is_count(value, least) or value > most:
         kind = "a positive integer" if least == 1 else f"an integer >= {least}"
+        kind = f"at most {most}" if is_count(value, least) else kind
         raise ConfigError(f"expected {what} to be {kind}, got {describe(value)}.")
     return int(value)
 
@@ -284,18 +286,25 @@ def check_values(
     error: type[Exception], wanted: str, values: Any, where: Any, is_valid: Callable[[Any], Any], fix: str
 ) -> None:
     """Raise `error` for the first marked entry that is not valid, if this process can read the values."""
+    if (wrong := first_wrong(values, where, is_valid)) is not None:
+        raise error(f"expected {wanted}, got {wrong}; {fix}.")
+
+
+def first_wrong(values: Any, where: Any, is_valid: Callable[[Any], Any]) -> str | None:
+    """The first marked entry that is not valid, and its place; `None` if there is none that this process can read."""
     if not (_is_concrete(values) and _is_concrete(where)):
-        return
+        return None
     values = np.asarray(values)
     wrong = ~is_valid(values)
     if where is not None:
         marked = np.asarray(where)
         marked = marked.any(tuple(range(wrong.ndim, marked.ndim)))
         wrong &= over_leading_axes(marked, wrong.ndim)
-    if np.any(wrong):
-        index = tuple(np.argwhere(wrong)[0].tolist())
-        place = f" at row {index[0]}" if len(index) == 1 else f" at {list(index)}" if index else ""
-        raise error(f"expected {wanted}, got {values[index]}{place}; {fix}.")
+    if not np.any(wrong):
+        return None
+    index = tuple(np.argwhere(wrong)[0].tolist())
+    place = f" at row {index[0]}" if len(index) == 1 else f" at {list(index)}" if index else ""
+    return f"{values[index]}{place}"
 
 
 def _is_concrete(x):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["at_least_float32", "is_key"]
+__all__ = ["at_least_float32", "is_key", "widen"]
 
 
 def at_least_float32(dtype: Any) -> Any:
@@ -18,6 +18,15 @@ def at_least_float32(dtype: Any) -> Any:
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy arrays may be float64, which JAX may not have enabled
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def widen(x: Any) -> jax.Array:
+    """`x` in the dtype in which to compute with it; what has that dtype stays as it is.
+
+    >>> widen(jnp.ones(1, jnp.float16))
+    Array([1.], dtype=float32)
+    """
+    return jnp.asarray(x, at_least_float32(x.dtype))
 
 
 def is_key(value: Any) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
-    "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError",
+    "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "LabelWarning",
     "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "ShapeError", "StructureError",
     "extra", "translated",
 ]  # fmt: skip
@@ -65,8 +65,12 @@ class CheckpointWarning(UserWarning):
     """A damaged checkpoint was skipped."""
 
 
+class LabelWarning(UserWarning):
+    """Targets that are probabilities of classes, and do not sum to 1."""
+
+
 class OutputWarning(UserWarning):
-    """A model's last layer does not give what its loss expects."""
+    """A model does not give what its loss expects, by its last layer or by its numbers."""
 
 
 class GradientError(FuncnetError, AssertionError):

@@ -85,7 +85,7 @@ def step_decay(value: float, step_size: int, gamma: float = 0.1) -> Schedule:
     Array([1.  , 1.  , 0.5 , 0.5 , 0.25], dtype=float32)
     """
     value = nonnegative("value", value)
-    step_size = check_count("step_size", step_size)
+    step_size = _updates("step_size", step_size)
     gamma = positive("gamma", gamma)
     return lambda step: value * gamma ** _as_float(jnp.asarray(step) // step_size)
 
@@ -136,7 +136,7 @@ def exponential_decay(value: float, transition_steps: int, decay_rate: float, st
     Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
     """
     value = nonnegative("value", value)
-    transition_steps = check_count("transition_steps", transition_steps)
+    transition_steps = _updates("transition_steps", transition_steps)
     decay_rate = positive("decay_rate", decay_rate)
 
     def schedule(step):
@@ -166,7 +166,7 @@ def cosine_decay(value: float, decay_steps: int, alpha: float = 0.0) -> Schedule
     Array([1. , 0.5, 0. , 0. ], dtype=float32)
     """
     value = nonnegative("value", value)
-    decay_steps = check_count("decay_steps", decay_steps)
+    decay_steps = _updates("decay_steps", decay_steps)
     alpha = unit_interval("alpha", alpha)
 
     def schedule(step):
@@ -193,7 +193,7 @@ def linear(start: float, stop: float, steps: int) -> Schedule:
     """
     start = nonnegative("start", start)
     stop = nonnegative("stop", stop)
-    steps = check_count("steps", steps)
+    steps = _updates("steps", steps)
     return lambda step: _between(start, stop, _fraction(step, steps))
 
 
@@ -219,7 +219,7 @@ def warmup(rate: float | Schedule, warmup_steps: int, initial: float = 0.0) -> S
     Array([0. , 0.5, 1. , 1. , 0.5, 0.5], dtype=float32)
     """
     target = as_schedule(rate, what="rate")
-    warmup_steps = check_count("warmup_steps", warmup_steps)
+    warmup_steps = _updates("warmup_steps", warmup_steps)
     initial = nonnegative("initial", initial)
 
     def rise(step):
@@ -269,7 +269,7 @@ def per_epoch(rate: float | Schedule, steps_per_epoch: int) -> Schedule:
     Array([1. , 1. , 0.5, 0.5, 0. ], dtype=float32)
     """
     epochs = as_schedule(rate, what="rate")
-    steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+    steps_per_epoch = _updates("steps_per_epoch", steps_per_epoch)
     return lambda step: _as_float(epochs(jnp.asarray(step) // steps_per_epoch))
 
 
@@ -298,8 +298,16 @@ def _between(start: Any, stop: Any, fraction: Array) -> Array:
     return (1 - fraction) * start + fraction * stop  # this form is exact at both ends
 
 
+_MOST_STEPS = 2**31 - 1  # an optimizer counts its updates in int32
+
+
+def _updates(what: str, value: Any) -> int:
+    """A number of updates, as a Python int."""
+    return check_count(what, value, most=_MOST_STEPS)
+
+
 def _increasing(what: str, values: Any) -> tuple[int, ...]:
     counts = isinstance(values, Sequence) and len(values) > 0 and all(map(is_count, values))
     if not counts or any(a >= b for a, b in pairwise(values)):
         raise ConfigError(f"expected {what} to be increasing positive integers, got {values!r}.")
-    return tuple(map(int, values))
+    return tuple(_updates(f"each of {what}", value) for value in values)

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
 from funcnet.checks import check_count
-from funcnet.layers import serial
+from funcnet.layers import batch_norm, serial
 from funcnet.made import Made, leading
 from funcnet.rendering import text_table
 from funcnet.trees import is_padded, map_leaves, total_bytes, total_size
@@ -31,9 +32,10 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of a model. `str(summary)` is a table, in which the layers of a container are indented."""
+    """The rows of a model. `str(summary)` is a table, with the layers of a container indented, and the notes."""
 
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()  #: on layers with a bias that a batch norm subtracts again
 
     @property
     def parameters(self) -> int:
@@ -52,7 +54,8 @@ class Summary(NamedTuple):
         head = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
         body = [(*map(_shorten, _words(row)), *(f"{n:,}" for n in row[4:7])) for row in self.rows]
         totals = (f"{n:,}" for n in (self.parameters, self.parameter_bytes, self.residual_bytes))
-        return text_table([head, *body, ("", "total", "", "", *totals)], right=3, total=True)
+        table = text_table([head, *body, ("", "total", "", "", *totals)], right=3, total=True)
+        return "\n".join([table, *(f"note: {note}" for note in self.notes)])
 
 
 def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None = None) -> Summary:
@@ -94,7 +97,8 @@ def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None =
     params, state = jax.eval_shape(model.init, key, x)
     outputs: dict[_Place, _Output] = {}
     _, residuals = _forward(_marked(model, depth, outputs), params, state, x, key, True)
-    return Summary(tuple(_Found(outputs, _bytes_by_place(residuals), depth).rows(model, params)))
+    rows = _Found(outputs, _bytes_by_place(residuals), depth).rows(model, params)
+    return Summary(tuple(rows), tuple(_idle_biases(model)))
 
 
 def residual_bytes(model: Layer, x: Any, train: bool = True) -> int:
@@ -194,8 +198,25 @@ class _Found(NamedTuple):
             yield own
             level += 1
         for i, (one, at, entry) in enumerate(zip(inside.layers, inside.places, entries, strict=True)):
-            below = "/".join(word for word in (path, "" if at is None else str(at)) if word)
-            yield from self.rows(one, entry, (*place, i), below, level)
+            yield from self.rows(one, entry, (*place, i), _below(path, at), level)
+
+
+def _below(path: str, at: Any) -> str:
+    """The path of the layer at the entry `at` of a container's params; `None` if these are the layer's own."""
+    return "/".join(word for word in (path, "" if at is None else str(at)) if word)
+
+
+def _idle_biases(layer: Layer, path: str = "") -> Iterator[str]:
+    """What to say of each layer whose bias a batch norm subtracts again."""
+    if layer.inside is None:
+        return
+    found = [(one, _below(path, at)) for one, at in zip(layer.inside.layers, layer.inside.places, strict=True)]
+    for one, below in found:
+        yield from _idle_biases(one, below)
+    if layer.made.constructor is serial:
+        for (one, below), (after, _) in pairwise(found):
+            if one.made.arguments.get("use_bias") and after.made.constructor is batch_norm:
+                yield f"the bias of {below} {one} changes nothing, as {after} subtracts it; take use_bias=False."
 
 
 def _described(y: Any) -> _Output:

@@ -12,12 +12,13 @@ from jax.experimental import multihost_utils
 from funcnet.checks import as_shaped, over_leading_axes
 from funcnet.dtypes import is_key
 from funcnet.errors import StructureError
+from funcnet.numerics import power_of_two, root
 from funcnet.types import Array, Padded
 
 __all__ = [
     "check_same_structure", "differences", "filled", "flatten_with_paths", "global_norm", "is_empty", "is_padded",
-    "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "on_host", "path_string", "shapes",
-    "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
+    "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "norm_factors", "on_host", "path_string",
+    "shapes", "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
 ]  # fmt: skip
 
 
@@ -225,12 +226,20 @@ def global_norm(tree: Any) -> Array:
     >>> global_norm({"kernel": jnp.array([[3.0]]), "bias": jnp.array([4.0])})
     Array(5., dtype=float32)
     """
+    size, share = norm_factors(tree)
+    return size * share
+
+
+def norm_factors(tree: Any) -> tuple[Array, Array]:
+    """The norm as a product: a power of two s near the largest |x|, and √(Σ (x/s)²), whose squares are no extremes.
+
+    >>> norm_factors({"kernel": jnp.array([3e20]), "bias": jnp.array([4e20])})
+    (Array(1.4757395e+20, dtype=float32), Array(3.3881319, dtype=float32))
+    """
     dtype = jnp.result_type(float)
-    squares = [jnp.sum(jnp.square(jnp.asarray(leaf, dtype))) for leaf in jax.tree.leaves(tree)]
-    total = sum(squares, jnp.zeros((), dtype))
-    # √ is infinitely steep at 0, where autodiff would give NaN. So the norm of zeros is 0, and its gradient is 0 too.
-    zero = total == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total)))
+    leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(tree)]
+    size = power_of_two(leaves, dtype)
+    return size, root(sum((jnp.sum(jnp.square(leaf / size)) for leaf in leaves), jnp.zeros((), dtype)))
 
 
 def total_size(tree: Any) -> int:

@@ -10,7 +10,19 @@ import pytest
 from numerics import quick_jit
 
 from funcnet.errors import ConfigError
-from funcnet.optimizers import GuardedState, adam, averaged, clipped, decayed, frozen, guarded, guards, sgd
+from funcnet.optimizers import (
+    GuardedState,
+    adagrad,
+    adam,
+    averaged,
+    clipped,
+    decayed,
+    frozen,
+    guarded,
+    guards,
+    rmsprop,
+    sgd,
+)  # fmt: skip
 
 PARAMS = ({"bias": jnp.array([1.0, 2.0]), "kernel": jnp.ones((2, 3))}, (), {"kernel": jnp.ones((3, 1))})
 PATHS = ("0/bias", "0/kernel", "2/kernel")
@@ -155,3 +167,23 @@ def test_most_is_a_count(most):
         ConfigError, match=rf"^guarded\(sgd\(0\.1\), most={most}\): expected most to be a positive integer, got"
     ):
         guarded(sgd(0.1), most=most)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gradient", "path"),
+    [
+        (sgd(1e38), 1e3, "params/0/bias"),
+        (adam(0.1), 1e20, "nu/0/bias"),
+        (rmsprop(0.1), 1e20, "nu/0/bias"),
+        (adagrad(0.1), 1e20, "accumulator/0/bias"),
+    ],
+    ids=["sgd", "adam", "rmsprop", "adagrad"],
+)
+def test_an_update_that_is_not_finite_is_skipped_and_named(optimizer, gradient, path):
+    """The gradient is finite, and its square or its product with the rate is not."""
+    large = jax.tree.map(lambda p: jnp.full_like(p, gradient), PARAMS)
+    state = after(guarded(optimizer), [GOOD, large][optimizer.made.constructor is sgd :])
+    assert state.bad_path == path
+    assert bool(state.bad_update)
+    assert int(state.skipped) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.inner))

@@ -45,14 +45,15 @@ def imports(tree):
 
 # Import direction: what each part of the package may import besides itself. A part only ever names parts above it here.
 
-BASE = {"errors", "made", "types", "dtypes", "trees", "checks", "rendering"}
+BASE = {"errors", "made", "types", "dtypes", "numerics", "trees", "checks", "rendering"}
 HOUSE = {
     "errors": set(),
     "made": {"errors"},
     "types": {"made"},
     "dtypes": set(),
+    "numerics": {"types"},
     "checks": {"errors", "dtypes"},
-    "trees": {"errors", "types", "dtypes", "checks"},
+    "trees": {"errors", "types", "dtypes", "numerics", "checks"},
     "rendering": set(),
     "compiler": set(),
     "initializers": BASE,

@@ -293,6 +293,23 @@ def test_a_missing_key_is_named(name):
         case.layer.apply(params, state, x, train=True)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "batch_norm"])  # which needs two numbers
+def test_no_rows(name):
+    """An empty batch gives an empty output and a gradient of zeros."""
+    case = CASES[name]
+    layer, key = case.layer, jax.random.key(0)
+    x = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), case.example(0, 2))
+
+    def passes(key):
+        params, state = layer.init(key, x)
+        y, _, residuals = layer.forward(params, state, x, key=key, train=True)
+        return y, layer.backward(params, residuals, slopes(y))
+
+    y, (dparams, _) = quick_jit(passes)(key)
+    assert name == "batch_norm_features" or all(leaf.shape[0] == 0 for leaf in jax.tree.leaves(y))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(dparams))
+
+
 @every_case
 def test_misuse_is_named(case):
     layer = case.layer

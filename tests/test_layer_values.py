@@ -480,3 +480,49 @@ def test_foreign_errors_say_where_they_were_raised():
     with pytest.raises(RuntimeError, match="broken") as caught:
         model.apply(((), ()), ((), ()), jnp.ones(2))
     assert caught.value.__notes__ == ["funcnet: raised in serial[1]"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "y", "slopes"),
+    [
+        (layers.gelu(), [np.inf, 0], [1, 0]),
+        (layers.gelu(approximate=True), [np.inf, 0], [1, 0]),
+        (layers.silu(), [np.inf, 0], [1, 0]),
+        (layers.softplus(3.0), [np.inf, 0], [1, 0]),
+        (layers.binary_step("zero"), [1, 0], [0, 0]),
+        (layers.binary_step("identity"), [1, 0], [0, 0]),
+        (layers.binary_step("clip"), [1, 0], [0, 0]),
+    ],
+    ids=str,
+)
+def test_the_limits_at_infinity(layer, y, slopes):
+    """Of a formula in which ∞ · 0 or ∞ − ∞ would be NaN."""
+    x = jnp.array([jnp.inf, -jnp.inf])
+    got, _, residuals = layer.forward((), (), x)
+    np.testing.assert_array_equal(got, y)
+    _, vjp = jax.vjp(lambda x: layer.apply((), (), x)[0], x)
+    for dx in (layer.backward((), residuals, jnp.ones(2))[1], *vjp(jnp.ones(2))):
+        np.testing.assert_array_equal(dx, slopes)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.layer_norm(), layers.rms_norm(), layers.group_norm(1), layers.batch_norm(),
+     layers.local_response_norm(3)],
+    ids=str,
+)  # fmt: skip
+def test_numbers_too_large_to_square_are_not_zeros(layer):
+    x = jnp.array([[1e30, 2e30, -3e30], [2e30, 1e30, 1e30]])
+    params, state = layer.init(jax.random.key(0), x)
+    assert np.isnan(layer.apply(params, state, x, train=True)[0]).all()
+
+
+def test_softmax_of_many_classes_in_float16():
+    y, _ = layers.softmax().apply((), (), jnp.zeros((1, 70_000), jnp.float16))
+    np.testing.assert_allclose(y.astype(np.float32).sum(), 1, rtol=0.01)
+
+
+def test_a_log_softmax_adds_up_in_float32():
+    layer, dy = layers.log_softmax(), jnp.full((1, 4), 30_000, jnp.float16)
+    _, _, residuals = layer.forward((), (), jnp.zeros((1, 4), jnp.float16))
+    np.testing.assert_allclose(layer.backward((), residuals, dy)[1].astype(np.float32), 0, atol=0.01)

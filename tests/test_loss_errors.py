@@ -50,6 +50,11 @@ REFUSED = [
      "expected target of a floating dtype, got an array of dtype <U1"),
     (losses.mean_squared_error, (flat, flat.astype(complex)), {}, DtypeError,
      "expected target of a floating dtype, got an array of dtype complex64"),
+    (losses.softmax_cross_entropy, (column, labels * 0), {}, ShapeError,
+     "softmax_cross_entropy: expected prediction of two or more classes, got shape (4, 1); one output is for binary_"),
+    (losses.multiclass_hinge, (column, labels * 0), {}, ShapeError, "two or more classes, got shape (4, 1)"),
+    (losses.softmax_cross_entropy, (jnp.ones((2, 2)), np.array([[0.5, 0.5], [1.5, -0.5]], np.float32)), {}, LabelError,
+     "softmax_cross_entropy: expected target >= 0 in every class, got -0.5 at [1, 1]; give each class its probab"),
     # Labels.
     (losses.softmax_cross_entropy, (table, np.array([0, 1, 2, 12])), {}, LabelError,
      "softmax_cross_entropy: expected label in 0..9, got 12 at row 3; number the classes from 0."),
@@ -386,3 +391,11 @@ def test_penalties_refuse(penalty):
 def test_every_penalty_is_tested():
     public = {getattr(losses, name) for name in losses.__all__ if name.endswith("_penalty")}
     assert public == {losses.l1_penalty, losses.l2_penalty}
+
+
+@pytest.mark.parametrize("p", [1.5, -1.0])
+def test_a_prediction_that_is_no_probability_is_refused(p):
+    loss, message = losses.binary_cross_entropy, "binary_cross_entropy: expected prediction in 0..1, got "
+    for call in (loss, loss.gradient, loss.check):
+        with pytest.raises(DataError, match=rf"^{message}{p} at row 1; end with a sigmoid, or take logits\.$"):
+            call(jnp.array([0.5, p]), jnp.ones(2))

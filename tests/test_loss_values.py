@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from funcnet import losses
+from funcnet.errors import LabelWarning
 
 EPSILON = float(jnp.finfo(jnp.float64).eps)
 
@@ -144,8 +145,6 @@ def test_binary_cross_entropy_with_logits_weights_the_positives(x64):
         ([1e4, -1e4], 1, 2e4, [1.0, -1.0]),
         ([1e4, -1e4], 0, 0.0, [0.0, 0.0]),
         ([0.0, np.log(3)], 1, np.log(4 / 3), [0.25, -0.25]),
-        ([0.0, 0.0], [2.0, 1.0], 3 * np.log(2), [-0.5, 0.5]),  # weights that sum to 3: 3 · ½ − t
-        ([0.0, 0.0], [0.0, 0.0], 0.0, [0.0, 0.0]),
         ([0.0, -np.inf], 0, 0.0, [0.0, 0.0]),  # an impossible class of weight 0 adds 0
         ([7.0, 7.0, 7.0], [1.0, 0.0, 0.0], np.log(3), [-2 / 3, 1 / 3, 1 / 3]),
     ],
@@ -154,6 +153,18 @@ def test_softmax_cross_entropy_by_hand(z, t, value, slopes, x64):
     np.testing.assert_allclose(values(losses.softmax_cross_entropy, z, t), value, rtol=1e-15, atol=1e-16)
     for gradient in both_gradients(losses.softmax_cross_entropy, z, t):
         np.testing.assert_allclose(gradient, slopes, rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("t", "value", "slopes"),
+    [([2.0, 1.0], 3 * np.log(2), [-0.5, 0.5]), ([0.0, 0.0], 0.0, [0.0, 0.0])],  # 3 · ½ − t
+)
+def test_a_row_that_is_no_distribution_is_warned_of(t, value, slopes, x64):
+    loss, z, t = losses.softmax_cross_entropy, np.zeros((1, 2)), np.array([t])
+    with pytest.warns(LabelWarning, match=r"expected each row of target to sum to 1, got \[.*\] at row 0; divide each"):
+        np.testing.assert_allclose(loss(z, t), value, rtol=1e-15)
+    with pytest.warns(LabelWarning, match="expected each row of target to sum to 1"):
+        np.testing.assert_allclose(loss.gradient(z, t)[0], slopes, rtol=1e-15)
 
 
 def test_label_smoothing_by_hand(x64):
@@ -184,8 +195,9 @@ def test_softmax_cross_entropy_is_the_likelihood_of_log_softmax(x64):
         ([0.0, 0.0, 0.0], 1, "crammer_singer", 1.0, [0.5, -1, 0.5]),  # a tie is shared
         ([1e4, -1e4], 0, "weston_watkins", 0.0, [0, 0]),
         ([1e4, -1e4], 1, "crammer_singer", 20001.0, [1, -1]),
-        ([5.0], 0, "weston_watkins", 0.0, [0]),
-        ([5.0], 0, "crammer_singer", 0.0, [0]),
+        ([-np.inf, -np.inf, 0.0], 0, "weston_watkins", np.inf, [-1, 0, 1]),  # of two infinities none is more
+        ([-np.inf, -np.inf, 0.0], 0, "crammer_singer", np.inf, [-1, 0, 1]),
+        ([0.0, -np.inf, -np.inf], 0, "crammer_singer", 0.0, [0, 0, 0]),
     ],
 )
 def test_multiclass_hinge_by_hand(scores, label, variant, value, slopes, x64):
@@ -373,3 +385,42 @@ def test_small_label_dtypes_reach_every_class():
         np.testing.assert_allclose(losses.softmax_cross_entropy(z, labels, reduction="none"), [0, 50], atol=1e-6)
         run = jax.jit(lambda labels: losses.softmax_cross_entropy(z, labels, reduction="none"))
         np.testing.assert_allclose(run(labels), [0, 50], atol=1e-6)
+
+
+# Numbers at the edge: infinities, and numbers whose squares are 0 or infinite.
+
+
+@pytest.mark.parametrize(
+    ("loss", "p", "t", "value", "slopes"),
+    [
+        (losses.binary_cross_entropy_with_logits, [np.inf, -np.inf], [1, 0], [0, 0], [0, 0]),
+        (losses.binary_cross_entropy_with_logits, [np.inf, -np.inf], [0, 1], [np.inf, np.inf], [1, -1]),
+        (losses.huber, [np.inf, -np.inf, 3e38], [0.0, 0.0, 0.0], [np.inf, np.inf, 3e38], [1, -1, 1]),
+        (losses.smooth_l1, [np.inf, -np.inf, 3e38], [0.0, 0.0, 0.0], [np.inf, np.inf, 3e38], [1, -1, 1]),
+        (losses.log_cosh, [np.inf, -np.inf, 3e38], [0.0, 0.0, 0.0], [np.inf, np.inf, 3e38], [1, -1, 1]),
+        (losses.mean_absolute_error, [np.inf, -np.inf, 3e38], [0.0, 0.0, 0.0], [np.inf, np.inf, 3e38], [1, -1, 1]),
+        (losses.mean_squared_error, [np.inf, -np.inf], [0.0, 0.0], [np.inf, np.inf], [np.inf, -np.inf]),
+    ],
+)
+def test_infinities(loss, p, t, value, slopes):
+    p, t = jnp.array(p), jnp.array(t)
+    np.testing.assert_allclose(loss(p, t, reduction="none"), value, rtol=1e-6)
+    auto = jax.grad(lambda p: loss(p, t, reduction="sum"))(p)
+    for gradient in (loss.gradient(p, t, reduction="none"), auto):
+        np.testing.assert_array_equal(gradient, slopes)
+
+
+@pytest.mark.parametrize("r", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_root_mean_squared_error_squares_no_extremes(r):
+    """Of r, −r and seven zeros: |r| √2/3, and ±√2/6."""
+    p, t, loss = jnp.array([r, -r] + [0.0] * 7), jnp.zeros(9), losses.root_mean_squared_error
+    np.testing.assert_allclose(loss(p, t), r * np.sqrt(2) / 3, rtol=1e-6)
+    for gradient in (loss.gradient(p, t), jax.grad(loss)(p, t)):
+        np.testing.assert_allclose(gradient, np.array([1, -1] + [0] * 7) / np.sqrt(18), rtol=1e-6)
+
+
+def test_probabilities_beyond_0_and_1_are_nan_where_jit_hides_them():
+    loss = losses.binary_cross_entropy
+    value, gradient = jax.jit(lambda p, t: (loss(p, t), loss.gradient(p, t)))(jnp.array([0.5, 1.5]), jnp.ones(2))
+    assert np.isnan(value)
+    np.testing.assert_array_equal(np.isnan(gradient), [False, True])

@@ -371,3 +371,16 @@ def test_impossible_weights():
 def test_impossible_hyperparameters(message, call):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_nan_predictions_have_no_class(masked):
+    """argmax would name one. What is not marked does not count."""
+    prediction, labels = jnp.array([[0.1, 0.9], [jnp.nan, 0.5]]), jnp.array([1, 1])
+    where = jnp.array([True, False]) if masked else None
+    for metric in (accuracy(), top_k_accuracy(1), confusion_matrix(2)):
+        value = jax.jit(lambda state, metric=metric: metric.update(state, prediction, labels, where))(metric.init())
+        assert np.isnan(metric.compute(value)).all() == (not masked), metric
+    binary = binary_accuracy()
+    found = binary.compute(binary.update(binary.init(), prediction, jnp.array([[0, 1], [1, 1]]), where))
+    assert np.isnan(found) == (not masked)

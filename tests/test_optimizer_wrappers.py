@@ -314,3 +314,9 @@ def test_an_error_within_names_the_call_where_it_was_seen_once():
 def test_bad_arguments(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1.0, 1e20, 6e37])
+def test_clipped_by_a_norm_whose_square_is_extreme(size):
+    grads = seen(lambda inner: clipped(inner, norm=1.0), jnp.array([3 * size, 4 * size]))
+    np.testing.assert_allclose(grads, np.array([0.6, 0.8]) * min(1, 5 * size), rtol=1e-6)

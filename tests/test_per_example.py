@@ -12,7 +12,8 @@ from numerics import norm_relative, quick_jit, worst_leaf
 
 from funcnet import gradients, layers, losses
 from funcnet.catalogue import scale
-from funcnet.errors import ConfigError, DtypeError, LabelError, StructureError
+from funcnet.errors import ConfigError, DtypeError, LabelError, ShapeError, StructureError
+from funcnet.made import constructor
 from funcnet.types import Layer, Rules
 
 BLOCK = layers.serial(layers.dense(3), layers.prelu())
@@ -279,3 +280,28 @@ def test_a_norm_of_zero_is_no_nan(features):
     assert layer.rules.per_example_square is not None
     norms = jnp.sqrt(layer.rules.per_example_square(params, residuals, dy))
     np.testing.assert_allclose(norms, 0, atol=5e-3)
+
+
+@constructor
+def over_time(inner: Layer) -> Layer:
+    """A user's own container, which folds the second axis into the batch."""
+
+    def fold(x):
+        return x.reshape(-1, *x.shape[2:])
+
+    def walk(run, x):
+        y = run(0, layers.merged(fold, x))
+        return layers.merged(lambda y: y.reshape(-1, 2, *y.shape[1:]), y), None
+
+    return layers.container(inner, walk, lambda run, kept, dy: run(0, fold(dy)).reshape(*dy.shape[:2], -1))
+
+
+@pytest.mark.parametrize("engine", [gradients.per_example, gradients.per_example_norms])
+def test_rows_that_are_not_the_examples_are_refused(engine):
+    model = layers.serial(over_time(layers.dense(3)), layers.flatten(), layers.dense(1))
+    x = jnp.ones((4, 2, 5))
+    params, state = model.init(jax.random.key(0), x)
+    with pytest.raises(
+        ShapeError, match="expected 4 rows, as the batch has, for the gradients of 0.*, got 8; a container"
+    ):
+        engine(model, losses.mean_squared_error)(params, state, (x, jnp.ones((4, 1))))

@@ -183,3 +183,12 @@ def test_images_that_do_not_fit_are_named(layer, shape, message):
 def test_a_pool_of_integers_is_refused():
     with pytest.raises(DtypeError, match=r"max_pool\(2\): expected x of a floating dtype, got an array of dtype int32"):
         layers.max_pool(2).apply((), (), jnp.ones((1, 2, 2, 1), jnp.int32))
+
+
+def test_an_image_of_minus_infinity_gets_its_gradient_itself():
+    """The padding is −∞ too. The first number of the image in each window is the largest."""
+    pool, x = layers.max_pool(2, padding=1), jnp.full((1, 3, 3, 1), -jnp.inf)
+    y, _, residuals = pool.forward((), (), x)
+    _, vjp = jax.vjp(lambda x: pool.apply((), (), x)[0], x)
+    for dx in (pool.backward((), residuals, jnp.ones_like(y))[1], *vjp(jnp.ones_like(y))):
+        np.testing.assert_array_equal(dx[0, ..., 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])

@@ -210,6 +210,11 @@ def test_errors_of_a_schedule_within_name_it():
         (lambda: join((0.1, -0.2), (5,)), r"join\(\(0\.1, -0\.2\), \(5,\)\): expected each of schedules to be"),
         (lambda: join((0.1, 0.2), (5, 6)), r"join\(\(0\.1, 0\.2\), \(5, 6\)\): expected one .* got 2 .* and 2"),
         (lambda: join((0.1, 0.2, 0.3), (6, 5)), r"join.*: expected boundaries to be increasing"),
+        (
+            lambda: warmup(0.1, 2**31),
+            r"warmup\(0\.1, 2147483648\): expected warmup_steps to be at most 2147483647, got 21",
+        ),
+        (lambda: join((0.1, 0.2), (2**40,)), r"join.*: expected each of boundaries to be at most 2147483647, got 109"),
         (lambda: per_epoch(-0.1, 5), r"per_epoch\(-0\.1, 5\): expected rate to be a finite number >= 0"),
         (lambda: per_epoch(0.1, 0), r"per_epoch\(0\.1, 0\): expected steps_per_epoch .* got 0"),
     ],

@@ -287,3 +287,15 @@ def test_a_model_that_does_not_fit_says_where():
         match=r"serial\[0\] dense\(3\): expected x of shape \(batch, …, features\), got \(4,\); add the batch",
     ):
         summary(serial(dense(3)), jax.ShapeDtypeStruct((4,), jnp.float32))
+
+
+def test_a_bias_before_a_batch_norm_is_noted():
+    block = fn.layers.serial(fn.layers.conv(3, 3), fn.layers.batch_norm(), fn.layers.relu())
+    model = fn.layers.serial(
+        block, fn.layers.flatten(), fn.layers.dense(2, use_bias=False), fn.layers.batch_norm(), fn.layers.dense(1)
+    )
+    found = summary(model, jax.ShapeDtypeStruct((2, 4, 4, 1), jnp.float32))
+    assert found.notes == (
+        "the bias of 0/0 conv(3, 3) changes nothing, as batch_norm() subtracts it; take use_bias=False.",
+    )
+    assert str(found).splitlines()[-1] == f"note: {found.notes[0]}"

@@ -42,7 +42,8 @@ _sequences = _off_kinks((3, 2, 4))
 _labels = _rng.integers(0, 4, 5)
 _sequence_labels = _rng.integers(0, 4, (3, 2)).astype(np.uint8)
 _one_hot = np.eye(4, dtype=bool)[_labels]
-_weights = _rng.uniform(size=(5, 4))  # rows that do not sum to 1
+_drawn = _rng.uniform(size=(5, 4))
+_distributions = _drawn / _drawn.sum(-1, keepdims=True)
 _by_class: dict[str, Any] = {"class_weights": (0.5, 2.0, 1.25, 0.8)}
 
 #: Losses of one array.
@@ -75,20 +76,22 @@ LOSSES: dict[str, LossRow] = {
     "softmax_cross_entropy": LossRow(losses.softmax_cross_entropy, _logits, _labels),
     "softmax_cross_entropy_sequences": LossRow(losses.softmax_cross_entropy, _sequences, _sequence_labels),
     "softmax_cross_entropy_one_hot": LossRow(losses.softmax_cross_entropy, _logits, _one_hot),
-    "softmax_cross_entropy_weights": LossRow(losses.softmax_cross_entropy, _logits, _weights),
+    "softmax_cross_entropy_soft": LossRow(losses.softmax_cross_entropy, _logits, _distributions),
     "softmax_cross_entropy_smoothed": LossRow(losses.softmax_cross_entropy, _logits, _labels, {"label_smoothing": 0.1}),
-    "softmax_cross_entropy_weights_smoothed": LossRow(
-        losses.softmax_cross_entropy, _logits, _weights, {"label_smoothing": 0.3}
+    "softmax_cross_entropy_soft_smoothed": LossRow(
+        losses.softmax_cross_entropy, _logits, _distributions, {"label_smoothing": 0.3}
     ),
     "softmax_cross_entropy_class_weights": LossRow(losses.softmax_cross_entropy, _logits, _labels, _by_class),
     "softmax_cross_entropy_smoothed_class_weights": LossRow(
         losses.softmax_cross_entropy, _logits, _labels, {"label_smoothing": 0.1} | _by_class
     ),
     "softmax_cross_entropy_one_hot_class_weights": LossRow(losses.softmax_cross_entropy, _logits, _one_hot, _by_class),
-    "softmax_cross_entropy_weights_class_weights": LossRow(losses.softmax_cross_entropy, _logits, _weights, _by_class),
+    "softmax_cross_entropy_soft_class_weights": LossRow(
+        losses.softmax_cross_entropy, _logits, _distributions, _by_class
+    ),
     "negative_log_likelihood": LossRow(losses.negative_log_likelihood, _log_shares(_logits), _labels),
     "negative_log_likelihood_one_hot": LossRow(losses.negative_log_likelihood, _log_shares(_logits), _one_hot),
-    "negative_log_likelihood_weights": LossRow(losses.negative_log_likelihood, _log_shares(_logits), _weights),
+    "negative_log_likelihood_soft": LossRow(losses.negative_log_likelihood, _log_shares(_logits), _distributions),
     "negative_log_likelihood_class_weights": LossRow(
         losses.negative_log_likelihood, _log_shares(_sequences), _sequence_labels, _by_class
     ),

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, ShapeError
 from funcnet.gradients.engines import hand_gradient, unpack
 from funcnet.layers.containers import map_layers
 from funcnet.made import constructor, leading
-from funcnet.trees import check_same_structure
+from funcnet.trees import check_same_structure, map_with_paths, path_string
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
 
 __all__ = ["per_example", "per_example_norms"]
@@ -50,6 +50,7 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
         ConfigError: the loss has no hand-derived gradient. When it runs: a layer with parameters has no rule, or a
             layer mixes examples.
         StructureError: when it runs, a rule's result is not like the parameters with a leading batch axis.
+        ShapeError: when it runs, a container gives a layer with parameters other rows than those of the batch.
 
     References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
 
@@ -64,7 +65,8 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
 
     def gradient(params, state, batch, key=None, /):
         computed = run(params, state, batch, key)
-        grads = jax.tree.map(lambda p, g: _batch_first(p, g, len(computed.loss)), params, computed.grads)
+        n = len(computed.loss)
+        grads = map_with_paths(lambda path, p, g: _batch_first(path, p, g, n), params, computed.grads)
         return computed._replace(grads=grads)
 
     return gradient
@@ -95,9 +97,12 @@ def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Ba
 
     def norms(params, state, batch, key=None, /):
         result = run(params, state, batch, key)
-        found = jax.tree.leaves(result.grads, is_leaf=lambda node: isinstance(node, _Squares))
-        squares = [one.values.reshape(-1, *result.loss.shape) for one in found if isinstance(one, _Squares)]
-        return jnp.sqrt(sum((one.sum(0) for one in squares), jnp.zeros(result.loss.shape)))
+        n = len(result.loss)
+        found = jax.tree_util.tree_leaves_with_path(result.grads, is_leaf=lambda node: isinstance(node, _Squares))
+        squares = [(path_string(path), one.values) for path, one in found if isinstance(one, _Squares)]
+        for path, values in squares:
+            _check_rows(path, values.shape[-1], n)
+        return jnp.sqrt(sum((values.reshape(-1, n).sum(0) for _, values in squares), jnp.zeros(n)))
 
     return norms
 
@@ -157,10 +162,18 @@ def _batch_last(inner, params, residuals, dy):
     return jax.tree.map(lambda g: jnp.moveaxis(g, 0, -1), _one_each(inner, params, residuals, dy))
 
 
-def _batch_first(p, g, n):
+def _batch_first(path, p, g, n):
     if g.ndim == p.ndim:  # below a layer whose input has no gradient, where `serial` puts zeros like the parameter
         return jnp.zeros((n, *p.shape), p.dtype)
+    _check_rows(path, g.shape[-1], n)
     return jnp.moveaxis(g, -1, 0)
+
+
+def _check_rows(path, rows, n):
+    """A container that folds another axis into the batch has rows that are not the examples."""
+    if rows != n:
+        got = f"{rows}; a container around that layer makes other rows of them, so use jax.vmap over the examples"
+        raise ShapeError(f"expected {n} rows, as the batch has, for the gradients of {path}, got {got}.")
 
 
 class _Squares(NamedTuple):

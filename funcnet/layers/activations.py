@@ -12,6 +12,7 @@ from jax.scipy.special import erfc
 
 from funcnet import initializers
 from funcnet.checks import check_choice, check_floating, number, positive
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.layers.checks import check_training_key
 from funcnet.layers.layer import elementwise, layer, parameterless
@@ -126,12 +127,16 @@ def prelu(negative_slope: float = 0.25) -> Layer:
         return jnp.where(x >= 0, x, params["negative_slope"] * x), state, x
 
     def backward(params, x, dy):
-        dslope = jnp.sum(jnp.where(x >= 0, 0, x * dy))
-        return {"negative_slope": dslope}, jnp.where(x >= 0, dy, params["negative_slope"] * dy)
+        return {"negative_slope": jnp.sum(below(x, dy)).astype(x.dtype)}, jnp.where(
+            x >= 0, dy, params["negative_slope"] * dy
+        )
 
     def per_example(params, x, dy):
         del params
-        return {"negative_slope": jnp.sum(jnp.where(x >= 0, 0, x * dy), tuple(range(1, x.ndim)))}
+        return {"negative_slope": jnp.sum(below(x, dy), tuple(range(1, x.ndim))).astype(x.dtype)}
+
+    def below(x, dy):
+        return jnp.where(x >= 0, 0, widen(x) * widen(dy))
 
     leaves = {"negative_slope": (initializers.constant(negative_slope), ())}
     return layer(forward, backward, leaves=leaves, rules=Rules(per_example, positionwise=0))
@@ -227,9 +232,22 @@ def silu() -> Layer:
     def derivative(x, y):
         del y
         s = jax.lax.logistic(x)
-        return s * (1 + x * (1 - s))
+        return s * (1 + _near(x) * (1 - s))
 
-    return elementwise(lambda x: x * jax.lax.logistic(x), derivative, keep="x")
+    return elementwise(lambda x: _gated(x, jax.lax.logistic(x)), derivative, keep="x")
+
+
+_FAR = 1000.0  # beyond it σ and Φ are exactly 0 or 1, in float64 too
+
+
+def _near(x):
+    """x for a term that vanishes far out, where its powers would overflow, and ∞ · 0 would be NaN."""
+    return jnp.clip(x, -_FAR, _FAR)
+
+
+def _gated(x, gate):
+    """x ⊙ gate, for a gate that is 0 far below and 1 far above: 0 and x there, for ±∞ too."""
+    return jnp.where(x > _FAR, x, _near(x) * gate)
 
 
 @constructor
@@ -249,7 +267,7 @@ def softplus(beta: float = 1.0) -> Layer:
     """
     beta = positive("beta", beta)
     return elementwise(
-        lambda x: jnp.logaddexp(beta * x, 0) / beta,
+        lambda x: jnp.where(beta * x > _FAR, x, jnp.logaddexp(jnp.minimum(beta * x, _FAR), 0) / beta),
         lambda x, y: jax.lax.logistic(beta * x),
         keep="x",
     )
@@ -296,27 +314,29 @@ def _normal_cdf(x):
 
 
 def _gelu(x):
-    return x * _normal_cdf(x)
+    return _gated(x, _normal_cdf(x))
 
 
 def _gelu_derivative(x, y):
     del y
-    return _normal_cdf(x) + x * jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
+    near = _near(x)
+    return _normal_cdf(x) + near * jnp.exp(-0.5 * jnp.square(near)) / math.sqrt(2 * math.pi)
 
 
-def _gelu_inner(x):
-    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+def _gelu_inner(near):
+    return math.sqrt(2 / math.pi) * (near + 0.044715 * near**3)
 
 
 def _gelu_tanh(x):
-    return 0.5 * x * (1 + jnp.tanh(_gelu_inner(x)))
+    return _gated(x, 0.5 * (1 + jnp.tanh(_gelu_inner(_near(x)))))
 
 
 def _gelu_tanh_derivative(x, y):
     del y
-    t = jnp.tanh(_gelu_inner(x))
-    slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * jnp.square(x))
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t) * (1 + t) * slope
+    near = _near(x)
+    t = jnp.tanh(_gelu_inner(near))
+    slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * jnp.square(near))
+    return 0.5 * (1 + t) + 0.5 * near * (1 - t) * (1 + t) * slope
 
 
 @constructor
@@ -324,8 +344,8 @@ def binary_step(ste: str = "zero") -> Layer:
     """Binary step, y = 1 for x ≥ 0, else 0. It is the unit of the perceptron.
 
     Args:
-        ste: what replaces the derivative, which is 0 everywhere. `"zero"` keeps the 0. `"identity"` is 1 everywhere
-            (straight-through estimator). `"clip"` is 1 for |x| ≤ 1, else 0.
+        ste: what replaces the derivative, which is 0 everywhere. `"zero"` keeps the 0. `"identity"` is 1 for every
+            finite x (straight-through estimator). `"clip"` is 1 for |x| ≤ 1, else 0.
 
     Backward. dx = d ⊙ g with g = ∂L/∂y and d as chosen. The forward adds s(x) − s(x), where s is the function whose
     derivative is d and the second term is held constant. This adds zero, and autodiff sees d as well. Kept: d.
@@ -339,15 +359,15 @@ def binary_step(ste: str = "zero") -> Layer:
     >>> fn.layers.binary_step().apply((), (), jnp.array([-1.0, 0.0, 2.0]))[0]
     Array([0., 1., 1.], dtype=float32)
     """
-    masks = {"zero": jnp.zeros_like, "identity": jnp.ones_like, "clip": lambda x: (jnp.abs(x) <= 1).astype(x.dtype)}
-    check_choice("ste", ste, masks)
+    check_choice("ste", ste, ("zero", "identity", "clip"))
 
     def forward(x, *, key, train):
         del key, train
         check_floating("x", x)
-        mask = masks[ste](x)
+        mask = (jnp.abs(x) <= 1) if ste == "clip" else jnp.isfinite(x) & (ste == "identity")
+        finite = jnp.where(jnp.isinf(x), 0, x)
         step = jnp.where(x >= 0, 1, jnp.zeros_like(x))
-        stand_in = mask * (x - jax.lax.stop_gradient(x))
-        return step + stand_in, mask
+        mask = mask.astype(x.dtype)
+        return step + mask * (finite - jax.lax.stop_gradient(finite)), mask
 
     return parameterless(forward, _scaled, rules=Rules(positionwise=0))

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from funcnet.checks import check_count, check_floating
+from funcnet.dtypes import widen
 from funcnet.errors import ShapeError
 from funcnet.layers.activations import relu, sigmoid
 from funcnet.layers.containers import container, merged, serial
@@ -53,7 +54,7 @@ def gated(inner: Layer) -> Layer:
         x, gates = (one.values if is_padded(one) else one for one in kept)
         shape = _spread_shape(gates, x)
         shared = tuple(axis for axis, n in enumerate(shape) if n == 1)
-        dgates = jnp.sum(x * dy, shared).reshape(gates.shape)
+        dgates = jnp.sum(widen(x) * widen(dy), shared).astype(x.dtype).reshape(gates.shape)
         return total([dy * gates.reshape(shape), run(0, dgates)])
 
     return container(inner, walk, back)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_arrays, check_choice, check_floating, check_key, describe
+from funcnet.dtypes import widen
 from funcnet.errors import StructureError
 from funcnet.layers.checks import check_array, check_dy, check_leaves, check_padded, check_train
 from funcnet.made import leading, own_call, owned, spelled
@@ -201,6 +202,8 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
             array anyway, so it costs no memory.
         keep: what `derivative` reads: `"x"`, `"y"` or `"xy"`. What it does not read is passed as `None`.
 
+    In half precision both functions compute in float32, and their results are rounded.
+
     Backward. y_i depends on x_i alone, so the Jacobian is diagonal and dx = f′(x) ⊙ g with g = ∂L/∂y.
     Kept: what `keep` says.
 
@@ -220,11 +223,11 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
     def forward(x, *, key, train):
         del key, train
         check_floating("x", x)
-        y = function(x)
+        y = function(widen(x)).astype(x.dtype)
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
-        return derivative(*residuals) * dy
+        return (derivative(*jax.tree.map(widen, residuals)) * widen(dy)).astype(dy.dtype)
 
     return _labelled(parameterless(forward, backward, rules=Rules(positionwise=0)), spelled(function))
 

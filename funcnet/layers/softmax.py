@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_floating, describe
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.layers.checks import check_axis
 from funcnet.layers.layer import parameterless
@@ -45,11 +46,12 @@ def softmax(axis: int = -1) -> Layer:
         del key, train
         check_floating("x", x)
         check_axis(axis, x)
-        y = jax.nn.softmax(x, axis)
+        y = jax.nn.softmax(widen(x), axis).astype(x.dtype)
         return y, y
 
     def backward(y, dy):
-        return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
+        y, g = widen(y), widen(dy)
+        return (y * (g - jnp.sum(g * y, axis, keepdims=True))).astype(dy.dtype)
 
     return parameterless(forward, backward, rules=rules)
 
@@ -64,7 +66,7 @@ def log_softmax(axis: int = -1) -> Layer:
     Backward. ∂(log Σ_i e^(x_i))/∂x_j = e^(x_j) / Σ_i e^(x_i) = p_j with p = softmax(x) = e^y. So ∂y_k/∂x_j = δ_kj −
     p_j, where δ_kj is 1 for k = j, else 0. So with g = ∂L/∂y
         dx_j = Σ_k g_k (δ_kj − p_j) = g_j − p_j Σ_k g_k.
-    Kept: y.
+    Kept: y, in float32 or wider, because e^y would multiply its rounding by |y|.
 
     Raises:
         ConfigError: `axis` is not an integer.
@@ -81,11 +83,12 @@ def log_softmax(axis: int = -1) -> Layer:
         del key, train
         check_floating("x", x)
         check_axis(axis, x)
-        y = jax.nn.log_softmax(x, axis)
-        return y, y
+        y = jax.nn.log_softmax(widen(x), axis)
+        return y.astype(x.dtype), y
 
     def backward(y, dy):
-        return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
+        g = widen(dy)
+        return (g - jnp.exp(y) * jnp.sum(g, axis, keepdims=True)).astype(dy.dtype)
 
     return parameterless(forward, backward, rules=rules)
 

@@ -6,11 +6,13 @@ is an array, a tree of arrays or `None`. If the target is not a tracer, NumPy re
 Rows outside `where` may hold anything. The loss puts its name before the error.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet.checks import (
     check_floating,
@@ -20,13 +22,14 @@ from funcnet.checks import (
     check_shape,
     check_values,
     check_where,
+    first_wrong,
 )
-from funcnet.errors import DtypeError, LabelError, ShapeError
+from funcnet.errors import DataError, DtypeError, LabelError, LabelWarning, ShapeError
 from funcnet.types import Padded
 
 __all__ = [
     "Check", "check_class_labels", "check_class_targets", "check_equal_shapes", "check_padding", "check_prediction",
-    "check_unit_interval",
+    "check_probabilities", "check_unit_interval",
 ]  # fmt: skip
 
 Check: TypeAlias = Callable[[Any, Any, Any], None]  #: (prediction, target, where)
@@ -80,8 +83,21 @@ def check_unit_interval(prediction: Any, target: Any, where: Any) -> None:
     check_values(LabelError, "target in 0..1", target, where, lambda t: (t >= 0) & (t <= 1), fix)
 
 
+def check_probabilities(prediction: Any, target: Any, where: Any) -> None:
+    """As `check_unit_interval`, and the prediction is within [0, 1] too.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_probabilities(jnp.array([1.5]), jnp.array([1]), None)
+    Traceback (most recent call last):
+    funcnet.errors.DataError: expected prediction in 0..1, got 1.5 at row 0; end with a sigmoid, or take logits.
+    """
+    check_unit_interval(prediction, target, where)
+    fix = "end with a sigmoid, or take logits"
+    check_values(DataError, "prediction in 0..1", prediction, where, lambda p: ~((p < 0) | (p > 1)), fix)
+
+
 def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
-    """The target is integer labels, one for each row of the prediction, or one weight for each class.
+    """The target is integer labels, one for each row of the prediction, or a distribution over the classes.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> fn.losses.check_class_targets(jnp.ones((2, 3)), jnp.array([0, 2]), None)
@@ -91,6 +107,11 @@ def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
     _check_target(target)
     if target.shape == prediction.shape:
         check_equal_shapes(prediction, target, where)
+        wanted, fix = "target >= 0 in every class", "give each class its probability"
+        check_values(LabelError, wanted, target, where, lambda t: ~(t < 0), fix)
+        if (wrong := first_wrong(target, where, _sums_to_1)) is not None:
+            fix = "divide each row by its sum; where= excludes rows, weights= weighs them"
+            warnings.warn(f"expected each row of target to sum to 1, got {wrong}; {fix}.", LabelWarning, stacklevel=2)
     elif target.ndim == prediction.ndim and target.shape[:-1] == prediction.shape[:-1]:
         if target.shape[-1] == 1 and jnp.issubdtype(target.dtype, jnp.integer):
             wanted = f"labels of shape {prediction.shape[:-1]}"
@@ -123,5 +144,12 @@ def _check_target(target):
     check_one_array("target", target, "losses.weighted_sum has a loss for each entry")
 
 
+def _sums_to_1(rows):
+    return ~(abs(rows.astype(np.float64).sum(-1) - 1) > 0.01)
+
+
 def _check_class_axis(prediction):
     check_shape("prediction", prediction, "(…, classes)", "put the classes on the last axis")
+    if prediction.shape[-1] == 1:
+        fix = "one output is for binary_cross_entropy_with_logits"
+        raise ShapeError(f"expected prediction of two or more classes, got shape {prediction.shape}; {fix}.")

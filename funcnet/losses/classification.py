@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checks import as_shaped, check_choice, check_shape, check_weights, nonnegative, positive, unit_interval
-from funcnet.losses.checks import check_class_labels, check_class_targets, check_unit_interval
+from funcnet.losses.checks import check_class_labels, check_class_targets, check_probabilities, check_unit_interval
 from funcnet.losses.loss import loss, prepare
 from funcnet.losses.reduction import as_floats
 from funcnet.types import Array
@@ -49,8 +49,11 @@ def _distribution(target, prediction):
 
 def _unit_interval(target, prediction):
     """The target, NaN where it is not within [0, 1]."""
-    target = as_floats(target, prediction)
-    return jnp.where((target >= 0) & (target <= 1), target, jnp.nan)
+    return _within_unit_interval(as_floats(target, prediction))
+
+
+def _within_unit_interval(p):
+    return jnp.where((p >= 0) & (p <= 1), p, jnp.nan)
 
 
 def _checked(class_weights, classes, like):
@@ -108,7 +111,7 @@ def _smoothed(target, label_smoothing, classes):
     return (1 - smoothing) * target + smoothing / classes if smoothing else target
 
 
-@loss(check=check_unit_interval, takes="probabilities", share=_share(_by_side))
+@loss(check=check_probabilities, takes="probabilities", share=_share(_by_side))
 def binary_cross_entropy(
     prediction: Any,
     target: Any,
@@ -140,7 +143,7 @@ def binary_cross_entropy(
         ShapeError: prediction and target differ in shape, or `where` or `weights` does not lie over leading axes.
         DtypeError: the prediction is not floating-point, or the target has another floating dtype.
         LabelError: a target outside [0, 1].
-        DataError: a weight that is negative or not finite.
+        DataError: a prediction outside [0, 1], which is NaN under `jit`; or a weight that is negative or not finite.
         ConfigError: an unknown reduction.
 
     >>> import jax.numpy as jnp, funcnet as fn
@@ -151,6 +154,7 @@ def binary_cross_entropy(
     p, no, yes, over = _prepare_sides(
         binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
     )
+    p = _within_unit_interval(p)
     return over.reduce(-yes * jnp.log(_straight_through(p, over)) - no * jnp.log(_straight_through(1 - p, over)))
 
 
@@ -159,6 +163,7 @@ def _(prediction, target, *, class_weights=None, reduction="mean", where=None, w
     p, no, yes, over = _prepare_sides(
         binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
     )
+    p = _within_unit_interval(p)
     return over.spread(no / _clamped(1 - p, over) - yes / _clamped(p, over))
 
 
@@ -209,7 +214,7 @@ def binary_cross_entropy_with_logits(
         binary_cross_entropy_with_logits, prediction, target, reduction, where, weights, class_weights, label_smoothing
     )
     # Not max(z, 0) − z y + log1p(e^−|z|), whose autodiff is off by ½ at z = 0, where a network of zeros starts.
-    return over.reduce(no * jnp.logaddexp(z, 0) + pos_weight * yes * jnp.logaddexp(-z, 0))
+    return over.reduce(_term(no, jnp.logaddexp(z, 0)) + _term(pos_weight * yes, jnp.logaddexp(-z, 0)))
 
 
 @binary_cross_entropy_with_logits.hand_gradient
@@ -239,7 +244,7 @@ def softmax_cross_entropy(
 
     Args:
         prediction: z, (batch, …, classes), floating-point.
-        target: integer labels (batch, …), or weights t of the shape of the prediction: one-hot, or any distribution.
+        target: integer labels (batch, …), or a distribution t of the shape of the prediction, such as one-hot rows.
         label_smoothing: e; t becomes (1 − e) t + e/C with C classes.
         class_weights: w, (classes,). After smoothing t_k becomes w_k t_k. In the mean a row counts as Σ_k w_k t_k of
             the target as given, which is w_y for the label y.
@@ -253,11 +258,16 @@ def softmax_cross_entropy(
     which is p − t where the weights sum to 1.
 
     Raises:
-        ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes.
+        ShapeError: the target has neither shape, there is one class, or `where` or `weights` does not lie over leading
+            axes.
         DtypeError: the prediction is not floating-point, or the target has another floating dtype.
-        LabelError: a label is not the number of a class, or the one-hot target has another number of classes.
+        LabelError: a label is not the number of a class, or the target has another number of classes, or negative
+            numbers.
         DataError: a weight that is negative or not finite.
         ConfigError: an unknown reduction, or e not in [0, 1].
+
+    Warns:
+        LabelWarning: a row of the target does not sum to 1.
 
     References: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990; for
     label smoothing Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, section 7.
@@ -288,7 +298,12 @@ def _(
 
 
 def _cross_entropy(t, log_p):
-    return -jnp.where(t == 0, 0, t * log_p).sum(-1)  # 0 log 0 = 0
+    return -_term(t, log_p).sum(-1)
+
+
+def _term(weight, value):
+    """weight · value, and 0 for the weight 0, where the value may be infinite: 0 log 0 = 0."""
+    return jnp.where(weight == 0, 0, weight * value)
 
 
 @loss(check=check_class_targets, axes=-1, takes="log-probabilities", share=_share(_by_class))
@@ -404,7 +419,9 @@ def _prepare_excess(prediction, target, margin, variant, class_weights, reductio
     own = jnp.where(t == 0, 0, t * s).sum(-1, keepdims=True)
     if class_weights is not None:
         over = over._replace(share=_by_class(t, s, class_weights))
-    return jnp.where(t == 1, -jnp.inf, s - own + margin), t, over
+    # Infinite scores that are equal do not exceed each other; ∞ − ∞ would be NaN.
+    excess = jnp.where((s == own) & jnp.isinf(s), 0, s - own + margin)
+    return jnp.where(t == 1, -jnp.inf, excess), t, over
 
 
 def _ramp(x):

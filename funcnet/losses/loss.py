@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import as_shaped, check_one_array, check_weights, check_where, is_one_array
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import at_least_float32, widen
 from funcnet.errors import ConfigError, StructureError
 from funcnet.losses.checks import Check, check_equal_shapes, check_padding, check_prediction
 from funcnet.losses.reduction import Reduction, as_floats, reduction_of
@@ -356,7 +356,7 @@ def prepare(
     prediction, target, where = unpadded(prediction, target, where)
     prediction = jnp.asarray(prediction)
     over = reduction_of(reduction, prediction, where, weights, function.axes)
-    prediction = prediction.astype(at_least_float32(prediction.dtype))
+    prediction = widen(prediction)
     # The masked numbers are replaced *before* the mathematics: autodiff multiplies what a `where` leaves out by 0,
     # and 0 × NaN is NaN.
     return over.select(prediction), over.select(convert(target, prediction)), over

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import nonnegative
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import hand_derived
 from funcnet.trees import flatten_with_paths, map_with_paths
@@ -82,7 +82,7 @@ def _total(params, strength, select, function):
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
         # A long sum of half-precision numbers is kept in float32.
-        sums = [jnp.sum(function(leaf.astype(at_least_float32(leaf.dtype)))) for leaf in leaves]
+        sums = [jnp.sum(function(widen(leaf))) for leaf in leaves]
         return (strength * sum(sums, jnp.zeros((), dtype))).astype(dtype)
 
 
@@ -92,7 +92,8 @@ def _slopes(params, strength, select, derivative):
     counts = _selection(params, select)
 
     def slope(path, leaf):
-        return strength * derivative(leaf) if counts(path, leaf) else jnp.zeros_like(leaf)
+        # Half precision is multiplied in float32, because a factor of the product may be infinite where it is not.
+        return (strength * derivative(widen(leaf))).astype(leaf.dtype) if counts(path, leaf) else jnp.zeros_like(leaf)
 
     return map_with_paths(slope, params)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from funcnet.checks import positive
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import loss, prepare
+from funcnet.numerics import power_of_two, root
 from funcnet.types import Array
 
 __all__ = [
@@ -133,14 +134,15 @@ def root_mean_squared_error(
     (Array(3.535534, dtype=float32), Array([0., 0.], dtype=float32))
     """
     p, t, over = _prepare_root(prediction, target, reduction, where, weights)
-    return _root(over, p - t).astype(over.dtype)
+    share, size = _root(over, p - t)
+    return (share * size).astype(over.dtype)
 
 
 @root_mean_squared_error.hand_gradient
 def _(prediction, target, *, reduction="mean", where=None, weights=None):
     p, t, over = _prepare_root(prediction, target, reduction, where, weights)
-    root = _root(over, p - t)
-    return over.spread((p - t) / jnp.where(root == 0, 1, root))
+    share, size = _root(over, p - t)
+    return over.spread((p - t) / size / jnp.where(share == 0, 1, share))
 
 
 def _prepare_root(prediction, target, reduction, where, weights):
@@ -151,10 +153,9 @@ def _prepare_root(prediction, target, reduction, where, weights):
 
 
 def _root(over, r):
-    mean = over._replace(dtype=r.dtype).reduce(jnp.square(r))
-    # √ has an infinite derivative at 0, and autodiff would multiply it by 0, which is NaN. So the root never sees 0.
-    zero = mean == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, mean)))
+    """L / s and s, a power of two near the largest |r|. r is divided by it because r² may over- or underflow."""
+    size = power_of_two([r], r.dtype)
+    return root(over._replace(dtype=r.dtype).reduce(jnp.square(r / size))), size
 
 
 @loss()
@@ -190,10 +191,10 @@ def _(prediction, target, *, delta=1.0, reduction="mean", where=None, weights=No
 
 
 def _huber(r, delta):
-    # With a = min(|r|, δ) both branches are a (|r| − ½ a), in which no large number is squared, which could overflow.
+    # Each branch of `where` is computed. The square sees no large number, which would overflow.
     magnitude = _magnitude(r)
-    a = jnp.minimum(magnitude, delta)
-    return a * (magnitude - 0.5 * a)
+    near = magnitude <= delta
+    return jnp.where(near, 0.5 * jnp.square(jnp.where(near, r, 0)), delta * (magnitude - 0.5 * delta))
 
 
 @loss()

@@ -1,4 +1,7 @@
-"""Metrics of classes: shares of correct predictions, the confusion matrix, and scores for each class."""
+"""Metrics of classes: shares of correct predictions, the confusion matrix, and scores for each class.
+
+They are NaN if a prediction that counts is NaN.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -171,7 +174,8 @@ def _share(hits: Callable[[Array, Array], Array]) -> Metric:
         prediction, target, where = as_arrays(prediction, target, where)
         hit = hits(prediction, target)
         marked, weights = counting(where, weights, hit.shape)
-        return _Count(state.hits.plus(hit & marked, weights), state.total.plus(marked, weights))
+        found = state.hits.plus(hit & marked, weights).spoiled(jnp.any(marked & _is_nan(prediction, hit.ndim)))
+        return _Count(found, state.total.plus(marked, weights))
 
     return Metric(init, update, lambda state: state.hits.number / state.total.number)
 
@@ -189,11 +193,17 @@ def _confusion_matrix(num_classes: int) -> Metric:
         marked, weights = counting(where, weights, labels.shape)
         # A row beyond the last is dropped. A negative one would count from the end.
         cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
+        state = state.spoiled(jnp.any(marked & _is_nan(prediction, labels.ndim)), ...)
         if weights is None:
             return state._replace(exact=state.exact.at[cells].add(1, mode="drop"))
         return state._replace(weighted=state.weighted.at[cells].add(weights, mode="drop"))
 
     return Metric(init, update, lambda state: state.number)
+
+
+def _is_nan(prediction: Array, ndim: int) -> Array:
+    """Which values, over the first `ndim` axes, have a NaN in them. They are of no class, although argmax names one."""
+    return jnp.isnan(prediction).any(tuple(range(ndim, prediction.ndim)))
 
 
 def _labels(prediction: Array, target: Array) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from funcnet.checks import fraction, nonnegative
 from funcnet.made import constructor
+from funcnet.numerics import root
 from funcnet.optimizers.checks import Mask, Rate
 from funcnet.optimizers.descent import descent
 from funcnet.types import Array, Optimizer, Params
@@ -100,7 +101,7 @@ def _adam(learning_rate, b1, b2, epsilon, amsgrad, **decay):
     def direction(p, g, t, mu, nu, nu_max):
         mu, nu = b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * jnp.square(g)
         largest = jnp.maximum(nu_max, nu) if amsgrad else nu
-        d = mu / _gathered(b1, t) / (jnp.sqrt(largest / _gathered(b2, t)) + epsilon)
+        d = mu / _gathered(b1, t) / (root(largest / _gathered(b2, t)) + epsilon)
         return d, mu, nu, largest if amsgrad else ()
 
     slots = {"mu": 0.0, "nu": 0.0, "nu_max": 0.0 if amsgrad else ()}
@@ -138,7 +139,7 @@ def nadam(
         now, ahead = (b1 * (1 - 0.5 * 0.96 ** (i * momentum_decay)) for i in (t, t + 1))
         mu, nu, product = b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * jnp.square(g), now * product
         mean = ahead / (1 - ahead * product) * mu + (1 - now) / (1 - product) * g
-        return mean / (jnp.sqrt(nu / _gathered(b2, t)) + epsilon), mu, nu, product
+        return mean / (root(nu / _gathered(b2, t)) + epsilon), mu, nu, product
 
     return descent(AdamState, learning_rate, direction, slots={"mu": 0, "nu": 0, "product": lambda p: p.dtype.type(1)})
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from funcnet.checks import fraction, nonnegative
 from funcnet.made import constructor
+from funcnet.numerics import root
 from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
 from funcnet.types import Array, Optimizer, Params
@@ -52,7 +53,7 @@ def adagrad(learning_rate: Rate, *, initial_accumulator: float = 0.0, epsilon: f
 
     def direction(p, g, t, accumulator):
         accumulator = accumulator + jnp.square(g)
-        return g / (jnp.sqrt(accumulator) + epsilon), accumulator
+        return g / (root(accumulator) + epsilon), accumulator
 
     return descent(AdaGradState, learning_rate, direction, slots={"accumulator": initial_accumulator})
 
@@ -115,7 +116,7 @@ def rmsprop(
             mu = decay * mu + (1 - decay) * g
             # Rounding can push the variance of a constant gradient below 0, where the root is NaN.
             variance = jnp.maximum(nu - jnp.square(mu), 0)
-        d = g / (jnp.sqrt(variance + epsilon) if eps_in_sqrt else jnp.sqrt(variance) + epsilon)
+        d = g / (root(variance + epsilon) if eps_in_sqrt else root(variance) + epsilon)
         if momentum:
             d = velocity = momentum * velocity + d
         return d, nu, mu, velocity

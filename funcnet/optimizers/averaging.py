@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_count, fraction
+from funcnet.dtypes import widen
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, check_optimizer
-from funcnet.optimizers.descent import widen
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["AveragedState", "averaged"]

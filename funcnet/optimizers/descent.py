@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_shape, describe, nonnegative
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError, StructureError
 from funcnet.made import leading
 from funcnet.optimizers.checks import Mask, Rate, check_grads, check_mask, checked_params
@@ -20,15 +20,10 @@ from funcnet.schedules import as_schedule
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Array, Optimizer
 
-__all__ = ["Start", "descent", "rescaled", "widen"]
+__all__ = ["Start", "descent", "rescaled"]
 
 #: How a slot begins: a number for all its entries, a function from the leaf to any tree, or `()` for a slot not used.
 Start: TypeAlias = float | Callable[[Array], Any] | tuple[()]
-
-
-def widen(x: Any) -> Array:
-    """`x` in the dtype of its slots."""
-    return jnp.asarray(x, at_least_float32(x.dtype))
 
 
 def descent(

@@ -1,4 +1,4 @@
-"""Skip steps whose gradient is not finite, because one NaN would spread to all parameters and stay there."""
+"""Skip steps whose numbers are not finite, because one NaN would spread to all parameters and stay there."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,17 @@ __all__ = ["GuardedState", "guarded", "guards"]
 
 
 class GuardedState(NamedTuple):
-    """The state of `guarded`. A step is called bad if a gradient in it is not finite."""
+    """The state of `guarded`. A step is bad if its gradient, or the state after its update, is not finite."""
 
     inner: Any  #: the state of the optimizer within, which counts the steps that were not bad
     step: Array  #: (), int32, calls of `update` so far
     skipped: Array  #: (), int32, bad steps so far
     in_a_row: Array  #: (), int32, bad steps since the last good one; once it is `most`, it only grows
     bad_step: Array  #: (), int32, `step` before the first of the latest bad steps in a row; −1 if there was none
-    bad_leaf: Array  #: (), int32, the index of the first leaf of that step's gradients that is not finite; −1
+    bad_leaf: (
+        Array  #: (), int32, the index of that step's first leaf that is not finite, of the gradient or of `inner`; −1
+    )
+    bad_update: Array  #: (), bool, whether that leaf is one of `inner` after the update, and the gradient was finite
     most: Array  #: (), int32, the argument of `guarded`
 
     @property
@@ -32,24 +35,28 @@ class GuardedState(NamedTuple):
 
     @property
     def bad_path(self) -> str | None:
-        """The path of `bad_leaf`, such as `"2/kernel"`; `None` if there was no bad step. Not for use under `jit`."""
+        """The path of `bad_leaf`; `None` if there was no bad step. Not for use under `jit`.
+
+        It is `"2/kernel"` for a gradient, and `"params/2/kernel"` or `"nu/2/kernel"` for the state after an update.
+        """
         leaf = int(self.bad_leaf)
-        return None if leaf < 0 else flatten_with_paths(self.params)[leaf][0]
+        return None if leaf < 0 else flatten_with_paths(self.inner if self.bad_update else self.params)[leaf][0]
 
 
 @constructor
 def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
-    """Skip a step whose gradients are not all finite, and count it.
+    """Skip a step whose gradient, new parameters or new slots are not all finite, and count it.
 
-    Such a step leaves the state of `optimizer` as it is, bit for bit. The state of this wrapper says how many steps
-    were skipped, how many of them in a row, and where the first of that row was. So a single bad batch does no harm.
-    Several bad steps in a row show that the parameters themselves lead to infinity, and that no later step will help.
-    After `most` bad steps in a row all further steps are skipped too. `training.fit` then ends the run with a
+    The slots count because a gradient of 1e20 has an infinite square in float32, by whose root Adam would divide ever
+    after. Such a step leaves the state of `optimizer` as it is, bit for bit. The state of this wrapper says how many
+    steps were skipped, how many of them in a row, and where the first of that row was. So a single bad batch does no
+    harm. Several bad steps in a row show that the parameters themselves lead to infinity, and that no later step will
+    help. After `most` bad steps in a row all further steps are skipped too. `training.fit` then ends the run with a
     `DivergenceError`. In a loop of your own, look at `state.in_a_row`.
 
     `step` counts the calls of `update`, as a training loop counts batches. A schedule of `optimizer` counts the steps
-    that were not skipped. Wrappers outside change the gradient before it is checked. Wrappers within see only finite
-    gradients. Put `frozen` outside. Otherwise the gradients of the frozen leaves are computed only for this check.
+    that were not skipped. Wrappers outside change the gradient before it is checked. Put `frozen` outside. Otherwise
+    the gradients of the frozen leaves are computed only for this check.
 
     Args:
         optimizer: what to wrap.
@@ -72,27 +79,34 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
     most = check_count("most", most)
 
     # The branches are made once: outside `jit`, new functions would be compiled in every call.
-    def take(state, grads):
-        inner, none = optimizer.update(state.inner, grads), jnp.zeros_like(state.in_a_row)
-        return GuardedState(inner, state.step + 1, state.skipped, none, state.bad_step, state.bad_leaf, state.most)
+    def take(state, inner, found):
+        return state._replace(inner=inner, step=state.step + 1, in_a_row=jnp.zeros_like(state.in_a_row))
 
-    def skip(state, grads):
+    def skip(state, inner, found):
         first = state.in_a_row == 0
-        bad_step = jnp.where(first, state.step, state.bad_step)
-        bad_leaf = jnp.where(first, _first_bad(grads), state.bad_leaf)
-        return GuardedState(
-            state.inner, state.step + 1, state.skipped + 1, state.in_a_row + 1, bad_step, bad_leaf, state.most
+        leaf, of_update = (jnp.where(first, new, old) for new, old in zip(found, state[5:7], strict=True))
+        return state._replace(
+            step=state.step + 1,
+            skipped=state.skipped + 1,
+            in_a_row=state.in_a_row + 1,
+            bad_step=jnp.where(first, state.step, state.bad_step),
+            bad_leaf=leaf,
+            bad_update=of_update,
         )
 
     def init(params):
         inner = optimizer.init(params)
         zero, none = jnp.int32(0), jnp.int32(-1)
-        return GuardedState(inner, *map(jnp.array, (zero, zero, zero, none, none, jnp.int32(most))))
+        return GuardedState(inner, *map(jnp.array, (zero, zero, zero, none, none, False, jnp.int32(most))))
 
     def update(state, grads):
         check_grads(state, grads, GuardedState)
-        good = _all_finite(grads) & (state.in_a_row < state.most)
-        return jax.lax.cond(good, take, skip, state, grads)
+        inner = optimizer.update(state.inner, grads)
+        good, updated = _finite_leaves(grads), _finite_leaves(inner)
+        of_update = jnp.all(good)
+        found = jnp.where(of_update, jnp.argmin(updated), jnp.argmin(good)).astype(jnp.int32), of_update
+        go_on = of_update & jnp.all(updated) & (state.in_a_row < state.most)
+        return jax.lax.cond(go_on, take, skip, state, inner, found)
 
     return Optimizer(init, update)
 
@@ -110,16 +124,11 @@ def guards(state: Any) -> list[GuardedState]:
     return [guard for one in outer for guard in (one, *guards(one.inner))]
 
 
-def _finite(g: Array) -> Array:
-    """Whether all numbers are finite. A sum of finite numbers may be infinite, so each is multiplied by 0 first."""
-    return jnp.sum(g * 0) == 0
+def _finite_leaves(tree: Any) -> Array:
+    """Whether all numbers of each leaf are finite, and a True at the end for trees without leaves."""
+    return jnp.array([*map(_finite, jax.tree.leaves(tree)), True])
 
 
-def _all_finite(grads: Params) -> Array:
-    return jnp.all(jnp.array([_finite(g) for g in jax.tree.leaves(grads)], bool))
-
-
-def _first_bad(grads: Params) -> Array:
-    """The index of the first leaf that is not finite. The entry at the end is for trees without leaves."""
-    finite = [_finite(g) for g in jax.tree.leaves(grads)]
-    return jnp.argmin(jnp.array([*finite, False])).astype(jnp.int32)
+def _finite(leaf: Array) -> Any:
+    """A sum of finite numbers may be infinite, so each is multiplied by 0 first."""
+    return jnp.sum(leaf * 0) == 0 if jnp.issubdtype(leaf.dtype, jnp.floating) else True

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import listed, nonnegative, positive
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import Mask, check_grads, check_mask, check_optimizer, checked_params
-from funcnet.optimizers.descent import widen
-from funcnet.trees import flatten_with_paths, global_norm, map_with_paths
+from funcnet.trees import flatten_with_paths, map_with_paths, norm_factors
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
@@ -58,9 +58,16 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
     limit = positive("norm", norm)
 
     def shorten(_, grads):
-        # Division without a branch: the scale is exactly 1 below the limit, and NaN stays NaN.
-        scale = limit / jnp.maximum(global_norm(grads), limit)
-        return jax.tree.map(lambda g: (widen(g) * scale.astype(widen(g).dtype)).astype(g.dtype), grads)
+        # g c / ‖g‖ with ‖g‖ = size · share, in an order in which no number overflows. NaN and inf become NaN.
+        size, share = norm_factors(grads)
+        short = size * share <= limit
+        factor = limit / jnp.where(short, 1, share)
+
+        def scaled(g):
+            wide = widen(g)
+            return jnp.where(short, wide, wide / size.astype(wide.dtype) * factor.astype(wide.dtype))
+
+        return jax.tree.map(lambda g: scaled(g).astype(g.dtype), grads)
 
     return _before(optimizer, shorten)
 

@@ -31,14 +31,17 @@ def skipped(before: Any, after: Any) -> jax.Array | None:
 
 def guard_counts(state: Any) -> list[jax.Array]:
     """The numbers of each `guarded` that an alarm reads, in new buffers, because the state's own may be donated."""
-    return [jnp.stack([g.in_a_row, g.most, g.step, g.bad_step, g.bad_leaf]) for g in guards(state)]
+    return [
+        jnp.stack([g.in_a_row, g.most, g.step, g.bad_step, g.bad_leaf, g.bad_update.astype(jnp.int32)])
+        for g in guards(state)
+    ]
 
 
 class GuardAlarm:
-    """Ends a run in which too many gradients in a row were not finite."""
+    """Ends a run in which too many steps in a row were not finite."""
 
     def __init__(self, state: Any, rows_of: Any):
-        self.paths = [[path for path, _ in flatten_with_paths(guard.params)] for guard in guards(state)]
+        self.paths = [(_paths(guard.params), _paths(guard.inner)) for guard in guards(state)]
         self.rows_of = rows_of  #: step -> the numbers of the rows of its batch, or None
 
     @property
@@ -48,17 +51,27 @@ class GuardAlarm:
 
     def __call__(self, step: jax.Array, counts: list[jax.Array]) -> None:
         for paths, count in zip(self.paths, counts, strict=True):
-            in_a_row, most, seen, bad_step, leaf = (int(number) for number in np.asarray(count))
+            in_a_row, most, seen, bad_step, leaf, of_update = (int(number) for number in np.asarray(count))
+            if in_a_row >= most and of_update:
+                raise DivergenceError(
+                    f"fit: {in_a_row} steps in a row were skipped, from step {bad_step} on, because {paths[1][leaf]} "
+                    "would not have been finite after the update, although the gradient was. The parameters are those "
+                    "from before that step. Try a smaller learning rate or optimizers.clipped."
+                )
             if in_a_row >= most:
                 # A guard inside another wrapper may count other steps than the loop.
                 rows = self.rows_of(bad_step) if seen == int(step) else None
                 batch = "" if rows is None else f", whose batch has the rows {_some(rows)}"
                 raise DivergenceError(
                     f"fit: {in_a_row} gradients in a row were not finite and were skipped, from step {bad_step} on"
-                    f"{batch}; the first bad leaf is {paths[leaf]}. The parameters are those from before that step. "
+                    f"{batch}; the first bad leaf is {paths[0][leaf]}. The parameters are those from before that step. "
                     "Look for NaN or inf in these rows, try a smaller learning rate or optimizers.clipped; "
                     "checking.find_nonfinite names the layer."
                 )
+
+
+def _paths(tree: Any) -> list[str]:
+    return [path for path, _ in flatten_with_paths(tree)]
 
 
 def _some(rows: Any) -> str:

@@ -1,6 +1,7 @@
 """The loss and metrics of a model on a data set, and the running sums behind them."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from funcnet import compiler
 from funcnet.checks import check_count, check_kind, describe
 from funcnet.data.batching import masked
 from funcnet.data.checks import check_order, checked_data, count_rows, unpacked
-from funcnet.errors import ConfigError, FuncnetError, ShapeError
+from funcnet.errors import ConfigError, FuncnetError, OutputWarning, ShapeError
 from funcnet.gradients.engines import counted, unpack
 from funcnet.made import leading, spelled
 from funcnet.metrics import Metric
@@ -53,6 +54,9 @@ def evaluate(
     Returns: `{"loss": (), **metrics}`. For a `losses.weighted_sum` there are also the means of its parts, such as
     `"loss/digit"`, without their weights.
 
+    Warns:
+        OutputWarning: the loss is NaN.
+
     Raises:
         DataError, LabelError: for data that cannot be evaluated.
         ConfigError: for impossible options.
@@ -77,7 +81,15 @@ def evaluate(
             check_order(x, rest[0])
             raise
         check_target(loss, prediction, *rest)
-        return evaluator(model, loss, named)(params, state, data, batch_size, key)
+        results = evaluator(model, loss, named)(params, state, data, batch_size, key)
+        _warn_of_nan(results)
+        return results
+
+
+def _warn_of_nan(results: Mapping[str, Any]) -> None:
+    if jnp.isnan(results["loss"]):
+        fix = "checking.find_nonfinite names the layer; a loss on probabilities takes numbers in [0, 1] only"
+        warnings.warn(f"evaluate: expected a loss that is a number, got nan; {fix}.", OutputWarning, stacklevel=3)
 
 
 def evaluator(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from funcnet import initializers
 from funcnet.checks import check_count, check_multiple
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.convolution.gradients import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
 from funcnet.layers.convolution.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
@@ -196,7 +197,7 @@ def conv_transpose(
         window = window_at(x)
         dkernel = jnp.swapaxes(kernel_gradient(dy, x, window), -1, -2)
         dx = convolve(dy, jnp.swapaxes(params["kernel"], -1, -2), window)
-        return {"kernel": dkernel, "bias": dy.sum(window.axes).sum(0)}, dx
+        return {"kernel": dkernel, "bias": _over_all(dy, window)}, dx
 
     def per_example(params, x, dy):
         del params
@@ -229,8 +230,7 @@ def _convolution(window_at, sizes, kernel_init, bias_init):
     def backward(params, x, dy):
         window, (_, groups) = window_at(x), sizes(x.shape[-1])
         dkernel, dx = kernel_gradient(x, dy, window, groups), input_gradient(dy, params["kernel"], window, groups)
-        # The bias is summed in two steps, because one sum over all axes compiles worse.
-        return {"kernel": dkernel, "bias": dy.sum(window.axes).sum(0)}, dx
+        return {"kernel": dkernel, "bias": _over_all(dy, window)}, dx
 
     def per_example(params, x, dy):
         del params
@@ -278,3 +278,8 @@ def _enlarged(
         got = f"{padding} for x of shape {x.shape}"
         raise ShapeError(f"expected padding that leaves an image, got {got}; choose a smaller one.")
     return place(size, window, strides, padding, dilation)
+
+
+def _over_all(dy, window):
+    """The sum over places and examples, in two steps, because one sum over all axes compiles worse."""
+    return widen(dy).sum(window.axes).sum(0).astype(dy.dtype)

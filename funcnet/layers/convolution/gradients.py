@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import at_least_float32, widen
 from funcnet.layers.convolution.windows import Window, taps, unfold
 from funcnet.types import Array
 
@@ -92,7 +92,7 @@ def input_gradient(dy: Array, kernel: Array, window: Window, groups: int = 1) ->
         single = window._replace(strides=(1,) * len(axes), places=window.size)
         turned = jnp.flip(kernel, axes)
         wide = reduce(jnp.add, (tap * turned[k][0] for k, tap in taps(spread, single)))
-        return wide.reshape(*wide.shape[:-1], groups, -1).sum(-1)
+        return wide.reshape(*wide.shape[:-1], groups, wide.shape[-1] // groups).sum(-1)
 
     return _in_groups(whole, whole, channelwise, groups, kernel.shape[-2] == 1, dy, kernel)
 
@@ -154,7 +154,7 @@ def _in_groups(
         if groups == 1:
             return alone(a, b)
         if single:
-            return channelwise(a, b)
+            return channelwise(widen(a), widen(b)).astype(a.dtype)  # sums, which half precision would round
         pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
         return jnp.concatenate([alone(*pair) for pair in pairs], -1)
 
@@ -185,8 +185,8 @@ def _in_chunks(x: Array, dy: Array, window: Window) -> Array:
         x, dy = chunk
         return total + _product(x, dy, window), None
 
-    start = jax.eval_shape(lambda x, dy: _product(x[0], dy[0], window), *chunks)
-    total, _ = lax.scan(add, jnp.zeros(start.shape, start.dtype), chunks)
+    start = jnp.zeros((*window.window, x.shape[-1], dy.shape[-1]), at_least_float32(dy.dtype))
+    total, _ = lax.scan(add, start, chunks)
     return total.astype(dy.dtype)
 
 
@@ -212,13 +212,15 @@ def _chunks(x: Array, dy: Array, most: int) -> tuple[Array, Array]:
     n = -(-batch // most)
     more = -batch % n if n else 0
     x, dy = (jnp.pad(a, ((0, more), *((0, 0),) * (a.ndim - 1))) if more else a for a in (x, dy))
-    return x.reshape(n, -1, *x.shape[1:]), dy.reshape(n, -1, *dy.shape[1:])
+    chunk = len(x) // n if n else 0
+    return x.reshape(n, chunk, *x.shape[1:]), dy.reshape(n, chunk, *dy.shape[1:])
 
 
 def _product(x: Array, dy: Array, window: Window) -> Array:
     """dW of one chunk, P g with the windows as columns of P, in float32 or wider."""
     dy = dy.reshape(-1, dy.shape[-1])
-    columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window).reshape(-1, len(dy))
+    columns = unfold(jnp.moveaxis(_padded(x, window), -1, 0), window)
+    columns = columns.reshape(math.prod(window.window) * x.shape[-1], len(dy))
     total = jnp.matmul(columns, dy, preferred_element_type=at_least_float32(dy.dtype))
     return total.reshape(*window.window, x.shape[-1], dy.shape[-1])
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from funcnet.checks import check_kind
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.layers.convolution.windows import (
     Padding,
@@ -128,7 +128,7 @@ def avg_pool(
     def forward(x, *, key, train):
         del key, train
         w = fit(x)
-        return shares(w, _sums(x.astype(at_least_float32(x.dtype)), w)).astype(x.dtype), keep_shape(x)
+        return shares(w, _sums(widen(x), w)).astype(x.dtype), keep_shape(x)
 
     def backward(shape, dy):
         w = fit(kept_shape(shape))
@@ -186,7 +186,7 @@ def global_max_pool() -> Layer:
     def forward(x, *, key, train):
         del key, train
         check_sizes(x)
-        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+        pixels = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
         index = lax.argmax(pixels, 1, jnp.int32)
         # Read at the index, because at a tie the derivative of `max` would be shared.
         y = jnp.take_along_axis(pixels, index[:, None], 1, mode="promise_in_bounds")[:, 0]
@@ -240,10 +240,12 @@ def _largest(x, w: Window):
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
     dtype = np.min_scalar_type(-math.prod(w.window))
     (_, y), *others = taps(padded, w)
-    index = jnp.zeros(y.shape, dtype)
+    index, first = jnp.zeros(y.shape, dtype), _first_in_image(w)
     for m, (_, a) in enumerate(others, 1):
-        # Not `maximum`, whose derivative is shared at a tie. A NaN counts as the largest number, and stays.
+        # Not `maximum`, whose derivative is shared at a tie. A NaN counts as the largest number, and stays. The first
+        # number of the image is taken even if it is −∞, as the padding before it is.
         take = (a > y) | jnp.isnan(a)
+        take = take | (first == m) if (first == m).any() else take
         y, index = jnp.where(take, a, y), jnp.where(take, np.array(m, dtype), index)
     return y, index
 
@@ -264,6 +266,14 @@ def _counts(w: Window) -> np.ndarray:
         start = np.arange(o) * s - lo
         counts.append(np.minimum(start + k, n) - np.maximum(start, 0))
     return reduce(np.multiply.outer, counts)[..., None]
+
+
+def _first_in_image(w: Window) -> np.ndarray:
+    """The index within each window of its first number that is not padding, (*places, 1)."""
+    starts = [
+        np.maximum(lo - np.arange(o) * s, 0) for s, o, (lo, _) in zip(w.strides, w.places, w.padding, strict=True)
+    ]
+    return np.ravel_multi_index(np.meshgrid(*starts, indexing="ij"), w.window)[..., None]
 
 
 # Backward.

@@ -1,15 +1,17 @@
 """Batch normalisation."""
 
-import jax
+import math
+
 import jax.numpy as jnp
 
 from funcnet import initializers
 from funcnet.checks import fraction, positive
-from funcnet.dtypes import at_least_float32
+from funcnet.dtypes import at_least_float32, widen
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
 from funcnet.made import constructor
+from funcnet.numerics import inverse_root
 from funcnet.types import Layer, Rules
 
 __all__ = ["batch_norm"]
@@ -37,7 +39,8 @@ def batch_norm(
             value, 1 − μ.
         epsilon: ε > 0.
         use_scale, use_bias: whether to multiply by s, and whether to add b. The layer before the norm needs no bias of
-            its own, because the mean contains it and is subtracted.
+            its own, because the mean contains it and is subtracted. The gradient of such a bias is 0 but for rounding.
+            Adam divides it by its own size, so the bias wanders, and on several devices it wanders otherwise.
         unbiased_running_var: whether the running variance moves towards v n / (n − 1), as in torch.
         scale_init, bias_init: `(key, shape, dtype) -> array`.
 
@@ -87,12 +90,12 @@ def batch_norm(
 
     def forward(params, state, x, *, key=None, train=False):
         del key
-        floats = x.astype(at_least_float32(x.dtype))
+        floats = widen(x)
         if train:
             mean, var, state = statistics(floats, state)
         else:
             mean, var = state["mean"], state["var"]
-        r = jax.lax.rsqrt(var + epsilon)
+        r = inverse_root(var, epsilon)
         y = (floats - mean) * slope(params, r)
         y = y + params["bias"].astype(r.dtype) if use_bias else y
         return y.astype(x.dtype), state, {"x": x, "mean": mean, "r": r, "mode": () if train else None}
@@ -102,7 +105,7 @@ def batch_norm(
 
     def statistics(x, state):
         """Mean and variance of the batch, and the state after it."""
-        n = x.size // x.shape[-1]
+        n = math.prod(x.shape[:-1])
         if n < 2:
             fix = "the variance of one number is 0; use larger batches, train=False, or layer_norm"
             raise ShapeError(f"expected two numbers or more per channel in training, got x of shape {x.shape}; {fix}.")
@@ -128,7 +131,7 @@ def batch_norm(
         g, deviation = wide(residuals, dy)
         dbias, dscale = (one.sum(0) for one in sums(residuals, dy))
         if residuals["mode"] is not None:
-            n = x.size // x.shape[-1]
+            n = math.prod(x.shape[:-1])
             g = g - dbias / n - deviation * (r * dscale / n)
         return affine.gradients(x, dscale, dbias), (slope(params, r) * g).astype(x.dtype)
 

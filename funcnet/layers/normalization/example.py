@@ -19,6 +19,7 @@ from funcnet.errors import ShapeError
 from funcnet.layers.layer import layer
 from funcnet.layers.normalization import affine
 from funcnet.made import constructor
+from funcnet.numerics import inverse_root
 from funcnet.types import Layer, Rules
 
 __all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -239,7 +240,7 @@ def _norm(
         n = view_of(x)[1]
         mean = _mean(_sums(view(x, x)), n) if centre else None
         deviation = deviations(x, mean)
-        r = jax.lax.rsqrt(_mean(_sums(jnp.square(deviation)), n) + epsilon)
+        r = inverse_root(_mean(_sums(jnp.square(deviation)), n), epsilon)
         y = deviation * (r * scale_of(params, x))
         y = y + view(params["bias"], x, first=2) if bias_init else y
         return y.reshape(x.shape).astype(x.dtype), state, (x, mean, r)
@@ -252,7 +253,8 @@ def _norm(
 
     def by_example(x, rows):
         """(rows, 1, groups, width) -> (batch, channels)"""
-        return rows.reshape(x.shape[0], -1, x.shape[-1]).sum(1)
+        rows_of_one = view_of(jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))[0]
+        return rows.reshape(x.shape[0], rows_of_one, x.shape[-1]).sum(1)
 
     def backward(params, residuals, dy):
         x, mean, r = residuals

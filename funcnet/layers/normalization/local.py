@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from funcnet.checks import check_count, check_floating, check_shape, nonnegative, positive
+from funcnet.dtypes import widen
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
@@ -30,7 +31,7 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
     Backward. Write g = ∂L/∂y. x_i is in y_i itself and in every u_c with i ∈ W(c), where ∂u_c/∂x_i = 2 α/size x_i and
     ∂y_c/∂u_c = −β x_c u_c^(−β−1) = −β y_c / u_c. So
         dx_i = g_i u_i^(−β) − 2 α β/size x_i Σ_{c: i ∈ W(c)} g_c y_c / u_c,
-    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the mirrored window. Kept: x, u.
+    and i ∈ W(c) for c = i − ⌊(size − 1)/2⌋ … i + ⌊size/2⌋, the mirrored window. Kept: x, and u in float32 or wider.
 
     Raises:
         ConfigError: `size` is not a positive integer, `alpha` or `beta` is negative, or `k` is not positive.
@@ -53,13 +54,19 @@ def local_response_norm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.7
         del key, train
         check_floating("x", x)
         check_shape("x", x, "(batch, …, channels)", "add the batch axis with x[None]")
-        u = k + alpha / size * _channel_sums(jnp.square(x), before, after)
-        return x * jnp.power(u, -beta), (x, u)
+        wide = widen(x)
+        u = k + alpha / size * _channel_sums(jnp.square(wide), before, after)
+        return (wide * power(u)).astype(x.dtype), (x, u)
+
+    def power(u):
+        """u^(−β), NaN where a square is infinite, because 0 would go unseen."""
+        return jnp.where(u == jnp.inf, jnp.nan, jnp.power(u, -beta))
 
     def backward(residuals, dy):
-        x, u = residuals
-        scaled = dy * jnp.power(u, -beta)
-        return scaled - 2 * alpha * beta / size * x * _channel_sums(scaled * x / u, after, before)
+        x, u = widen(residuals[0]), residuals[1]
+        scaled = widen(dy) * power(u)
+        dx = scaled - 2 * alpha * beta / size * x * _channel_sums(scaled * x / u, after, before)
+        return dx.astype(dy.dtype)
 
     return parameterless(forward, backward, rules=Rules(positionwise=1))
 

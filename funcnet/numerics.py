@@ -1,0 +1,49 @@
+"""Roots and norms that are right, with their derivatives, at 0 and beyond the root of the largest number."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.types import Array
+
+__all__ = ["inverse_root", "power_of_two", "root"]
+
+
+def root(x: Any) -> Array:
+    """√x, whose derivative at 0 is 0.
+
+    It is infinite there, and autodiff would multiply it by the 0 of a square below the root, which gives NaN.
+
+    >>> jax.grad(lambda x: root(x**2))(0.0)
+    Array(0., dtype=float32, weak_type=True)
+    """
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
+def inverse_root(square: Any, epsilon: float) -> Array:
+    """1 / √(square + ε) of a mean square; NaN where the square is infinite, because numbers were too large to square.
+
+    The result would be 0 there, and a layer would go on with zeros in silence.
+
+    >>> inverse_root(jnp.array([3.0, jnp.inf]), 1.0)
+    Array([0.5, nan], dtype=float32)
+    """
+    return jnp.where(square == jnp.inf, jnp.nan, jax.lax.rsqrt(square + epsilon))
+
+
+def power_of_two(arrays: Iterable[Any], dtype: Any) -> Array:
+    """A power of two near the largest |x| of all numbers, to divide by before squaring; 1 if that is 0 or not finite.
+
+    The square of 2e19 is infinite in float32, and that of 1e-23 is 0. Division by a power of two rounds nothing.
+
+    >>> power_of_two([jnp.array([3.0, -5.0]), jnp.array([])], jnp.float32)
+    Array(2., dtype=float32)
+    """
+    found = [jnp.max(jnp.abs(array).astype(dtype), initial=0) for array in arrays]
+    size = jnp.max(jnp.stack(found)) if found else jnp.zeros((), dtype)
+    size = jax.lax.stop_gradient(jnp.where((size > 0) & (size < jnp.inf), size, 1))
+    # It and its reciprocal are normal numbers: XLA may multiply by the reciprocal, and CPUs take subnormal ones for 0.
+    return jnp.ldexp(jnp.ones((), dtype), jnp.maximum(jnp.frexp(size)[1] - 2, jnp.finfo(dtype).minexp))

@@ -1,0 +1,148 @@
+"""Every layer and loss in half precision, over all magnitudes, against float64: the value and both engines' gradient.
+
+The inputs are rounded to the dtype first, so that both computations begin with the same numbers. All numbers of an
+input have about one magnitude. An error is counted in units in the last place (ulps) of the largest number of its
+array, or of dy if that is larger: a derivative that is read from a rounded y is as exact as y.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import CASES, drawn_like
+from numerics import quick_jit
+from test_layer_laws import random_dy
+
+from funcnet.catalogue import LOSSES, PENALTIES
+from funcnet.checking.subjects import joined, parted
+from funcnet.gradients.cotangents import as_cotangent, as_gradient
+from funcnet.losses import root_mean_squared_error
+from funcnet.trees import map_leaves
+from funcnet.types import Padded
+
+DTYPES = {"float16": jnp.float16, "bfloat16": jnp.bfloat16}
+MAGNITUDES = (1e-4, 1e-2, 1.0, 10.0, 100.0, 1e3, 1e4, 6e4, 1e9, 1e18, 3e38)
+
+#: The most ulps of y, of the hand-derived gradient and of autodiff's.
+ULPS = {
+    "upsample_bilinear": (1.25, 1, 2),  # rounded after the first axis
+    "layer": (1, 1, 5),
+    "automatic": (1, 5, 5),  # a user's sum in the dtype itself
+}
+OF_A_LAYER = (1, 1, 2)
+#: Of a layer made of layers, which are rounded in between: a flat activation makes much of a rounding before it.
+OF_A_COMPOSITION = (2.5, 256, 256)
+
+#: The layers that square numbers, or add up products of them. Beyond this magnitude their squares and sums are infinite
+#: in float32, though the exact result may be finite. The same holds for what lies between the layers of a composition,
+#: and in a user's own layer, in the dtype itself.
+LIMITED = {
+    "avg_pool", "avg_pool_no_pad", "batch_norm", "batch_norm_features", "conv", "conv_1d_wide", "conv_3d",
+    "conv_strided", "conv_transpose", "conv_transpose_cut", "dense", "dense_no_bias", "dense_time_axis",
+    "depthwise_conv", "depthwise_conv_twice", "global_avg_pool", "group_norm", "instance_norm",
+    "instance_norm_no_scale", "layer_norm", "linear", "local_response_norm", "perceptron", "rms_norm",
+    "softmax_regression",
+}  # fmt: skip
+OWN = {"automatic", "automatic_function", "elementwise", "elementwise_keep_x", "layer", "parameterless"}
+
+
+def ulps(got, want, dtype, scale=0.0):
+    """The largest error, in ulps of the largest number, of `scale` or of the least normal number."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    most, least = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).tiny)
+    finite = np.abs(want) < most * (1 - float(jnp.finfo(dtype).eps))
+    if not np.array_equal(np.sign(got[~finite]), np.sign(want[~finite])) or np.any(np.abs(got[~finite]) < 0.98 * most):
+        return np.inf
+    size = np.clip(np.max(np.abs(want), where=finite, initial=scale), least, most)
+    errors = np.abs(got[finite] - want[finite]) / (float(jnp.finfo(dtype).eps) * 2 ** np.floor(np.log2(size)))
+    return float(np.max(errors, initial=0)) if np.all(np.isfinite(errors)) else np.inf
+
+
+def worst(got, want, dtype, scale=0.0):
+    """The most ulps of two trees."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    return max((ulps(*pair, dtype, scale) for pair in pairs if jnp.issubdtype(pair[0].dtype, jnp.floating)), default=0)
+
+
+def magnitudes(name, dtype, layer):
+    limit = 1e18 if name in LIMITED else np.inf
+    if name in OWN or layer.inside is not None:
+        limit = 1e4 if dtype == jnp.float16 else 1e18
+    return [size for size in MAGNITUDES if size <= min(float(jnp.finfo(dtype).max), limit)]
+
+
+def wide(tree):
+    floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if floating(leaf) else leaf, tree)
+
+
+def of_magnitude(random, leaf, size):
+    """Numbers between 0.1 and 1 times the size, of both signs, for a floating shape."""
+    if isinstance(leaf, Padded):
+        return Padded(of_magnitude(random, leaf.values, size), drawn_like(random, leaf).where)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return drawn_like(random, leaf)
+    return jnp.asarray(random.choice((-size, size), leaf.shape) * random.uniform(0.1, 1, leaf.shape), leaf.dtype)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_layers(name, dtype, x64):
+    case, random, key = CASES[name], np.random.default_rng(0), jax.random.key(0)
+    layer = case.layer
+
+    def passes(params, state, x, dy):
+        y, _, residuals = layer.forward(params, state, x, key=key, train=True)
+        floating, rest = parted(x)
+        given, vjp = jax.vjp(
+            lambda params, x: layer.apply(params, state, joined(rest, x), key=key, train=True)[0], params, floating
+        )
+        return y, layer.backward(params, residuals, dy), as_gradient(vjp(as_cotangent(given, dy)))
+
+    program, example = quick_jit(passes), case.example(3, 2, dtype)
+    params, state = jax.jit(layer.init)(key, example)
+    bounds = ULPS.get(name, OF_A_LAYER if layer.inside is None else OF_A_COMPOSITION)
+    for size in magnitudes(name, dtype, layer):
+        x = map_leaves(lambda leaf, size=size: of_magnitude(random, leaf, size), example)
+        dy = random_dy(layer, params, state, x, key, True)
+        half, full = program(params, state, x, dy), program(*map(wide, (params, state, x, dy)))
+        scale = max((float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(dy)), default=0)
+        for got, want, least, bound in zip(half, full, (0, scale, scale), bounds, strict=True):
+            assert worst(got, want, dtype, least) <= bound, size
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_losses(name, dtype, x64):
+    """One rounding at the end, up to squares that are infinite in float32. Probabilities are not near 0 and 1, where
+    the clamp depends on the dtype."""
+    case, random = LOSSES[name], np.random.default_rng(0)
+    target = case.target.astype(dtype) if case.target.dtype == np.float64 else case.target
+    reduction = "mean" if case.loss is root_mean_squared_error else "none"
+
+    def passes(p, target):
+        options = case.options | {"reduction": reduction}
+        auto = jax.grad(lambda p: case.loss(p, target, **options).sum())(p)
+        return case.loss(p, target, **options), case.loss.gradient(p, target, **options), auto
+
+    program = quick_jit(passes)
+    sizes = [size for size in MAGNITUDES if size <= min(float(jnp.finfo(dtype).max), 1e18)]
+    for size in [0.1, 0.9] if case.loss.takes == "probabilities" else sizes:
+        p = of_magnitude(random, jax.ShapeDtypeStruct(case.prediction.shape, dtype), size)
+        p = abs(p) if case.loss.takes == "probabilities" else p
+        for got, want in zip(program(p, target), program(wide(p), wide(jnp.asarray(target))), strict=True):
+            assert worst(got, want, dtype) <= 0.51, size
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_penalties(name, dtype, x64):
+    penalty, params = PENALTIES[name].target, PENALTIES[name].x
+    program, random = quick_jit(lambda params: (penalty(params), penalty.gradient(params))), np.random.default_rng(0)
+    for size in [size for size in MAGNITUDES if size <= float(jnp.finfo(dtype).max)]:
+        drawn = jax.tree.map(
+            lambda leaf, size=size: of_magnitude(random, jax.ShapeDtypeStruct(leaf.shape, dtype), size), params
+        )
+        for got, want in zip(program(drawn), program(wide(drawn)), strict=True):
+            assert worst(got, want, dtype) <= 0.51, size
