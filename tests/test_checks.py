@@ -31,6 +31,7 @@ from funcnet.checks import (
     check_weights,
     check_where,
     describe,
+    first_wrong,
     fraction,
     is_array,
     is_count,
@@ -68,8 +69,8 @@ def refusal(check, *arguments):
 def test_every_check_is_tested():
     tested = {*BOUNDS, as_shaped, check_arrays, check_choice, check_count, check_floating, check_integers, check_key,
               check_kind, check_like, check_mask, check_multiple, check_one_array, check_same_shape, check_shape,
-              check_values, check_weights, check_where, describe, is_array, is_count, is_floating, is_number,
-              is_one_array, listed, over_leading_axes}  # fmt: skip
+              check_values, check_weights, check_where, describe, first_wrong, is_array, is_count, is_floating,
+              is_number, is_one_array, listed, over_leading_axes}  # fmt: skip
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -307,3 +308,12 @@ def test_lists_are_cut():
     assert listed(["a", "b"]) == "a, b"
     assert listed([str(i) for i in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
     assert listed([str(i) for i in range(9)]) == "0, 1, 2, 3, 4, 5, 6, 7, …"
+
+
+def test_the_first_wrong_value():
+    values = np.array([[1, 2], [3, -4], [-5, 6]])
+    assert first_wrong(values, None, lambda v: v > 0) == "-4 at [1, 1]"
+    assert first_wrong(values, np.array([True, False, True]), lambda v: v > 0) == "-5 at [2, 0]"
+    assert first_wrong(values, None, lambda v: v.sum(-1) > 0) == "[ 3 -4] at row 1"
+    assert first_wrong(values, None, lambda v: v < 10) is None
+    assert first_wrong(jax.ShapeDtypeStruct((3, 2), jnp.float32), None, lambda v: v > 0) is None

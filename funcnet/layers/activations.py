@@ -124,18 +124,19 @@ def prelu(negative_slope: float = 0.25) -> Layer:
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
-        return jnp.where(x >= 0, x, params["negative_slope"] * x), state, x
+        below = (widen(params["negative_slope"]) * widen(x)).astype(x.dtype)
+        return jnp.where(x >= 0, x, below), state, x
 
     def backward(params, x, dy):
-        return {"negative_slope": jnp.sum(below(x, dy)).astype(x.dtype)}, jnp.where(
+        return {"negative_slope": jnp.sum(slopes(x, dy)).astype(x.dtype)}, jnp.where(
             x >= 0, dy, params["negative_slope"] * dy
         )
 
     def per_example(params, x, dy):
         del params
-        return {"negative_slope": jnp.sum(below(x, dy), tuple(range(1, x.ndim))).astype(x.dtype)}
+        return {"negative_slope": jnp.sum(slopes(x, dy), tuple(range(1, x.ndim))).astype(x.dtype)}
 
-    def below(x, dy):
+    def slopes(x, dy):
         return jnp.where(x >= 0, 0, widen(x) * widen(dy))
 
     leaves = {"negative_slope": (initializers.constant(negative_slope), ())}

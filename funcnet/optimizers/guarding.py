@@ -82,6 +82,9 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
     def take(state, inner, found):
         return state._replace(inner=inner, step=state.step + 1, in_a_row=jnp.zeros_like(state.in_a_row))
 
+    def keep(inner, grads):
+        return inner
+
     def skip(state, inner, found):
         first = state.in_a_row == 0
         leaf, of_update = (jnp.where(first, new, old) for new, old in zip(found, state[5:7], strict=True))
@@ -101,12 +104,14 @@ def guarded(optimizer: Optimizer, *, most: int = 3) -> Optimizer:
 
     def update(state, grads):
         check_grads(state, grads, GuardedState)
-        inner = optimizer.update(state.inner, grads)
-        good, updated = _finite_leaves(grads), _finite_leaves(inner)
+        good = _finite_leaves(grads)
         of_update = jnp.all(good)
+        go_on = of_update & (state.in_a_row < state.most)
+        # In a branch of its own the update is rounded as it is without a guard.
+        inner = jax.lax.cond(go_on, optimizer.update, keep, state.inner, grads)
+        updated = _finite_leaves(inner)
         found = jnp.where(of_update, jnp.argmin(updated), jnp.argmin(good)).astype(jnp.int32), of_update
-        go_on = of_update & jnp.all(updated) & (state.in_a_row < state.most)
-        return jax.lax.cond(go_on, take, skip, state, inner, found)
+        return jax.lax.cond(go_on & jnp.all(updated), take, skip, state, inner, found)
 
     return Optimizer(init, update)
 
