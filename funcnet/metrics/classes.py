@@ -193,7 +193,7 @@ def _confusion_matrix(num_classes: int) -> Metric:
         marked, weights = counting(where, weights, labels.shape)
         # A row beyond the last is dropped. A negative one would count from the end.
         cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
-        state = state.spoiled(jnp.any(marked & _is_nan(prediction, labels.ndim)), ...)
+        state = state.spoiled(jnp.any(marked & _is_nan(prediction, labels.ndim)))
         if weights is None:
             return state._replace(exact=state.exact.at[cells].add(1, mode="drop"))
         return state._replace(weighted=state.weighted.at[cells].add(weights, mode="drop"))

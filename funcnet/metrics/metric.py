@@ -42,9 +42,9 @@ class Sum(NamedTuple):
             return self._replace(exact=self.exact + jnp.sum(marked, axis, dtype=jnp.int32))
         return self._replace(weighted=self.weighted + jnp.sum(jnp.where(marked, weights, 0), axis))
 
-    def spoiled(self, where, at=()):
-        """The sum with NaN at the index `at` if `where` is true, because what was counted there has no value."""
-        return self._replace(weighted=self.weighted.at[at].add(jnp.where(where, jnp.nan, 0)))
+    def spoiled(self, where):
+        """NaN if `where` is true, because something that was counted has no value; else the sum."""
+        return self._replace(weighted=self.weighted + jnp.where(where, jnp.nan, 0))
 
     @property
     def number(self):

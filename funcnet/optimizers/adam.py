@@ -38,6 +38,9 @@ def adam(
     where t counts the updates including this one. The bias correction starts at t = 1, the schedule at 0. With
     `amsgrad` the largest ν so far takes the place of ν in ν̂, so that the rate of a parameter never grows again.
 
+    The square of g must be finite, so |g| below 1.8e19 in float32. Beyond it ν is infinite, and the parameter never
+    moves again. `guarded` skips such a step.
+
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
         b1, b2: β₁ and β₂ in [0, 1), the weights of the old means.

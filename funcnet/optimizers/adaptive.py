@@ -29,6 +29,9 @@ def adagrad(learning_rate: Rate, *, initial_accumulator: float = 0.0, epsilon: f
 
     a ← a + g²,   p ← p − η g / (√a + ε)
 
+    The square of g must be finite, so |g| below 1.8e19 in float32. Beyond it a is infinite, and the parameter never
+    moves again. `guarded` skips such a step.
+
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
         initial_accumulator: the value of a at the start.
@@ -83,7 +86,7 @@ def rmsprop(
 
     ν ← ρ ν + (1 − ρ) g²,   d = g / (√ν + ε),   p ← p − η d
     With `centered` the root is of the running variance ν − m̄², where m̄ ← ρ m̄ + (1 − ρ) g. With momentum μ a velocity
-    collects the steps: v ← μ v + d, p ← p − η v.
+    collects the steps: v ← μ v + d, p ← p − η v. As for `adam`, the square of g must be finite.
 
     Args:
         learning_rate: η, a number or a schedule of the updates already done (`state.step` before the update).
