@@ -45,7 +45,7 @@ def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
 
 @l1_penalty.hand_gradient
 def _(params, strength=1.0, *, select=None):
-    return _slopes(params, strength, select, jnp.sign)
+    return _slopes(params, strength, select, lambda strength, w: strength * jnp.sign(w))
 
 
 @hand_derived
@@ -71,7 +71,7 @@ def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
 
 @l2_penalty.hand_gradient
 def _(params, strength=1.0, *, select=None):
-    return _slopes(params, strength, select, lambda w: 2 * w)
+    return _slopes(params, strength, select, lambda strength, w: (2 * strength) * w)
 
 
 def _total(params, strength, select, function):
@@ -87,13 +87,13 @@ def _total(params, strength, select, function):
 
 
 def _slopes(params, strength, select, derivative):
-    """λ derivative(w) for the leaves that count, 0 for the others."""
+    """derivative(λ, w) for the leaves that count, 0 for the others."""
     strength = nonnegative("strength", strength)
     counts = _selection(params, select)
 
     def slope(path, leaf):
-        # Half precision is multiplied in float32, because a factor of the product may be infinite where it is not.
-        return (strength * derivative(widen(leaf))).astype(leaf.dtype) if counts(path, leaf) else jnp.zeros_like(leaf)
+        # In float32 or wider, and 2 λ first, because 2 w may be infinite where 2 λ w is not.
+        return derivative(strength, widen(leaf)).astype(leaf.dtype) if counts(path, leaf) else jnp.zeros_like(leaf)
 
     return map_with_paths(slope, params)
 
