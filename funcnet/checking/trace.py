@@ -13,6 +13,7 @@ from funcnet.checking.watch import backpropagate, seen, watched
 from funcnet.checks import over_leading_axes
 from funcnet.gradients.engines import unpack
 from funcnet.made import leading
+from funcnet.numerics import power_of_two
 from funcnet.rendering import text_table
 from funcnet.trees import is_padded, leaves
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
@@ -21,7 +22,7 @@ __all__ = ["Statistics", "Trace", "trace_backward"]
 
 
 class Statistics(NamedTuple):
-    """Statistics of the arrays at each layer. Where there is no array, they are NaN and −1."""
+    """Statistics of the arrays at each layer. A layer without such an array has NaN, and −1 as the index."""
 
     norm: Array  #: (layers,), √(Σ a²)
     rms: Array  #: (layers,), the root mean square √(Σ a² / n), which compares layers of different widths
@@ -117,9 +118,7 @@ def _statistics(tree: Any) -> Statistics:
     numbers = jnp.concatenate([values.ravel() for values, _ in parts])
     there = jnp.concatenate([there.ravel() for _, there in parts])
     units = jnp.concatenate([(values == 0).reshape(-1, *values.shape[-1:] or (1,)).all(0) for values, _ in parts])
-    # Divide by the largest number first: in float32 the square of a vanishing gradient, such as 1e-23, is 0.
-    largest = jnp.max(jnp.abs(numbers))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    scale = power_of_two([numbers], dtype)  # in float32 the square of a vanishing gradient, such as 1e-23, is 0
     size = jnp.sum(there.astype(dtype))
     rms = scale * jnp.sqrt(jnp.sum(jnp.square(numbers / scale)) / size)
     at = jnp.argmax(~jnp.isfinite(numbers))

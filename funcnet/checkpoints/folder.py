@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
 
 def steps(folder: str | os.PathLike[str]) -> list[int]:
-    """The steps that have checkpoints in a folder, in order; `[]` if there is no such folder.
+    """The steps that have checkpoints in a folder, in order. The list is empty if the folder does not exist.
 
     >>> import funcnet as fn
     >>> fn.checkpoints.steps("no/such/folder")

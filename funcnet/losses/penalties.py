@@ -50,7 +50,7 @@ def _(params, strength=1.0, *, select=None):
 
 @hand_derived
 def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None = None) -> Array:
-    """Ridge penalty, λ Σ w² over the selected parameters: keeps them small. There is no factor ½.
+    """Ridge penalty, λ Σ w² over the selected parameters, without a factor ½: it keeps them small.
 
     Args: as for `l1_penalty`.
 

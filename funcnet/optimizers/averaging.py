@@ -43,8 +43,8 @@ def averaged(optimizer: Optimizer, decay: float | None = 0.999, *, start: int = 
 
     a ← a + w (p − a) after every update, with w = (1 − d) / (1 − dᵗ) for the decay d, and w = 1/t without decay. Here t
     counts the updates from `start` on, including this one. So the average is Σ dᵗ⁻ⁱ pᵢ / Σ dᵗ⁻ⁱ over the params after
-    each update. The initial params have no weight, because they are no result of the training. Until `start` the
-    average equals the params.
+    each update. The initial params do not count, because training did not make them. Until `start` the average equals
+    the params.
 
     With `decay=None` (the plain mean) and a `start` late in the training this is stochastic weight averaging (SWA). The
     training itself is that of `optimizer`. Predict with `model.apply(state.average, …)`. The running statistics of a

@@ -12,6 +12,7 @@ import numpy as np
 from funcnet.checks import check_count, describe
 from funcnet.errors import ConfigError, DataError, ShapeError
 from funcnet.made import leading
+from funcnet.numerics import power_of_two
 from funcnet.plotting.figures import BLUE, CYCLE, PALE_GREY, VERMILION, new_figure, saved
 from funcnet.types import Key, Layer, Schedule
 
@@ -164,8 +165,8 @@ def _spread(initializer: Callable[..., Any], activation: Layer, depth: int, widt
 
     def layer(x, key):
         y, _ = activation.apply(params, state, x @ initializer(key, (width, width), x.dtype))
-        size = jnp.max(jnp.abs(y))  # the squares of small numbers underflow, and those of large ones overflow
-        return y, size * jnp.std(y / jnp.where(size > 0, size, 1))
+        size = power_of_two([y], y.dtype)  # the squares of small numbers underflow, and those of large ones overflow
+        return y, size * jnp.std(y / size)
 
     _, spread = jax.jit(lambda x, keys: jax.lax.scan(layer, x, keys))(x, jnp.stack(keys))
     return jnp.concatenate([jnp.std(x)[None], spread])

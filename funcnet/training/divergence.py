@@ -1,4 +1,4 @@
-"""The end of a training whose numbers are no longer finite, and what its error says."""
+"""Stop a training whose numbers became infinite or NaN, with an error that says where."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def check_finite(report: Report | None, counted: Any) -> None:
 
 
 def skipped(before: Any, after: Any) -> jax.Array | None:
-    """Whether a `guarded` in an optimizer's state skipped the update; `None` if there is no `guarded`."""
+    """Whether a `guarded` in an optimizer's state skipped the update; `None` for an optimizer without `guarded`."""
     changes = [new.skipped > old.skipped for old, new in zip(guards(before), guards(after), strict=True)]
     return jnp.any(jnp.array(changes)) if changes else None
 

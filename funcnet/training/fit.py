@@ -61,7 +61,7 @@ def fit(
 ) -> Iterator[Report]:
     """Train a model. This is a generator of one `Report` per epoch, or per `report_steps` steps.
 
-    There are no callbacks. Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this
+    It takes no callbacks. Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this
     iterator. Steps run in compiled chunks over data on the device, with at most two chunks in flight. Metrics are
     arrays that may not be computed yet. `float(report.metrics["loss"])` waits for the number.
 

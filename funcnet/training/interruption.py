@@ -63,7 +63,7 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
 
 
 class Watchdog:
-    """Ends the process, with the stacks of all threads on stderr, if there is no progress within `seconds`.
+    """Ends the process after `seconds` without progress, and prints the stacks of all threads to stderr.
 
     A step that hangs in a collective runs no Python code that could raise. So the process must end, and whoever started
     it must start it again from the last checkpoint.
