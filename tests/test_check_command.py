@@ -1,6 +1,7 @@
 """`funcnet check`: names of the catalogue, targets of the user's own, what it prints and writes, its errors."""
 
 import io
+import json
 import re
 import sys
 
@@ -71,6 +72,14 @@ def with_target():
     return fn.losses.softmax_cross_entropy, np.zeros((3, 4)), np.array([0, 1, 3])
 
 
+def hidden():
+    @fn.constructor
+    def versine():
+        return fn.layers.elementwise(lambda x: (1 - jnp.cos(x)) / (x * x), lambda x, y: -x / 12, keep="x")
+
+    return versine(), 1e-9 * np.arange(1.0, 7.0).reshape(2, 3)
+
+
 def with_params():
     return penalty, {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
 
@@ -107,6 +116,18 @@ def output_of(capsys, *arguments):
     return code, captured.out, captured.err
 
 
+def test_what_is_not_decided_fails_in_other_words(capsys):
+    code, out, _ = output_of(capsys, "own_targets:hidden", "tanh")
+    assert code == 1
+    assert re.search(r"NOT DECIDED +own_targets:hidden +1 ", out)
+    assert "x, backprop / autodiff in both: rounding could hide a mistake in 6 of 6 elements" in out
+    assert "1 of 2 not decided" in out
+    code, out, _ = output_of(capsys, "own_targets:hidden", "--json")
+    assert code == 1
+    (found,) = json.loads(out)
+    assert (found["ok"], found["verdict"], found["report"]["verdict"]) == (False, "NOT DECIDED", "not decided")
+
+
 def test_names_of_the_library(capsys):
     code, out, _ = output_of(capsys, "tanh", "l2_penalty", "--seed", "3", "--most", "5")
     assert code == 0
@@ -124,7 +145,7 @@ def test_a_wrong_layer_is_shown_in_full_and_placed(capsys, folder):
     assert re.search(r"WRONG +own_targets:wrong +3 +6\.\de-01|WRONG +own_targets:wrong +3 +1\.0e\+00", out)
     assert re.search(r"WRONG +both +float64 +x +backprop / autodiff +8 of 8", out)
     assert "wrong formula: serial[1] mine(3, double)" in out
-    assert "1 of 2 failed" in out
+    assert "1 of 2 wrong" in out
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "wrong formula: serial[1] mine(3, double)" in page
     assert page.index("own_targets:wrong</td>") < page.index("own_targets:right</td>")

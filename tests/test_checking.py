@@ -12,7 +12,7 @@ from layer_cases import CASES
 from funcnet import gradients, layers, losses, models
 from funcnet.catalogue import TREES, embedding, highway, scale
 from funcnet.checking import check_gradients, gradient_test
-from funcnet.checking.numeric import differences, sample, sampler
+from funcnet.checking.numeric import derivatives, sample, sampler
 from funcnet.checking.subjects import Point, subjects_of
 from funcnet.errors import ConfigError, GradientError, StructureError
 from funcnet.made import constructor
@@ -436,7 +436,7 @@ def sampled(function, x):
         terms = function(variables)
         return terms.sum(), jnp.abs(terms).sum()
 
-    return differences(*sampler(scalar)(Point(x, (), None), np.arange(x.size)))
+    return derivatives(sampler(scalar), Point(x, (), None), np.arange(x.size))
 
 
 def test_differences_are_accurate_and_know_their_error(x64):

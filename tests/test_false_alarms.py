@@ -1,4 +1,4 @@
-"""The checker finds nothing wrong with what is right: random shapes, ties, zeros, and values to ±10⁴.
+"""The checker finds nothing wrong with what is right: random shapes, ties, zeros, and sizes from 10⁻¹² to 10¹².
 
 By default a seed for each layer and loss; `pytest tests/test_false_alarms.py --seeds 1000` for a thousand.
 """
@@ -20,7 +20,8 @@ KINDS = {
     "zeros": lambda random, shape: random.normal(size=shape) * random.integers(0, 2, shape),
     "all zero": lambda random, shape: np.zeros(shape),
     "large": lambda random, shape: random.choice([-1e4, 1e4], shape),
-    "any size": lambda random, shape: random.normal(size=shape) * 10.0 ** random.integers(-4, 4, shape),
+    "one size": lambda random, shape: random.normal(size=shape) * 10.0 ** random.integers(-12, 13),
+    "any size": lambda random, shape: random.normal(size=shape) * 10.0 ** random.integers(-12, 13, shape),
 }
 
 

@@ -19,9 +19,12 @@ from funcnet.errors import GradientError
 X = jax.ShapeDtypeStruct((3, 4), jnp.float32)
 RIGHT = Row(
     target="serial", mode="training", dtype="float64", leaf="params/0/kernel", engines=("backprop", "autodiff"),
-    size=12, checked=12, kinks=0, error=2e-16, worst=(1, 0), values=(0.5, 0.5), ulps=1.0, ok=True,
+    size=12, checked=12, kinks=0, error=2e-16, worst=(1, 0), values=(0.5, 0.5), ulps=1.0, verdict="right",
 )  # fmt: skip
-WRONG = RIGHT._replace(leaf="params/1/bias", error=0.01, values=(1.01, 1.0), ulps=4.5e13, ok=False)
+OPEN = RIGHT._replace(leaf="x", error=3e-4, verdict="not decided", reason="rounding could hide a mistake")
+WRONG = RIGHT._replace(
+    leaf="params/1/bias", error=0.01, values=(1.01, 1.0), ulps=4.5e13, verdict="wrong", reason="3 of 12 elements",
+)  # fmt: skip
 NUMERIC = RIGHT._replace(engines=("backprop", "numeric"), error=3e-12, kinks=2)
 GOOD = GradientReport((RIGHT, NUMERIC), (), "numeric derivatives at all 12 elements")
 BAD = GradientReport((RIGHT, WRONG), ("serial[1] dense(3)", "serial[0] <b>"), "every element compared")
@@ -73,11 +76,29 @@ def test_a_row_in_words():
 
 def test_a_report_in_words():
     lines = str(BAD).splitlines()
-    assert [line.split()[0] for line in lines] == ["mode", lines[1], "ok", "WRONG", "wrong", "serial:"]
+    assert [line.split()[0] for line in lines[2:]] == ["ok", "WRONG", "params/1/bias,", "wrong", "serial:"]
     assert lines[-2] == "wrong formula: serial[1] dense(3) (then serial[0] <b>)"
     assert lines[-1] == "serial: every element compared; FAILED"
     with pytest.raises(GradientError, match=r"serial: the hand-derived gradient is wrong\.\n"):
         BAD.raise_if_failed()
+
+
+def test_what_is_not_decided_is_said_in_other_words():
+    report = GradientReport((RIGHT, OPEN), (), "every element compared")
+    assert (report.verdict, report.ok, report.worst) == ("not decided", False, OPEN)
+    assert report.reasons == ["x, backprop / autodiff in training: rounding could hide a mistake"]
+    assert [line.split()[0] for line in str(report).splitlines()[2:4]] == ["ok", "NOT"]
+    assert str(report).splitlines()[-1] == "serial: every element compared; NOT DECIDED"
+    with pytest.raises(GradientError, match=r"serial: it is not decided whether the hand-derived gradient is right; "):
+        report.raise_if_failed()
+    assert [report.to_dict()[name] for name in ("ok", "verdict")] == [False, "not decided"]
+    read = Reader(report.to_html())
+    assert read.marked["wrong"] == ["it is not decided whether the hand-derived gradient is right"]
+    assert GradientReport((OPEN, WRONG), (), "").verdict == "wrong"
+    assert GradientReport((OPEN,), ("dense(3)",), "").verdict == "wrong"
+    outcomes = [Outcome("fine", GOOD), Outcome("open", report), Outcome("bad", BAD), Outcome("worse", BAD)]
+    assert [outcome.verdict() for outcome in outcomes] == ["ok", "NOT DECIDED", "WRONG", "WRONG"]
+    assert Reader(page(outcomes)).marked["wrong"][0] == "2 of 4 wrong, 1 of 4 not decided"
 
 
 def test_a_page_says_what_is_wrong_and_where():
@@ -86,7 +107,10 @@ def test_a_page_says_what_is_wrong_and_where():
     assert read.rows[0] == list(WRONG.cells())
     assert read.rows[1] == list(WRONG.cells().values())
     assert read.marked["wrong"] == ["the hand-derived gradient is wrong"]
-    assert read.marked["place"] == ["wrong formula: serial[1] dense(3) (then serial[0] <b>)"]  # escaped
+    assert read.marked["place"] == [
+        "wrong formula: serial[1] dense(3) (then serial[0] <b>)",  # escaped
+        "params/1/bias, backprop / autodiff in training: 3 of 12 elements",
+    ]
     assert read.marked["h1"] == ["Gradients of serial"]
     environment, sampling = read.marked["quiet"]
     assert sampling == "every element compared"
@@ -146,7 +170,7 @@ def test_outcomes_in_a_line():
 def test_a_page_of_several_targets():
     read = Reader(page(OUTCOMES[2:] + OUTCOMES[:2]))
     assert read.marked["h1"] == ["Gradients of 4 targets"]
-    assert read.marked["wrong"][0] == "3 of 4 failed"
+    assert read.marked["wrong"][0] == "2 of 4 wrong, 1 of 4 missed"
     assert [row[:2] for row in read.rows[1:5]] == [
         ["WRONG", "<broken>"], ["WRONG", "mistaken"], ["MISSED", "missed"], ["ok", "fine"],
     ]  # fmt: skip
@@ -154,6 +178,7 @@ def test_a_page_of_several_targets():
     assert read.marked["place"] == [
         "broken.backward: params/bias is missing",
         "wrong formula: serial[1] dense(3) (then serial[0] <b>)",
+        "params/1/bias, backprop / autodiff in training: 3 of 12 elements",
         "missed: training dy shuffled",
     ]
     assert ["open" in given for tag, given in read.tags if tag == "details"] == [True, True, True, False]

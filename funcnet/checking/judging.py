@@ -1,52 +1,105 @@
-"""When two gradients agree. `check_gradients` and `mutation_score` both judge by these functions."""
+"""When two gradients agree. `check_gradients` and `mutation_score` both judge by these functions.
 
+They are compared element by element. Two elements agree if they are equal up to a small tolerance, relative to the
+element itself. If not, the question is what rounding does to that element (see `rounding`), and there are three
+answers:
+
+- right: they differ by no more than rounding, and rounding is small beside the gradient;
+- wrong: they differ by more than rounding;
+- not decided: they differ by no more than rounding, but rounding is so large that a mistake could hide behind it.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checking.numeric import Differences
-from funcnet.checking.subjects import Point
-
-__all__ = ["DTYPES", "agree", "agree_with_differences", "as_precise", "norm_relative", "rounding_floor"]
+__all__ = [
+    "DTYPES", "NOT_DECIDED", "RIGHT", "VERDICTS", "WRONG", "as_precise", "judged", "norm_relative", "trifles",
+    "verdict",
+]  # fmt: skip
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+VERDICTS = RIGHT, NOT_DECIDED, WRONG = "right", "not decided", "wrong"  #: the worst last
 
-
-def rounding_floor(point: Point, dtype: Any = jnp.float64) -> float:
-    """The rounding error where a gradient cancels to zero: 64 ε times ‖dy‖ times the largest input (at least 1)."""
-    numbers = [np.max(np.abs(np.asarray(leaf, np.float64)), initial=0) for leaf in jax.tree.leaves(point.variables)]
-    squares = [np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(point.dy)]
-    cotangent = 1.0 if point.dy is None else np.sqrt(sum(squares))
-    return float(64 * jnp.finfo(dtype).eps * max([1.0, *numbers]) * cotangent)
+ENOUGH = 1e-3  #: rounding below this share of an element leaves room for no mistake worth the name
+TRIFLE = 1e-6  #: an element that moves the result by a smaller share than others do may be all rounding
 
 
 def norm_relative(a: np.ndarray, b: np.ndarray) -> float:
     """‖a − b‖ / ‖b‖; 0 for two zeros."""
-    distance, reference = np.linalg.norm(a - b), np.linalg.norm(b)
+    differing = a != b  # equal infinities do not differ
+    distance, reference = np.linalg.norm(a[differing] - b[differing]), np.linalg.norm(b)
     return float(distance / reference if reference else np.inf if distance else 0.0)
 
 
-def agree(a: np.ndarray, b: np.ndarray, tolerance: float, floor: float) -> bool:
-    """Whether two gradients of one leaf are equal, norm-relative; NaN equals nothing."""
-    return bool(np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + floor)
-
-
-def as_precise(a: np.ndarray, other: np.ndarray, exact: np.ndarray, dtype: Any, floor: float) -> bool:
-    """Whether a gradient in a short dtype is about as near to the exact one as another gradient in that dtype is."""
-    allowed = 8 * np.linalg.norm(other - exact) + 16 * float(jnp.finfo(dtype).eps) * np.linalg.norm(exact) + floor
-    return bool(np.linalg.norm(a - exact) <= allowed)
-
-
-def agree_with_differences(
-    suspect: np.ndarray, numeric: Differences, size: float, tolerance: float, numeric_tolerance: float, floor: float
+def judged(
+    a: np.ndarray, b: np.ndarray, tolerance: float, rounding: Callable[[], np.ndarray], trifle: Any = 0.0
 ) -> np.ndarray:
-    """Where a gradient agrees with numeric derivatives. At a kink these prove nothing, so that counts as agreement.
+    """The verdict on each element of a gradient `a`, as its place in `VERDICTS`.
 
-    `size` is the root mean square of the gradient. An element far below it is rounding noise.
+    Args:
+        a, b: the gradient and the reference.
+        tolerance: largest difference of elements that agree without a second look, relative to the reference.
+        rounding: gives how far rounding may move each element. It is called only where it is needed.
+        trifle: rounding of an element up to this size does not count.
+
+    >>> a, b = np.array([1.0, 1.0, 1e-17, 1.0]), np.array([1.0, 1.1, 3e-17, 1.5])
+    >>> judged(a, b, 1e-10, lambda: np.array([1e-16, 1e-16, 1e-16, 1.0]), trifle=1e-12).tolist()
+    [0, 2, 0, 1]
     """
-    by_step = tolerance * np.maximum(np.abs(suspect), size) + floor
-    by_differences = numeric_tolerance * np.maximum(np.abs(suspect), 1e-3 * size) + numeric.error
-    allowed = np.where(numeric.exact, by_step, by_differences)
-    return (np.abs(suspect - numeric.value) <= allowed) | numeric.kink
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.abs(a - b)
+        near = (gap <= tolerance * np.abs(b)) | (a == b)
+        if near.all():
+            return np.zeros(a.shape, int)
+        moved = np.nan_to_num(rounding(), nan=np.inf)
+        known = (moved <= ENOUGH * np.abs(b)) | (moved <= trifle)
+        # Not "gap > …", which is false for NaN.
+        apart = ~(gap <= tolerance * np.abs(b) + moved) & np.isfinite(b)
+        return np.where(near, 0, np.where(apart, 2, np.where(known & np.isfinite(b), 0, 1)))
+
+
+def verdict(states: Iterable[np.ndarray]) -> str:
+    """The worst verdict in some arrays of them."""
+    return VERDICTS[max((int(state.max(initial=0)) for state in states), default=0)]
+
+
+def trifles(gradient: Any, variables: Any, result: float) -> list[np.ndarray]:
+    """How small a gradient is a trifle, for each element of each leaf.
+
+    An element counts by how much it moves the result: its gradient times its size, or the usual size in its leaf. A
+    trifle is small beside the result, or beside what the element that counts most does.
+
+    Args:
+        gradient, variables: trees.
+        result: the size of what the gradient belongs to.
+    """
+    sizes = [_sizes(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(variables)]
+    slopes = [np.abs(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        moves = [np.nan_to_num(slope * size, posinf=0) for slope, size in zip(slopes, sizes, strict=True)]
+        most = max([float(np.nan_to_num(result, posinf=0)), *(float(move.max(initial=0)) for move in moves)])
+        return [TRIFLE * most / size for size in sizes]
+
+
+def _sizes(numbers):
+    usual = np.sqrt(np.mean(np.square(numbers))) if numbers.size else 0.0
+    return np.maximum(np.abs(numbers), usual or 1.0)
+
+
+def as_precise(
+    a: np.ndarray, other: np.ndarray, exact: np.ndarray, dtype: Any, rounding: Callable[[], np.ndarray]
+) -> bool:
+    """Whether a gradient in a short dtype is about as near to the exact one as another gradient in that dtype is.
+
+    Args:
+        a, other, exact: the gradient, another one in the same dtype, and the one in float64.
+        dtype: the short dtype.
+        rounding: gives how far rounding may move the other gradient. It is called only where it is needed.
+    """
+    distance = np.linalg.norm(a - exact)
+    allowed = 8 * np.linalg.norm(other - exact) + 16 * float(jnp.finfo(dtype).eps) * np.linalg.norm(exact)
+    return bool(distance <= allowed or distance <= allowed + np.linalg.norm(rounding()))

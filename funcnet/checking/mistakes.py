@@ -18,7 +18,9 @@ from jax.extend.core import Literal
 
 from funcnet.dtypes import is_key
 
-__all__ = ["IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "wrong_formula"]
+__all__ = [
+    "IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "shared_by_ties", "wrong_formula",
+]  # fmt: skip
 
 
 # In an array g of the gradient, for a batch of n rows. The result is `None` if the mistake cannot be made.
@@ -57,6 +59,24 @@ IN_THE_GRADIENT: dict[str, Callable[[Any, int], Any]] = {
 }
 
 
+def shared_by_ties(x: Any, dx: Any) -> Any:
+    """The gradient dx of x, in which each of equal inputs of an example gets the largest of their gradients.
+
+    So a pooling is wrong that hands its gradient to all inputs that tie for the maximum.
+
+    >>> import jax.numpy as jnp
+    >>> shared_by_ties(jnp.array([[2.0, 2.0, 1.0]]), jnp.array([[5.0, 0.0, 0.0]])).tolist()
+    [[5.0, 5.0, 0.0]]
+    """
+
+    def of_an_example(x, dx):
+        equal = jnp.ravel(x)[:, None] == jnp.ravel(x)
+        largest = jnp.argmax(jnp.where(equal, jnp.abs(jnp.ravel(dx)), -1), axis=1)
+        return jnp.ravel(dx)[largest].reshape(dx.shape)
+
+    return jax.tree.map(jax.vmap(of_an_example), x, dx)
+
+
 # In what a backward reads, residuals and dy. Each function takes both and returns both, or `None`. Arrays of size 0, in
 # which layers keep shapes, stay as they are.
 
@@ -79,9 +99,9 @@ def _masks_inverted(tree):
 
 
 def _without_the_first(tree):
-    if not any(leaf.ndim for leaf in jax.tree.leaves(tree)):
+    if not any(leaf.ndim and leaf.size for leaf in jax.tree.leaves(tree)):
         return None
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[0].set(0) if leaf.ndim else leaf, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[0].set(0) if leaf.ndim and leaf.size else leaf, tree)
 
 
 def _residuals(change):

@@ -14,10 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checking.judging import agree, rounding_floor
-from funcnet.checking.mistakes import IN_THE_GRADIENT, IN_WHAT_IS_READ, in_the_formula, wrong_formula
+from funcnet.checking.drawing import is_floating, refuse_tracers
+from funcnet.checking.mistakes import (
+    IN_THE_GRADIENT,
+    IN_WHAT_IS_READ,
+    in_the_formula,
+    shared_by_ties,
+    wrong_formula,
+)
 from funcnet.checking.programs import QUICKLY
-from funcnet.checking.subjects import Point, Subject, arguments_of, by_hand, is_floating, run, subjects_of, there
+from funcnet.checking.subjects import Point, Subject, arguments_of, by_hand, parted, run, subjects_of, there
 from funcnet.checks import check_count
 from funcnet.made import leading, spelled
 from funcnet.trees import flatten_with_paths
@@ -25,6 +31,7 @@ from funcnet.types import Layer
 
 __all__ = ["Mutant", "Score", "mutants", "mutation_score"]
 
+FEW = 512  # inputs of an example, which are compared in pairs
 SAME = 1e-13  # gradients nearer than this differ only by rounding, for example of a sum in another order
 
 
@@ -66,7 +73,7 @@ def mutants(
     The mistakes are made in three places:
 
     - in an array of the gradient: zeroed, one element of it zeroed, scaled by 1.001, with its sign flipped, divided by
-      the batch size, transposed, reversed, averaged, with noise of 10⁻³;
+      the batch size, transposed, reversed, averaged, with noise of 10⁻³, or handed whole to each of equal inputs;
     - in what the backward reads: residuals of another example or of another batch, one of them zeroed, masks inverted;
       dy ignored, shuffled, or without the first example;
     - in the formula: a term left out, a sum over the wrong axis.
@@ -81,10 +88,11 @@ def mutants(
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> made = fn.checking.mutants(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32))
     >>> len(made), made[0].mistake, made[-1].mistake
-    (16, 'x: zeroed', 'second term of sum 1 left out')
+    (17, 'x: zeroed', 'second term of sum 1 left out')
     """
     with jax.enable_x64(True):
         with leading("mutants"):
+            refuse_tracers((x, y))
             (subject,) = subjects_of(target, x, y, modes=[mode])
         return _made(target, subject.mode, subject.draw(seed, x, y, None, None))
 
@@ -106,7 +114,8 @@ def mutation_score(
 ) -> Score:
     """How many mutants of a layer or loss `check_gradients` would catch, against autodiff in float64.
 
-    A mutant counts as caught if it is caught on every draw on which it changes the gradient.
+    A mutant counts as caught if it is caught on every draw on which it changes the gradient by more than rounding
+    does. If only shapes are given, the inputs of every fifth draw have ties.
 
     Args:
         target, x, y, modes, seed, tolerance: as for `check_gradients`.
@@ -114,16 +123,17 @@ def mutation_score(
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> print(fn.checking.mutation_score(fn.layers.softmax(), jax.ShapeDtypeStruct((3, 4), jnp.float32), seeds=2))
-    softmax(): 16 of 16 mutants caught, 0 equivalent
+    softmax(): 16 of 16 mutants caught, 1 equivalent
     """
     with leading("mutation_score"):
         check_count("seeds", seeds)
+        refuse_tracers((x, y))
     fates: dict[str, list[str]] = {"caught": [], "missed": [], "equivalent": []}
     with jax.enable_x64(True):
         with leading("mutation_score"):
             subjects = subjects_of(target, x, y, modes=modes)
         for subject in subjects:
-            draws = [subject.draw(draw, x, y, None, None) for draw in range(seed, seed + seeds)]
+            draws = [subject.draw(seed + i, x, y, None, None, _numbers(i)) for i in range(seeds)]
             made = _made(target, subject.mode, draws[0])
             for mutant, fate in zip(made, _fates(subject, made, draws, tolerance), strict=True):
                 fates[fate].append(f"{subject.mode} {mutant.mistake}".strip())
@@ -137,19 +147,34 @@ def _fates(subject: Subject, made: Sequence[Mutant], points: Sequence[Point], to
     )
     differs, missed = np.zeros(len(made), bool), np.zeros(len(made), bool)
     for point in points:
-        right, reference = subject.both(point)
-        floor = rounding_floor(point)
-        for i, gradient in enumerate(wrong(point)):
-            if not _same(gradient, right, SAME, floor):
+        right, reference = map(_flat, subject.both(point)[:2])
+        moved = _rounding(subject, point, right, reference)
+        for i, gradient in enumerate(map(_flat, wrong(point))):
+            if not _same(gradient, right, SAME, moved):
                 differs[i] = True
-                missed[i] |= _same(gradient, reference, tolerance, floor)
+                missed[i] |= _same(gradient, reference, tolerance, moved)
     return [str(fate) for fate in np.where(differs, np.where(missed, "missed", "caught"), "equivalent")]
 
 
-def _same(a, b, tolerance, floor):
-    """Whether two gradients agree in every leaf."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(agree(np.asarray(a), np.asarray(b), tolerance, floor) for a, b in pairs)
+def _rounding(subject, point, right, reference):
+    """How far rounding may move each element. Where both gradients agree to the last places, that is nothing."""
+    if (np.abs(right - reference) <= SAME * np.abs(reference)).all():
+        return np.zeros(right.shape)
+    return sum(map(_flat, subject.rounding(point)))
+
+
+def _same(a, b, tolerance, moved):
+    """Whether two gradients agree in every element. NaN agrees with nothing."""
+    return bool((np.abs(a - b) <= tolerance * np.abs(b) + moved).all())
+
+
+def _flat(tree):
+    return np.concatenate([np.zeros(0), *(np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree))])
+
+
+def _numbers(i):
+    """How the inputs of each draw are drawn: every fifth has ties, at which a maximum may hand its gradient wrongly."""
+    return "with ties" if i % 5 == 4 else "normal"
 
 
 def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
@@ -185,6 +210,19 @@ def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
 
     if any(leaf.size for leaf in jax.tree.leaves(residuals)):
         yield "residuals stale", mutant(layer.backward, stale)
+
+    def keeps_x(params, state, x, *, key=None, train=False):
+        y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
+        return y, new_state, (residuals, x)
+
+    def shared(params, kept, dy):
+        residuals, x = kept
+        dparams, dx = layer.backward(params, residuals, dy)
+        return dparams, shared_by_ties(parted(x)[0], dx)
+
+    inputs = jax.tree.leaves(point.variables["x"])
+    if inputs and all(leaf.ndim > 1 and leaf.size <= FEW * leaf.shape[0] for leaf in inputs):
+        yield "gradient shared by ties", mutant(shared, keeps_x)
 
     for mistake in in_the_formula(layer.backward, params, residuals, dy):
         yield mistake.name, mutant(wrong_formula(layer.backward, mistake))

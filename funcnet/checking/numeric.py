@@ -5,8 +5,12 @@ Where the function has a kink or a jump nearby, a difference quotient says nothi
 Such a place is recognised in one of two ways: the extrapolated values do not settle, or the quotients from the left and
 the right stay apart however small h is. Then steps that are a hundred times smaller are used. They are less exact, but
 nearer to the point. They are also used where the derivatives from both sizes of step disagree, because the function
-then bends within the larger steps. If the smaller steps find a kink too, it is reported, and it is not counted as a
-mistake.
+then bends within the larger steps. If the smaller steps find a kink too, it is reported, and the slopes on its two
+sides are kept.
+
+Steps are a share of the number itself if it is larger than 1. If it is smaller, they are a share of 1, because most
+functions bend at sizes near 1. Where such steps find a kink, or do not resolve the derivative, they are tried again as
+a share of the number: 1e-10 has an x³ of its own.
 
 For a function that is analytic and takes complex numbers, the complex step Im f(x + ih) / h gives the derivative
 exactly, up to rounding. Nothing is subtracted, so h can be so small that h² vanishes (Squire, Trapp, "Using Complex
@@ -25,12 +29,14 @@ from jax.flatten_util import ravel_pytree
 
 from funcnet.checking.programs import compiled
 
-__all__ = ["Differences", "differences", "sample", "sampler"]
+__all__ = ["Differences", "derivatives", "sample", "sampler"]
 
 STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best size: truncation error h⁶ against rounding error ε/h
 SMALL_STEPS = STEPS / 100
 SHIFTS = np.concatenate([STEPS, -STEPS, SMALL_STEPS, -SMALL_STEPS])
 COMPLEX_STEP = 1e-30
+CONFIRMED = 1e-3  #: the share of a complex step up to which differences must be known to confirm it
+RESOLVED = 1e-6  #: the share of a derivative up to which its error is small
 
 
 class Differences(NamedTuple):
@@ -40,35 +46,36 @@ class Differences(NamedTuple):
     error: np.ndarray  #: how far it may be off: disagreement of the extrapolations, and rounding; 0 for complex steps
     kink: np.ndarray  #: bool, a kink or jump is near
     exact: np.ndarray  #: bool, the value is that of a complex step
+    sides: np.ndarray  #: (directions, 2): the slopes to the left and to the right, by the smallest step
 
 
-def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """`(point, directions) -> (centre, values, magnitudes, steps)`, compiled once for each shape.
+def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """`(point, directions, scales) -> (centre, values, magnitudes, steps)`, compiled once for each shape.
 
     Args:
         scalar: `(point, variables) -> (value, magnitude)`. The magnitude is the sum of the absolute values of the terms
             of the scalar, which bounds its rounding error. `point.variables` is the tree around which the scalar is
             sampled.
 
-    `directions` are (count,) flat indices of elements, or (count, size) vectors. `values` are (count, 12), at `SHIFTS`.
-    `steps` are the derivatives by complex step, or `None` if the function takes no complex numbers.
+    `directions` are (count,) flat indices of elements, or (count, size) vectors, and `scales` are (count,). `values`
+    are (count, 12), at `SHIFTS` times the scale. `steps` are the derivatives by complex step, or `None` if the function
+    takes no complex numbers.
     """
 
     def along(flat, direction):
         return jnp.zeros(flat.size).at[direction].set(1) if direction.ndim == 0 else direction
 
     @compiled
-    def around(point, directions):
+    def around(point, directions, scales):
         flat, unravel = ravel_pytree(point.variables)
 
-        def one(direction):
-            line = along(flat, direction)
-            values, magnitudes = jax.lax.map(lambda h: scalar(point, unravel(flat + h * line)), jnp.asarray(SHIFTS))
-            # Inner terms can be as large as the inputs, however small their sum is.
-            return values, jnp.maximum(magnitudes.max(), jnp.max(jnp.abs(flat), initial=0))
+        def one(direction, scale):
+            line, shifts = along(flat, direction), scale * SHIFTS
+            values, magnitudes = jax.lax.map(lambda h: scalar(point, unravel(flat + h * line)), shifts)
+            return values, magnitudes.max()
 
         # One by one: for several kernels together XLA makes a convolution in groups, which is much slower.
-        return scalar(point, point.variables)[0], *jax.lax.map(one, directions)
+        return scalar(point, point.variables)[0], *jax.lax.map(lambda each: one(*each), (directions, scales))
 
     @compiled
     def by_complex_step(point, directions):
@@ -90,28 +97,61 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         except Exception as error:
             refused.append(error)
 
-    def sampled(point, directions):
+    def sampled(point, directions, scales):
         directions = jnp.asarray(directions)
         steps = None if refused else complex_steps(point, directions)
-        return *map(np.asarray, around(point, directions)), steps
+        return *map(np.asarray, around(point, directions, jnp.asarray(scales))), steps
 
     return sampled
 
 
-def differences(centre: Any, values: Any, magnitudes: Any, steps: Any = None) -> Differences:
-    """Derivatives from what a `sampler` returned."""
+def derivatives(sampled: Callable[..., Any], point: Any, directions: Any, noise: float = 0.0) -> Differences:
+    """Numeric derivatives of what a `sampler` samples.
+
+    Args:
+        sampled: from `sampler`.
+        point: as for `sampled`.
+        directions: flat indices of elements, or vectors. Along a vector steps are a share of it.
+        noise: how far rounding may move the scalar, where that is more than the terms of its last sum show.
+    """
+    directions = np.asarray(directions)
+
+    def found(scales):
+        centre, values, magnitudes, steps = sampled(point, directions, scales)
+        bounds = np.maximum(256 * np.finfo(np.float64).eps * magnitudes, noise)
+        return _differences(centre, values, bounds, steps, scales)
+
+    if directions.ndim > 1:
+        return found(np.ones(len(directions)))
+    sizes = np.abs(np.asarray(ravel_pytree(point.variables)[0], np.float64))[directions]
+    scales = np.maximum(1, sizes)
+    first = found(scales)
+    again = (first.kink | (first.error > RESOLVED * np.abs(first.value))) & (sizes < 1) & (sizes > 0)
+    if not again.any():
+        return first
+    finer = found(np.where(again, sizes, scales))  # all of them once more, so that the program is the same
+    better = again & ~finer.kink & (first.kink | (finer.error < first.error))
+    columns = zip(finer, first, strict=True)
+    return Differences(*(np.where(better if new.ndim == 1 else better[:, None], new, old) for new, old in columns))
+
+
+def _differences(centre, values, bounds, steps, scales):
+    """Derivatives from values at such scales, each of them off by up to a bound."""
     plus, minus, near_plus, near_minus = np.split(values, 4, axis=1)
-    wide = _extrapolated(STEPS, centre, plus, minus, magnitudes)
-    near = _extrapolated(SMALL_STEPS, centre, near_plus, near_minus, magnitudes)
+    wide = _extrapolated(np.outer(scales, STEPS), centre, plus, minus, bounds)
+    near = _extrapolated(np.outer(scales, SMALL_STEPS), centre, near_plus, near_minus, bounds)
     bends = wide.kink | (np.abs(wide.value - near.value) > wide.error + near.error)
     # Rounding can hide a kink from the near differences. So a kink that they do not find may still be there.
     hidden = wide.kink & (near.rounding > 0.1 * wide.unrest)
     value, error = np.where(bends, near.value, wide.value), np.where(bends, near.error, wide.error)
     kink, scale = bends & (near.kink | hidden), np.where(bends, near.scale, wide.scale)
+    sides = np.where(bends[:, None], near.sides, wide.sides)
     if steps is None:
-        return Differences(value, error, kink, np.zeros(kink.shape, bool))
-    exact = ~kink & (np.abs(steps - value) <= error + 1e-8 * scale)
-    return Differences(np.where(exact, steps, value), np.where(exact, 0, error), kink, exact)
+        return Differences(value, error, kink, np.zeros(kink.shape, bool), sides)
+    slack = error + 1e-8 * scale
+    # What differences do not resolve they cannot confirm: the steps may be those of a function that is not analytic.
+    exact = ~kink & (np.abs(steps - value) <= slack) & (slack <= CONFIRMED * np.abs(steps))
+    return Differences(np.where(exact, steps, value), np.where(exact, 0, error), kink, exact, sides)
 
 
 class _Extrapolated(NamedTuple):
@@ -121,14 +161,15 @@ class _Extrapolated(NamedTuple):
     unrest: np.ndarray  #: how far the extrapolations, or the two sides, stay apart: the size of a kink
     rounding: np.ndarray  #: bound of the rounding error
     scale: np.ndarray  #: the steepest quotient
+    sides: np.ndarray  #: the slopes on both sides
 
 
-def _extrapolated(h, centre, plus, minus, magnitudes):
-    """The derivative from values at ±h, ±h/2 and ±h/4."""
+def _extrapolated(h, centre, plus, minus, bounds):
+    """The derivative from values at ±h, ±h/2 and ±h/4; h is (directions, 3)."""
     central = (plus - minus) / (2 * h)
     once = (4 * central[:, 1:] - central[:, :-1]) / 3
     value = (16 * once[:, 1] - once[:, 0]) / 15
-    rounding = 256 * np.finfo(np.float64).eps * magnitudes / h[0]
+    rounding = bounds / h[:, 0]
     spread = np.abs(once[:, 1] - once[:, 0])
     right, left = (plus - centre) / h, (centre - minus) / h
     scale = np.maximum(np.abs(right), np.abs(left)).max(1)
@@ -140,7 +181,8 @@ def _extrapolated(h, centre, plus, minus, magnitudes):
     # Where f″ jumps nearby, the extrapolation may be further off than its two stages are apart.
     error = np.maximum(spread, np.abs(central[:, 2] - value)) + rounding
     unrest = np.maximum(spread, gap[:, 2])
-    return _Extrapolated(value, error, ~(settled & closing), unrest, rounding, scale)
+    sides = np.stack([left[:, 2], right[:, 2]], -1)
+    return _Extrapolated(value, error, ~(settled & closing), unrest, rounding, scale, sides)
 
 
 def sample(sizes: list[int], most: int, seed: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from funcnet.rendering import headed, pages
 
-__all__ = ["Outcome", "details", "fragment", "page"]
+__all__ = ["Outcome", "details", "fragment", "page", "summary"]
 
 
 class Outcome(NamedTuple):
@@ -42,9 +42,11 @@ class Outcome(NamedTuple):
         return words
 
     def verdict(self) -> str:
-        """The outcome in one word."""
-        if self.report is None or not self.report.ok:
+        """The outcome in a word or two."""
+        if self.report is None:
             return "WRONG"
+        if not self.report.ok:
+            return self.report.mark
         return "ok" if self.ok else "MISSED"
 
 
@@ -64,16 +66,31 @@ def page(outcomes: Sequence[Outcome], figure: Any = None) -> str:
         outcomes: at least one.
         figure: a picture of them, anything with matplotlib's `savefig`.
     """
-    wrong = sum(not outcome.ok for outcome in outcomes)
     if len(outcomes) == 1:
         title, body = f"Gradients of {outcomes[0].name}", details(outcomes[0])
-        failure = "a mutant was missed" if outcomes[0].verdict() == "MISSED" else "the hand-derived gradient is wrong"
     else:
         title, body = f"Gradients of {len(outcomes)} targets", _overview(outcomes)
-        failure = f"{wrong} of {len(outcomes)} failed"
-    verdict = pages.marked(failure if wrong else "all gradients agree", ok=not wrong)
+    verdict = pages.marked(summary(outcomes), ok=all(outcome.ok for outcome in outcomes))
     drawn = "" if figure is None else pages.svg(figure)
     return pages.document(title, f'<p>{verdict}</p>\n<p class="quiet">{escape(pages.environment())}</p>\n{drawn}{body}')
+
+
+WORDS = {
+    "WRONG": "the hand-derived gradient is wrong",
+    "NOT DECIDED": "it is not decided whether the hand-derived gradient is right",
+    "MISSED": "a mutant was missed",
+    "ok": "all gradients agree",
+}
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """What came out, in words."""
+    verdicts = [outcome.verdict() for outcome in outcomes]
+    if len(outcomes) == 1:
+        return WORDS[verdicts[0]]
+    failures = [word for word in WORDS if word != "ok" and word in verdicts]
+    counts = [f"{verdicts.count(word)} of {len(outcomes)} {word.lower()}" for word in failures]
+    return ", ".join(counts) or WORDS["ok"]
 
 
 def _overview(outcomes):
@@ -94,7 +111,7 @@ def details(outcome: Outcome) -> str:
         parts.append(f'<p class="place">{escape(outcome.problem)}</p>')
     if outcome.report is not None:
         report = outcome.report
-        parts += [f'<p class="place">{escape(line)}</p>' for line in report.place()]
+        parts += [f'<p class="place">{escape(line)}</p>' for line in [*report.place(), *report.reasons]]
         parts.append(_table(sorted(report.rows, key=lambda row: row.ok)))
         parts.append(f'<p class="quiet">{escape(report.sampling)}</p>')
     if outcome.score is not None:

@@ -5,10 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet.checking import page
+from funcnet.checking.judging import NOT_DECIDED, RIGHT, VERDICTS, WRONG
 from funcnet.errors import GradientError
 from funcnet.rendering import headed, text_table
 
 __all__ = ["GradientReport", "Row"]
+
+MARKS = {RIGHT: "ok", NOT_DECIDED: "NOT DECIDED", WRONG: "WRONG"}  #: verdicts as a table shows them
 
 
 class Row(NamedTuple):
@@ -26,12 +29,22 @@ class Row(NamedTuple):
     worst: tuple[int, ...] | None  #: index of the worst element
     values: tuple[float, float] | None  #: of the two engines at the worst element
     ulps: float  #: the distance of these values, in units of the spacing of `dtype` at the second one
-    ok: bool
+    verdict: str  #: "right", "wrong" or "not decided"
+    reason: str = ""  #: why it is not right
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is "right"."""
+        return self.verdict == RIGHT
+
+    def badness(self) -> tuple[int, float]:
+        """Orders rows: the verdict first, then the error."""
+        return VERDICTS.index(self.verdict), self.error
 
     def cells(self) -> dict[str, str]:
         """The row in words, heading -> text."""
         return {
-            "": "ok" if self.ok else "WRONG",
+            "": MARKS[self.verdict],
             "mode": self.mode,
             "dtype": self.dtype,
             "leaf": self.leaf,
@@ -53,34 +66,61 @@ class GradientReport(NamedTuple):
     sampling: str  #: which elements finite differences looked at
 
     @property
+    def verdict(self) -> str:
+        """`"right"` if every row is and no layer is located, `"wrong"` if a row is wrong, else `"not decided"`."""
+        rows = max((VERDICTS.index(row.verdict) for row in self.rows), default=VERDICTS.index(NOT_DECIDED))
+        return WRONG if self.located else VERDICTS[rows]
+
+    @property
     def ok(self) -> bool:
-        """Whether every row is ok and no layer is located."""
-        return all(row.ok for row in self.rows) and not self.located
+        """Whether the verdict is `"right"`."""
+        return self.verdict == RIGHT
+
+    @property
+    def mark(self) -> str:
+        """The verdict as a table shows it."""
+        return MARKS[self.verdict]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the verdict is not "right", a line for each row that has it."""
+        return [
+            f"{row.leaf}, {' / '.join(row.engines)}{f' in {row.mode}' if row.mode else ''}: {row.reason}"
+            for row in self.rows
+            if row.reason
+        ]
 
     @property
     def worst(self) -> Row:
         """The row with the largest error, failing rows first."""
-        return max(self.rows, key=lambda row: (not row.ok, row.error))
+        return max(self.rows, key=Row.badness)
 
     def raise_if_failed(self) -> None:
-        """Raise `GradientError` with the table if a gradient is wrong."""
+        """Raise `GradientError` with the table if the gradient is wrong, or if that is not decided."""
         __tracebackhide__ = True  # pytest's traceback then ends at the caller's line, with the table below it
-        if not self.ok:
+        if self.verdict == WRONG:
             raise GradientError(f"{self.rows[0].target}: the hand-derived gradient is wrong.\n{self}")
+        if self.verdict == NOT_DECIDED:
+            raise GradientError(
+                f"{self.rows[0].target}: it is not decided whether the hand-derived gradient is right; give inputs at "
+                f"which rounding and kinks hide less.\n{self}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
         return {
             "ok": self.ok,
+            "verdict": self.verdict,
             "located": list(self.located),
             "sampling": self.sampling,
-            "rows": [row._asdict() for row in self.rows],
+            "rows": [row._asdict() | {"ok": row.ok} for row in self.rows],
         }
 
     def __str__(self) -> str:
         headings, rows = headed(self.rows)
-        verdict = f"{self.rows[0].target}: {self.sampling}; {'all agree' if self.ok else 'FAILED'}"
-        return "\n".join([text_table([headings, *rows]), *self.place(), verdict])
+        words = {RIGHT: "all agree", WRONG: "FAILED", NOT_DECIDED: "NOT DECIDED"}
+        verdict = f"{self.rows[0].target}: {self.sampling}; {words[self.verdict]}"
+        return "\n".join([text_table([headings, *rows]), *self.reasons, *self.place(), verdict])
 
     def place(self) -> list[str]:
         """Where the mistake is, as a list of one line. It is empty if nothing is located."""

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checking.drawing import as_float64, is_floating, moved, random_cotangent, random_like
 from funcnet.checking.numeric import sampler
 from funcnet.checking.programs import compiled, same_program
+from funcnet.checking.rounding import rounding
 from funcnet.checks import over_leading_axes
-from funcnet.dtypes import is_key
 from funcnet.errors import ConfigError
 from funcnet.gradients.cotangents import as_cotangent
 from funcnet.made import spelled
@@ -28,14 +29,12 @@ __all__ = [
     "Subject",
     "arguments_of",
     "by_hand",
-    "is_floating",
     "joined",
     "parted",
     "run",
     "subjects_of",
     "there",
     "whole",
-    "widened",
 ]
 
 MODES = ("evaluation", "training")
@@ -54,9 +53,12 @@ class Subject(NamedTuple):
 
     name: str
     mode: str  #: of a layer "evaluation", "training", or "both" if these are one program; else ""
-    draw: Callable[..., Point]  #: (seed, x, y, params, state) -> Point
-    both: Callable[[Point], Any]  #: the gradient by hand and by autodiff, trees like `variables`, compiled
-    sampled: Callable[[Point, Any], Any]  #: the scalar's values around a point: see `numeric.sampler`
+    draw: Callable[..., Point]  #: (seed, x, y, params, state, numbers="normal") -> Point; see `drawing.NUMBERS`
+    #: the gradient by hand and by autodiff, trees like `variables`, and the size of what they are the gradient of
+    both: Callable[[Point], tuple[Any, Any, Any]]
+    rounding: Callable[[Point], tuple[Any, Any]]  #: how far rounding may move either of them, element by element
+    noise: Callable[[Point], Any]  #: how far rounding may move the scalar
+    sampled: Callable[..., Any]  #: the scalar's values around a point: see `numeric.sampler`
     program: Any = None  #: of a layer: Point -> the traced program of all that is compared
 
 
@@ -123,27 +125,32 @@ def run(function: Callable[..., Any], mode: str, point: Point, variables: Any) -
 
 def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
     """A `Subject` with its compiled functions."""
-    both = compiled(lambda point: (by_hand(point), by_autodiff(point)))
-    return Subject(name, mode, draw, both, sampler(scalar))
+
+    def both(point):
+        return by_hand(point), *by_autodiff(point)
+
+    moved = rounding(lambda point: both(point)[:2])
+    noise = rounding(lambda point: scalar(point, point.variables)[0])
+    return Subject(name, mode, draw, compiled(both), compiled(moved), compiled(noise), sampler(scalar))
 
 
 @lru_cache(maxsize=16)  # the same target checked again is not compiled again
 def _layer_subject(layer, mode):
     """A layer: the variables are its parameters and its input."""
 
-    def draw(seed, x, y, params, state):
+    def draw(seed, x, y, params, state, numbers="normal"):
         del y
         random, (init_key, key) = np.random.default_rng(seed), jax.random.split(jax.random.key(seed))
-        x = _random_like(random, x)
+        x = random_like(random, x, numbers)
         if params is None:
             params, fresh = layer.init(init_key, x)
-            params, state = _moved(random, params), fresh if state is None else state
+            params, state = moved(random, params), fresh if state is None else state
         floating, rest = parted(x)
-        state = () if state is None else _as_float64(state)
+        state = () if state is None else as_float64(state)
         constants = {"state": state, "key": key, "x": rest}
-        point = Point({"params": _as_float64(params), "x": floating}, constants, None)
+        point = Point({"params": as_float64(params), "x": floating}, constants, None)
         y, _ = jax.eval_shape(output, point)
-        return point._replace(dy=map_leaves(partial(_random_dy, random), y))
+        return point._replace(dy=map_leaves(partial(random_cotangent, random), y))
 
     @jax.jit  # so that it is traced once for all draws; only the shapes are read
     def output(point):
@@ -157,11 +164,11 @@ def _layer_subject(layer, mode):
 
     def by_autodiff(point):
         y, vjp = jax.vjp(lambda variables: apply(point, variables), point.variables)
-        return vjp(as_cotangent(y, there(y, point.dy)))[0]
+        return vjp(as_cotangent(y, there(y, point.dy)))[0], _size(_terms(y, point.dy))
 
     def scalar(point, variables):
         terms = _terms(apply(point, variables), point.dy)
-        return sum(map(jnp.sum, terms), jnp.zeros(())), sum((jnp.sum(jnp.abs(one)) for one in terms), jnp.zeros(()))
+        return sum(map(jnp.sum, terms), jnp.zeros(())), _size(terms)
 
     subject = _subject(str(layer), mode, draw, partial(by_hand, layer, mode), by_autodiff, scalar)
     return subject._replace(program=program)
@@ -171,11 +178,12 @@ def _layer_subject(layer, mode):
 def _loss_subject(loss, gradient):
     """A loss: the variable is the prediction, and the gradient is that of the mean."""
 
-    def draw(seed, x, y, params, state):
+    def draw(seed, x, y, params, state, numbers="normal"):
         del params, state
         random = np.random.default_rng(seed)
-        floating, rest = parted(_random_like(random, x))
-        return Point({"prediction": floating}, {"prediction": rest, "target": _random_like(random, y)}, None)
+        floating, rest = parted(random_like(random, x, numbers))
+        target = random_like(random, y, numbers)
+        return Point({"prediction": floating}, {"prediction": rest, "target": target}, None)
 
     return _of_scalar(loss, gradient, draw)
 
@@ -184,9 +192,9 @@ def _loss_subject(loss, gradient):
 def _function_subject(function, gradient):
     """A function `tree -> scalar` with a hand-written gradient `tree -> tree`."""
 
-    def draw(seed, x, y, params, state):
+    def draw(seed, x, y, params, state, numbers="normal"):
         del y, params, state
-        floating, rest = parted(_random_like(np.random.default_rng(seed), x))
+        floating, rest = parted(random_like(np.random.default_rng(seed), x, numbers))
         return Point(floating, {"rest": rest}, None)
 
     return _of_scalar(function, gradient, draw)
@@ -198,16 +206,15 @@ def _of_scalar(function, gradient, draw):
         return value, jnp.abs(value)
 
     def by_autodiff(point):
-        return jax.grad(lambda variables: scalar(point, variables)[0])(point.variables)
+        (_, size), gradient = jax.value_and_grad(lambda variables: scalar(point, variables), has_aux=True)(
+            point.variables
+        )
+        return gradient, size
 
     return _subject(spelled(function), "", draw, partial(_of_loss, gradient), by_autodiff, scalar)
 
 
 # Trees and their floating leaves.
-
-
-def is_floating(leaf):
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def parted(tree):
@@ -269,47 +276,6 @@ def _terms(y, dy):
     return [one * gradient for one, gradient in zip(values, given, strict=True) if gradient is not None]
 
 
-# Random numbers come from NumPy, because a program that draws them takes longer to compile than the rest of a check.
-
-
-def _random_like(random, tree):
-    """The tree with floating leaves as float64. Where only a shape is given, it is drawn: see `_drawn`."""
-    return map_leaves(partial(_drawn, random), tree)
-
-
-def _drawn(random, leaf):
-    """An array as given. For a shape: normal numbers, integers 0 and 1, and for a `Padded` lengths from 1 to all."""
-    if is_padded(leaf):
-        return Padded(_drawn(random, leaf.values), _drawn_where(random, leaf.where))
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return _as_float64(leaf)
-    if is_floating(leaf):
-        return jnp.asarray(random.normal(size=leaf.shape))
-    return jnp.asarray(random.integers(0, 2, leaf.shape), leaf.dtype)
-
-
-def _drawn_where(random, where):
-    if not isinstance(where, jax.ShapeDtypeStruct):
-        return jnp.asarray(where)
-    *rows, time = where.shape
-    return jnp.asarray(np.arange(time) < random.integers(1, time + 1, rows)[..., None])
-
-
-def _random_dy(random, y):
-    values = y.values if is_padded(y) else y
-    return jnp.asarray(random.normal(size=values.shape), values.dtype) if is_floating(values) else None
-
-
-def _as_float64(tree):
-    """Floating leaves as float64, by way of NumPy, because the caller's arrays may be of 32-bit mode."""
-    return widened(jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree))
-
-
-def widened(tree):
-    """Floating leaves as float64."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) if is_floating(leaf) else jnp.asarray(leaf), tree)
-
-
-def _moved(random, params):
-    """Parameters moved off their start by a quarter of a standard normal, because zeros hide mistakes."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + random.normal(size=leaf.shape) / 4, params)
+def _size(terms):
+    """The sum of the absolute values of terms, in float64."""
+    return sum((jnp.sum(jnp.abs(one).astype(jnp.float64)) for one in terms), jnp.zeros((), jnp.float64))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from funcnet import checking, plotting
 from funcnet.catalogue import CATALOGUE, Entry
-from funcnet.checking.page import Outcome, page
+from funcnet.checking.page import Outcome, page, summary
 from funcnet.cli import options
 from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
@@ -93,8 +93,8 @@ def _show(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if not outcome.ok:
             print("\n".join([f"\n{outcome.name}", *_about(outcome)]))
-    wrong = sum(not outcome.ok for outcome in outcomes)
-    print(f"{wrong} of {len(outcomes)} failed" if wrong else f"all {len(outcomes)} agree")
+    failed = not all(outcome.ok for outcome in outcomes)
+    print(summary(outcomes) if failed else f"all {len(outcomes)} agree")
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     if outcome.score is not None:
         mutants = {**outcome.score._asdict(), "made": outcome.score.made}
     report = None if outcome.report is None else outcome.report.to_dict()
-    found = {"target": outcome.name, "ok": outcome.ok, "problem": outcome.problem or None}
+    found = {"target": outcome.name, "ok": outcome.ok, "verdict": outcome.verdict(), "problem": outcome.problem or None}
     return {**found, "report": report, "mutants": mutants}
 
 

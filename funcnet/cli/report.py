@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import checking, checkpoints, plotting, summaries
-from funcnet.checking.page import Outcome, details
+from funcnet.checking.page import Outcome, details, summary
 from funcnet.cli import options
 from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, check_place, load_run, read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
@@ -237,7 +237,7 @@ def _gradients(made: _Made, most: int) -> str:
     if most == 0:
         raise ConfigError("Left out by --most 0.")
     found = checking.check_gradients(made.model, made.rows(4), most=most)
-    verdict = "the hand-derived gradient agrees" if found.ok else "the hand-derived gradient is wrong"
+    verdict = "the hand-derived gradient agrees" if found.ok else summary([Outcome("model", found)])
     worst = {
         " / ".join(engines): max(row.error for row in found.rows if row.engines == engines)
         for engines in dict.fromkeys(row.engines for row in found.rows)
