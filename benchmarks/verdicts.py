@@ -5,7 +5,8 @@
 The targets are every layer, model, loss and penalty of `funcnet.catalogue`. Their inputs are multiplied by each size.
 Predictions that have to be probabilities, or their logarithms, are left as they are. A mistake is one of
 `checking.mutants`. Where it changes no element by more than rounding does, or by 1e-10 of the element, it is counted
-apart: at such inputs it has no effect that anyone could see. `--write` replaces the table between the markers in that file.
+apart: at such inputs it has no effect that anyone could see. `--write` replaces the table between the markers in that
+file.
 """
 
 import argparse
