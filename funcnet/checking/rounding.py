@@ -53,8 +53,8 @@ def rounding(function: Callable[..., Any]) -> Callable[..., Any]:
 
     >>> import jax, jax.numpy as jnp
     >>> with jax.enable_x64(True):
-    ...     moved = rounding(lambda x: (x + 1) - x)(jnp.asarray([1.0, 1e8]))
-    >>> bool(1e-16 < moved[0] < 1e-13), bool(1e-8 < moved[1] < 1e-5)
+    ...     small, large = rounding(lambda x: (x + 1) - x)(jnp.asarray([1.0, 1e8])).tolist()
+    >>> 1e-16 < small < 1e-13, 1e-8 < large < 1e-5
     (True, True)
     """
 

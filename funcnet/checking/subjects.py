@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checking.drawing import as_float64, is_floating, moved, random_cotangent, random_like
+from funcnet.checking.drawing import as_float64, is_floating, moved, random_cotangent, random_like, some_shapes
 from funcnet.checking.numeric import sampler
 from funcnet.checking.programs import compiled, same_program
 from funcnet.checking.rounding import rounding
@@ -183,6 +183,8 @@ def _loss_subject(loss, gradient):
         random = np.random.default_rng(seed)
         floating, rest = parted(random_like(random, x, numbers))
         target = random_like(random, y, numbers)
+        if not some_shapes((x, y)) and (check := getattr(loss, "check", None)):
+            check(joined(rest, floating), target)  # the numbers too, which a compiled program does not see
         return Point({"prediction": floating}, {"prediction": rest, "target": target}, None)
 
     return _of_scalar(loss, gradient, draw)
