@@ -24,7 +24,7 @@ from funcnet.checking.judging import (
     verdict,
 )
 from funcnet.checking.kinks import between_the_sides, settled_at_kinks
-from funcnet.checking.numeric import Differences, derivatives, sample
+from funcnet.checking.numeric import Differences, Suspicion, derivatives, sample, where
 from funcnet.checking.report import Row
 from funcnet.checking.subjects import Point, Subject
 from funcnet.made import leading
@@ -33,7 +33,6 @@ from funcnet.trees import check_same_structure, flatten_with_paths, total_size
 __all__ = ["ENGINES", "Comparison", "Limits"]
 
 ENGINES = ("backprop", "autodiff", "numeric")
-TINY = np.finfo(np.float64).tiny
 DIRECTIONS = 8  # random directions in addition to a sample; each of them touches every element
 
 
@@ -147,9 +146,9 @@ class Comparison:
         """One row per leaf and engine against numeric derivatives, and how their elements were chosen."""
         leaves = list(self._leaves)
         chosen = sample([leaf.size for leaf in leaves], self.limits.most, self.seed)
-        numeric, judged_by = self._numeric(chosen, chosen)
+        numeric, found = self._numeric(chosen, self._at_elements)
         rows = []
-        for name, (values, states) in judged_by.items():
+        for name, (values, states) in found.items():
             for leaf in leaves:
                 here = (chosen >= leaf.start) & (chosen < leaf.stop)
                 pair = values[here], numeric.value[here]
@@ -165,61 +164,63 @@ class Comparison:
             f"{DIRECTIONS} random directions"
         )
 
-    def _numeric(self, directions, chosen=None):
+    def _numeric(self, directions, judge):
         """Numeric derivatives along directions, and `{engine: (its derivatives, the verdicts on them)}`.
 
-        Where they do not agree, they are taken again, with what rounding does to the scalar here.
+        Where they do not agree, they are taken again, with what rounding does to the scalar here, and with steps that
+        suit the slopes.
         """
-        noise = 0.0
-        while True:
-            numeric = derivatives(self.subject.sampled, self.point, directions, noise)
-            found = {}
-            for name in self.limits.engines:
-                if name != "numeric" and chosen is not None:
-                    values = self.both[name][chosen]
-                    found[name] = values, self._against(values, numeric, chosen)
-                elif name != "numeric":
-                    found[name] = self._along(name, directions, numeric)
-            if noise or not any(states.any() for _, states in found.values()):
-                return numeric, found
-            noise = max(float(self.subject.noise(self.point)), TINY)
+        engines = [name for name in self.limits.engines if name != "numeric"]
 
-    def _against(self, values: np.ndarray, numeric: Differences, chosen: np.ndarray) -> np.ndarray:
-        """The verdicts on elements against numeric derivatives. At a kink these prove little."""
-        limits = self.limits
+        def judged_by(numeric):
+            return {name: judge(self.both[name], directions, numeric) for name in engines}
 
-        def rounding():
-            return self.rounding[chosen]
+        first = derivatives(self.subject.sampled, self.point, directions)
+        found = judged_by(first)
+        if not any(states.any() for _, states in found.values()):
+            return first, found
+        slopes = np.max([np.abs(values) for values, _ in found.values()], axis=0)
+        suspicion = Suspicion(slopes, float(self.trees[2]), float(self.subject.noise(self.point)))
+        second = derivatives(self.subject.sampled, self.point, directions, suspicion)
+        again = judged_by(second)
+        gains = [found[name][1] - again[name][1] for name in engines]
+        numeric = where(np.min(gains, axis=0) >= 0, second, first)
+        return numeric, judged_by(numeric)
 
-        by_step = judged(values, numeric.value, limits.tolerance, rounding, self.trifles[chosen])
-        off = np.abs(values - numeric.value)
-        allowed = limits.numeric_tolerance * np.abs(values) + numeric.error
-        near = off <= allowed
-        if not near[~numeric.exact & ~numeric.kink].all():
-            near |= off <= allowed + rounding()
-        by_differences = np.where(near, 0, VERDICTS.index(WRONG))
+    def _at_elements(self, gradient: np.ndarray, chosen: np.ndarray, numeric: Differences):
+        """Elements of a gradient, and the verdicts on them. At a kink numeric derivatives prove little."""
+        values, limits = gradient[chosen], self.limits
+        off, allowed = np.abs(values - numeric.value), limits.numeric_tolerance * np.abs(values) + numeric.error
+        near = (off <= allowed) | numeric.exact | numeric.kink
+        if not near.all():
+            near |= off <= allowed + self.rounding[chosen]
+        states = np.where(near, 0, VERDICTS.index(WRONG))
         if "autodiff" not in limits.engines:  # then nothing else tells
             blurred = numeric.error > np.maximum(ENOUGH * np.abs(values), self.trifles[chosen])
-            by_differences[near & blurred] = VERDICTS.index(NOT_DECIDED)
+            states[near & blurred] = VERDICTS.index(NOT_DECIDED)
+        exact = np.flatnonzero(numeric.exact)
+        here, by_step = chosen[exact], numeric.value[exact]
+        states[exact] = judged(
+            values[exact], by_step, limits.tolerance, lambda: self.rounding[here], self.trifles[here]
+        )
         hand, autodiff = (self.both[name][chosen] for name in ENGINES[:2])
         told = (np.abs(hand - autodiff) <= limits.tolerance * np.abs(autodiff)) | between_the_sides(values, numeric)
-        at_kinks = np.where(told, 0, VERDICTS.index(NOT_DECIDED))
-        return np.select([numeric.kink, numeric.exact], [at_kinks, by_step], by_differences)
+        states[numeric.kink] = np.where(told, 0, VERDICTS.index(NOT_DECIDED))[numeric.kink]
+        return values, states
 
     def _along_directions(self):
         """One row per engine: derivatives along random directions through all leaves at once."""
         numbers = _flat(self.point.variables)
         random = np.random.default_rng(self.seed)
         directions = random.normal(size=(DIRECTIONS, numbers.size)) * np.maximum(1, np.abs(numbers)) / numbers.size**0.5
-        numeric, judged_by = self._numeric(directions)
+        numeric, found = self._numeric(directions, self._along)
         leaf = _Leaf("random directions", (DIRECTIONS,), 0)
-        for name, (shares, states) in judged_by.items():
+        for name, (shares, states) in found.items():
             engines, here = (name, "numeric"), np.arange(DIRECTIONS)
             yield self._row(leaf, engines, here, shares, numeric.value, states, numeric.kink, numeric.kink)
 
-    def _along(self, name, directions, numeric):
-        """An engine's derivatives along some directions, and the verdicts on them."""
-        gradient = self.both[name]
+    def _along(self, gradient: np.ndarray, directions: np.ndarray, numeric: Differences):
+        """The derivatives along some directions, and the verdicts on them."""
         shares = directions @ gradient
         allowed = self.limits.numeric_tolerance * (np.abs(directions) @ np.abs(gradient)) + numeric.error
         near = (np.abs(shares - numeric.value) <= allowed) | numeric.kink

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from funcnet.checking.drawing import refuse_tracers
 from funcnet.checking.programs import QUICKLY
 from funcnet.checking.watch import backpropagate, seen, watched
 from funcnet.gradients.engines import unpack
@@ -69,7 +70,8 @@ def find_nonfinite(
         loss: `(prediction, target) -> scalar`. If it has no hand-derived gradient, `jax.grad` takes the gradient.
         params, state, batch, key: as for a gradient engine. Each call is traced anew and runs under `jit`.
 
-    Raises: what the layers and the loss raise for the batch.
+    Raises: ConfigError for numbers that are traced, for example by `jit`; what the layers and the loss raise for the
+    batch.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> @fn.constructor
@@ -81,6 +83,7 @@ def find_nonfinite(
     serial[1] root(): dx is -inf at [0, 1], born here in the backward pass: all that went in is finite.
     """
     with leading("find_nonfinite"):
+        refuse_tracers((params, state, batch))
         x, target, options = unpack(batch)
     instrumented = watched(
         model,

@@ -29,12 +29,13 @@ from jax.flatten_util import ravel_pytree
 
 from funcnet.checking.programs import compiled
 
-__all__ = ["Differences", "derivatives", "sample", "sampler"]
+__all__ = ["Differences", "Suspicion", "derivatives", "sample", "sampler", "where"]
 
 STEPS = 1e-3 * np.array([1, 1 / 2, 1 / 4])  # near the best size: truncation error h⁶ against rounding error ε/h
 SMALL_STEPS = STEPS / 100
 SHIFTS = np.concatenate([STEPS, -STEPS, SMALL_STEPS, -SMALL_STEPS])
 COMPLEX_STEP = 1e-30
+EPSILON, TINY = np.finfo(np.float64).eps, np.finfo(np.float64).tiny
 CONFIRMED = 1e-3  #: the share of a complex step up to which differences must be known to confirm it
 RESOLVED = 1e-6  #: the share of a derivative up to which its error is small
 
@@ -105,34 +106,64 @@ def sampler(scalar: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]
     return sampled
 
 
-def derivatives(sampled: Callable[..., Any], point: Any, directions: Any, noise: float = 0.0) -> Differences:
+class Suspicion(NamedTuple):
+    """What is known of a scalar where numeric derivatives did not agree with a gradient."""
+
+    slopes: np.ndarray  #: the derivatives that the gradient gives, along each direction
+    size: float  #: of the scalar
+    noise: float  #: how far rounding may move the scalar
+
+    def scales(self) -> np.ndarray:
+        """Scales of steps: 1, and less where the scalar would change by more than its size.
+
+        Shares of a large number are too long for what bends near 1 everywhere, such as sin x, and 1 is too long for
+        sin(10⁶ x).
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.fmax(np.fmin(1.0, self.size / np.abs(self.slopes)), TINY)
+
+
+def derivatives(
+    sampled: Callable[..., Any], point: Any, directions: Any, suspicion: Suspicion | None = None
+) -> Differences:
     """Numeric derivatives of what a `sampler` samples.
 
     Args:
         sampled: from `sampler`.
         point: as for `sampled`.
         directions: flat indices of elements, or vectors. Along a vector steps are a share of it.
-        noise: how far rounding may move the scalar, where that is more than the terms of its last sum show.
+        suspicion: for a second look, with steps and bounds of rounding that suit the scalar.
     """
     directions = np.asarray(directions)
+    along_axes = directions.ndim == 1
+    numbers = np.abs(np.asarray(ravel_pytree(point.variables)[0], np.float64))
+    sizes = numbers[directions] if along_axes else np.zeros(len(directions))
 
     def found(scales):
         centre, values, magnitudes, steps = sampled(point, directions, scales)
-        bounds = np.maximum(256 * np.finfo(np.float64).eps * magnitudes, noise)
+        bounds = 256 * EPSILON * magnitudes
+        if suspicion is not None:  # a step is rounded, too, where it is added to a large number, and a quarter of it
+            bounds = np.maximum(bounds, suspicion.noise) + 8 * EPSILON * sizes * np.abs(suspicion.slopes)
         return _differences(centre, values, bounds, steps, scales)
 
-    if directions.ndim > 1:
-        return found(np.ones(len(directions)))
-    sizes = np.abs(np.asarray(ravel_pytree(point.variables)[0], np.float64))[directions]
+    if suspicion is not None:
+        return found(suspicion.scales())
     scales = np.maximum(1, sizes)
     first = found(scales)
+    if not along_axes:
+        return first
     again = (first.kink | (first.error > RESOLVED * np.abs(first.value))) & (sizes < 1) & (sizes > 0)
     if not again.any():
         return first
     finer = found(np.where(again, sizes, scales))  # all of them once more, so that the program is the same
     better = again & ~finer.kink & (first.kink | (finer.error < first.error))
-    columns = zip(finer, first, strict=True)
-    return Differences(*(np.where(better if new.ndim == 1 else better[:, None], new, old) for new, old in columns))
+    return where(better, finer, first)
+
+
+def where(chosen: np.ndarray, one: Differences, other: Differences) -> Differences:
+    """Those of `one` where they are chosen, else those of `other`."""
+    columns = zip(one, other, strict=True)
+    return Differences(*(np.where(chosen if a.ndim == 1 else chosen[:, None], a, b) for a, b in columns))
 
 
 def _differences(centre, values, bounds, steps, scales):
