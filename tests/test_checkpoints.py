@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,6 +361,121 @@ def test_damaged_checkpoints_are_never_pruned(tmp_path):
                 time.sleep(0.01)
             (tmp_path / "00000001" / "state.safetensors").write_bytes(b"")
     assert steps(tmp_path) == [1, 4]
+
+
+def damage(folder, step):
+    (folder / f"{step:08d}" / "state.safetensors").write_bytes(b"")
+
+
+def goods(folder):
+    return [verdict.step for verdict in verify(folder) if verdict.problem is None]
+
+
+def test_damaged_checkpoints_are_not_counted_among_those_that_stay(tmp_path):
+    """10 and 20 are good, and 27 is damaged. A run goes on from 20, and keeps one."""
+    for step in (10, 20, 27):
+        save(tmp_path, report(step))
+    damage(tmp_path, 27)
+    run = saving(iter([report(23), report(25)]), tmp_path, keep=1)
+    next(run)
+    run.close()
+    assert (goods(tmp_path), steps(tmp_path)) == ([23], [23, 27])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_damaged_the_newest_good_ones_stay(tmp_path, seed):
+    """The good ones are counted by hand, and every damaged one is still there, under its name or set aside."""
+    rng, there, damaged = random.Random(seed), [], 0
+    keep = rng.randint(1, 3)
+    for step in rng.sample(range(1, 100), 6):
+        save(tmp_path, report(step))
+        if rng.random() < 0.5:
+            damage(tmp_path, step)
+            damaged += 1
+        else:
+            there.append(step)
+    first = max(there, default=0) + 1
+    for got in saving(iter([report(step) for step in range(first, first + 3)]), tmp_path, keep=keep):
+        there.append(got.step)
+    assert goods(tmp_path) == sorted(there)[-keep:]
+    assert sum(path.stat().st_size == 0 for path in tmp_path.glob("*/state.safetensors")) == damaged
+
+
+def test_the_best_is_a_good_one(tmp_path):
+    losses = {1: 0.5, 2: 0.1, 3: 0.4}
+    for step, loss in losses.items():
+        save(tmp_path, report(step, loss=loss))
+    damage(tmp_path, 2)
+    list(saving(iter([report(step, loss=1.0) for step in (4, 5)]), tmp_path, keep=1, monitor="loss"))
+    assert (goods(tmp_path), steps(tmp_path)) == ([3, 5], [2, 3, 5])
+
+
+def contents(folder):
+    """Every path below a folder, with the bytes of a file, the target of a link, and `None` for a folder."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else (path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    }
+
+
+def strangers(folder):
+    """What a user may have put beside checkpoints, with names that are like those of checkpoints."""
+    elsewhere = folder / "elsewhere"
+    good = save(elsewhere, report(40))
+    for name in ("thesis.tmp-draft", "00000001.tmp-draft", "20260101", "0000000017", "7", "00000050.damaged-1a2b3c4d"):
+        (folder / name).mkdir()
+        (folder / name / "notes.txt").write_text("mine")
+    for name in ("notes.tmp-1", "00000002.tmp-01234567", "00000060", "99999999"):
+        (folder / name).write_text("mine")
+    shutil.copytree(good, folder / "000000040")  # a number that no step has
+    (folder / "00000040").symlink_to(good)
+    (folder / "00000003.tmp-01234567").symlink_to(elsewhere)
+    (folder / "88888888").symlink_to("nowhere")
+
+
+def test_what_others_put_into_the_folder_is_left_alone_and_blocks_nothing(tmp_path):
+    strangers(tmp_path)
+    before = contents(tmp_path)
+    assert (steps(tmp_path), verify(tmp_path)) == ([], [])
+    assert len(list(saving(iter([report(step) for step in (10, 20, 30)]), tmp_path, keep=2))) == 3
+    assert steps(tmp_path) == [20, 30]
+    assert restore(tmp_path, LIKE)[0].step == 30
+    own = ("00000020", "00000030")
+    assert {name: what for name, what in contents(tmp_path).items() if not name.startswith(own)} == before
+
+
+def test_a_stranger_with_the_name_of_a_step_is_set_aside(tmp_path):
+    strangers(tmp_path)
+    for step in (40, 60, 20260101, 88888888):  # a link to a good checkpoint, a file, a folder, a link to nothing
+        save(tmp_path, report(step))
+        (aside,) = tmp_path.glob(f"{step:08d}.damaged-*")
+        assert aside.is_symlink() or aside.is_file() or (aside / "notes.txt").read_text() == "mine"
+    assert goods(tmp_path) == [40, 60, 20260101, 88888888]
+    assert goods(tmp_path / "elsewhere") == [40]
+
+
+def test_a_checkpoint_that_holds_notes_is_not_deleted(tmp_path):
+    (save(tmp_path, report(1)) / "notes.txt").write_text("mine")
+    list(saving(iter([report(step) for step in (2, 3)]), tmp_path, keep=1))
+    assert (goods(tmp_path), steps(tmp_path)) == ([1, 3], [1, 3])
+
+
+def test_a_checkpoint_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    seen, read = [], folders.read
+    monkeypatch.setattr(folders, "read", lambda path: (seen.append(int(path.name)), read(path))[1])
+    list(saving(iter([report(step) for step in range(1, 6)]), tmp_path, keep=2))
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_deletion_that_fails_is_named(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(folders.shutil, "rmtree", refused)
+    with pytest.raises(CheckpointError, match=r"saving\('.*'\): an older checkpoint cannot be deleted: .*denied"):
+        list(saving(iter([report(step) for step in (1, 2)]), tmp_path, keep=1))
 
 
 def test_each_third_and_the_last_are_saved(tmp_path):

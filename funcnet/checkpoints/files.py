@@ -4,12 +4,22 @@ import os
 import secrets
 from pathlib import Path
 
-__all__ = ["beside", "sync_file", "sync_folder", "write_new", "write_whole"]
+__all__ = ["beside", "names_below", "sync_file", "sync_folder", "write_new", "write_whole"]
 
 
 def beside(path: Path, mark: str) -> Path:
     """A new name in the same folder."""
     return path.with_name(f"{path.name}.{mark}-{secrets.token_hex(4)}")
+
+
+def names_below(folder: Path) -> list[str]:
+    """The paths of all files below a folder, from that folder on. A link counts as a file, wherever it leads."""
+    places = [
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        for name in (*files, *(name for name in folders if os.path.islink(os.path.join(place, name))))
+    ]
+    return sorted(path.relative_to(folder).as_posix() for path in places)
 
 
 def write_new(path: Path, data: bytes) -> None:

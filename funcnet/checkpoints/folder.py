@@ -1,7 +1,8 @@
 """Checkpoints in a folder: `00000120/` holds step 120, and is either complete or absent.
 
 A checkpoint is written under a temporary name. Each file is flushed to the disk, the manifest last. Then one rename
-gives the folder its name, and that is flushed too. Readers look only at names that consist of digits.
+gives the folder its name, and that is flushed too. Whatever else is in the folder belongs to the user, and is neither
+read nor deleted.
 """
 
 import json
@@ -26,11 +27,13 @@ from funcnet.checkpoints.tensors import DTYPES, safetensors_module
 from funcnet.errors import CheckpointError, translated
 
 __all__ = [
-    "Verdict", "clear", "commit", "commit_together", "discard", "path_of", "problem_of", "read", "read_manifest",
-    "steps", "verify",
+    "Verdict", "clear", "commit", "commit_together", "discard", "good_manifest", "path_of", "problem_of", "read",
+    "read_manifest", "steps", "verify",
 ]  # fmt: skip
 
 MANIFEST, TENSORS = "manifest.json", "state.safetensors"
+_NAME = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}")  # what `path_of` makes of a step
+_TEMPORARY = re.compile(rf"({_NAME.pattern})\.tmp-([0-9a-f]{{8}}|shared)")
 
 
 class Verdict(NamedTuple):
@@ -52,8 +55,23 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     folder = Path(folder)
     call = f"checkpoints.steps({os.fspath(folder)!r})"
     with translated(OSError, CheckpointError, f"{call}: the folder cannot be read"):
-        names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
-    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{8,}", name))
+        paths = list(folder.iterdir()) if folder.exists() else []
+        return sorted(int(path.name) for path in paths if _is_own(path, _NAME) and _holds_checkpoint(path))
+
+
+def _is_own(path: Path, form: re.Pattern[str]) -> bool:
+    """Whether it is a folder with a name of this form. A link leads to what others wrote."""
+    return form.fullmatch(path.name) is not None and path.is_dir() and not path.is_symlink()
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a file of a checkpoint, so that its name is not the user's own number, such as a date."""
+    try:
+        return not {MANIFEST, TENSORS}.isdisjoint(os.listdir(folder))
+    except FileNotFoundError:  # a run has just deleted it
+        return False
+    except PermissionError:  # to be named as damaged, rather than left out
+        return True
 
 
 def verify(folder: str | os.PathLike[str], *, bytes_too: bool = True) -> list[Verdict]:
@@ -90,8 +108,9 @@ def path_of(folder: Path, step: int) -> Path:
 def clear(folder: Path) -> None:
     """Make the folder if necessary, and delete what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.tmp-*"):
-        shutil.rmtree(path)
+    for path in folder.iterdir():
+        if _is_own(path, _TEMPORARY):
+            shutil.rmtree(path)
 
 
 def commit(name: str, folder: Path, manifest: Manifest, tensors: dict[str, np.ndarray], keys: dict[str, str]) -> Path:
@@ -188,6 +207,14 @@ def problem_of(path: Path) -> str | None:
     except CheckpointError as error:
         return str(error)
     return None
+
+
+def good_manifest(path: Path) -> Manifest | None:
+    """The manifest of a checkpoint, after all bytes are compared with their hashes; `None` if something is wrong."""
+    try:
+        return read(path)[0]
+    except CheckpointError:
+        return None
 
 
 def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:

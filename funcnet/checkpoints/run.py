@@ -14,7 +14,7 @@ from funcnet.checkpoints.manifest import Manifest, environment
 from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
 from funcnet.checks import check_count, check_kind
-from funcnet.errors import CheckpointError, CheckpointWarning, StructureError
+from funcnet.errors import CheckpointError, CheckpointWarning, StructureError, translated
 from funcnet.made import leading
 from funcnet.trees import flatten_with_paths
 from funcnet.types import Report
@@ -85,7 +85,7 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
 
 
 def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot. A damaged checkpoint of that step is set aside, never deleted. A good one is an error."""
+    """Write a snapshot. What has its name and is not a good checkpoint is set aside. A good one is an error."""
     safetensors_module(name)
     if snapshot.spread:
         on_first(name, lambda: _make_way(name, folder, snapshot.manifest.step))
@@ -96,10 +96,11 @@ def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
 
 def _make_way(name, folder, step):
     path = path_of(folder, step)
-    if path.exists():
-        if problem_of(path) is None:
-            raise CheckpointError(f"{name}: expected no checkpoint of step {step} there, got {path.name}; {ELSEWHERE}.")
-        os.rename(path, beside(path, "damaged"))
+    if step in steps(folder) and problem_of(path) is None:
+        raise CheckpointError(f"{name}: expected no checkpoint of step {step} there, got {path.name}; {ELSEWHERE}.")
+    if os.path.lexists(path):
+        with translated(OSError, CheckpointError, f"{name}: {path.name} cannot be set aside"):
+            os.rename(path, beside(path, "damaged"))
 
 
 def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> tuple[Report, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet.checkpoints.folder import clear, discard, path_of, problem_of, read_manifest, steps
+from funcnet.checkpoints.folder import clear, path_of, problem_of, steps
+from funcnet.checkpoints.pruning import pruning
 from funcnet.checkpoints.run import ELSEWHERE, Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
 from funcnet.checks import check_choice, check_count
@@ -45,8 +46,8 @@ def saving(
         folder: where the checkpoints of this run are. It is made if necessary, and what a killed process left half
             written in it is deleted.
         every: reports between two checkpoints.
-        keep: how many of the newest to keep. Older ones are deleted when a newer one is on the disk. Damaged ones are
-            never deleted.
+        keep: how many of the newest good ones to keep. Older ones are deleted when a newer one is on the disk. Damaged
+            ones and what others put into the folder do not count and are never deleted.
         monitor: a metric whose best checkpoint is kept too, for example `"validation_loss"`.
         mode: whether the best is the `"min"` or the `"max"`.
         metadata: as for `save`.
@@ -74,13 +75,13 @@ def saving(
     if leader:
         with translated(OSError, CheckpointError, f"{name}: the folder cannot be written"):
             clear(Path(folder))
-    sign = 1 if mode == "min" else -1
+    prune = pruning(name, Path(folder), keep, monitor, mode)
 
     def store(snapshot: Snapshot) -> None:
         if leader or snapshot.spread:
             write(name, Path(folder), snapshot)
         if leader:
-            _prune(Path(folder), keep, monitor, sign)
+            prune()
 
     return _saving(name, reports, Path(folder) if leader else None, every, monitor, metadata, store)
 
@@ -134,25 +135,3 @@ def _check_later(name, folder, step):
     if later:
         got = f"step {later[-1]}; {ELSEWHERE}"
         raise CheckpointError(f"{name}: expected no checkpoint of step {step} or later at the start, got {got}.")
-
-
-def _prune(folder, keep, monitor, sign):
-    """Delete good checkpoints, except the newest `keep` and the best."""
-    found = steps(folder)
-    kept = {*found[-keep:], *([] if monitor is None else _best(folder, found, monitor, sign))}
-    for step in found:
-        path = path_of(folder, step)
-        if step not in kept and problem_of(path) is None:
-            discard(path)
-
-
-def _best(folder, found, monitor, sign):
-    """The first step whose metric is the best, in a list; `[]` if none can be read."""
-    values = {}
-    for step in found:
-        try:
-            value = sign * read_manifest(path_of(folder, step)).metrics.get(monitor, math.nan)
-        except CheckpointError:
-            continue
-        values[step] = math.inf if math.isnan(value) else value
-    return sorted(values, key=lambda step: (values[step], step))[:1]

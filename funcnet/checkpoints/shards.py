@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from funcnet.checkpoints.files import sync_file, sync_folder
+from funcnet.checkpoints.files import names_below, sync_file, sync_folder
 from funcnet.checkpoints.manifest import File, Spread, sha256
 from funcnet.errors import CheckpointError, extra, translated
 from funcnet.made import leading
@@ -91,8 +91,7 @@ def _hash_together(folder: Path) -> dict[str, File]:
 
 
 def _names(folder: Path) -> list[str]:
-    paths = [Path(place) / file for place, _, files in os.walk(folder / SHARDS) for file in files]
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names_below(folder) if name.split("/")[0] == SHARDS]
 
 
 def _file(path: Path) -> File:
