@@ -62,7 +62,7 @@ class CheckpointError(FuncnetError, ValueError):
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint was skipped."""
+    """A checkpoint that is damaged or not finite was skipped, or one that is not finite was restored."""
 
 
 class LabelWarning(UserWarning):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from funcnet.errors import (
 
 STATE = {
     "optimizer": fn.optimizers.adam(0.1).init(({"kernel": jnp.arange(6.0).reshape(2, 3)}, ())),
-    "model": ({"mean": jnp.array([0.5, -0.0, jnp.nan])}, ()),
+    "model": ({"mean": jnp.array([0.5, -0.0, 1e-40])}, ()),
     "key": jax.random.key(7),
     "others": {"scale": jnp.ones((), jnp.bfloat16), "empty": jnp.zeros((0, 4)), "mask": jnp.array([True, False])},
 }
@@ -52,6 +53,14 @@ def report(step, value=0.0, **metrics):
 
 
 LIKE = {"a": jnp.zeros(3)}
+
+
+def damage(folder, step):
+    (folder / f"{step:08d}" / "state.safetensors").write_bytes(b"")
+
+
+def goods(folder):
+    return [verdict.step for verdict in verify(folder) if verdict.problem is None]
 
 
 @pytest.mark.parametrize("kind", ["arrays", "structs"])
@@ -89,7 +98,7 @@ def test_the_recorded_form(tmp_path):
     record = json.loads((path / "manifest.json").read_text())
     assert list(record) == [
         "sha256", "format", "step", "epoch", "metrics", "cursor", "metadata", "environment", "files", "leaves",
-        "spread",
+        "spread", "not_finite",
     ]  # fmt: skip
     data = (path / "state.safetensors").read_bytes()
     file, leaf = record["files"]["state.safetensors"], record["leaves"]["a"]
@@ -208,6 +217,84 @@ def test_none_is_good(tmp_path):
         restore(tmp_path, LIKE)
     with pytest.raises(CheckpointError, match=r"not damaged, got 00000001: "):
         restore(tmp_path, LIKE, step=1)
+
+
+# Numbers that are not finite
+
+
+BAD = [
+    ({"a": jnp.array([1, jnp.nan])}, ["a"]),
+    ({"a": jnp.array([1, -jnp.inf]), "b": jnp.ones(2), "c": jnp.array(jnp.inf, jnp.bfloat16)}, ["a", "c"]),
+    ({"step": 3, "slots": {"nu": jnp.array([jnp.inf], jnp.float16), "empty": jnp.zeros((0, 2))}}, ["slots/nu"]),
+]
+
+
+@pytest.mark.parametrize("state, paths", BAD)
+def test_a_state_that_is_not_finite_is_written_and_says_so(tmp_path, state, paths):
+    state = jax.tree.map(jnp.asarray, state)
+    save(tmp_path, fn.Report(1, 1, {"loss": 0.5}, state))
+    (verdict,) = verify(tmp_path)
+    assert (verdict.problem, verdict.manifest.not_finite) == (None, paths)
+    more = paths[0] if len(paths) == 1 else f"{paths[0]} and 1 more"
+    for step in (None, 1):
+        with pytest.warns(CheckpointWarning, match=f"finite numbers, got 00000001: {more} .* finite; taking .* step 1"):
+            same_leaves(restore(tmp_path, state, step=step)[0].state, state)
+
+
+def test_integers_keys_and_the_largest_numbers_are_finite(tmp_path):
+    most = {dtype: jnp.full(2, jnp.finfo(dtype).max, dtype) for dtype in ("float16", "bfloat16", "float32")}
+    save(tmp_path, fn.Report(1, 1, {"loss": jnp.nan}, {**STATE, "most": most}))
+    assert verify(tmp_path)[0].manifest.not_finite == []
+
+
+def test_the_newest_finite_one_is_restored(tmp_path):
+    for step, value in [(10, 1.0), (20, 2.0), (30, jnp.nan), (40, 4.0), (50, jnp.inf)]:
+        save(tmp_path, report(step, value))
+    damage(tmp_path, 40)
+    with pytest.warns(CheckpointWarning, match="going back to an older one") as warned:
+        assert restore(tmp_path, LIKE)[0].step == 20
+    said = [str(warning.message).split("'): ")[1] for warning in warned]
+    assert [text.split(":")[0] for text in said] == ["00000050", "00000040", "00000030"]
+    assert said[0] == "00000050: a is not finite; going back to an older one."
+    with pytest.warns(CheckpointWarning, match="got 00000050: a is not finite; taking that of step 50"):
+        assert restore(tmp_path, LIKE, step=50)[0].step == 50
+    for step in (10, 20):
+        damage(tmp_path, step)
+    with pytest.warns(CheckpointWarning, match=r"checkpoints\.restore") as warned:
+        assert restore(tmp_path, LIKE)[0].step == 50
+    last = str(warned[-1].message)
+    assert re.search("finite numbers, got 00000050: a is not finite; 00000040: .* has 0 bytes.*; taking .* 50", last)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_is_not_finite_never_takes_the_place_of_what_is(tmp_path, keep):
+    values = [1.0, 2.0, 3.0, jnp.nan, 5.0, jnp.nan, jnp.inf, jnp.nan]
+    reports = iter(report(step, value, loss=10.0 - step) for step, value in enumerate(values))
+    assert len(list(saving(reports, tmp_path, keep=keep, monitor="loss"))) == 8
+    assert steps(tmp_path) == {1: [4, 7], 2: [2, 4, 6, 7]}[keep]  # the best is step 4: that of step 7 is not finite
+
+
+def test_a_run_goes_on_from_before_what_is_not_finite(tmp_path):
+    for step, value in [(10, 1.0), (20, jnp.nan), (30, jnp.nan)]:
+        save(tmp_path, report(step, value))
+    list(saving(iter([report(20, 2.0), report(30, 3.0)]), tmp_path, keep=3))
+    assert [restore(tmp_path, LIKE, step=step)[0].state["a"][0] for step in steps(tmp_path)] == [1, 2, 3]
+    assert len(list(tmp_path.glob("000000[23]0.not-finite-*"))) == 2  # nothing is lost
+
+
+def test_parameters_that_overflow_after_the_last_finite_loss(tmp_path):
+    """The loss is that of before the update: it does not say yet what has become of the parameters."""
+    model, x = fn.layers.dense(1), np.ones((4, 1), np.float32)
+    rates = fn.schedules.join((0.01, 3e38), (4,))
+    options = {"epochs": 9, "batch_size": 4, "report_steps": 1}
+    reports = fn.training.fit(model, fn.losses.mean_squared_error, fn.optimizers.sgd(rates), (x, 5 * x), **options)
+    with pytest.raises(fn.errors.DivergenceError, match="fit: the loss is"):
+        list(saving(reports, tmp_path, keep=1))
+    assert [bool(verdict.manifest.not_finite) for verdict in verify(tmp_path)] == [False, True]
+    like = fn.training.create_state(model, fn.optimizers.sgd(rates), 0, x)
+    with pytest.warns(CheckpointWarning, match=r"optimizer/params/(bias|kernel) .*not finite; going back"):
+        got, _ = restore(tmp_path, like)
+    assert np.isfinite(got.state.optimizer.params["kernel"]).all()
 
 
 def test_no_checkpoint_there(tmp_path):
@@ -361,14 +448,6 @@ def test_damaged_checkpoints_are_never_pruned(tmp_path):
                 time.sleep(0.01)
             (tmp_path / "00000001" / "state.safetensors").write_bytes(b"")
     assert steps(tmp_path) == [1, 4]
-
-
-def damage(folder, step):
-    (folder / f"{step:08d}" / "state.safetensors").write_bytes(b"")
-
-
-def goods(folder):
-    return [verdict.step for verdict in verify(folder) if verdict.problem is None]
 
 
 def test_damaged_checkpoints_are_not_counted_among_those_that_stay(tmp_path):

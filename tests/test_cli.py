@@ -239,6 +239,7 @@ def test_summary_for_machines(capsys):
 def test_checkpoints_for_machines(run, tmp_path, capsys):
     found = json_of(capsys, "checkpoints", "list", run[0])
     assert [(entry["step"], entry["epoch"], entry["problem"]) for entry in found][-1] == (92, 4, None)
+    assert found[-1]["not_finite"] == []
     shutil.copytree(run[0] / "checkpoints", tmp_path / "damaged")
     (tmp_path / "damaged" / "00000092" / "manifest.json").write_text("{}")
     found = json_of(capsys, "checkpoints", "verify", tmp_path / "damaged", code=5)

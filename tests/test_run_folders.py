@@ -1,16 +1,20 @@
 """`funcnet train` that is killed, stopped and taken up again; `funcnet checkpoints`."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from funcnet import checkpoints
+from funcnet.checkpoints.folder import read
 from funcnet.cli import main
+from funcnet.types import Report
 
 OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", "128", "--patience", "6"]
 FILES = ("metrics.csv", "metrics.jsonl", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
@@ -129,9 +133,27 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with checkpoints, got neither.\n")
 
 
-def test_other_data_are_refused(tmp_path, capsys):
-    import numpy as np
+def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, capsys, whole):
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    (folder / "weights.safetensors").unlink()
+    *_, older, newest = checkpoints.steps(folder / "checkpoints")
+    manifest, tensors = read(folder / "checkpoints" / f"{newest:08d}")
+    bias = next(path for path in tensors if path.endswith("bias"))
+    tensors[bias] = tensors[bias] * np.float32(np.nan)
+    shutil.rmtree(folder / "checkpoints" / f"{newest:08d}")
+    bad = Report(manifest.epoch, newest, manifest.metrics, tensors)
+    checkpoints.save(folder / "checkpoints", bad, metadata=manifest.metadata)
+    code, printed, _ = funcnet(capsys, "checkpoints", "verify", folder)
+    assert (code, printed.count("not finite")) == (0, 1)
+    code, printed, error = funcnet(capsys, "train", "--resume", folder)
+    assert (code, f"going on from step {older}" in printed) == (0, True)
+    assert f"{newest:08d}: {bias} is not finite; going back to an older one.\n" in error
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
+
+def test_other_data_are_refused(tmp_path, capsys):
     rng, file = np.random.default_rng(0), tmp_path / "data.npz"
     np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
     options = ["--data", file, "--model", "linear", "--batch-size", 16]

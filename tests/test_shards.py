@@ -104,6 +104,14 @@ def test_a_damaged_part_sends_back_to_an_older_checkpoint(folder):
     assert report.step == 20
 
 
+def test_what_is_not_finite_is_told_of_all_parts():
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    there = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    numbers = {"a": [1.0, 2.0], "b/c": [jnp.nan, 2.0], "d": [3.0, -jnp.inf]}
+    arrays = {path: jax.device_put(jnp.array(two), there) for path, two in numbers.items()}
+    assert shards.not_finite(arrays) == ["b/c", "d"]
+
+
 def test_a_state_of_another_model(written):
     model = fn.models.mlp((12, 8), activation=fn.layers.tanh)
     other = fn.training.create_state(model, fn.optimizers.adam(1e-2), jax.random.key(0), jnp.zeros((4, 6)))

@@ -22,8 +22,8 @@ import numpy as np
 
 from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
 from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
-from funcnet.checkpoints.shards import SHARDS, on_first, problem_with, spread_entries, write_parts
-from funcnet.checkpoints.tensors import DTYPES, safetensors_module
+from funcnet.checkpoints.shards import SHARDS, not_finite, on_first, problem_with, spread_entries, write_parts
+from funcnet.checkpoints.tensors import DTYPES, is_finite, safetensors_module
 from funcnet.errors import CheckpointError, translated
 
 __all__ = [
@@ -142,7 +142,7 @@ def commit_together(
 
     on_first(name, prepare)
     files = write_parts(name, temporary, spread)
-    known = manifest._replace(files=files, spread=spread_entries(spread))
+    known = manifest._replace(files=files, spread=spread_entries(spread), not_finite=not_finite(spread))
     on_first(name, complete)
     return path
 
@@ -163,6 +163,7 @@ def _complete(name, temporary, path, manifest, tensors, keys):
     """Write the tensors and the manifest, and give the folder its name."""
     with ThreadPoolExecutor(2) as threads:  # hashing and writing do not wait for each other
         digests = threads.map(_sha256_of, tensors.values())
+        finite = threads.map(is_finite, tensors.values())
         safetensors_module(name).numpy.save_file(tensors, temporary / TENSORS)
         sync_file(temporary / TENSORS)
     file, starts = _layout(temporary / TENSORS)
@@ -170,7 +171,10 @@ def _complete(name, temporary, path, manifest, tensors, keys):
         leaf: Leaf(tensor.shape, str(tensor.dtype), starts[leaf], tensor.nbytes, digest, keys.get(leaf))
         for (leaf, tensor), digest in zip(tensors.items(), digests, strict=True)
     }
-    manifest = manifest._replace(files={TENSORS: file, **manifest.files}, leaves=leaves)
+    bad = [leaf for leaf, is_good in zip(tensors, finite, strict=True) if not is_good]
+    manifest = manifest._replace(
+        files={TENSORS: file, **manifest.files}, leaves=leaves, not_finite=[*bad, *manifest.not_finite]
+    )
     write_new(temporary / MANIFEST, render(name, manifest))
     sync_folder(temporary)
     os.rename(temporary, path)
@@ -210,7 +214,7 @@ def problem_of(path: Path) -> str | None:
 
 
 def good_manifest(path: Path) -> Manifest | None:
-    """The manifest of a checkpoint, after all bytes are compared with their hashes; `None` if something is wrong."""
+    """The manifest of a checkpoint, after all bytes are compared with their hashes; `None` if it is damaged."""
     try:
         return read(path)[0]
     except CheckpointError:

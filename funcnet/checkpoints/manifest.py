@@ -65,6 +65,7 @@ class Manifest(NamedTuple):
     files: dict[str, File]
     leaves: dict[str, Leaf]
     spread: dict[str, Spread]
+    not_finite: list[str]  #: the paths of tensors with NaN or infinite numbers
 
 
 def sha256(data: Any) -> str:
@@ -143,6 +144,9 @@ def parse(name: str, data: bytes) -> Manifest:
             raise ValueError("a size or a count is not a non-negative integer")
         if not isinstance(content["metrics"], dict):
             raise ValueError("metrics are not a dictionary")
-        return Manifest(**content, files=files, leaves=leaves, spread=spread)
+        not_finite = content.pop("not_finite", [])
+        if not isinstance(not_finite, list) or any(path not in {*leaves, *spread} for path in not_finite):
+            raise ValueError("the tensors that are not finite are not a list of their paths")
+        return Manifest(**content, files=files, leaves=leaves, spread=spread, not_finite=not_finite)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{name} lacks an entry, or holds one of the wrong kind: {error!r}") from error

@@ -16,8 +16,9 @@ __all__ = ["pruning"]
 def pruning(name: str, folder: Path, keep: int, monitor: str | None, mode: str) -> Callable[[], None]:
     """A function that deletes good checkpoints, except the newest `keep` and the best.
 
-    Only good ones count. A checkpoint is read to its last byte when it is met, and again when a file of it has another
-    size or time than it had then.
+    Only good ones count. Those that are not finite do not take the place of finite ones: the newest `keep` finite ones
+    stay too. A checkpoint is read to its last byte when it is met, and again when a file of it has another size or time
+    than it had then.
     """
     read: dict[int, tuple[object, Manifest | None]] = {}
 
@@ -30,7 +31,9 @@ def pruning(name: str, folder: Path, keep: int, monitor: str | None, mode: str) 
     def prune() -> None:
         with translated(OSError, CheckpointError, f"{name}: an older checkpoint cannot be deleted"):
             good = {step: manifest for step in steps(folder) if (manifest := manifest_of(step)) is not None}
-            kept = {*list(good)[-keep:], *([] if monitor is None else _best(good, monitor, mode))}
+            finite = {step: manifest for step, manifest in good.items() if not manifest.not_finite}
+            kept = {*list(good)[-keep:], *list(finite)[-keep:]}
+            kept |= set() if monitor is None else _best(finite, monitor, mode)
             for step in good:
                 if step not in kept and _is_as_written(path_of(folder, step), good[step]):
                     discard(path_of(folder, step))
@@ -50,9 +53,9 @@ def _is_as_written(path: Path, manifest: Manifest) -> bool:
     return {*names_below(path)} == {MANIFEST, *manifest.files}
 
 
-def _best(good: dict[int, Manifest], monitor: str, mode: str) -> list[int]:
-    """The first step whose metric is the best, in a list; `[]` if there is no step."""
+def _best(finite: dict[int, Manifest], monitor: str, mode: str) -> set[int]:
+    """The first step whose metric is the best; none if there is no step."""
     sign = 1 if mode == "min" else -1
-    values = {step: sign * manifest.metrics.get(monitor, math.nan) for step, manifest in good.items()}
+    values = {step: sign * manifest.metrics.get(monitor, math.nan) for step, manifest in finite.items()}
     values = {step: math.inf if math.isnan(value) else value for step, value in values.items()}
-    return sorted(values, key=lambda step: (values[step], step))[:1]
+    return {*sorted(values, key=lambda step: (values[step], step))[:1]}

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from funcnet.checkpoints.files import beside
-from funcnet.checkpoints.folder import commit, commit_together, path_of, problem_of, read, steps
+from funcnet.checkpoints.folder import commit, commit_together, good_manifest, path_of, read, steps
 from funcnet.checkpoints.manifest import Manifest, environment
 from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
@@ -26,7 +26,8 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     """Write a report as a checkpoint.
 
     The checkpoint holds the report's state (with the optimizer's slots, the layers' state and the key), its step, epoch
-    and metrics, and the position of an iterator of batches.
+    and metrics, and the position of an iterator of batches. If the state has NaN or infinite numbers, the manifest says
+    in which leaves.
 
     For step 120 it is the folder `folder/00000120`, with the tensors in `state.safetensors` and a manifest that holds
     the SHA-256 of every part of that file: its header and each tensor. When the call returns, the complete checkpoint
@@ -40,7 +41,8 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     Returns: the path of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint cannot be written, or the folder already holds a good one of that step.
+        CheckpointError: the checkpoint cannot be written, or the folder already holds a good and finite one
+            of that step.
         ConfigError: JSON cannot hold the metadata, a metric or the cursor.
         DtypeError, StructureError: a leaf of the state is not an array, or two leaves have the same path.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
@@ -62,7 +64,7 @@ ELSEWHERE = "go on from it with checkpoints.restore, or choose another folder"
 class Snapshot(NamedTuple):
     """A checkpoint on the host, which no later step can change."""
 
-    manifest: Manifest  #: without the sizes and hashes of the bytes
+    manifest: Manifest  #: without what is known from the bytes: sizes, hashes, tensors that are not finite
     tensors: dict[str, np.ndarray]
     keys: dict[str, str]  #: which tensors are PRNG keys, and their implementations
     spread: dict[str, jax.Array]  #: arrays that no process has completely, still on their devices
@@ -76,7 +78,7 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
         epoch = check_count("report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
     metrics = {metric: np.asarray(value).tolist() for metric, value in report.metrics.items()}
-    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {})
+    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {}, [])
     leaves = dict(flatten_with_paths(state))
     spread = {path: leaf for path, leaf in leaves.items() if are_spread(leaf) and path not in keys}
     if spread:
@@ -85,7 +87,7 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
 
 
 def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot. What has its name and is not a good checkpoint is set aside. A good one is an error."""
+    """Write a snapshot. What has the name of its checkpoint is set aside, unless it is good and finite: an error."""
     safetensors_module(name)
     if snapshot.spread:
         on_first(name, lambda: _make_way(name, folder, snapshot.manifest.step))
@@ -96,11 +98,12 @@ def write(name: str, folder: Path, snapshot: Snapshot) -> Path:
 
 def _make_way(name, folder, step):
     path = path_of(folder, step)
-    if step in steps(folder) and problem_of(path) is None:
+    manifest = good_manifest(path) if step in steps(folder) else None
+    if manifest is not None and not manifest.not_finite:
         raise CheckpointError(f"{name}: expected no checkpoint of step {step} there, got {path.name}; {ELSEWHERE}.")
     if os.path.lexists(path):
         with translated(OSError, CheckpointError, f"{name}: {path.name} cannot be set aside"):
-            os.rename(path, beside(path, "damaged"))
+            os.rename(path, beside(path, "damaged" if manifest is None else "not-finite"))
 
 
 def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> tuple[Report, Any]:
@@ -108,14 +111,15 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
 
     `fit(..., state=report.state, cursor=report.cursor)` continues from it. All bytes are compared with their hashes
     before they are used. A damaged checkpoint stays in its place. A `CheckpointWarning` says what is wrong with it, and
-    the next older one is taken.
+    the next older one is taken. The same holds for a good checkpoint whose state has NaN or infinite numbers, because
+    training cannot continue from them. It is restored, with a warning, if there is no finite one or `step` names it.
 
     Args:
         folder: where `save` or `saving` wrote.
         like: a tree like the state to restore, of arrays or `jax.ShapeDtypeStruct`s, for example from
             `training.create_state`. Leaves that are bound to devices are restored there, however many devices wrote
             them.
-        step: which one to take; by default the newest good one.
+        step: which one to take; by default the newest good one whose numbers are finite.
 
     Raises:
         CheckpointError: no checkpoint was found, or every one found is damaged (each is listed with its reason), or its
@@ -137,19 +141,36 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
         there = f"those of steps {', '.join(map(str, found))}" if found else "none"
         which = "a checkpoint" if step is None else f"a checkpoint of step {step}"
         raise CheckpointError(f"{name}: expected {which} in the folder, got {there}.")
-    problems = []
-    for candidate in wanted:
-        path = path_of(Path(folder), candidate)
+    manifest, tensors = _newest(name, Path(folder), wanted)
+    tensors |= load(name, path_of(Path(folder), manifest.step), manifest.spread, dict(flatten_with_paths(like)))
+    keys = {leaf: at.key for leaf, at in manifest.leaves.items() if at.key is not None}
+    stored = f"the leaves of step {manifest.step}"
+    state = restore_tree(name, "the expected state", like, stored, tensors, keys)
+    return Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor), manifest.metadata
+
+
+def _newest(name: str, folder: Path, wanted: list[int]) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """The first of the wanted steps that is good and finite, else the first good one. Warnings name what was passed."""
+    problems, not_finite = [], []
+    for step in wanted:
+        path = path_of(folder, step)
         try:
             manifest, tensors = read(path)
         except CheckpointError as error:
             problems.append(f"{path.name}: {error}")
-            if candidate != wanted[-1]:
-                warnings.warn(f"{name}: {problems[-1]}; going back to an older one.", CheckpointWarning, stacklevel=2)
-            continue
-        tensors |= load(name, path, manifest.spread, dict(flatten_with_paths(like)))
-        keys = {leaf: at.key for leaf, at in manifest.leaves.items() if at.key is not None}
-        state = restore_tree(name, "the expected state", like, f"the leaves of step {candidate}", tensors, keys)
-        report = Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor)
-        return report, manifest.metadata
-    raise CheckpointError(f"{name}: expected a checkpoint that is not damaged, got {'; '.join(problems)}.")
+        else:
+            if not manifest.not_finite:
+                return manifest, tensors
+            not_finite.append((manifest, tensors))
+            problems.append(f"{path.name}: {_listed(manifest.not_finite)} not finite")
+        if step != wanted[-1]:
+            warnings.warn(f"{name}: {problems[-1]}; going back to an older one.", CheckpointWarning, stacklevel=3)
+    if not not_finite:
+        raise CheckpointError(f"{name}: expected a checkpoint that is not damaged, got {'; '.join(problems)}.")
+    got = f"{'; '.join(problems)}; taking that of step {not_finite[0][0].step}"
+    warnings.warn(f"{name}: expected a checkpoint of finite numbers, got {got}.", CheckpointWarning, stacklevel=3)
+    return not_finite[0]
+
+
+def _listed(paths: list[str]) -> str:
+    return f"{paths[0]} is" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more are"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet.checkpoints.folder import clear, path_of, problem_of, steps
+from funcnet.checkpoints.folder import clear, good_manifest, path_of, steps
 from funcnet.checkpoints.pruning import pruning
 from funcnet.checkpoints.run import ELSEWHERE, Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
@@ -36,7 +36,8 @@ def saving(
 
     A report is copied to the host before it is passed on, and written while training continues. The next save waits for
     the one before. When the reports end, or the reader closes this iterator, the last report is saved and on the disk.
-    A report whose loss is not finite is not saved, because a run should not go back to it.
+    A report whose loss is not finite is not saved, because a run should not go back to it. One whose loss is still
+    finite and whose state is not, is saved. Its manifest says so, and `restore` prefers an older one whose state is.
 
     In a run of several processes all of them call this in the same way. Process 0 alone writes, except for arrays that
     no process has completely. Each process writes its own parts of those, while training waits.
@@ -47,14 +48,16 @@ def saving(
             written in it is deleted.
         every: reports between two checkpoints.
         keep: how many of the newest good ones to keep. Older ones are deleted when a newer one is on the disk. Damaged
-            ones and what others put into the folder do not count and are never deleted.
+            ones and what others put into the folder do not count and are never deleted. If some of the newest are not
+            finite, as many of the newest finite ones are kept too.
         monitor: a metric whose best checkpoint is kept too, for example `"validation_loss"`.
         mode: whether the best is the `"min"` or the `"max"`.
         metadata: as for `save`.
 
     Raises:
         CheckpointError: the folder cannot be written (raised at once), a checkpoint cannot be written (raised with the
-            next report), or the folder holds good checkpoints of the first step or later, which belong to another run.
+            next report), or the folder holds good and finite checkpoints of the first step or later, which belong to
+            another run.
         ConfigError: impossible arguments, or a `monitor` that the reports do not have.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
@@ -131,7 +134,8 @@ def _check_monitor(name, monitor, metrics):
 
 
 def _check_later(name, folder, step):
-    later = [other for other in steps(folder) if other >= step and problem_of(path_of(folder, other)) is None]
-    if later:
-        got = f"step {later[-1]}; {ELSEWHERE}"
+    later = {other: good_manifest(path_of(folder, other)) for other in steps(folder) if other >= step}
+    good = [other for other, manifest in later.items() if manifest is not None and not manifest.not_finite]
+    if good:
+        got = f"step {good[-1]}; {ELSEWHERE}"
         raise CheckpointError(f"{name}: expected no checkpoint of step {step} or later at the start, got {got}.")

@@ -13,10 +13,14 @@ from jax.experimental import multihost_utils
 
 from funcnet.checkpoints.files import names_below, sync_file, sync_folder
 from funcnet.checkpoints.manifest import File, Spread, sha256
+from funcnet.checkpoints.tensors import is_finite
 from funcnet.errors import CheckpointError, extra, translated
 from funcnet.made import leading
 
-__all__ = ["SHARDS", "are_spread", "load", "on_first", "orbax_module", "problem_with", "spread_entries", "write_parts"]
+__all__ = [
+    "SHARDS", "are_spread", "load", "not_finite", "on_first", "orbax_module", "problem_with", "spread_entries",
+    "write_parts",
+]  # fmt: skip
 
 SHARDS = "shards"
 
@@ -50,6 +54,13 @@ def spread_entries(arrays: dict[str, jax.Array]) -> dict[str, Spread]:
     return {
         path: Spread(str(number), array.shape, str(array.dtype)) for number, (path, array) in enumerate(arrays.items())
     }
+
+
+def not_finite(arrays: dict[str, jax.Array]) -> list[str]:
+    """The paths of arrays with NaN or infinite numbers. Each process looks at the parts that it has."""
+    here = [all(is_finite(part.data) for part in array.addressable_shards) for array in arrays.values()]
+    everywhere = multihost_utils.process_allgather(np.array(here, bool)).reshape(-1, len(arrays)).all(0)
+    return [path for path, finite in zip(arrays, everywhere, strict=True) if not finite]
 
 
 def write_parts(name: str, folder: Path, arrays: dict[str, jax.Array]) -> dict[str, File]:

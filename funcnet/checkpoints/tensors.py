@@ -13,7 +13,7 @@ from funcnet.errors import CheckpointError, DtypeError, StructureError, extra, t
 from funcnet.made import leading
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
 
-__all__ = ["DTYPES", "as_tensors", "from_bytes", "restore_tree", "safetensors_module", "split_keys"]
+__all__ = ["DTYPES", "as_tensors", "from_bytes", "is_finite", "restore_tree", "safetensors_module", "split_keys"]
 
 DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
@@ -58,6 +58,11 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
             f"{name}: expected one leaf per path, got several for {', '.join(twice)}; rename the keys."
         )
     return tensors
+
+
+def is_finite(tensor: Any) -> bool:
+    """Whether all numbers are finite."""
+    return bool(np.isfinite(tensor).all())
 
 
 def from_bytes(safetensors: Any, data: bytes) -> dict[str, np.ndarray]:

@@ -129,7 +129,8 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
         facts = _checkpoint(verdict)
         forms = {"epoch": "{}", "loss": "{:.4f}", "bytes": "{:,}"}
         cells = ["" if facts[name] is None else form.format(facts[name]) for name, form in forms.items()]
-        table.add_row(str(verdict.step), *cells, "damaged" if verdict.problem else whole)
+        not_finite = "not finite" if facts["not_finite"] else whole
+        table.add_row(str(verdict.step), *cells, "damaged" if verdict.problem else not_finite)
     Console().print(table)
     for verdict in damaged:
         print(f"{verdict.path}: {verdict.problem}", file=sys.stderr)
@@ -139,10 +140,11 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
 def _checkpoint(verdict):
     """The facts about a checkpoint. They are `None` if its manifest cannot be read."""
     manifest = verdict.manifest
-    facts = {"epoch": None, "loss": None, "bytes": None}
+    facts = {"epoch": None, "loss": None, "bytes": None, "not_finite": None}
     if manifest is not None:
         size = sum(file.bytes for file in manifest.files.values())
-        facts = {"epoch": manifest.epoch, "loss": manifest.metrics.get("loss"), "bytes": size}
+        loss, not_finite = manifest.metrics.get("loss"), manifest.not_finite
+        facts = {"epoch": manifest.epoch, "loss": loss, "bytes": size, "not_finite": not_finite}
     return {"step": verdict.step, "path": verdict.path, **facts, "problem": verdict.problem}
 
 

@@ -309,6 +309,7 @@ def _checkpoints(run: _Run) -> str:
             continue
         loss, size = manifest.metrics.get("loss"), sum(file.bytes for file in manifest.files.values())
         lines.append([
-            str(verdict.step), str(manifest.epoch), "" if loss is None else f"{loss:.4f}", f"{size / 1e3:,.1f}", "",
+            str(verdict.step), str(manifest.epoch), "" if loss is None else f"{loss:.4f}", f"{size / 1e3:,.1f}",
+            f"not finite: {', '.join(manifest.not_finite)}" if manifest.not_finite else "",
         ])  # fmt: skip
     return pages.table(["step", "epoch", "loss", "KB", ""], lines)
