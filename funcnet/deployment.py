@@ -31,6 +31,7 @@ from funcnet.errors import (
     translated,
 )
 from funcnet.made import leading
+from funcnet.reading import plain_file, size_of
 from funcnet.trees import flatten_with_paths, is_padded, map_leaves, shapes
 from funcnet.types import Layer, Padded, Params, State
 
@@ -199,10 +200,12 @@ def _with_batch(x: Any, batch: Any) -> Any:
 
 def _read(path: str | os.PathLike[str]) -> bytearray:
     """The whole file, checked. jax ignores the trailer at its end."""
-    with translated(OSError, FormatError, "the file cannot be read"), open(path, "rb") as file:
+    with translated(OSError, FormatError, "the file cannot be read"), plain_file(path, links=True) as file:
+        file.seek(max(0, size_of(file) - _TRAILER))
+        if file.read(len(_MARK)) != _MARK:
+            raise FormatError("expected a file of export_model, got one that is cut short or of another origin.")
+        file.seek(0)
         data = bytearray(file.read())
-    if data[-_TRAILER : -_TRAILER + len(_MARK)] != _MARK:
-        raise FormatError("expected a file of export_model, got one that is cut short or of another origin.")
     if hashlib.sha256(memoryview(data)[: len(_MARK) - _TRAILER]).digest() != data[len(_MARK) - _TRAILER :]:
         raise ChecksumError("the file is damaged: its content does not have the SHA-256 recorded in it.")
     return data

@@ -151,6 +151,9 @@ def test_every_bit_of_a_manifest_counts(tmp_path):
             manifests.parse("manifest.json", changed)
 
 
+FILE = {"bytes": 0, "header_bytes": 0, "header_sha256": manifests.sha256(b"")}
+
+
 def resealed(path, change):
     """A manifest whose hash is right and whose content is not."""
     content = json.loads((path / "manifest.json").read_text())
@@ -164,8 +167,18 @@ def resealed(path, change):
     [
         (lambda c: c.update(format=2), "has format version 2, expected 1; update funcnet"),
         (lambda c: c.pop("step"), "lacks an entry"),
-        (lambda c: c.update(step=-1), "a count is not a non-negative integer"),
-        (lambda c: c.update(metrics=[1]), "metrics are not a dictionary"),
+        (lambda c: c.update(step=-1), "a count is not an integer from 0 to"),
+        (lambda c: c.update(step=2), "manifest.json is that of step 2, in a folder of another name"),
+        (lambda c: c.update(epoch=2**63), "a count is not an integer from 0 to"),
+        (lambda c: c.update(metrics=[1]), "metrics: not a dictionary"),
+        (lambda c: c.update(environment="none"), "environment: not a dictionary"),
+        (lambda c: c.update(metrics={"loss": "0.5"}), "metric 'loss' is not a number"),
+        (lambda c: c.update(metrics={"loss": [0.5]}), "metric 'loss' is not a number"),
+        (lambda c: c.update(metrics={"accuracy": [[0.5, None]]}), "'accuracy' is not a number or an array of numbers"),
+        (lambda c: c.update(metrics={"loss": 10**400}), "metric 'loss' is not a number"),
+        (lambda c: c.update(not_finite=["b"]), "not finite are not a list of their paths"),
+        (lambda c: c.update(not_finite=[["a"]]), "lacks an entry"),
+        (lambda c: c.update(spread={"b": {"folder": "../0", "shape": [1], "dtype": "float32"}}), "not numbered from 0"),
         (lambda c: c.update(leaves=[]), "lacks an entry"),
         (lambda c: c.update(more=1), "lacks an entry"),
         (lambda c: c.update(files={}), r"lists the files \[\], expected state.safetensors"),
@@ -173,6 +186,9 @@ def resealed(path, change):
         (lambda c: c["leaves"].clear(), "do not fill state.safetensors"),
         (lambda c: c["leaves"]["a"].update(shape=[4]), "the place of tensor a .* does not fit"),
         (lambda c: c["leaves"]["a"].update(shape=3), "lacks an entry"),
+        (lambda c: c["leaves"]["a"].update(shape=[1] * 70 + [3]), "a shape is not that of an array"),
+        (lambda c: c["leaves"]["a"].update(shape=[2**63, 0]), "a count is not an integer from 0 to"),
+        (lambda c: c["files"].update({"shards/../../secret": FILE}), "shards/../../secret is missing"),
         (lambda c: c["leaves"]["a"].update(dtype="object"), "the place of tensor a .* does not fit"),
         (lambda c: c["leaves"]["a"].update(start=0), "the place of tensor a .* does not fit"),
         (lambda c: c["leaves"].update(b=c["leaves"]["a"]), "the place of tensor b .* does not fit"),
@@ -366,6 +382,22 @@ def test_a_step_is_written_once(tmp_path):
         (fn.Report(1, 1, {}, {"a": 1.0}), DtypeError, "expected a to be an array of plain numbers, got 1.0"),
         (fn.Report(1, -1, {}, LIKE), ConfigError, "expected report.step to be"),
         (fn.Report(1, 1, {}, LIKE, {1, 2}), ConfigError, "expected cursor that JSON can hold"),
+        (fn.Report(1, 1, {}, LIKE, {1: 0, "1": 0}), ConfigError, "expected cursor .* two keys .* have the same text"),
+        (fn.Report(1, 1, {"loss": "low"}, LIKE), DtypeError, "expected metric 'loss' to be a number, got 'low'; leave"),
+        (fn.Report(1, 1, {"loss": np.ones(2)}, LIKE), DtypeError, "expected metric 'loss' to be a number, got array"),
+        (fn.Report(1, 1, {"best": [1, None]}, LIKE), DtypeError, "expected metric 'best' to be .* an array of numbers"),
+        (fn.Report(1, 1, {"best": [[1], [1, 2]]}, LIKE), DtypeError, "expected metrics of numbers, got an error"),
+        (fn.Report(1, 1, {"best": 1j}, LIKE), DtypeError, "expected metric 'best' to be .* an array of numbers"),
+        (
+            fn.Report(1, 1, {}, {"__metadata__": LIKE["a"]}),
+            StructureError,
+            "expected a path that a file can hold, got '__meta",
+        ),
+        (
+            fn.Report(1, 1, {}, {"\ud800": LIKE["a"]}),
+            StructureError,
+            r"expected a path that a file can hold, got '\\ud800'",
+        ),
         ({"a": 1}, StructureError, "expected report to be a Report, as fit yields them, got a dict"),
     ],
 )
@@ -373,6 +405,33 @@ def test_reports_that_cannot_be_saved(tmp_path, what, error, message):
     with pytest.raises(error, match=rf"checkpoints.save\('.*'\): {message}"):
         save(tmp_path, what)
     assert steps(tmp_path) == []
+
+
+def test_metadata_that_is_too_large_to_be_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "MOST_BYTES", 2000)
+    save(tmp_path, report(1), metadata="a" * 100)
+    with pytest.raises(ConfigError, match=r"save\('.*'\): expected a manifest of at most 2,000 bytes, got [23],"):
+        save(tmp_path, report(2), metadata="a" * 2000)
+    assert goods(tmp_path) == [1]
+
+
+def test_a_manifest_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    save(tmp_path, report(1))
+    monkeypatch.setattr(folders, "MOST_BYTES", 100)
+    with pytest.raises(CheckpointError, match=r"manifest.json has \d+ bytes, expected at most 100"):
+        restore(tmp_path, LIKE)
+
+
+def test_metrics_of_text_end_a_run_with_a_named_error(tmp_path):
+    with pytest.raises(DtypeError, match=r"saving\('.*'\): expected metric 'loss' to be a number, got 'low'"):
+        list(saving(iter([report(1, loss="low")]), tmp_path))
+
+
+def test_a_checkpoint_is_that_of_the_step_in_its_name(tmp_path):
+    shutil.copytree(save(tmp_path, report(10)), tmp_path / "00000099")
+    with pytest.warns(CheckpointWarning, match="00000099: manifest.json is that of step 10, in a folder of another"):
+        assert restore(tmp_path, LIKE)[0].step == 10
+    assert goods(tmp_path) == [10]
 
 
 def test_without_the_extra(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def imports(tree):
 
 # Import direction: what each part of the package may import besides itself. A part only ever names parts above it here.
 
-BASE = {"errors", "made", "types", "dtypes", "numerics", "trees", "checks", "rendering"}
+BASE = {"errors", "made", "types", "dtypes", "numerics", "trees", "checks", "reading", "rendering"}
 HOUSE = {
     "errors": set(),
     "made": {"errors"},
@@ -54,6 +54,7 @@ HOUSE = {
     "numerics": {"types"},
     "checks": {"errors", "dtypes"},
     "trees": {"errors", "types", "dtypes", "numerics", "checks"},
+    "reading": set(),
     "rendering": set(),
     "compiler": set(),
     "initializers": BASE,

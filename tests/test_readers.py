@@ -3,8 +3,15 @@
 200 mutants of each file here; `pytest tests/test_readers.py --seeds 500` makes 100 000.
 """
 
+import copy
+import functools
 import gzip
+import json
+import os
 import random
+import shutil
+import socket
+import warnings
 import wave
 from pathlib import Path
 
@@ -14,12 +21,13 @@ import pytest
 from image_files import IMAGES, idx_bytes
 
 import funcnet as fn
+from funcnet.checkpoints import manifest as manifests
 from funcnet.checkpoints.folder import read
 from funcnet.checkpoints.manifest import parse
 from funcnet.cli.folders import History
-from funcnet.cli.jobs import read_rows
+from funcnet.cli.jobs import inspect_checkpoints, read_rows
 from funcnet.cli.networks import load_data
-from funcnet.cli.options import Train, read_config, write_config
+from funcnet.cli.options import Checkpoints, Train, read_config, write_config
 from funcnet.cli.sessions import read_sessions, timed
 from funcnet.errors import CheckpointError, ConfigError, DataError
 
@@ -49,13 +57,9 @@ def checkpoint_manifest(folder):
 
 def manifest_with_a_right_seal(folder):
     """Mutants that get past the seal: the hash made right again."""
-    import funcnet.checkpoints.manifest as manifests
-
     path = fn.checkpoints.save(folder, REPORT) / "manifest.json"
 
     def sealed(path):
-        import json
-
         try:
             content = json.loads(path.read_bytes())
             content.pop("sha256", None)
@@ -66,6 +70,12 @@ def manifest_with_a_right_seal(folder):
         read(path.parent)
 
     return path, sealed
+
+
+def exported(folder):
+    file = fn.deployment.export_model(fn.layers.tanh(), (), (), jnp.ones((1, 2)))
+    (folder / "model.stablehlo").write_bytes(file)
+    return folder / "model.stablehlo", fn.deployment.load_exported
 
 
 def config(folder):
@@ -136,6 +146,7 @@ READERS = {
     checkpoint_tensors: CheckpointError,
     checkpoint_manifest: CheckpointError,
     manifest_with_a_right_seal: CheckpointError,
+    exported: DataError,
     config: ConfigError,
     history: DataError,
     arrays: DataError,
@@ -188,3 +199,140 @@ def test_mutants_are_read_or_refused(tmp_path, maker, request):
         except READERS[maker]:
             refused += 1
     assert refused > 20 or READERS[maker] == ()
+
+
+# Files that are none, or that never end
+
+
+def pipe(path, elsewhere):
+    os.mkfifo(path)
+
+
+def endless(path, elsewhere):
+    path.symlink_to("/dev/zero")
+
+
+def circle(path, elsewhere):
+    path.symlink_to(path)
+
+
+def nowhere(path, elsewhere):
+    path.symlink_to(elsewhere / "nothing")
+
+
+def a_folder(path, elsewhere):
+    path.mkdir()
+
+
+def a_socket(path, elsewhere):
+    place = os.getcwd()
+    os.chdir(path.parent)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(path.name)
+    os.chdir(place)
+
+
+def huge(path, elsewhere):
+    """A terabyte of zeros, which takes no room on the disk."""
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+
+
+def huge_with_its_ends(path, elsewhere):
+    """A terabyte that begins and ends as a good file does."""
+    data = (elsewhere / path.name).read_bytes()
+    with open(path, "wb") as file:
+        file.write(data)
+        file.seek((1 << 40) - len(data))
+        file.write(data)
+
+
+def link(path, elsewhere):
+    """A link to the good file, which nobody has put into the folder of a checkpoint."""
+    path.symlink_to(elsewhere / path.name)
+
+
+CHECKED = [weights, weights_in_a_tree, checkpoint_tensors, checkpoint_manifest, exported]
+KINDS = [pipe, endless, circle, nowhere, a_folder, a_socket, huge, huge_with_its_ends, link]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes files of POSIX")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("maker", CHECKED, ids=lambda maker: maker.__name__)
+def test_what_is_no_plain_file_or_does_not_end_is_refused_at_once(tmp_path, maker, kind):
+    (tmp_path / "elsewhere").mkdir()
+    path, reader = maker(tmp_path)
+    path.rename(tmp_path / "elsewhere" / path.name)
+    kind(path, tmp_path / "elsewhere")
+    if kind is link and maker not in (checkpoint_tensors, checkpoint_manifest):
+        reader(path)  # the user named it
+        return
+    with pytest.raises(READERS[maker], match=r"cannot be read|expected|is damaged"):
+        reader(path)
+
+
+@pytest.mark.parametrize("read", [fn.checkpoints.load_weights, fn.deployment.load_exported])
+def test_a_device_is_refused(read):
+    with pytest.raises((CheckpointError, DataError), match="expected a plain file, got a device: '/dev/zero'"):
+        read("/dev/zero")
+
+
+# Manifests that were made up: the seal is right, and any entry is something else
+
+NASTY = [
+    None, True, -1, 0, 1.5, float("nan"), 2**63, 10**400, "", "text", "../../x", "shards/../../x", "/dev/zero",
+    "\ud800", [], [1] * 71, [0, 2**62, 2**62], [[]], {}, {"loss": "text"}, {"a": {}},
+]  # fmt: skip
+
+
+def places(tree, path=()):
+    """The paths of all entries of a tree of JSON."""
+    yield from [path] if path else []
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, entry in items:
+        yield from places(entry, (*path, key))
+
+
+def forged(rng, content):
+    """The content with one to three entries changed, taken out or put in under another name."""
+    content = copy.deepcopy(content)
+    for _ in range(rng.randint(1, 3)):
+        *path, last = rng.choice(list(places(content)))
+        parent = functools.reduce(lambda tree, key: tree[key], path, content)
+        kind = rng.randrange(4)
+        if kind == 0:
+            del parent[last]
+        elif kind == 1 and isinstance(parent, dict):
+            parent[rng.choice(["b", "loss", "shards/0/0.0", "shards/../../x", "state.safetensors"])] = parent[last]
+        else:
+            parent[last] = rng.choice(NASTY)
+    return content
+
+
+def read_in_every_way(folder):
+    """All that looks at checkpoints: what it does not take is refused with an error of funcnet, and said in a table."""
+    like = {"params": PARAMS, "step": jnp.int32(0)}
+    for bytes_too in (True, False):
+        assert len(fn.checkpoints.verify(folder, bytes_too=bytes_too)) == 2
+    inspect_checkpoints(Checkpoints("list", folder))
+    list(fn.checkpoints.saving(iter([REPORT._replace(step=30)]), folder, keep=9, monitor="loss"))
+    shutil.rmtree(folder / "00000030")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        return fn.checkpoints.restore(folder, like)[0].step
+
+
+def test_manifests_that_were_made_up_are_read_or_refused(tmp_path, request, capsys):
+    fn.checkpoints.save(tmp_path, REPORT)
+    path = fn.checkpoints.save(tmp_path, REPORT._replace(step=20), metadata={"shape": [3], "classes": 3})
+    content = json.loads((path / "manifest.json").read_text())
+    del content["sha256"]
+    rng, counts = random.Random(0), {10: 0, 20: 0, None: 0}
+    for _ in range(150 * request.config.getoption("--seeds")):
+        (path / "manifest.json").write_bytes(manifests._seal(forged(rng, content)))
+        try:
+            counts[read_in_every_way(tmp_path)] += 1
+        except CheckpointError:
+            counts[None] += 1
+        capsys.readouterr()
+    assert min(counts[10], counts[20]) >= 5

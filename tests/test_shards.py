@@ -1,6 +1,8 @@
 """Checkpoints of arrays that no process has the whole of: each process writes its parts, any number reads them."""
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.checkpoints import manifest as manifests
 from funcnet.checkpoints import restore, save, shards, verify
 from funcnet.checkpoints.folder import problem_of
 from funcnet.cli import main
@@ -102,6 +105,38 @@ def test_a_damaged_part_sends_back_to_an_older_checkpoint(folder):
     with pytest.warns(CheckpointWarning, match=r"00000030: shards/1/0\.0, a part of tensor .*; going back"):
         report, _ = restore(folder, like())
     assert report.step == 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [10**7, 10**7]}, {"shape": [6, 10**12]}, {"shape": "6"}, {"shape": None}, {"chunks": [10**9, 10**9]},
+        {"chunks": [0, 0]}, {"chunks": [6]}, {"dtype": "<f8"}, {"dtype": "no such"}, {"dtype": {}},
+    ],
+)  # fmt: skip
+def test_a_description_that_was_made_up_is_refused_before_room_is_made_for_it(folder, change):
+    path = folder / "00000030"
+    description = path / "shards" / "0" / ".zarray"
+    description.write_text(json.dumps(json.loads(description.read_text()) | change))
+    content = json.loads((path / "manifest.json").read_text())
+    del content["sha256"]
+    size, digest = description.stat().st_size, manifests.sha256(description.read_bytes())
+    content["files"]["shards/0/.zarray"] = {"bytes": size, "header_bytes": size, "header_sha256": digest}
+    (path / "manifest.json").write_bytes(manifests._seal(content))
+    with pytest.warns(
+        CheckpointWarning, match=r"00000030: shards/0/\.zarray does not describe tensor optimizer/params"
+    ):
+        assert restore(folder, like())[0].step == 20
+
+
+@pytest.mark.parametrize("name", ["shards", "shards/0", "shards/0/0.0"])
+def test_parts_behind_a_link_are_not_read(folder, tmp_path_factory, name):
+    path, elsewhere = folder / "00000030" / name, tmp_path_factory.mktemp("elsewhere") / "it"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert re.search(
+        "is not in the manifest|is missing|expected a plain file, got a link", problem_of(folder / "00000030")
+    )
 
 
 def test_what_is_not_finite_is_told_of_all_parts():

@@ -220,7 +220,7 @@ def test_files_of_another_origin(path, data, problem):
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(CheckpointError, match=r"load_weights\('.*missing'\): the file cannot be read.*No such file"):
         load_weights(tmp_path / "missing")
-    with pytest.raises(CheckpointError, match="the file cannot be read.*Is a directory"):
+    with pytest.raises(CheckpointError, match="the file cannot be read: expected a plain file, got a folder"):
         load_weights(tmp_path)
 
 
@@ -273,6 +273,12 @@ def test_leaves_that_cannot_be_saved(path, params, error, message):
 def test_metadata_that_is_no_json(path):
     with pytest.raises(ConfigError, match="expected metadata that JSON can hold.*Object of type set"):
         save_weights(path, (), metadata={"classes": {1, 2}})
+
+
+def test_metadata_whose_keys_become_the_same(path):
+    with pytest.raises(ConfigError, match="expected metadata that JSON can hold.* two keys .* have the same text"):
+        save_weights(path, (), metadata={"labels": [{1: "one", "1": "other"}]})
+    assert not path.exists()
 
 
 def test_like_must_be_a_pair(path):

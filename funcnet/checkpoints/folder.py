@@ -5,7 +5,6 @@ gives the folder its name, and that is flushed too. Whatever else is in the fold
 read nor deleted.
 """
 
-import json
 import math
 import mmap
 import os
@@ -21,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
-from funcnet.checkpoints.manifest import File, Leaf, Manifest, parse, render, sha256
+from funcnet.checkpoints.manifest import MOST_BYTES, File, Leaf, Manifest, parse, render, sha256
 from funcnet.checkpoints.shards import SHARDS, not_finite, on_first, problem_with, spread_entries, write_parts
-from funcnet.checkpoints.tensors import DTYPES, is_finite, safetensors_module
+from funcnet.checkpoints.tensors import DTYPES, is_finite, read_header, safetensors_module
 from funcnet.errors import CheckpointError, translated
+from funcnet.reading import plain_file, size_of
 
 __all__ = [
     "Verdict", "clear", "commit", "commit_together", "discard", "good_manifest", "path_of", "problem_of", "read",
@@ -188,20 +188,24 @@ def _sha256_of(tensor: np.ndarray) -> str:
 def _layout(path: Path) -> tuple[File, dict[str, int]]:
     """The header of a file that safetensors wrote, and where each tensor begins."""
     with open(path, "rb") as file:
-        size = file.read(8)
-        header = file.read(int.from_bytes(size, "little"))
-    end = len(size) + len(header)
-    starts = {leaf: end + entry["data_offsets"][0] for leaf, entry in json.loads(header).items()}
-    return File(path.stat().st_size, end, sha256(size + header)), starts
+        head, entries = read_header(file)
+        starts = {leaf: len(head) + entry["data_offsets"][0] for leaf, entry in entries.items()}
+        return File(size_of(file), len(head), sha256(head)), starts
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a checkpoint. Errors say what is wrong with it. The caller adds the checkpoint's name."""
     try:
-        data = (path / MANIFEST).read_bytes()
+        with plain_file(path / MANIFEST, links=False) as file:
+            if size_of(file) > MOST_BYTES:
+                raise CheckpointError(f"{MANIFEST} has {size_of(file)} bytes, expected at most {MOST_BYTES}")
+            data = file.read()
     except OSError as error:
         raise CheckpointError(f"{MANIFEST} cannot be read: {error}") from error
-    return parse(MANIFEST, data)
+    manifest = parse(MANIFEST, data)
+    if path_of(path.parent, manifest.step) != path:
+        raise CheckpointError(f"{MANIFEST} is that of step {manifest.step}, in a folder of another name")
+    return manifest
 
 
 def problem_of(path: Path) -> str | None:
@@ -235,9 +239,8 @@ def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
     if problem is not None:
         raise CheckpointError(problem)
     try:
-        with open(path / TENSORS, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            _check_size(size, recorded, manifest.leaves)
+        with plain_file(path / TENSORS, links=False) as file:
+            _check_size(size_of(file), recorded, manifest.leaves)
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise CheckpointError(f"{TENSORS} cannot be read: {error}") from error
@@ -249,7 +252,8 @@ def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
     if bad:
         more = f", nor do {len(bad) - 1} more" if bad[1:] else ""
         raise CheckpointError(f"{TENSORS}: {bad[0]} does not have the SHA-256 recorded in the manifest{more}")
-    return manifest, {leaf: _tensor(content, at) for leaf, at in manifest.leaves.items()}
+    with translated(ValueError, CheckpointError, f"{MANIFEST}: a shape is not that of an array"):
+        return manifest, {leaf: _tensor(content, at) for leaf, at in manifest.leaves.items()}
 
 
 def _check_size(size: int, recorded: File, leaves: dict[str, Leaf]) -> None:

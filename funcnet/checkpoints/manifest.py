@@ -15,11 +15,15 @@ import jax
 import numpy as np
 from jaxlib.version import __version__ as jaxlib_version
 
-from funcnet.errors import CheckpointError, ConfigError, translated
+from funcnet.errors import CheckpointError, ConfigError, DtypeError, translated
 
-__all__ = ["VERSION", "File", "Leaf", "Manifest", "Spread", "as_json", "environment", "parse", "render", "sha256"]
+__all__ = [
+    "MOST_BYTES", "VERSION", "File", "Leaf", "Manifest", "Spread", "as_json", "environment", "parse", "plain_metrics",
+    "render", "sha256",
+]  # fmt: skip
 
 VERSION = 1
+MOST_BYTES = 1 << 28  #: of a manifest: enough for a million leaves, and read in seconds
 
 
 class File(NamedTuple):
@@ -91,21 +95,61 @@ def render(name: str, manifest: Manifest) -> bytes:
     """The text of a manifest.
 
     Raises:
-        ConfigError: JSON cannot hold the metrics, the cursor or the metadata.
+        ConfigError: JSON cannot hold the metrics, the cursor or the metadata, or the text is too long.
     """
     content = manifest._asdict()
     for part in ("files", "leaves", "spread"):
         content[part] = {key: entry._asdict() for key, entry in content[part].items()}
     for part in ("metrics", "cursor", "metadata"):
         as_json(name, part, content[part])
-    return _seal({"format": VERSION, **content})
+    text = _seal({"format": VERSION, **content})
+    if len(text) > MOST_BYTES:
+        got = f"{len(text):,}; keep large metadata in a file of their own"
+        raise ConfigError(f"{name}: expected a manifest of at most {MOST_BYTES:,} bytes, got {got}.")
+    return text
 
 
 def as_json(name: str, what: str, value: Any) -> str:
     """A value from the user as JSON text, or a ConfigError if JSON cannot hold it."""
     problem = f"{name}: expected {what} that JSON can hold, got an error"
     with translated((TypeError, ValueError, RecursionError), ConfigError, problem):
-        return json.dumps(value)
+        text = json.dumps(value)
+        if json.dumps(json.loads(text)) != text:
+            raise ValueError("two keys of a dictionary have the same text")
+    return text
+
+
+def plain_metrics(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics as numbers, and lists of numbers, of Python.
+
+    Raises:
+        DtypeError: a metric is not made of numbers, or the loss is not a single one.
+    """
+    with translated(ValueError, DtypeError, f"{name}: expected metrics of numbers, got an error"):
+        plain = {metric: np.asarray(value).tolist() for metric, value in metrics.items()}
+    wrong = _wrong_metrics(plain)
+    if wrong:
+        got = f"{metrics[wrong[0]]!r}; leave it out"
+        raise DtypeError(f"{name}: expected metric {wrong[0]!r} to be {_wanted(wrong[0])}, got {got}.")
+    return plain
+
+
+def _wrong_metrics(metrics: dict[str, Any]) -> list[str]:
+    """The names of metrics that are not made of numbers. The loss is one number, because training is judged by it."""
+    return [name for name, value in metrics.items() if not (_is_number if name == "loss" else _are_numbers)(value)]
+
+
+def _wanted(metric: str) -> str:
+    return "a number" if metric == "loss" else "a number or an array of numbers"
+
+
+def _are_numbers(value: Any) -> bool:
+    return all(map(_are_numbers, value)) if isinstance(value, list) else _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a NumPy array can hold it."""
+    return type(value) is float or (type(value) in (bool, int) and -(2**63) <= value < 2**64)
 
 
 def _seal(content: dict[str, Any]) -> bytes:
@@ -136,17 +180,22 @@ def parse(name: str, data: bytes) -> Manifest:
         leaves = {path: leaf._replace(shape=tuple(leaf.shape)) for path, leaf in leaves.items()}
         spread = {path: Spread(**entry) for path, entry in content.pop("spread", {}).items()}
         spread = {path: entry._replace(shape=tuple(entry.shape)) for path, entry in spread.items()}
-        numbers = [content["step"], content["epoch"]]
-        numbers += [number for file in files.values() for number in (file.bytes, file.header_bytes)]
-        numbers += [number for leaf in leaves.values() for number in (leaf.start, leaf.bytes, *leaf.shape)]
-        numbers += [number for entry in spread.values() for number in (int(entry.folder), *entry.shape)]
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("a size or a count is not a non-negative integer")
-        if not isinstance(content["metrics"], dict):
-            raise ValueError("metrics are not a dictionary")
+        counts = [content["step"], content["epoch"]]
+        counts += [count for file in files.values() for count in (file.bytes, file.header_bytes)]
+        counts += [count for leaf in leaves.values() for count in (leaf.start, leaf.bytes, *leaf.shape)]
+        counts += [count for entry in spread.values() for count in entry.shape]
+        if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+            raise ValueError("a size or a count is not an integer from 0 to 2⁶³ − 1")
+        if sorted(entry.folder for entry in spread.values()) != sorted(map(str, range(len(spread)))):
+            raise ValueError("the folders of spread tensors are not numbered from 0 on")
+        for part in ("metrics", "environment"):
+            if not isinstance(content[part], dict):
+                raise ValueError(f"{part}: not a dictionary")
+        if wrong := _wrong_metrics(content["metrics"]):
+            raise ValueError(f"metric {wrong[0]!r} is not {_wanted(wrong[0])}")
         not_finite = content.pop("not_finite", [])
         if not isinstance(not_finite, list) or any(path not in {*leaves, *spread} for path in not_finite):
             raise ValueError("the tensors that are not finite are not a list of their paths")
         return Manifest(**content, files=files, leaves=leaves, spread=spread, not_finite=not_finite)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{name} lacks an entry, or holds one of the wrong kind: {error!r}") from error

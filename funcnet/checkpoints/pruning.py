@@ -56,6 +56,7 @@ def _is_as_written(path: Path, manifest: Manifest) -> bool:
 def _best(finite: dict[int, Manifest], monitor: str, mode: str) -> set[int]:
     """The first step whose metric is the best; none if there is no step."""
     sign = 1 if mode == "min" else -1
-    values = {step: sign * manifest.metrics.get(monitor, math.nan) for step, manifest in finite.items()}
-    values = {step: math.inf if math.isnan(value) else value for step, value in values.items()}
-    return {*sorted(values, key=lambda step: (values[step], step))[:1]}
+    values = {step: manifest.metrics.get(monitor, math.nan) for step, manifest in finite.items()}
+    single = {step: sign * value for step, value in values.items() if not isinstance(value, list)}
+    ranks = {step: (math.isnan(value), value, step) for step, value in single.items()}  # NaN comes last
+    return {*sorted(ranks, key=lambda step: ranks[step])[:1]}

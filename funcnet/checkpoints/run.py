@@ -10,7 +10,7 @@ import numpy as np
 
 from funcnet.checkpoints.files import beside
 from funcnet.checkpoints.folder import commit, commit_together, good_manifest, path_of, read, steps
-from funcnet.checkpoints.manifest import Manifest, environment
+from funcnet.checkpoints.manifest import Manifest, environment, plain_metrics
 from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
 from funcnet.checks import check_count, check_kind
@@ -43,8 +43,9 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     Raises:
         CheckpointError: the checkpoint cannot be written, or the folder already holds a good and finite one
             of that step.
-        ConfigError: JSON cannot hold the metadata, a metric or the cursor.
-        DtypeError, StructureError: a leaf of the state is not an array, or two leaves have the same path.
+        ConfigError: JSON cannot hold the metadata or the cursor, or they are too large.
+        DtypeError: a leaf of the state is not an array, or a metric is not made of numbers.
+        StructureError: two leaves have the same path, or one has a name that a file cannot hold.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
     >>> import tempfile, jax, jax.numpy as jnp, funcnet as fn
@@ -77,7 +78,7 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
         step = check_count("report.step", report.step, 0)
         epoch = check_count("report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
-    metrics = {metric: np.asarray(value).tolist() for metric, value in report.metrics.items()}
+    metrics = plain_metrics(name, report.metrics)
     manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {}, [])
     leaves = dict(flatten_with_paths(state))
     spread = {path: leaf for path, leaf in leaves.items() if are_spread(leaf) and path not in keys}

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from funcnet.checkpoints.folder import clear, good_manifest, path_of, steps
+from funcnet.checkpoints.manifest import plain_metrics
 from funcnet.checkpoints.pruning import pruning
 from funcnet.checkpoints.run import ELSEWHERE, Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
@@ -115,7 +116,8 @@ def _saving(name, reports, folder, every, monitor, metadata, store):
                 if count == 1 and folder is not None:
                     _check_later(name, folder, report.step)
                 _check_monitor(name, monitor, report.metrics)
-                unsaved = report if math.isfinite(float(report.metrics.get("loss", 0.0))) else None
+                loss = plain_metrics(name, {"loss": report.metrics.get("loss", 0.0)})["loss"]
+                unsaved = report if math.isfinite(loss) else None
                 if unsaved is not None and count % every == 0:
                     save(report)
                 yield report

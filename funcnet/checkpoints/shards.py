@@ -1,8 +1,11 @@
 """Arrays that are spread over several processes: each writes its parts with orbax, and none ever holds the whole."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from funcnet.checkpoints.files import names_below, sync_file, sync_folder
-from funcnet.checkpoints.manifest import File, Spread, sha256
+from funcnet.checkpoints.manifest import File, Spread
 from funcnet.checkpoints.tensors import is_finite
 from funcnet.errors import CheckpointError, extra, translated
 from funcnet.made import leading
+from funcnet.reading import plain_file, size_of
 
 __all__ = [
     "SHARDS", "are_spread", "load", "not_finite", "on_first", "orbax_module", "problem_with", "spread_entries",
@@ -23,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHARDS = "shards"
+_DESCRIPTION = ".zarray"  # what orbax writes beside the parts of an array: its shape, its dtype and how it is split
 
 
 def orbax_module(name: str) -> Any:
@@ -88,8 +93,9 @@ def _hash_together(folder: Path) -> dict[str, File]:
     found = np.zeros((-(-len(names) // count), 32 + 8), np.uint8)
     for row, name in zip(found, mine, strict=False):
         sync_file(folder / name)
-        file = _file(folder / name)
-        row[:] = np.frombuffer(bytes.fromhex(file.header_sha256) + file.bytes.to_bytes(8, "little"), np.uint8)
+        with open(folder / name, "rb") as file:
+            entry = _entry(file)
+        row[:] = np.frombuffer(bytes.fromhex(entry.header_sha256) + entry.bytes.to_bytes(8, "little"), np.uint8)
     for place in {(folder / name).parent for name in mine}:
         sync_folder(place)
     told = multihost_utils.process_allgather(found)
@@ -105,28 +111,49 @@ def _names(folder: Path) -> list[str]:
     return [name for name in names_below(folder) if name.split("/")[0] == SHARDS]
 
 
-def _file(path: Path) -> File:
-    data = path.read_bytes()
-    return File(len(data), len(data), sha256(data))
+def _entry(file: BufferedReader) -> File:
+    size = size_of(file)
+    return File(size, size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def problem_with(folder: Path, files: dict[str, File], spread: dict[str, Spread]) -> str | None:
     """What is wrong with the files of the parts, after all of their bytes are read; `None` if nothing is."""
     owners = {f"{SHARDS}/{entry.folder}": path for path, entry in spread.items()}
-    for name in sorted({*files, *_names(folder)}):
+    there = {*_names(folder)}
+    for name in sorted({*files, *there}):
         owner = owners.get(os.path.dirname(name))
         whose = f"{name}, a part of tensor {owner}," if owner is not None else name
         if name not in files:
             return f"{whose} is not in the manifest"
+        if name not in there:
+            return f"{whose} is missing"
         try:
-            found = _file(folder / name)
+            with plain_file(folder / name, links=False) as file:
+                if size_of(file) != files[name].bytes:
+                    return f"{whose} has {size_of(file)} bytes, expected {files[name].bytes}"
+                if _entry(file) != files[name]:
+                    return f"{whose} does not have the SHA-256 recorded in the manifest"
         except OSError as error:
             return f"{whose} cannot be read: {error}"
-        if found.bytes != files[name].bytes:
-            return f"{whose} has {found.bytes} bytes, expected {files[name].bytes}"
-        if found != files[name]:
-            return f"{whose} does not have the SHA-256 recorded in the manifest"
+    for path, entry in spread.items():
+        if not _is_described(folder, entry):
+            return f"{SHARDS}/{entry.folder}/{_DESCRIPTION} does not describe tensor {path} as the manifest does"
     return None
+
+
+def _is_described(folder: Path, entry: Spread) -> bool:
+    """Whether the array's own description is that of the manifest.
+
+    orbax makes room for what the description says, and the process ends if there is not so much.
+    """
+    try:
+        with plain_file(folder / SHARDS / entry.folder / _DESCRIPTION, links=False) as file:
+            array = json.loads(file.read())
+        shape, same_dtype = tuple(array["shape"]), jnp.dtype(array["dtype"]) == jnp.dtype(entry.dtype)
+        fits = all(0 < part <= max(axis, 1) for part, axis in zip(array["chunks"], shape, strict=True))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+    return shape == entry.shape and same_dtype and fits
 
 
 def load(name: str, folder: Path, spread: dict[str, Spread], like: dict[str, Any]) -> dict[str, Any]:
@@ -134,9 +161,12 @@ def load(name: str, folder: Path, spread: dict[str, Spread], like: dict[str, Any
     if not spread:
         return {}
     orbax = orbax_module(name)
+    if any(getattr(like.get(path), "shape", None) != entry.shape for path, entry in spread.items()):
+        # The caller names what does not fit, for which nothing needs to be read.
+        return {path: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype)) for path, entry in spread.items()}
     arguments = {entry.folder: _wanted(orbax, entry, like.get(path)) for path, entry in spread.items()}
-    kinds = OSError, ValueError, KeyError, TypeError
-    with translated(kinds, CheckpointError, f"{name}: {SHARDS} cannot be read"), _pytrees(orbax) as checkpointer:
+    # orbax may raise anything for files that it did not write.
+    with translated(Exception, CheckpointError, f"{name}: {SHARDS} cannot be read"), _pytrees(orbax) as checkpointer:
         restored = checkpointer.restore(
             (folder / SHARDS).absolute(), args=orbax.args.PyTreeRestore(restore_args=arguments)
         )

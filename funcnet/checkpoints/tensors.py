@@ -1,6 +1,8 @@
 """Trees of arrays as named tensors on the host, and back into a tree, with each array where it belongs."""
 
+import json
 from collections.abc import Collection
+from io import BufferedReader
 from typing import Any
 
 import jax
@@ -11,14 +13,27 @@ from funcnet.checks import describe
 from funcnet.dtypes import is_key
 from funcnet.errors import CheckpointError, DtypeError, StructureError, extra, translated
 from funcnet.made import leading
+from funcnet.reading import size_of
 from funcnet.trees import check_same_structure, flatten_with_paths, map_with_paths, on_host, spread
 
-__all__ = ["DTYPES", "as_tensors", "from_bytes", "is_finite", "restore_tree", "safetensors_module", "split_keys"]
+__all__ = [
+    "DTYPES",
+    "as_tensors",
+    "from_bytes",
+    "is_finite",
+    "read_header",
+    "restore_tree",
+    "safetensors_module",
+    "split_keys",
+]
 
 DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
     "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
+
+_METADATA = "__metadata__"  # the key of the header that is no tensor
+_MOST_HEADER = 100_000_000  # the most that safetensors reads
 
 
 def safetensors_module(name: str) -> Any:
@@ -38,7 +53,7 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
 
     Raises:
         DtypeError: a leaf is not an array of plain numbers.
-        StructureError: two leaves have the same path.
+        StructureError: two leaves have the same path, or one has a path that safetensors cannot hold.
     """
     leaves = flatten_with_paths(tree)
     tensors = {}
@@ -46,6 +61,8 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
         if str(getattr(leaf, "dtype", None)) not in DTYPES.values():
             got = f"{describe(leaf)}; convert it; a typed PRNG key needs jax.random.key_data"
             raise DtypeError(f"{name}: expected {path} to be an array of plain numbers, got {got}.")
+        if path == _METADATA or path.encode(errors="ignore").decode() != path:
+            raise StructureError(f"{name}: expected a path that a file can hold, got {path!r}; rename the key.")
         # A jax array is viewed, not copied: a step that gets it as a donated argument does not reuse its memory while
         # the view exists. A NumPy array is copied, because its owner may change it. safetensors writes the memory as it
         # is, so it must be in C order.
@@ -63,6 +80,24 @@ def as_tensors(name: str, tree: Any, *, without: Collection[str] = ()) -> dict[s
 def is_finite(tensor: Any) -> bool:
     """Whether all numbers are finite."""
     return bool(np.isfinite(tensor).all())
+
+
+def read_header(file: BufferedReader) -> tuple[bytes, dict[str, Any]]:
+    """The header of a safetensors file, as bytes and as the JSON in it, and not yet the tensors.
+
+    Anything wrong with it, as well as a file of another size, raises ValueError, LookupError, TypeError, AttributeError
+    or RecursionError.
+    """
+    length = file.read(8)
+    size = int.from_bytes(length, "little")
+    if size > _MOST_HEADER:
+        raise ValueError(f"its header has {size} bytes")
+    text = file.read(size)
+    header = json.loads(text)
+    end = max((entry["data_offsets"][1] for tensor, entry in header.items() if tensor != _METADATA), default=0)
+    if len(length) + size + end != size_of(file):
+        raise ValueError("its tensors do not fill it")
+    return length + text, header
 
 
 def from_bytes(safetensors: Any, data: bytes) -> dict[str, np.ndarray]:

@@ -15,9 +15,10 @@ import numpy as np
 
 from funcnet.checkpoints.files import write_whole
 from funcnet.checkpoints.manifest import as_json
-from funcnet.checkpoints.tensors import as_tensors, from_bytes, restore_tree, safetensors_module
+from funcnet.checkpoints.tensors import as_tensors, from_bytes, read_header, restore_tree, safetensors_module
 from funcnet.checks import describe
 from funcnet.errors import CheckpointError, StructureError, translated
+from funcnet.reading import plain_file
 from funcnet.types import Params, State
 
 __all__ = ["load_weights", "save_weights"]
@@ -110,17 +111,17 @@ def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
 
 def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any]:
     safetensors = safetensors_module(name)
-    with translated(OSError, CheckpointError, f"{name}: the file cannot be read"):
-        data = path.read_bytes()
-    try:
-        tensors = from_bytes(safetensors, data)
-        # deserialize has checked the header, but leaves out the metadata.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        record = json.loads(header["__metadata__"]["funcnet"])
-        version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        got = f"one that is damaged or of another origin: {error!r}"
-        raise CheckpointError(f"{name}: expected a file of save_weights, got {got}.") from error
+    kinds = safetensors.SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+    problem = f"{name}: the file cannot be read"
+    with translated(OSError, CheckpointError, problem), plain_file(path, links=True) as file:
+        try:
+            head, header = read_header(file)
+            record = json.loads(header["__metadata__"]["funcnet"])
+            version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
+            tensors = from_bytes(safetensors, head + file.read())
+        except kinds as error:
+            got = f"one that is damaged or of another origin: {error!r}"
+            raise CheckpointError(f"{name}: expected a file of save_weights, got {got}.") from error
     if version != _VERSION:
         raise CheckpointError(f"{name}: expected format version {_VERSION}, got {version!r}; update funcnet.")
     if sha256 != _digest(tensors, text):
