@@ -303,9 +303,10 @@ def forged(rng, content):
         if kind == 0:
             del parent[last]
         elif kind == 1 and isinstance(parent, dict):
-            parent[rng.choice(["b", "loss", "shards/0/0.0", "shards/../../x", "state.safetensors"])] = parent[last]
+            other = rng.choice(["b", "loss", "shards/0/0.0", "shards/../../x", "state.safetensors"])
+            parent[other] = copy.deepcopy(parent[last])
         else:
-            parent[last] = rng.choice(NASTY)
+            parent[last] = copy.deepcopy(rng.choice(NASTY))
     return content
 
 

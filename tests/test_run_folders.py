@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from test_checkpoints import resealed
 
 from funcnet import checkpoints
 from funcnet.checkpoints.folder import read
@@ -151,6 +152,27 @@ def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, caps
     assert f"{newest:08d}: {bias} is not finite; going back to an older one.\n" in error
     for name in FILES:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, [], 3, {}, {"classes": 10}, {"classes": 10, "shape": 64}, {"classes": "ten", "shape": [64]},
+     {"classes": 10, "shape": [[64]]}, {"classes": 10, "shape": [-64]}, {"classes": 2**31, "shape": [64]}],
+)  # fmt: skip
+def test_a_run_whose_facts_were_made_up(tmp_path, capsys, whole, metadata):
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    params, state, _ = checkpoints.load_weights(folder / "weights.safetensors")
+    checkpoints.save_weights(folder / "weights.safetensors", params, state, metadata)
+    code, _, error = funcnet(capsys, "evaluate", folder)
+    said = f"funcnet: {folder}/weights.safetensors: expected weights that funcnet train wrote; train again.\n"
+    assert (code, error) == (5, said)
+    (folder / "weights.safetensors").unlink()
+    path = folder / "checkpoints" / f"{checkpoints.steps(folder / 'checkpoints')[-1]:08d}"
+    resealed(path, lambda content: content.update(metadata=metadata))
+    code, _, error = funcnet(capsys, "train", "--resume", folder)
+    said = f"funcnet: {folder}: expected checkpoints that funcnet train wrote; start a new run.\n"
+    assert (code, error) == (5, said)
 
 
 def test_other_data_are_refused(tmp_path, capsys):

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from funcnet.errors import CheckpointError, ConfigError, DataError
 from funcnet.types import Report, Schedule, TrainState
 
 __all__ = [
-    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "check_place",
-    "fingerprint", "is_first", "load_run", "new_folder", "read_history", "restore_run",
+    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "are_facts",
+    "check_place", "fingerprint", "is_first", "load_run", "new_folder", "read_history", "restore_run",
 ]  # fmt: skip
 
 BOARD, CHECKPOINTS, CONFIG, HISTORY = "tensorboard", "checkpoints", "config.toml", "metrics.csv"
@@ -80,6 +80,13 @@ def fingerprint(x: np.ndarray, target: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def are_facts(metadata: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it is what `train` writes about the data: the number of classes and the shape of an example."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("shape"), list):
+        return False
+    return all(type(count) is int and 0 < count < 2**31 for count in [metadata.get("classes"), *metadata["shape"]])
+
+
 def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
     """The last good checkpoint of a run; `None` if it was stopped before its first."""
     if not checkpoints.steps(folder / CHECKPOINTS):
@@ -89,7 +96,9 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
         report, metadata = checkpoints.restore(folder / CHECKPOINTS, like)
     for warning in caught:
         print(f"funcnet: {warning.message}", file=sys.stderr)
-    if metadata["data_sha256"] != data_sha256:
+    if not are_facts(metadata):
+        raise CheckpointError(f"{folder}: expected checkpoints that funcnet train wrote; start a new run.")
+    if metadata.get("data_sha256") != data_sha256:
         raise DataError(f"{folder}: expected the training data that the run began with, got other data.")
     return report
 
@@ -162,7 +171,7 @@ def load_run(folder: Path) -> Any:
         raise CheckpointError(f"{folder}: the run was stopped; finish it with funcnet train --resume {folder}.")
     trained = options.Train(**options.read_config(folder / CONFIG))
     *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
-    if not metadata or not {"classes", "shape"} <= set(metadata):
+    if not are_facts(metadata):
         raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
     shape, classes = tuple(metadata["shape"]), metadata["classes"]
     model = build_model(trained, shape, classes)

@@ -13,7 +13,7 @@ import numpy as np
 from funcnet import checking, checkpoints, plotting, summaries
 from funcnet.checking.page import Outcome, details, summary
 from funcnet.cli import options
-from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, check_place, load_run, read_history
+from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, are_facts, check_place, load_run, read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
@@ -141,7 +141,7 @@ def _made(run: _Run) -> _Made:
         *_, facts = checkpoints.load_weights(run.folder / WEIGHTS)
     elif manifests := [verdict.manifest for verdict in run.verdicts if verdict.manifest is not None]:
         facts = manifests[-1].metadata
-    if not facts or not {"classes", "shape"} <= set(facts):
+    if not are_facts(facts):
         (x, target), _ = split_rows(run.trained, run.trained.seed)
         facts = {"shape": x.shape[1:], "classes": classes_of(target)}
     shape = tuple(facts["shape"])
