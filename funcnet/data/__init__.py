@@ -12,8 +12,9 @@ from funcnet.data.cifar import cifar10, cifar100
 from funcnet.data.digits import digits
 from funcnet.data.idx import fashion_mnist, mnist, read_idx
 from funcnet.data.prefetch import prefetch
-from funcnet.data.sound import log_mel, read_wav
+from funcnet.data.sound import log_mel
 from funcnet.data.splits import split
+from funcnet.data.wav import read_wav
 
 __all__ = [
     "Batches", "batch_rows", "channel_statistics", "check_data", "cifar10", "cifar100", "cutout", "digits",

@@ -1,77 +1,14 @@
-"""Sound: WAV files, and log-mel spectrograms of them, on the host, in NumPy."""
-
-import io
-import os
-import wave
+"""Log-mel spectrograms of sound, on the host, in NumPy."""
 
 import numpy as np
 
 from funcnet.checks import check_count, positive
-from funcnet.data.files import StrPath
-from funcnet.errors import ConfigError, DataError, FormatError, ShapeError, translated
+from funcnet.errors import ConfigError, ShapeError
 from funcnet.made import leading
 
-__all__ = ["log_mel", "read_wav"]
+__all__ = ["log_mel"]
 
 _SMALLEST = 1e-10  # a power of −100 dB, below all that 16 bits can hold
-
-
-def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, int]:
-    """The samples of a WAV file, and how many there are per second.
-
-    Args:
-        path: a file of integer samples (PCM) of 8, 16, 24 or 32 bits, with any number of channels.
-        most_bytes: the most bytes that the file may have.
-
-    Returns: samples (samples, channels), float32 in [−1, 1), and the sample rate in hertz.
-
-    Raises:
-        FormatError: the file is not a WAV file, holds samples of another kind, is cut off, or is larger than
-            `most_bytes`.
-        DataError: the file cannot be read.
-
-    >>> import tempfile, pathlib, wave, funcnet as fn
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "two.wav")
-    ...     with wave.open(str(path), "wb") as file:
-    ...         file.setparams((1, 2, 8000, 0, "NONE", ""))
-    ...         file.writeframes(bytes([0, 64, 0, 128]))
-    ...     fn.data.read_wav(path)
-    (array([[ 0.5],
-           [-1. ]], dtype=float32), 8000)
-    """
-    with leading(f"read_wav({os.fspath(path)!r})"):
-        return _read(path, check_count("most_bytes", most_bytes))
-
-
-def _read(path: StrPath, most_bytes: int) -> tuple[np.ndarray, int]:
-    with translated(OSError, DataError, "the file cannot be read"), open(path, "rb") as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise FormatError(f"expected at most {most_bytes} bytes, got more; raise most_bytes if that is right.")
-    try:
-        with wave.open(io.BytesIO(data)) as sound:
-            channels, width, rate, count = sound.getparams()[:4]
-            frames = sound.readframes(count)
-    # The standard library raises these for damaged files. A size of 0 divides by zero, and a negative size is not a
-    # position.
-    except (wave.Error, EOFError, RuntimeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        got = f"{str(error) or 'an early end'}; convert it to PCM"
-        raise FormatError(f"expected a WAV file of integer samples, got {got}.") from error
-    if width not in (1, 2, 3, 4) or rate < 1 or len(frames) != count * channels * width:
-        wanted = f"{count} samples of {channels} × {width} bytes, {rate} per second"
-        raise FormatError(f"expected {wanted}, got {len(frames)} bytes.")
-    return _floats(frames, width).reshape(count, channels), rate
-
-
-def _floats(data: bytes, width: int) -> np.ndarray:
-    """Little-endian integers of `width` bytes as float32 in [−1, 1). Those of one byte have no sign."""
-    if width == 1:
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-    digits = np.frombuffer(data, np.uint8).reshape(-1, width)
-    wide = np.zeros((len(digits), 4), np.uint8)
-    wide[:, 4 - width :] = digits  # the highest bytes, so that the sign is in its place
-    return (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
 
 
 def log_mel(
