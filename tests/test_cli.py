@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from image_files import idx_bytes
 
 from funcnet import checkpoints, data
-from funcnet.cli import main, networks, options
+from funcnet.cli import folders, main, networks, options
 from funcnet.cli.tables import print_json
 from funcnet.errors import ConfigError
 
@@ -312,6 +313,33 @@ def test_runs_are_numbered_and_never_overwritten(tmp_path, capsys, monkeypatch):
     code, _, err = output_of(capsys, "train", "--model", "linear", "--epochs", "1", "--output", "runs/001")
     assert code == 2
     assert "runs/001 already holds weights.safetensors; choose another --output" in err
+
+
+@pytest.mark.parametrize(
+    "taken, following", [([], "001"), (["007"], "008"), (["998"], "999"), (["999"], "1000"), (["999", "1000"], "1001")]
+)
+def test_numbers_of_runs_go_on_beyond_three_digits(tmp_path, monkeypatch, taken, following):
+    monkeypatch.chdir(tmp_path)
+    for name in (*taken, "notes", "7²"):
+        Path("runs", name).mkdir(parents=True)
+    assert folders.new_folder(options.Train()) == Path("runs", following)
+    assert len(list(Path("runs").iterdir())) == len(taken) + 3
+
+
+def test_runs_that_begin_together_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(folders.new_folder, 16 * [options.Train()]))
+    assert sorted(made) == [Path("runs", f"{n:03d}") for n in range(1, 17)]
+
+
+def test_a_place_where_no_folder_can_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").write_text("")
+    with pytest.raises(ConfigError, match=r"^runs: the folder for the results cannot be made: File exists"):
+        folders.new_folder(options.Train())
+    with pytest.raises(ConfigError, match=r"^runs/a: the folder for the results cannot be made: Not a directory"):
+        folders.new_folder(options.Train(output=Path("runs/a")))
 
 
 # Configuration files.

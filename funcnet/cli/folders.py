@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -33,25 +34,38 @@ def new_folder(chosen: options.Train) -> Path:
     """The folder that the options name, or the next free one. Results of another run are never overwritten."""
     if not is_first():  # process 0 checks it and makes it
         return chosen.output or _needs_output()
-    if chosen.output is not None:
-        folder = chosen.output
-        if (folder / WEIGHTS).exists():
-            raise ConfigError(f"{folder} already holds {WEIGHTS}; choose another --output, nothing is overwritten.")
-        if checkpoints.steps(folder / CHECKPOINTS):
-            raise ConfigError(
-                f"{folder} holds a run that was stopped; go on with funcnet train --resume {folder}, or choose another "
-                "--output."
-            )
-    else:
+    folder = chosen.output
+    if folder is None:
         if jax.process_count() > 1:
             _needs_output()
-        taken = [int(p.name) for p in Path("runs").glob("[0-9][0-9][0-9]") if p.name.isdigit()]
-        folder = Path("runs") / f"{max(taken, default=0) + 1:03d}"
+    elif (folder / WEIGHTS).exists():
+        raise ConfigError(f"{folder} already holds {WEIGHTS}; choose another --output, nothing is overwritten.")
+    elif checkpoints.steps(folder / CHECKPOINTS):
+        raise ConfigError(
+            f"{folder} holds a run that was stopped; go on with funcnet train --resume {folder}, or choose another "
+            "--output."
+        )
     try:
+        if folder is None:
+            return _made_next(Path("runs"))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: the folder for the results cannot be made: {error.strerror}.") from error
+        place = folder or "runs"
+        raise ConfigError(f"{place}: the folder for the results cannot be made: {error.strerror}.") from error
     return folder
+
+
+def _made_next(runs: Path) -> Path:
+    """The folder after the last number in `runs`. It is made here, so that no other run takes it too."""
+    runs.mkdir(exist_ok=True)
+    number = max((int(path.name) for path in runs.iterdir() if re.fullmatch("[0-9]+", path.name)), default=0)
+    while True:
+        number += 1
+        try:
+            (runs / f"{number:03d}").mkdir()
+        except FileExistsError:  # another run has taken it since
+            continue
+        return runs / f"{number:03d}"
 
 
 def check_place(option: str, path: Path, name: str) -> None:
