@@ -116,7 +116,8 @@ class Batches:
     epochs after them. If a pass is broken off, or a position is restored, the next pass continues from there.
 
     Args:
-        x, target: trees of arrays with n rows; the target may be `None`.
+        x, target: trees of arrays with n rows; the target may be `None`. They are not copied, so that a `numpy.memmap`
+            may be larger than memory. What is written to them appears in later batches.
         batch_size, seed, drop_last, shuffle: as for `batch_rows`.
         where, weights: what counts in the loss, and by how much, with n rows too.
         epochs: epochs per pass; `None` for no end.

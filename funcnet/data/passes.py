@@ -4,9 +4,11 @@ Batches that can continue from a position have `get_state` and `set_state`, eith
 the iterable itself, as in `Batches`.
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from funcnet.data.owned import own_batch
 from funcnet.errors import ConfigError
 
 __all__ = ["Pass", "has_position"]
@@ -17,17 +19,26 @@ def has_position(what: Any) -> bool:
 
 
 class Pass:
-    """The iterator of a pass over `batches`, from `position` on."""
+    """An iterator over a pass of `batches`, from `position` on.
+
+    Batches and positions are copied as they come, because `batches` may fill one buffer again and again.
+    """
 
     def __init__(self, batches: Iterable[Any], position: Any = None):
-        self.iterator = iter(batches)
-        self._keeper: Any = next((what for what in (self.iterator, batches) if has_position(what)), None)
+        self._iterator = iter(batches)
+        self._keeper: Any = next((what for what in (self._iterator, batches) if has_position(what)), None)
         if position is not None:
             if self._keeper is None:
                 raise ConfigError("expected batches with get_state and set_state, to restore a position, got none.")
-            self._keeper.set_state(position)
+            self._keeper.set_state(copy.deepcopy(position))
             if self._keeper is batches:
-                self.iterator = iter(batches)
+                self._iterator = iter(batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return own_batch(next(self._iterator))
 
     @property
     def has_position(self) -> bool:
@@ -35,4 +46,4 @@ class Pass:
 
     def position(self) -> Any:
         """The position of the pass after the last batch that it gave; `None` if that cannot be known."""
-        return None if self._keeper is None else self._keeper.get_state()
+        return None if self._keeper is None else copy.deepcopy(self._keeper.get_state())

@@ -17,7 +17,8 @@ def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
     """The same batches. A thread holds up to `size` of them ready.
 
     This helps if reading takes long and waits, for example for a disk. Each pass has its own thread, which ends with
-    the pass. An error of `batches` is raised when its batch is due.
+    the pass. An error of `batches` is raised when its batch is due. Arrays are copied as they are read, so `batches`
+    may fill one buffer again and again.
 
     Args:
         batches: an iterable; each `iter` of it is a pass. If it, or its iterator, has `get_state` and `set_state`, the
@@ -102,7 +103,7 @@ def _read(reading: Pass, ready: queue.Queue[Any], stop: threading.Event) -> None
     ended: BaseException | None = None
     while ended is None and not stop.is_set():
         try:
-            item = next(reading.iterator), reading.position(), None
+            item = next(reading), reading.position(), None
         except BaseException as error:  # every kind is for the reader, because this thread cannot raise it
             ended = error
             item = None, None, error

@@ -173,7 +173,7 @@ class _Canvas:
 
 
 def _checked(name: str, x: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    points, labels = np.asarray(x), np.asarray(labels)
+    points, labels = np.array(x), np.array(labels)  # copies: a GIF is drawn over a whole training
     points = points if np.issubdtype(points.dtype, np.floating) else points.astype(np.float32)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ShapeError(f"{name}: expected x of shape (n, 2), points in the plane, got {points.shape}.")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from funcnet.checks import check_count, check_like
 from funcnet.data import batch_rows, check_data, steps_per_epoch
+from funcnet.data.owned import own_arrays
 from funcnet.errors import ConfigError, StructureError
 from funcnet.layers import dense, dropout, sigmoid
 from funcnet.layers.checks import check_entries
@@ -62,7 +63,7 @@ def train(
     """
     with leading("train"):
         epochs, key = check_count("epochs", epochs), as_key(key)
-    v = jnp.asarray(check_data(v, v)[0])
+    v = jnp.asarray(own_arrays(check_data(v, v)[0]))
     steps_an_epoch = steps_per_epoch(len(v), batch_size, drop_last=True)
     started = create_state(machine, optimizer, key, v) if state is None else state
     reconstruction_error(machine, started.optimizer.params, v)  # its checks see the values of v

@@ -82,7 +82,7 @@ def evaluate(
             raise
         check_target(loss, prediction, *rest)
         results = evaluator(model, loss, named)(params, state, data, batch_size, key)
-        _warn_of_nan(results)
+        _warn_of_nan(results)  # waits for them, so that the caller may write to the data again
         return results
 
 

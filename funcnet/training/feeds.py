@@ -17,6 +17,7 @@ import numpy as np
 from funcnet.checks import check_count, describe
 from funcnet.data.batching import count_steps, epoch_order
 from funcnet.data.checks import count_rows, unpacked
+from funcnet.data.owned import own_arrays
 from funcnet.data.passes import Pass
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
@@ -39,7 +40,7 @@ class ArrayFeed:
         self.seed = tuple(int(word) for word in np.ravel(jax.random.key_data(key)))
         self.shuffle = shuffle
         self.most_steps = min(self.report_steps, 1024)
-        self.data = layout.place_data(data)
+        self.data = layout.place_data(own_arrays(data))
         self.example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), self.data
         )
@@ -142,7 +143,7 @@ class IteratorFeed:
 
     def _start_pass(self, position=None):
         self.source = Pass(self.batches, position)
-        self.first = next(self.source.iterator, None)
+        self.first = next(self.source, None)
 
     def _pass(self, epoch):
         """`(batch, whether it is the last, cursor after it)`, one batch read ahead."""
@@ -153,7 +154,7 @@ class IteratorFeed:
             passes = f"{self.epochs} passes over the batches, but they ended before pass {epoch}"
             raise DataError(f"fit: expected {passes}; {fix}.")
         batch, position = self.first, self.source.position()
-        for following in self.source.iterator:
+        for following in self.source:
             yield batch, False, self._cursor(epoch - 1, position)
             batch, position = following, self.source.position()
         yield batch, True, self._cursor(epoch, position)

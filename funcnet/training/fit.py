@@ -8,6 +8,7 @@ import jax
 
 from funcnet.checks import check_count, describe
 from funcnet.data.checks import checked_data, unpacked
+from funcnet.data.owned import own_arrays
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
 from funcnet.optimizers.checks import check_optimizer
@@ -77,7 +78,9 @@ def fit(
             For a `losses.weighted_sum` they may be dictionaries with one entry for each part. At the places that
             `where` excludes, the target may be anything. NaN in x is always refused, because 0 · NaN is NaN in the
             backward pass. All batches of an iterable have the shapes of the first one. Their x may have leaves of other
-            lengths than the rows, as graphs have. The rows are then those of the target or of `where`.
+            lengths than the rows, as graphs have. The rows are then those of the target or of `where`. NumPy arrays are
+            copied once, and each batch of an iterable as it is read. So both may be written to meanwhile. Data larger
+            than memory need an iterable.
         engine: `"autodiff"` or `"backprop"`, whose results agree up to rounding; or a function `(model, loss, *,
             penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. With an
             engine of your own, `fit` does not apply the model or the loss itself. It checks no target, the loss may be
@@ -172,7 +175,7 @@ def fit(
             started: Any = first_state(model, optimizer, key, example, layout, own)
         else:
             check_state(state, model if own is None else None, optimizer, example[0])
-            started = state
+            started = own_arrays(state)
         feed.check_unfinished(int(started.optimizer.step))
         started = copy(layout.place_state(started))  # the loop donates its state, and the caller's arrays must survive
 
@@ -194,7 +197,8 @@ def fit(
             rows, batch_rows = rows_of(held_out), rows_of(example)
             prediction = predicted(model, params, model_state, resized(held_out[0], rows, batch_rows), key)
             check_target(loss, resized(prediction, batch_rows, rows), *held_out[1:])
-            held_out, tested = layout.place_data(held_out), evaluator(model, loss, named, layout.place_data)
+            tested = evaluator(model, loss, named, layout.place_data)
+            held_out = layout.place_data(own_arrays(held_out))
 
         def evaluate(state: TrainState) -> dict[str, Array]:
             if tested is None:

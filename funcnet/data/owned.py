@@ -1,0 +1,37 @@
+"""Copies of arrays that a caller may write to later.
+
+A view of a NumPy array changes when its owner writes to it, and so does an array that jax puts over its memory, as it
+does on a CPU where the memory is aligned. So whatever is held longer than a call is copied first.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["own_arrays", "own_batch"]
+
+
+def own_arrays(tree: Any) -> Any:
+    """The tree with copies of its NumPy arrays. Arrays of jax stay as they are, because nothing can write to them."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
+
+
+def own_batch(batch: Any) -> Any:
+    """A batch of an iterable with copies of everything that is an array or can become one.
+
+    Those of jax are copied too: an iterable may refill a buffer of NumPy and give it out by `jnp.asarray`.
+
+    >>> buffer = np.zeros(2)
+    >>> x, names = own_batch((buffer, ["a", "b"]))
+    >>> buffer[:] = 1
+    >>> x.tolist(), names
+    ([0.0, 0.0], ['a', 'b'])
+    """
+    return jax.block_until_ready(jax.tree.map(_own, batch))  # the buffer may change as soon as this returns
+
+
+def _own(leaf):
+    if isinstance(leaf, jax.Array):
+        return leaf.copy()
+    return np.array(leaf, subok=True) if hasattr(leaf, "__array__") else leaf  # subok keeps the mask of a masked array
