@@ -111,11 +111,15 @@ def test_predict_names_classes(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name, problem",
-    [("missing.npy", "No such file"), ("bad.npy", "readable"), ("nan.npy", "finite numbers, got nan in row 1"),
-     ("several.npz", "one array, as np.save writes it, got several; save x alone as .npy"),
-     ("words.npy", "expected numbers, got dtype <U1"),
-     ("narrow.npy", "rows of shape (64,), got an array of shape (3, 5)")],
-)  # fmt: skip
+    [
+        ("missing.npy", "No such file"),
+        ("bad.npy", "readable"),
+        ("nan.npy", "nan.npy: x[1, 0] is nan; 2 of 3 rows have such values, leave them out or fill them."),
+        ("several.npz", "one array, as np.save writes it, got several; save x alone as .npy"),
+        ("words.npy", "expected x of floating-point numbers, got an array of dtype <U1"),
+        ("narrow.npy", "rows of shape (64,), got an array of shape (3, 5)"),
+    ],
+)
 def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
     (tmp_path / "bad.npy").write_bytes(b"not an array")
     np.save(tmp_path / "narrow.npy", np.ones((3, 5)))
@@ -126,6 +130,61 @@ def test_predict_names_bad_rows(run, tmp_path, capsys, name, problem):
     assert (code, out) == (4, "")
     assert problem in err
     assert name in err
+
+
+BAD_ROWS = {
+    "complex": (np.full((3, 64), 1j), "expected x of floating-point numbers, got an array of dtype complex128"),
+    "durations": (np.ones((3, 64), "m8[s]"), "expected x of floating-point numbers, got an array of dtype timedelta64"),
+    "unscaled": (np.full((3, 64), 16), "got an array of dtype int64 and shape (3, 64); convert it with x.astype"),
+    "booleans": (np.ones((3, 64), bool), "expected x of floating-point numbers, got an array of dtype bool"),
+    "too large": (np.full((3, 64), 1e39), "x[0, 0] is 1e+39, which float32 cannot hold; 3 of 3 rows"),
+    "infinite": (np.full((3, 64), np.inf, np.float32), "x[0, 0] is inf; 3 of 3 rows"),
+    "empty": (np.ones((0, 64)), "expected x with at least one row and no empty axis, got shape (0, 64)"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    assert main(["export", str(run[0]), "--platforms", "cpu", "--output", str(run[0] / "file.stablehlo")]) == 0
+    return run[0] / "file.stablehlo"
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_one_check_of_rows_for_all_commands(run, exported, tmp_path, capsys, name):
+    rows, message = BAD_ROWS[name]
+    np.save(tmp_path / "rows.npy", rows)
+    np.savez(tmp_path / "rows.npz", x=rows, target=np.arange(len(rows)))
+    for command in (
+        ["predict", run[0], tmp_path / "rows.npy"],
+        ["predict", exported, tmp_path / "rows.npy"],
+        ["train", *SMALL, "--data", tmp_path / "rows.npz", "--output", tmp_path / "run"],
+        ["summary", "--data", tmp_path / "rows.npz"],
+    ):
+        code, out, err = output_of(capsys, *command)
+        assert (code, out) == (4, ""), command
+        assert message in err
+        assert err.startswith(f"funcnet: {tmp_path / 'rows.np'}")
+
+
+def test_rows_that_overflow_in_the_network_have_no_class(run, exported, tmp_path, capsys):
+    rows = data.digits()[0][:3].copy()
+    rows[1] = 3e38
+    np.save(tmp_path / "rows.npy", rows)
+    for model in (run[0], exported):
+        code, out, err = output_of(capsys, "predict", model, tmp_path / "rows.npy")
+        assert (code, out) == (4, "")
+        assert re.search(r"rows.npy: expected rows for which the network gives numbers, got (nan|-?inf) at \[1, ", err)
+        assert "scale the rows as the training data were" in err
+
+
+def test_half_and_double_precision_predict_as_single(run, tmp_path, capsys):
+    rows = data.digits()[0][:5]
+    answers = []
+    for dtype in (np.float16, np.float32, np.float64, ">f4"):
+        np.save(tmp_path / "rows.npy", rows.astype(dtype))  # sixteenths, which all of them hold exactly
+        answers.append(output_of(capsys, "predict", run[0], tmp_path / "rows.npy"))
+    assert answers == 4 * [answers[0]]
+    assert answers[0][0] == 0
 
 
 def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):

@@ -12,14 +12,16 @@ import numpy as np
 from rich.console import Console
 
 from funcnet import checkpoints, deployment, summaries
+from funcnet.checks import check_values
 from funcnet.cli import options
 from funcnet.cli.check import check
 from funcnet.cli.folders import CHECKPOINTS, check_place, load_run
-from funcnet.cli.networks import build_model, classes_of, split_rows
+from funcnet.cli.networks import build_model, checked_x, classes_of, split_rows
 from funcnet.cli.report import report
 from funcnet.cli.tables import new_table, print_json
 from funcnet.cli.train import final_results, train
 from funcnet.errors import CheckpointError, ConfigError, DataError
+from funcnet.made import leading
 
 __all__ = ["evaluate", "export", "inspect_checkpoints", "predict", "read_rows", "run", "summary"]
 
@@ -55,7 +57,7 @@ def predict(chosen: options.Predict) -> int:
     """Class and probability for each row of a file."""
     if chosen.output is not None:
         check_place("--output", chosen.output, "classes.csv")
-    rows = jnp.asarray(read_rows(chosen.rows), jnp.float32)
+    rows = read_rows(chosen.rows)
     if chosen.run.is_file():
         logits = deployment.load_exported(chosen.run)(rows)
     else:
@@ -63,6 +65,9 @@ def predict(chosen: options.Predict) -> int:
         if rows.shape[1:] != shape:
             raise DataError(f"{chosen.rows}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
         logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, rows)
+    fix = "scale the rows as the training data were"
+    with leading(str(chosen.rows)):
+        check_values(DataError, "rows for which the network gives numbers", logits, None, np.isfinite, fix)
     probabilities = np.asarray(jax.nn.softmax(logits))
     found = [{"row": i, "class": row.argmax(), "probability": row.max()} for i, row in enumerate(probabilities)]
     if chosen.output is not None:
@@ -149,7 +154,7 @@ def _checkpoint(verdict):
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """The finite numbers of a .npy or .csv file."""
+    """The rows of a .npy or .csv file, as a network takes them."""
     as_text = path.suffix == ".csv"
     try:
         with path.open("rb") as file:
@@ -158,9 +163,4 @@ def read_rows(path: Path) -> np.ndarray:
         raise DataError(f"{path}: expected a readable .npy or .csv file of numbers: {error}") from error
     if not isinstance(rows, np.ndarray):
         raise DataError(f"{path}: expected one array, as np.save writes it, got several; save x alone as .npy.")
-    if not np.issubdtype(rows.dtype, np.number):
-        raise DataError(f"{path}: expected numbers, got dtype {rows.dtype}.")
-    bad = np.argwhere(~np.isfinite(rows))
-    if len(bad):
-        raise DataError(f"{path}: expected finite numbers, got {rows[tuple(bad[0])]} in row {bad[0][0]}.")
-    return rows
+    return checked_x(str(path), rows)

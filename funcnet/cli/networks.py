@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from funcnet import data, layers, losses, models, optimizers, schedules
-from funcnet.checks import positive
+from funcnet.checks import describe, is_floating, positive
 from funcnet.cli import options
+from funcnet.data.checks import checked_data
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
 from funcnet.types import Layer, Optimizer, Schedule
 
-__all__ = ["LOSS", "build_model", "build_optimizer", "build_schedule", "classes_of", "load_data", "split_rows"]
+__all__ = [
+    "LOSS", "build_model", "build_optimizer", "build_schedule", "checked_x", "classes_of", "load_data", "split_rows",
+]  # fmt: skip
 
 LOSS = losses.softmax_cross_entropy
 IMAGE_SETS = {
@@ -32,7 +35,20 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
     if not {"x", "target"} <= set(arrays):
         raise DataError(f"{name}: expected the arrays x and target, got {sorted(arrays)}.")
-    return arrays["x"], arrays["target"]
+    return checked_x(name, arrays["x"]), arrays["target"]
+
+
+def checked_x(name: str, x: np.ndarray) -> np.ndarray:
+    """The rows of a file as networks take them, in float32. Training, evaluation and prediction all check them here.
+
+    It happens before rows are shuffled, so that an error names a row as the file counts it.
+    """
+    with leading(name):
+        if not is_floating(x):
+            fix = "convert it with x.astype(np.float32), and scale images to [0, 1]"
+            raise DataError(f"expected x of floating-point numbers, got {describe(x)}; {fix}.")
+        (x, _) = checked_data((x, None))
+    return np.asarray(x, np.float32)
 
 
 def build_model(chosen: Any, shape: tuple[int, ...], classes: int) -> Layer:
