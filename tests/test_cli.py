@@ -1,6 +1,7 @@
 """The command line: the main job from end to end, its files, its errors."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -19,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from image_files import idx_bytes
+from rich.console import Console
 
 from funcnet import checkpoints, data
 from funcnet.cli import folders, main, networks, options
-from funcnet.cli.tables import print_json
+from funcnet.cli.tables import confusion_table, print_json
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -185,6 +187,88 @@ def test_half_and_double_precision_predict_as_single(run, tmp_path, capsys):
         answers.append(output_of(capsys, "predict", run[0], tmp_path / "rows.npy"))
     assert answers == 4 * [answers[0]]
     assert answers[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        (
+            np.where(np.arange(60) == 41, -1, np.arange(60) % 3),
+            "class numbers from 0, got -1 at row 41; number them",
+        ),
+        (
+            np.where(np.arange(60) == 41, 40_000, np.arange(60) % 3),
+            "fewer classes than rows, .*, got 40000 among 60 rows",
+        ),
+        (np.eye(3)[np.arange(60) % 3], r"one class number per row, got float64 of shape \(60, 3\)"),
+    ],
+    ids=["negative", "ids", "one-hot"],
+)
+def test_labels_are_named_by_the_rows_of_the_file(tmp_path, capsys, target, message):
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((60, 4)), target=target)
+    code, _, err = output_of(capsys, "train", "--model", "linear", "--data", tmp_path / "data.npz")
+    assert code == 4
+    assert re.search(f"^funcnet: {tmp_path}/data.npz: expected .*{message}", err)
+
+
+def test_a_value_is_named_by_its_row_in_the_file(tmp_path, capsys):
+    x = np.random.default_rng(0).random((60, 4))
+    x[41, 2] = np.nan
+    np.savez(tmp_path / "data.npz", x=x, target=np.arange(60) % 3)
+    code, _, err = output_of(capsys, "train", "--model", "linear", "--data", tmp_path / "data.npz")
+    assert code == 4
+    assert "data.npz: x[41, 2] is nan; 1 of 60 rows" in err
+
+
+@pytest.mark.parametrize("patience", [[], ["--patience", "1"]])
+def test_a_class_may_occur_among_held_out_rows_alone(tmp_path, capsys, patience):
+    target, rows = np.zeros(60, int), np.arange(60)
+    target[data.split(rows, rows, fractions=(0.8, 0.2), seed=0)[1][0][:3]] = 1
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((60, 4)), target=target)
+    options = ["--model", "linear", "--data", tmp_path / "data.npz", "--epochs", "1", "--batch-size", "8", *patience]
+    code, _, err = output_of(capsys, "train", *options, "--output", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert np.sum(json_of(capsys, "evaluate", tmp_path / "run")["confusion"], 1).tolist() == [9, 3]
+
+
+def test_a_confusion_matrix_has_at_most_a_thousand_classes(tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((1500, 2)), target=np.arange(1500) % 1001)
+    options = ["--model", "linear", "--data", tmp_path / "data.npz", "--epochs", "1", "--batch-size", "500"]
+    code, out, _ = output_of(capsys, "train", *options, "--output", tmp_path / "run")
+    assert code == 0
+    assert "confusion.png" not in out
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"weights.safetensors", "curves.png"}
+    assert sorted(json_of(capsys, "evaluate", tmp_path / "run")) == ["accuracy", "loss", "rows", "run"]
+    assert output_of(capsys, "evaluate", tmp_path / "run")[0] == 0
+
+
+def printed_table(counts, width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(confusion_table(counts, width))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 40])
+def test_a_confusion_table_is_whole_where_it_fits(classes):
+    """The width that it needs is found by printing: one character less, and it is a table of mistakes."""
+    counts = np.random.default_rng(0).integers(0, 300, (classes, classes)) * 1.0
+    whole = printed_table(counts, 1000)
+    width = max(map(len, whole.splitlines()[1:]))
+    assert printed_table(counts, max(width, 60)) == whole
+    assert [int(word) for word in re.findall(r"\d+", whole.split("┩")[1])] == [
+        int(number) for label, row in enumerate(counts) for number in (label, *row) if number or number is label
+    ]
+    assert "commonest" in printed_table(counts, width - 1)
+
+
+def test_a_confusion_table_that_does_not_fit_lists_the_commonest_mistakes():
+    counts = np.diag(np.full(25, 90.0))
+    counts[3, 8], counts[20, 4], counts[0, 1] = 7, 12, 1
+    text = printed_table(counts, 80)
+    assert "the commonest mistakes of 25 classes (--json has the whole matrix)" in " ".join(text.split())
+    assert re.findall(r"│ (\d+) +│ +(\d+) │ +(\d+) │", text) == [("20", "4", "12"), ("3", "8", "7"), ("0", "1", "1")]
+    lines = printed_table(np.ones((1000, 1000)), 80).splitlines()
+    assert sum(line.startswith("│") for line in lines) == 20
 
 
 def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):

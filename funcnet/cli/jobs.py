@@ -18,7 +18,7 @@ from funcnet.cli.check import check
 from funcnet.cli.folders import CHECKPOINTS, check_place, load_run
 from funcnet.cli.networks import build_model, checked_x, classes_of, split_rows
 from funcnet.cli.report import report
-from funcnet.cli.tables import new_table, print_json
+from funcnet.cli.tables import confusion_table, new_table, print_json
 from funcnet.cli.train import final_results, train
 from funcnet.errors import CheckpointError, ConfigError, DataError
 from funcnet.made import leading
@@ -36,7 +36,7 @@ def run(command: Any) -> int:
 
 
 def evaluate(chosen: options.Evaluate) -> int:
-    """Loss, accuracy and confusion matrix on the rows that training held out."""
+    """Loss, accuracy and what was taken for what, on the rows that training held out."""
     trained, model, params, state, _, classes = load_run(chosen.run)
     held_out = split_rows(trained, trained.seed)[1]
     results = final_results(model, params, state, held_out, classes, 1024)
@@ -46,10 +46,8 @@ def evaluate(chosen: options.Evaluate) -> int:
     table = new_table(f"{chosen.run}: {len(held_out[0])} held-out rows", "", "loss", "accuracy")
     table.add_row("held out", f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
     Console().print(table)
-    matrix = new_table("rows are the true class, columns the predicted one", "", *map(str, range(classes)))
-    for label, row in enumerate(np.asarray(results["confusion"])):
-        matrix.add_row(str(label), *(str(count) if count else "·" for count in row))
-    Console().print(matrix)
+    if "confusion" in results:
+        Console().print(confusion_table(np.asarray(results["confusion"]), Console().width))
     return 0
 
 
@@ -107,9 +105,9 @@ def export(chosen: options.Export) -> int:
 
 def summary(chosen: options.Summary) -> int:
     """The table of a network's layers."""
-    (x, target), _ = split_rows(chosen, 0)
+    (x, target), (_, held_out) = split_rows(chosen, 0)
     example = jax.ShapeDtypeStruct((chosen.batch_size, *x.shape[1:]), jnp.float32)
-    found = summaries.summary(build_model(chosen, x.shape[1:], classes_of(target)), example)
+    found = summaries.summary(build_model(chosen, x.shape[1:], classes_of(target, held_out)), example)
     if chosen.json:
         totals = {name: getattr(found, name) for name in ("parameters", "parameter_bytes", "residual_bytes")}
         print_json({"layers": [row._asdict() for row in found.rows], **totals})

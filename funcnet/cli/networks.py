@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from funcnet import data, layers, losses, models, optimizers, schedules
-from funcnet.checks import describe, is_floating, positive
+from funcnet.checks import check_values, describe, is_floating, positive
 from funcnet.cli import options
 from funcnet.data.checks import checked_data
-from funcnet.errors import ConfigError, DataError
+from funcnet.errors import ConfigError, DataError, LabelError
 from funcnet.made import leading
 from funcnet.types import Layer, Optimizer, Schedule
 
@@ -35,7 +35,7 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
     if not {"x", "target"} <= set(arrays):
         raise DataError(f"{name}: expected the arrays x and target, got {sorted(arrays)}.")
-    return checked_x(name, arrays["x"]), arrays["target"]
+    return checked_x(name, arrays["x"]), _checked_labels(name, arrays["target"])
 
 
 def checked_x(name: str, x: np.ndarray) -> np.ndarray:
@@ -49,6 +49,22 @@ def checked_x(name: str, x: np.ndarray) -> np.ndarray:
             raise DataError(f"expected x of floating-point numbers, got {describe(x)}; {fix}.")
         (x, _) = checked_data((x, None))
     return np.asarray(x, np.float32)
+
+
+def _checked_labels(name: str, target: np.ndarray) -> np.ndarray:
+    """One class number per row. Like rows, they are checked before they are shuffled."""
+    with leading(name):
+        if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer) or not len(target):
+            got = f"{target.dtype} of shape {target.shape}"
+            raise DataError(f"expected target to hold one class number per row, got {got}.")
+        check_values(LabelError, "class numbers from 0", target, None, lambda label: label >= 0, "number them from 0")
+        if target.min() > 0:
+            raise DataError(f"expected class numbers from 0, got {target.min()} as the smallest; subtract it.")
+        if target.max() >= len(target):  # the network would have an output for each number that does not occur
+            got = f"{target.max()} among {len(target)} rows"
+            fix = "np.unique(target, return_inverse=True)[1] makes class numbers of ids"
+            raise LabelError(f"expected fewer classes than rows, numbered from 0, got {got}; {fix}.")
+    return target
 
 
 def build_model(chosen: Any, shape: tuple[int, ...], classes: int) -> Layer:
@@ -135,11 +151,6 @@ def split_rows(chosen: Any, seed: int) -> Any:
     return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=seed)
 
 
-def classes_of(target: Any) -> int:
-    """The number of classes, from 0 to the largest label."""
-    if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer):
-        got = f"{target.dtype} of shape {target.shape}"
-        raise DataError(f"expected target to hold one class number per row, got {got}.")
-    if target.min() > 0:
-        raise DataError(f"expected class numbers from 0, got {target.min()} as the smallest; subtract it.")
-    return int(target.max()) + 1
+def classes_of(*targets: np.ndarray) -> int:
+    """The number of classes, from 0 to the largest label of training and held-out rows."""
+    return int(max(target.max() for target in targets)) + 1

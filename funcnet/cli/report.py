@@ -16,6 +16,7 @@ from funcnet.cli import options
 from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, are_facts, check_place, load_run, read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
+from funcnet.cli.tables import MOST_CLASSES
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
 from funcnet.rendering import pages
 from funcnet.types import Layer
@@ -142,8 +143,8 @@ def _made(run: _Run) -> _Made:
     elif manifests := [verdict.manifest for verdict in run.verdicts if verdict.manifest is not None]:
         facts = manifests[-1].metadata
     if not are_facts(facts):
-        (x, target), _ = split_rows(run.trained, run.trained.seed)
-        facts = {"shape": x.shape[1:], "classes": classes_of(target)}
+        (x, target), (_, held_out) = split_rows(run.trained, run.trained.seed)
+        facts = {"shape": x.shape[1:], "classes": classes_of(target, held_out)}
     shape = tuple(facts["shape"])
     return _Made(build_model(run.trained, shape, facts["classes"]), shape)
 
@@ -199,6 +200,8 @@ def _curves(rows: list[dict[str, Any]]) -> str:
 
 def _confusion(judged: _Judged) -> str:
     classes = judged.probabilities.shape[1]
+    if classes > MOST_CLASSES:
+        return f"<p>A matrix of {classes:,} classes is not drawn. The most are {MOST_CLASSES:,}.</p>\n"
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (judged.labels, judged.probabilities.argmax(1)), 1)
     alt = f"confusion matrix: {np.trace(counts)} of {counts.sum()} held-out rows on the diagonal"

@@ -32,7 +32,7 @@ from funcnet.cli.folders import (
 )  # fmt: skip
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, timed
-from funcnet.cli.tables import new_table
+from funcnet.cli.tables import MOST_CLASSES, new_table
 from funcnet.data.batching import count_steps
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.made import leading
@@ -75,7 +75,7 @@ def _job(chosen: options.Train) -> _Job:
     if chosen.patience is not None:
         training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
     x, target = training_rows
-    shape, classes = x.shape[1:], classes_of(target)
+    shape, classes = x.shape[1:], classes_of(target, watched[1], held_out[1])
     with leading("funcnet train: --batch-size"):
         epoch_steps = count_steps(len(x), chosen.batch_size, drop_last=False)
     steps = chosen.epochs * epoch_steps
@@ -127,7 +127,8 @@ def _train(chosen: options.Train) -> int:
         _show_results(chosen, rows, results)
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
         print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
-        print(f"\nplots    {folder / CURVES}  {folder / CONFUSION}")
+        plots = [folder / CURVES, *([folder / CONFUSION] if "confusion" in results["held out"] else [])]
+        print("\nplots   ", *plots, sep="  ")
         print(f"weights  {folder / WEIGHTS}")
         print(f"metrics  {folder / HISTORY}")
     return 0
@@ -228,8 +229,10 @@ def _line(report, epochs):
 
 
 def final_results(model: Any, params: Any, state: Any, data: Any, classes: int, batch_size: int) -> dict[str, Any]:
-    """Loss, accuracy and confusion matrix on some rows."""
-    chosen = {"accuracy": metrics.accuracy(), "confusion": metrics.confusion_matrix(classes)}
+    """Loss and accuracy on some rows, and the confusion matrix unless it is too large."""
+    chosen = {"accuracy": metrics.accuracy()}
+    if classes <= MOST_CLASSES:
+        chosen["confusion"] = metrics.confusion_matrix(classes)
     return training.evaluate(model, LOSS, params, state, data, batch_size=batch_size, metrics=chosen)
 
 
@@ -237,7 +240,8 @@ def _save(folder, params, state, history, results, facts):
     scalars = {name: float(results[name]) for name in ("loss", "accuracy")}
     checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": scalars})
     plotting.learning_curves(history, folder / CURVES)
-    plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
+    if "confusion" in results:
+        plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
 
 
 def _show_results(chosen, rows, results):
