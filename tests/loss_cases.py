@@ -47,6 +47,10 @@ def negative_log_likelihood(log_p, t, class_weights=1.0, label_smoothing=0.0):
     return -(class_weights * smoothed * log_p).sum(-1)
 
 
+def cross_entropy(p, t, **options):
+    return negative_log_likelihood(np.log(p), t, **options)
+
+
 def softmax_cross_entropy(z, t, **options):
     return negative_log_likelihood(np.log(np.exp(z) / np.exp(z).sum(-1, keepdims=True)), t, **options)
 
@@ -63,6 +67,7 @@ def multiclass_hinge(s, y, margin=1.0, variant="weston_watkins", class_weights=(
 FORMULAS = {
     losses.binary_cross_entropy: binary_cross_entropy,
     losses.binary_cross_entropy_with_logits: binary_cross_entropy_with_logits,
+    losses.cross_entropy: cross_entropy,
     losses.half_squared_error: half_squared_error,
     losses.huber: huber,
     losses.log_cosh: log_cosh,
@@ -91,6 +96,7 @@ def of_several(t, w):
 SHARES = {
     losses.binary_cross_entropy: of_two,
     losses.binary_cross_entropy_with_logits: of_two,
+    losses.cross_entropy: of_several,
     losses.multiclass_hinge: of_several,
     losses.negative_log_likelihood: of_several,
     losses.softmax_cross_entropy: of_several,

@@ -60,6 +60,8 @@ REFUSED = [
      "softmax_cross_entropy: expected label in 0..9, got 12 at row 3; number the classes from 0."),
     (losses.softmax_cross_entropy, (table, jnp.array([0, -1, 2, 12])), {}, LabelError, "in 0..9, got -1 at row 1"),
     (losses.negative_log_likelihood, (table, np.array([0, 2**40, 0, 0])), {}, LabelError, f"got {2**40} at row 1"),
+    (losses.cross_entropy, (flat[:, None], np.zeros(4, int)), {}, ShapeError,
+     "cross_entropy: expected prediction of two or more classes, got shape (4, 1)"),
     (losses.multiclass_hinge, (table, np.array([0, 1, 2, 10], np.uint8)), {}, LabelError, "0..9, got 10 at row 3"),
     (losses.softmax_cross_entropy, (jnp.ones((2, 3, 4)), np.array([[0, 0, 0], [0, 7, 0]])), {}, LabelError,
      "expected label in 0..3, got 7 at [1, 1]"),
@@ -399,3 +401,8 @@ def test_a_prediction_that_is_no_probability_is_refused(p):
     for call in (loss, loss.gradient, loss.check):
         with pytest.raises(DataError, match=rf"^{message}{p} at row 1; end with a sigmoid, or take logits\.$"):
             call(jnp.array([0.5, p]), jnp.ones(2))
+    loss, message = losses.cross_entropy, "cross_entropy: expected prediction in 0..1, got "
+    for call in (loss, loss.gradient, loss.check):
+        with pytest.raises(DataError, match=rf"^{message}{p} at \[1, 0\]; end with a softmax, or take logits\.$"):
+            call(jnp.array([[0.5, 0.5], [p, 0.0], [p, p]]), np.zeros(3, int))
+    assert loss(jnp.array([[0.5, 0.5], [p, 0.0]]), np.zeros(2, int), where=np.array([True, False])) == jnp.log(2.0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import losses
+from funcnet import layers, losses
 from funcnet.errors import LabelWarning
 
 EPSILON = float(jnp.finfo(jnp.float64).eps)
@@ -111,6 +111,38 @@ def test_binary_cross_entropy_is_finite_in_its_own_precision(dtype):
     eps = float(jnp.finfo(dtype).eps)
     for gradient in both_gradients(losses.binary_cross_entropy, p, y):
         np.testing.assert_array_equal(gradient.astype(jnp.float32), [-1 / eps, 1 / eps])
+
+
+@pytest.mark.parametrize(
+    ("p", "t", "value", "slopes"),
+    [
+        ([0.5, 0.25, 0.25], 1, np.log(4), [0, -4, 0]),
+        ([1.0, 0.0, 0.0], 0, 0.0, [-1, 0, 0]),  # 0 log 0 = 0
+        ([1.0, 0.0, 0.0], 2, -np.log(EPSILON), [0, 0, -1 / EPSILON]),
+        ([0.5, 0.25, 0.25], [0.0, 0.5, 0.5], np.log(4), [0, -2, -2]),
+        ([0.5, 0.5, 0.0], [0.5, 0.25, 0.25], 0.75 * np.log(2) - np.log(EPSILON) / 4, [-1, -0.5, -0.25 / EPSILON]),
+    ],
+)
+def test_cross_entropy_by_hand(p, t, value, slopes, x64):
+    np.testing.assert_allclose(values(losses.cross_entropy, [p], [t]), [value], rtol=1e-15)
+    for gradient in both_gradients(losses.cross_entropy, [p], [t]):
+        np.testing.assert_allclose(gradient, [slopes], rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
+def test_cross_entropy_is_finite_in_its_own_precision(dtype):
+    p, eps = jnp.array([[0.0, 1.0]], dtype), float(jnp.finfo(dtype).eps)
+    for gradient in both_gradients(losses.cross_entropy, p, np.array([0])):
+        np.testing.assert_array_equal(gradient.astype(jnp.float32), [[-1 / eps, 0]])
+
+
+def test_cross_entropy_of_a_softmax_is_that_of_its_logits(x64):
+    """Backwards through the softmax too."""
+    z, y = np.array([[0.3, -1.2, 2.0], [0.0, 0.0, 5.0]]), np.array([2, 0])
+    p, _, kept = layers.softmax().forward((), (), z)
+    np.testing.assert_allclose(losses.cross_entropy(p, y), losses.softmax_cross_entropy(z, y), rtol=1e-14)
+    _, dz = layers.softmax().backward((), kept, losses.cross_entropy.gradient(p, y))
+    np.testing.assert_allclose(dz, losses.softmax_cross_entropy.gradient(z, y), rtol=1e-14)
 
 
 def softplus(z):
@@ -222,6 +254,7 @@ def test_class_weights_by_hand(x64):
         assert loss(Z, Y, class_weights=W) == loss(Z, np.eye(3)[Y], class_weights=W)
         assert loss.counted(Z, Y, class_weights=W) == 7
         np.testing.assert_allclose(values(loss, Z, Y, class_weights=W), [4, 1, 2] * -LOGS, rtol=1e-14)
+    np.testing.assert_allclose(losses.cross_entropy(np.exp(Z), Y, class_weights=W), want, rtol=1e-14)
     weighted = losses.softmax_cross_entropy(Z, Y, class_weights=W, weights=[1.0, 0.5, 0.0])
     np.testing.assert_allclose(weighted, -(4 * LOGS[0] + 0.5 * LOGS[1]) / 4.5, rtol=1e-14)
     masked = losses.softmax_cross_entropy(Z, [2, 0, -1], class_weights=W, where=np.array([True, True, False]))
@@ -341,6 +374,8 @@ INVALID = {
     "binary_cross_entropy class weights": (losses.binary_cross_entropy, {"class_weights": (1.0, 2.0)}),
     "multiclass_hinge class weights": (losses.multiclass_hinge, {"class_weights": (1.0, 2.0, 3.0)}),
     "negative_log_likelihood": (losses.negative_log_likelihood, {}),
+    "cross_entropy": (losses.cross_entropy, {}),
+    "cross_entropy class weights": (losses.cross_entropy, {"class_weights": (1.0, 2.0, 3.0)}),
     "multiclass_hinge": (losses.multiclass_hinge, {}),
     "multiclass_hinge crammer_singer": (losses.multiclass_hinge, {"variant": "crammer_singer"}),
     "binary_cross_entropy": (losses.binary_cross_entropy, {}),
@@ -424,3 +459,8 @@ def test_probabilities_beyond_0_and_1_are_nan_where_jit_hides_them():
     value, gradient = jax.jit(lambda p, t: (loss(p, t), loss.gradient(p, t)))(jnp.array([0.5, 1.5]), jnp.ones(2))
     assert np.isnan(value)
     np.testing.assert_array_equal(np.isnan(gradient), [False, True])
+    loss = losses.cross_entropy
+    both = jax.jit(lambda p, t: (loss(p, t, reduction="none"), loss.gradient(p, t)))
+    value, gradient = both(jnp.array([[0.5, 0.5], [1.0, -0.5]]), jnp.zeros(2, int))
+    np.testing.assert_array_equal(np.isnan(value), [False, True])
+    np.testing.assert_array_equal(np.isnan(gradient), [[False, False], [False, True]])

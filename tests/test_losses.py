@@ -312,12 +312,14 @@ def class_reports(p, labels, where):
     forms = [
         (losses.softmax_cross_entropy, {}), (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
         (losses.negative_log_likelihood, {}), (losses.multiclass_hinge, {}),
-        (losses.multiclass_hinge, {"variant": "crammer_singer"}),
+        (losses.multiclass_hinge, {"variant": "crammer_singer"}), (losses.cross_entropy, {}),
     ]  # fmt: skip
-    return [
-        (loss.gradient(p, labels, where=where, **o), jax.grad(lambda p, f=loss, o=o: f(p, labels, where=where, **o))(p))
-        for loss, o in forms
-    ]
+
+    def both(loss, p, options):
+        loss = losses.partial(loss, **options)
+        return loss.gradient(p, labels, where=where), jax.grad(lambda p: loss(p, labels, where=where))(p)
+
+    return [both(loss, jnp.clip(p, 0, 1) if loss is losses.cross_entropy else p, o) for loss, o in forms]
 
 
 def arrays(shape):

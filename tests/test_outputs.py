@@ -29,13 +29,14 @@ LOGITS = [losses.softmax_cross_entropy, losses.multiclass_hinge, losses.binary_c
 @pytest.mark.parametrize(
     "last, loss, message",
     [
-        *[(softmax(), loss, r"model that gives logits, got .* softmax\(\), which gives probab") for loss in LOGITS],
+        *[(softmax(), loss, r"model that gives logits, got .* softmax\(\), which gives class p") for loss in LOGITS],
         (sigmoid(), losses.binary_cross_entropy_with_logits, r"got .* sigmoid\(\), which gives probabilities"),
         (softmax(axis=1), losses.partial(losses.softmax_cross_entropy, label_smoothing=0.1), r"leave that layer out"),
         (relu(), losses.softmax_cross_entropy, r"relu\(\), which gives no negative numbers"),
         (tanh(), losses.binary_cross_entropy, r"tanh\(\), which gives numbers within ±1; end with sigmoid\(\)"),
         (dense(3), losses.binary_cross_entropy, r"dense\(3\), which gives logits; end with sigmoid\(\)"),
-        (softmax(), losses.negative_log_likelihood, r"which gives probabilities; end with log_softmax\(\)"),
+        (softmax(), losses.negative_log_likelihood, r"which gives class probabilities; end with log_softmax\(\)"),
+        (sigmoid(), losses.cross_entropy, r"class probabilities, got .* gives probabilities; end with softmax\(\), or"),
         (serial(conv(2, 3), dropout(0.1), flatten()), losses.negative_log_likelihood, r"conv\(2, 3\), which gives"),
     ],
 )  # fmt: skip
@@ -55,6 +56,8 @@ def test_what_does_not_fit(engine, last, loss, message):
         (serial(dense(3), log_softmax(), dropout(0.1)), losses.negative_log_likelihood),
         (serial(dense(3), serial(sigmoid()), flatten()), losses.binary_cross_entropy),
         (serial(dense(3), softmax()), losses.mean_squared_error),
+        (serial(dense(3), softmax()), losses.cross_entropy),
+        (serial(dense(2), softmax()), losses.binary_cross_entropy),  # class probabilities are probabilities
         (serial(softmax(), residual(relu())), losses.softmax_cross_entropy),  # what x + relu(…) gives is not known
         (serial(softmax(), serial()), losses.negative_log_likelihood),
     ],

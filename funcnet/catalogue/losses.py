@@ -44,6 +44,7 @@ _sequence_labels = _rng.integers(0, 4, (3, 2)).astype(np.uint8)
 _one_hot = np.eye(4, dtype=bool)[_labels]
 _drawn = _rng.uniform(size=(5, 4))
 _distributions = _drawn / _drawn.sum(-1, keepdims=True)
+_probabilities_of_classes = np.exp(_log_shares(_logits / 4))  # far from 0, where 1/p bends too much to be numeric
 _by_class: dict[str, Any] = {"class_weights": (0.5, 2.0, 1.25, 0.8)}
 
 #: Losses of one array.
@@ -94,6 +95,12 @@ LOSSES: dict[str, LossRow] = {
     "negative_log_likelihood_soft": LossRow(losses.negative_log_likelihood, _log_shares(_logits), _distributions),
     "negative_log_likelihood_class_weights": LossRow(
         losses.negative_log_likelihood, _log_shares(_sequences), _sequence_labels, _by_class
+    ),
+    "cross_entropy": LossRow(losses.cross_entropy, _probabilities_of_classes, _labels),
+    "cross_entropy_one_hot": LossRow(losses.cross_entropy, _probabilities_of_classes, _one_hot),
+    "cross_entropy_soft": LossRow(losses.cross_entropy, _probabilities_of_classes, _distributions),
+    "cross_entropy_class_weights": LossRow(
+        losses.cross_entropy, np.exp(_log_shares(_sequences / 4)), _sequence_labels, _by_class
     ),
     "multiclass_hinge": LossRow(losses.multiclass_hinge, _logits, _labels),
     "multiclass_hinge_sequences": LossRow(losses.multiclass_hinge, _sequences, _sequence_labels, {"margin": 0.5}),

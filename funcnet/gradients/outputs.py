@@ -19,28 +19,29 @@ _GIVES = dict.fromkeys(_LOGITS, "logits") | {
     layers.log_softmax: "log-probabilities",
     layers.relu: "no negative numbers",
     layers.sigmoid: "probabilities",
-    layers.softmax: "probabilities",
+    layers.softmax: "class probabilities",
     layers.softplus: "no negative numbers",
     layers.tanh: "numbers within ±1",
 }
 _PASS_ON = (layers.dropout, layers.flatten, layers.identity, layers.reshape)
 
+# (gives, takes): class probabilities are probabilities, and a softmax leaves log-probabilities as they are.
+_ALSO_FIT = {("class probabilities", "probabilities"), ("log-probabilities", "logits")}
+
 _FIX = {
     "logits": "leave that layer out: the loss wants the numbers before it",
     "probabilities": "end with sigmoid(), or take binary_cross_entropy_with_logits, which takes logits",
+    "class probabilities": "end with softmax(), or take softmax_cross_entropy, which takes logits",
     "log-probabilities": "end with log_softmax(), or take softmax_cross_entropy, which takes logits",
 }
 
 
 def check_output(model: Layer, loss: LossFn) -> None:
-    """OutputWarning if the model's last layer is known not to give what the loss takes.
-
-    Log-probabilities are logits too: a softmax leaves them as they are.
-    """
+    """OutputWarning if the model's last layer is known not to give what the loss takes."""
     takes = getattr(loss, "takes", None)
     last = _last(model)
     gives = _GIVES.get(last.made.constructor) if last is not None and last.made.constructor else None
-    if takes is None or gives is None or gives == takes or (gives, takes) == ("log-probabilities", "logits"):
+    if takes is None or gives is None or gives == takes or (gives, takes) in _ALSO_FIT:
         return
     warnings.warn(
         f"{spelled(loss)}: expected a model that gives {takes}, got one that ends with {last!r}, which gives {gives}; "

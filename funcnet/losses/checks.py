@@ -28,8 +28,8 @@ from funcnet.errors import DataError, DtypeError, LabelError, LabelWarning, Shap
 from funcnet.types import Padded
 
 __all__ = [
-    "Check", "check_class_labels", "check_class_targets", "check_equal_shapes", "check_padding", "check_prediction",
-    "check_probabilities", "check_unit_interval",
+    "Check", "check_class_labels", "check_class_probabilities", "check_class_targets", "check_equal_shapes",
+    "check_padding", "check_prediction", "check_probabilities", "check_unit_interval",
 ]  # fmt: skip
 
 Check: TypeAlias = Callable[[Any, Any, Any], None]  #: (prediction, target, where)
@@ -92,8 +92,7 @@ def check_probabilities(prediction: Any, target: Any, where: Any) -> None:
     funcnet.errors.DataError: expected prediction in 0..1, got 1.5 at row 0; end with a sigmoid, or take logits.
     """
     check_unit_interval(prediction, target, where)
-    fix = "end with a sigmoid, or take logits"
-    check_values(DataError, "prediction in 0..1", prediction, where, lambda p: ~((p < 0) | (p > 1)), fix)
+    _check_unit_prediction(prediction, where, "end with a sigmoid, or take logits")
 
 
 def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
@@ -122,6 +121,18 @@ def check_class_targets(prediction: Any, target: Any, where: Any) -> None:
         check_class_labels(prediction, target, where)
 
 
+def check_class_probabilities(prediction: Any, target: Any, where: Any) -> None:
+    """As `check_class_targets`, and the prediction is within [0, 1].
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_class_probabilities(jnp.array([[0.5, -1.0]]), jnp.array([0]), None)
+    Traceback (most recent call last):
+    funcnet.errors.DataError: expected prediction in 0..1, got -1.0 at [0, 1]; end with a softmax, or take logits.
+    """
+    check_class_targets(prediction, target, where)
+    _check_unit_prediction(prediction, where, "end with a softmax, or take logits")
+
+
 def check_class_labels(prediction: Any, target: Any, where: Any) -> None:
     """The target is integer labels in 0 … classes − 1, one for each row of the prediction.
 
@@ -138,6 +149,10 @@ def check_class_labels(prediction: Any, target: Any, where: Any) -> None:
     check_integers("target", target)
     wanted, fix = f"label in 0..{classes - 1}", "number the classes from 0"
     check_values(LabelError, wanted, target, where, lambda t: (t >= 0) & (t < classes), fix)
+
+
+def _check_unit_prediction(prediction, where, fix):
+    check_values(DataError, "prediction in 0..1", prediction, where, lambda p: ~((p < 0) | (p > 1)), fix)
 
 
 def _check_target(target):

@@ -23,14 +23,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checks import as_shaped, check_choice, check_shape, check_weights, nonnegative, positive, unit_interval
-from funcnet.losses.checks import check_class_labels, check_class_targets, check_probabilities, check_unit_interval
+from funcnet.losses.checks import (
+    check_class_labels,
+    check_class_probabilities,
+    check_class_targets,
+    check_probabilities,
+    check_unit_interval,
+)
 from funcnet.losses.loss import loss, prepare
 from funcnet.losses.reduction import as_floats
 from funcnet.types import Array
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "multiclass_hinge", "negative_log_likelihood",
-    "softmax_cross_entropy",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "multiclass_hinge",
+    "negative_log_likelihood", "softmax_cross_entropy",
 ]  # fmt: skip
 
 
@@ -340,6 +346,55 @@ def negative_log_likelihood(
 def _(prediction, target, *, class_weights=None, reduction="mean", where=None, weights=None):
     _, t, over = _prepare_classes(negative_log_likelihood, prediction, target, reduction, where, weights, class_weights)
     return over.spread(-t)
+
+
+@loss(check=check_class_probabilities, axes=-1, takes="class probabilities", share=_share(_by_class))
+def cross_entropy(
+    prediction: Any,
+    target: Any,
+    *,
+    class_weights: Any = None,
+    reduction: str = "mean",
+    where: Any = None,
+    weights: Any = None,
+) -> Array:
+    """Cross-entropy of probabilities, −Σ_k t_k log p_k for each row; −log p_y for the label y.
+
+    If p = softmax(z), use `softmax_cross_entropy` on z instead. It needs no clamp.
+
+    Args: as for `softmax_cross_entropy`, without `label_smoothing`. The prediction is p, in [0, 1], the output of
+    `layers.softmax`.
+
+    Each p_k is clamped to at least ε, the machine epsilon of its dtype, so that the logarithms are finite. So the loss
+    of a row is at most −log ε, which is 15.9 in float32. Rows need not sum to 1 exactly, and they are not divided by
+    their sums. But the loss has a meaning only for distributions: where every p_k is 1 it is 0 for any label.
+
+    Gradient. p_k occurs once in the sum, and ∂(log p_k)/∂p_k = 1/p_k, so
+        ∂/∂p_k = −t_k / p_k,
+    with the clamped p_k. The gradient treats the clamp itself as the identity ("straight-through"), as that of
+    `binary_cross_entropy`. So at p_y = 0 the slope is −1/ε, and descent still leads away from the error.
+
+    Raises: as `softmax_cross_entropy`; DataError also for a prediction outside [0, 1], which is NaN under `jit`.
+
+    Warns: as `softmax_cross_entropy`.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> p, y = jnp.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]), jnp.array([0, 1])
+    >>> fn.losses.cross_entropy(p, y, reduction="none")
+    Array([ 0.6931472, -0.       ], dtype=float32)
+    >>> fn.losses.cross_entropy.gradient(p, y, reduction="none")
+    Array([[-2., -0., -0.],
+           [-0., -1., -0.]], dtype=float32)
+    """
+    p, t, over = _prepare_classes(cross_entropy, prediction, target, reduction, where, weights, class_weights)
+    # Without `_term`: no logarithm is infinite, and a NaN shows even where t is 0.
+    return over.reduce(-(t * jnp.log(_straight_through(_within_unit_interval(p), over))).sum(-1))
+
+
+@cross_entropy.hand_gradient
+def _(prediction, target, *, class_weights=None, reduction="mean", where=None, weights=None):
+    p, t, over = _prepare_classes(cross_entropy, prediction, target, reduction, where, weights, class_weights)
+    return over.spread(-t / _clamped(_within_unit_interval(p), over))
 
 
 @loss(check=check_class_labels, axes=-1, takes="logits", share=_share(_by_class))

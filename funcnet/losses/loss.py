@@ -118,7 +118,7 @@ class Loss(HandDerived[P]):
     check: Callable[..., None] | None = None
     counted: Callable[..., Any] | None = None
     axes: int | None = None  #: the values have the shape `prediction.shape[:axes]`
-    takes: str | None = None  #: `"logits"`, `"probabilities"`, `"log-probabilities"`, or `None` for any numbers
+    takes: str | None = None  #: what the prediction must be, as in `loss`; `None` for any numbers
     parts: Mapping[str, tuple[float, LossFn]] | None = None  #: the weights and losses of a `weighted_sum`
 
     def each_part(self, prediction: Any, target: Any, where: Any = None, weights: Any = None) -> dict[str, Summand]:
@@ -182,7 +182,7 @@ def loss(
     *,
     check: Check | None = check_equal_shapes,
     axes: int | None = None,
-    takes: Literal["logits", "probabilities", "log-probabilities"] | None = None,
+    takes: Literal["logits", "probabilities", "class probabilities", "log-probabilities"] | None = None,
     mean: bool = True,
     share: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[P, Array]], Loss[P]]:
@@ -193,8 +193,8 @@ def loss(
             a loss that reads no target, or takes any target.
         axes: the values have the shape `prediction.shape[:axes]`. `None` means one value for each element, `-1` one for
             each row of the last axis, `1` one for each example.
-        takes: what the prediction must be, if it may not be any number. The gradient engines warn of a model that ends
-            with something else.
+        takes: what the prediction must be, if it may not be any number. "class probabilities" sum to 1 over the
+            classes, and "probabilities" need not. The gradient engines warn of a model that ends with something else.
         mean: whether `reduction="mean"` is the mean of the values. `mean=False` is for the root of a mean, or a ratio
             of sums. Such a loss has no `counted`, and functions that combine batches by `counted` refuse it. A function
             without `weights=` has no `counted` either.
