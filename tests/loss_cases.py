@@ -64,10 +64,27 @@ def multiclass_hinge(s, y, margin=1.0, variant="weston_watkins", class_weights=(
     return np.array([row(*pair) for pair in zip(s.reshape(-1, 4), y.ravel(), strict=True)]).reshape(y.shape)
 
 
+# Of a loss that is no mean of values, with what counts: the whole loss.
+
+
+def root_mean_squared_error(p, t, counts):
+    return np.sqrt((counts * (p - t) ** 2).sum() / counts.sum())
+
+
+def dice(p, t, counts, smoothing=1e-5, per_class=True):
+    t = np.eye(p.shape[-1])[t] if t.ndim < p.ndim else t
+    counts = counts.ravel()[:, None] / counts.sum()
+    both, either = [(counts * x.reshape(-1, p.shape[-1])).sum(0) for x in (p * t, p + t)]
+    if not per_class:
+        both, either = both.sum(), either.sum()
+    return np.mean(1 - (2 * both + smoothing) / (either + smoothing))
+
+
 FORMULAS = {
     losses.binary_cross_entropy: binary_cross_entropy,
     losses.binary_cross_entropy_with_logits: binary_cross_entropy_with_logits,
     losses.cross_entropy: cross_entropy,
+    losses.dice: dice,
     losses.half_squared_error: half_squared_error,
     losses.huber: huber,
     losses.log_cosh: log_cosh,
@@ -75,7 +92,7 @@ FORMULAS = {
     losses.mean_squared_error: mean_squared_error,
     losses.multiclass_hinge: multiclass_hinge,
     losses.negative_log_likelihood: negative_log_likelihood,
-    losses.root_mean_squared_error: mean_squared_error,  # its mean is the root of these
+    losses.root_mean_squared_error: root_mean_squared_error,
     losses.smooth_l1: smooth_l1,
     losses.softmax_cross_entropy: softmax_cross_entropy,
 }
@@ -105,20 +122,17 @@ SHARES = {
 
 def expected(case, where=None, weights=None):
     """The loss of a row by its formula, with each reduction, and what the mean divides by."""
-    values = np.asarray(FORMULAS[case.loss](case.prediction, case.target, **case.options), np.float64)
-
-    def whole(x):
-        return np.broadcast_to(x.reshape(x.shape + (1,) * (values.ndim - x.ndim)), values.shape)
-
-    counts = np.ones(values.shape)
+    shape = case.prediction.shape[: case.loss.axes]
+    counts = np.ones(shape)
     for x in (where, weights):
-        counts = counts if x is None else counts * whole(x)
+        counts = counts if x is None else counts * x.reshape(x.shape + (1,) * (len(shape) - x.ndim))
+    if case.loss.counted is None:
+        return {"mean": FORMULAS[case.loss](case.prediction, case.target, counts, **case.options)}
+    values = np.asarray(FORMULAS[case.loss](case.prediction, case.target, **case.options), np.float64)
     weighted = "class_weights" in case.options
     shares = counts * SHARES[case.loss](case.target, case.options["class_weights"]) if weighted else counts
-    mean = (counts * values).sum() / shares.sum()
-    root = case.loss is losses.root_mean_squared_error
-    sums = {"mean": np.sqrt(mean) if root else mean, "sum": (counts * values).sum(), "none": counts * values}
-    return sums | {"counted": shares.sum()}
+    total = (counts * values).sum()
+    return {"mean": total / shares.sum(), "sum": total, "none": counts * values, "counted": shares.sum()}
 
 
 def reductions_of(case):

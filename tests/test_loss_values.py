@@ -145,6 +145,42 @@ def test_cross_entropy_of_a_softmax_is_that_of_its_logits(x64):
     np.testing.assert_allclose(dz, losses.softmax_cross_entropy.gradient(z, y), rtol=1e-14)
 
 
+def test_dice_by_hand(x64):
+    """Four positions, two classes: class 0 has ⟨p t⟩ = 1/4, ⟨p⟩ + ⟨t⟩ = 3/4; class 1 has 3/8, 1/2 + 3/4."""
+    p, t = np.array([[1.0, 0.5], [0.0, 1.0], [0.0, 0.5], [1.0, 0.0]]), np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    by_class = 1 - np.array([(2 / 4 + 0.01) / (3 / 4 + 0.01), (2 * 3 / 8 + 0.01) / (1 + 0.01)])
+    np.testing.assert_allclose(losses.dice(p, t, smoothing=0.01), by_class.mean(), rtol=1e-14)
+    overall = 1 - (2 * (1 / 4 + 3 / 8) + 0.01) / (3 / 4 + 1 + 0.01)
+    np.testing.assert_allclose(losses.dice(p, t, smoothing=0.01, per_class=False), overall, rtol=1e-14)
+    slopes = (1 - 2 * t - by_class) / (np.array([3 / 4, 1]) + 0.01) / 4 / 2
+    for gradient in both_gradients(losses.dice, p, t, reduction="mean", smoothing=0.01):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-14)
+    slopes = (1 - 2 * t - overall) / (7 / 4 + 0.01) / 4
+    for gradient in both_gradients(losses.dice, p, t, reduction="mean", smoothing=0.01, per_class=False):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-14)
+
+
+def test_dice_of_what_is_not_there(x64):
+    """A class that is nowhere adds 0; labels are their one-hot rows; the size of the image does not matter."""
+    p, labels = np.array([[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]), np.array([0, 1])
+    value = losses.dice(p, labels)
+    np.testing.assert_allclose(value, losses.dice(p[:, :2], labels) * 2 / 3, rtol=1e-14)
+    assert value == losses.dice(p, np.eye(3)[labels])
+    np.testing.assert_allclose(losses.dice(np.tile(p, (50, 1)), np.tile(labels, 50)), value, rtol=1e-13)
+    nothing = jnp.zeros((4, 1))
+    assert losses.dice(nothing, nothing) == 0
+    assert np.isfinite(losses.dice.gradient(nothing, nothing)).all()
+
+
+def test_dice_is_nan_where_jit_hides_impossible_numbers():
+    both = jax.jit(lambda p, t: (losses.dice(p, t), losses.dice.gradient(p, t)))
+    fine = jnp.full((2, 3), 0.5)
+    for p, t in ((fine.at[0].set(1.5), np.zeros(2, int)), (fine, np.array([0, 3])), (fine, -fine)):
+        value, gradient = both(p, t)
+        assert np.isnan(value)
+        assert np.isnan(gradient).all()
+
+
 def softplus(z):
     return np.maximum(z, 0) + np.log1p(np.exp(-abs(z)))
 

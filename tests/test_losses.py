@@ -201,7 +201,8 @@ every_mean = pytest.mark.parametrize(
 
 
 def test_what_is_not_a_mean_of_values_has_no_count():
-    assert {case.loss for case in LOSSES.values() if not case.loss.counted} == {losses.root_mean_squared_error}
+    without = {case.loss for case in LOSSES.values() if not case.loss.counted}
+    assert without == {losses.dice, losses.root_mean_squared_error}
 
 
 @every_mean
@@ -312,14 +313,15 @@ def class_reports(p, labels, where):
     forms = [
         (losses.softmax_cross_entropy, {}), (losses.softmax_cross_entropy, {"label_smoothing": 0.1}),
         (losses.negative_log_likelihood, {}), (losses.multiclass_hinge, {}),
-        (losses.multiclass_hinge, {"variant": "crammer_singer"}), (losses.cross_entropy, {}),
+        (losses.multiclass_hinge, {"variant": "crammer_singer"}), (losses.cross_entropy, {}), (losses.dice, {}),
     ]  # fmt: skip
 
     def both(loss, p, options):
         loss = losses.partial(loss, **options)
         return loss.gradient(p, labels, where=where), jax.grad(lambda p: loss(p, labels, where=where))(p)
 
-    return [both(loss, jnp.clip(p, 0, 1) if loss is losses.cross_entropy else p, o) for loss, o in forms]
+    chances = ("probabilities", "class probabilities")
+    return [both(loss, jnp.clip(p, 0, 1) if loss.takes in chances else p, o) for loss, o in forms]
 
 
 def arrays(shape):

@@ -12,6 +12,7 @@ from funcnet.metrics import (
     accuracy,
     binary_accuracy,
     confusion_matrix,
+    mean_iou,
     mean_loss,
     precision_recall_f1,
     r_squared,
@@ -60,6 +61,11 @@ def numpy_scores(p, t):
     return ClassScores(*np.array(rows).T)
 
 
+def numpy_iou(p, t):
+    areas = [(p.argmax(1) == k, t == k) for k in range(4)]
+    return np.mean([(a & b).sum() / (a | b).sum() for a, b in areas if (a | b).any()])
+
+
 def numpy_r_squared(p, t):
     p, t = p.reshape(len(p), -1).astype(np.float64), t.reshape(len(t), -1).astype(np.float64)
     return np.mean(1 - ((p - t) ** 2).sum(0) / ((t - t.mean(0)) ** 2).sum(0))
@@ -85,6 +91,7 @@ CASES = {
     ),
     "confusion_matrix": (confusion_matrix(4), SCORES, LABELS, numpy_confusion),
     "precision_recall_f1": (precision_recall_f1(4), SCORES, LABELS, numpy_scores),
+    "mean_iou": (mean_iou(4), SCORES, LABELS, numpy_iou),
     "r_squared": (r_squared(), VALUES[:, 0], TARGETS[:, 0], numpy_r_squared),
     "r_squared of three": (r_squared(3), VALUES, TARGETS, numpy_r_squared),
     "mean_loss": (mean_loss(squared_error), VALUES, TARGETS, lambda p, t: np.mean((p - t) ** 2)),
@@ -147,8 +154,8 @@ def test_weights_are_repeated_rows(metric, prediction, target, expected):
 
 @pytest.mark.parametrize(
     "name",
-    ["accuracy", "accuracy one-hot", "top_k_accuracy", "confusion_matrix", "precision_recall_f1", "r_squared of three",
-     "mean_loss of a loss", "mean_loss with class weights"],
+    ["accuracy", "accuracy one-hot", "top_k_accuracy", "confusion_matrix", "precision_recall_f1", "mean_iou",
+     "r_squared of three", "mean_loss of a loss", "mean_loss with class weights"],
 )  # fmt: skip
 def test_padding_does_not_count(name):
     """Of sequences, as a mask over positions, whatever stands there."""
@@ -265,6 +272,16 @@ def test_a_class_never_predicted_scores_zero():
     assert_close(scores, ClassScores([2 / 3, 0, 0], [1, 0, 0], [0.8, 0, 0]))
 
 
+def test_intersection_over_union_by_hand():
+    """Of two images of four pixels each. Class 2 is nowhere."""
+    predicted, labels = jnp.array([[[0, 1], [1, 0]], [[1, 0], [0, 0]]]), jnp.array([[[0, 1], [1, 1]], [[0, 0], [0, 1]]])
+    # Both of class 0: 3 pixels; either: 6. Both of class 1: 2; either: 5.
+    assert_close(value(mean_iou(3), jnp.eye(3)[predicted], labels), (3 / 6 + 2 / 5) / 2)
+    where = jnp.array([[[True, True], [True, True]], [[True, True], [True, False]]])
+    assert_close(value(mean_iou(3), jnp.eye(3)[predicted], labels, where), (3 / 5 + 2 / 4) / 2)
+    assert value(mean_iou(2), jnp.eye(2)[labels], labels) == 1
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_r_squared_of_numbers_far_from_zero(outputs):
     """Mean 1e4, standard deviation 1, float32: E[t²] − E[t]² would have no digit left."""
@@ -363,6 +380,7 @@ def test_impossible_weights():
     [
         (r"top_k_accuracy\(0\): expected k to be a positive integer, got 0", lambda: top_k_accuracy(0)),
         (r"confusion_matrix\(1\): expected num_classes to be an integer >= 2, got 1", lambda: confusion_matrix(1)),
+        (r"mean_iou\(1\): expected num_classes to be an integer >= 2, got 1", lambda: mean_iou(1)),
         (r"precision_recall_f1\(2.0\): expected num_classes .* got 2.0", lambda: precision_recall_f1(2.0)),
         (r"r_squared\(outputs=0\): expected outputs to be a positive integer, got 0", lambda: r_squared(0)),
         (r"binary_accuracy\(threshold=nan\): expected threshold .* got nan", lambda: binary_accuracy(float("nan"))),
@@ -378,7 +396,7 @@ def test_nan_predictions_have_no_class(masked):
     """argmax would name one. What is not marked does not count."""
     prediction, labels = jnp.array([[0.1, 0.9], [jnp.nan, 0.5]]), jnp.array([1, 1])
     where = jnp.array([True, False]) if masked else None
-    for metric in (accuracy(), top_k_accuracy(1), confusion_matrix(2)):
+    for metric in (accuracy(), top_k_accuracy(1), confusion_matrix(2), mean_iou(2)):
         value = jax.jit(lambda state, metric=metric: metric.update(state, prediction, labels, where))(metric.init())
         assert np.isnan(metric.compute(value)).all() == (not masked), metric
     binary = binary_accuracy()

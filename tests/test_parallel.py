@@ -196,7 +196,7 @@ def test_kernels_take_turns():
 ROWS = {"(batch, 3)": jnp.zeros((8, 3)), "labels": jnp.zeros(8, jnp.int32)}
 LOSSES = {
     "binary_cross_entropy": "(batch, 3)", "binary_cross_entropy_with_logits": "(batch, 3)", "cross_entropy": "labels",
-    "half_squared_error": "(batch, 3)", "huber": "(batch, 3)", "log_cosh": "(batch, 3)",
+    "dice": "labels", "half_squared_error": "(batch, 3)", "huber": "(batch, 3)", "log_cosh": "(batch, 3)",
     "mean_absolute_error": "(batch, 3)", "mean_squared_error": "(batch, 3)", "multiclass_hinge": "labels",
     "negative_log_likelihood": "labels", "root_mean_squared_error": "(batch, 3)", "smooth_l1": "(batch, 3)",
     "softmax_cross_entropy": "labels",
@@ -216,11 +216,12 @@ def test_every_loss_has_a_row():
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_that_are_means_over_rows(name):
     outputs = {
-        "binary_cross_entropy": layers.sigmoid(), "cross_entropy": layers.softmax(),
+        "binary_cross_entropy": layers.sigmoid(), "cross_entropy": layers.softmax(), "dice": layers.softmax(),
         "negative_log_likelihood": layers.log_softmax(),
     }  # fmt: skip
     model = layers.serial(layers.dense(3), outputs.get(name, layers.identity()))
-    assert is_mean(model, getattr(losses, name), LOSSES[name], masked=True) == (name != "root_mean_squared_error")
+    loss = getattr(losses, name)
+    assert is_mean(model, loss, LOSSES[name], masked=True) == (loss.counted is not None)
 
 
 def hardest(prediction, target):

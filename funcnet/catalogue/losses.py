@@ -102,6 +102,11 @@ LOSSES: dict[str, LossRow] = {
     "cross_entropy_class_weights": LossRow(
         losses.cross_entropy, np.exp(_log_shares(_sequences / 4)), _sequence_labels, _by_class
     ),
+    "dice": LossRow(losses.dice, _probabilities_of_classes, _labels),
+    "dice_shares": LossRow(losses.dice, _probabilities, _shares),
+    "dice_overall": LossRow(
+        losses.dice, np.exp(_log_shares(_sequences / 4)), _sequence_labels, {"per_class": False, "smoothing": 0.5}
+    ),
     "multiclass_hinge": LossRow(losses.multiclass_hinge, _logits, _labels),
     "multiclass_hinge_sequences": LossRow(losses.multiclass_hinge, _sequences, _sequence_labels, {"margin": 0.5}),
     "multiclass_hinge_crammer_singer": LossRow(

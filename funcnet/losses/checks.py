@@ -29,7 +29,7 @@ from funcnet.types import Padded
 
 __all__ = [
     "Check", "check_class_labels", "check_class_probabilities", "check_class_targets", "check_equal_shapes",
-    "check_padding", "check_prediction", "check_probabilities", "check_unit_interval",
+    "check_masks", "check_padding", "check_prediction", "check_probabilities", "check_unit_interval",
 ]  # fmt: skip
 
 Check: TypeAlias = Callable[[Any, Any, Any], None]  #: (prediction, target, where)
@@ -131,6 +131,23 @@ def check_class_probabilities(prediction: Any, target: Any, where: Any) -> None:
     """
     check_class_targets(prediction, target, where)
     _check_unit_prediction(prediction, where, "end with a softmax, or take logits")
+
+
+def check_masks(prediction: Any, target: Any, where: Any) -> None:
+    """The prediction is within [0, 1]. The target is integer labels, or of the shape of the prediction and in [0, 1].
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.losses.check_masks(jnp.ones((2, 8, 8, 1)), jnp.ones((2, 8, 8)), None)
+    Traceback (most recent call last):
+    funcnet.errors.ShapeError: expected target of the shape of prediction, (2, 8, 8, 1), got (2, 8, 8); reshape one of them.
+    """  # noqa: E501
+    check_shape("prediction", prediction, "(…, classes)", "put the classes on the last axis")
+    _check_target(target)
+    if target.ndim == prediction.ndim or prediction.shape[-1] == 1:
+        check_probabilities(prediction, target, where)
+    else:
+        check_class_labels(prediction, target, where)
+        _check_unit_prediction(prediction, where, "end with a softmax")
 
 
 def check_class_labels(prediction: Any, target: Any, where: Any) -> None:

@@ -32,34 +32,13 @@ from funcnet.losses.checks import (
 )
 from funcnet.losses.loss import loss, prepare
 from funcnet.losses.reduction import as_floats
+from funcnet.losses.targets import as_distribution, as_unit_interval, within_unit_interval
 from funcnet.types import Array
 
 __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "multiclass_hinge",
     "negative_log_likelihood", "softmax_cross_entropy",
 ]  # fmt: skip
-
-
-def _distribution(target, prediction):
-    """The target as one weight for each class: one-hot for labels, NaN in a row whose label names no class."""
-    if np.ndim(target) == prediction.ndim:
-        return as_floats(target, prediction)
-    # Labels in NumPy are checked before JAX converts them, because the conversion wraps 2**40 to the valid class 0.
-    xp = jnp if isinstance(target, jax.Array) else np
-    labels, classes = xp.asarray(target), prediction.shape[-1]
-    valid = (labels >= 0) & (labels <= min(classes - 1, xp.iinfo(labels.dtype).max))
-    labels = xp.where(valid, labels, 0).astype(np.int32)
-    one_hot = jax.nn.one_hot(labels, classes, dtype=prediction.dtype)
-    return jnp.where(jnp.asarray(valid)[..., None], one_hot, jnp.nan)
-
-
-def _unit_interval(target, prediction):
-    """The target, NaN where it is not within [0, 1]."""
-    return _within_unit_interval(as_floats(target, prediction))
-
-
-def _within_unit_interval(p):
-    return jnp.where((p >= 0) & (p <= 1), p, jnp.nan)
 
 
 def _checked(class_weights, classes, like):
@@ -72,13 +51,13 @@ def _checked(class_weights, classes, like):
 
 def _by_class(target, prediction, class_weights):
     """Σ_k w_k t_k of each row."""
-    t = _distribution(target, prediction)
+    t = as_distribution(target, prediction)
     return (t * _checked(class_weights, t.shape[-1], t)).sum(-1)
 
 
 def _by_side(target, prediction, class_weights):
     """(1 − y) w₀ + y w₁ of each element."""
-    y = _unit_interval(target, prediction)
+    y = as_unit_interval(target, prediction)
     w = _checked(class_weights, 2, y)
     return (1 - y) * w[0] + y * w[1]
 
@@ -95,7 +74,7 @@ def _share(by):
 
 def _prepare_classes(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
     """The prediction, the target w t after smoothing, and the reduction."""
-    p, t, over = prepare(function, prediction, target, reduction, where, weights, convert=_distribution)
+    p, t, over = prepare(function, prediction, target, reduction, where, weights, convert=as_distribution)
     smooth = _smoothed(t, label_smoothing, p.shape[-1])
     if class_weights is None:
         return p, smooth, over
@@ -104,7 +83,7 @@ def _prepare_classes(function, prediction, target, reduction, where, weights, cl
 
 def _prepare_sides(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
     """The prediction, the weights (1 − y) w₀ and y w₁ of the classes, after smoothing, and the reduction."""
-    p, y, over = prepare(function, prediction, target, reduction, where, weights, convert=_unit_interval)
+    p, y, over = prepare(function, prediction, target, reduction, where, weights, convert=as_unit_interval)
     smooth = _smoothed(y, label_smoothing, 2)
     if class_weights is None:
         return p, 1 - smooth, smooth, over
@@ -160,7 +139,7 @@ def binary_cross_entropy(
     p, no, yes, over = _prepare_sides(
         binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
     )
-    p = _within_unit_interval(p)
+    p = within_unit_interval(p)
     return over.reduce(-yes * jnp.log(_straight_through(p, over)) - no * jnp.log(_straight_through(1 - p, over)))
 
 
@@ -169,7 +148,7 @@ def _(prediction, target, *, class_weights=None, reduction="mean", where=None, w
     p, no, yes, over = _prepare_sides(
         binary_cross_entropy, prediction, target, reduction, where, weights, class_weights
     )
-    p = _within_unit_interval(p)
+    p = within_unit_interval(p)
     return over.spread(no / _clamped(1 - p, over) - yes / _clamped(p, over))
 
 
@@ -388,13 +367,13 @@ def cross_entropy(
     """
     p, t, over = _prepare_classes(cross_entropy, prediction, target, reduction, where, weights, class_weights)
     # Without `_term`: no logarithm is infinite, and a NaN shows even where t is 0.
-    return over.reduce(-(t * jnp.log(_straight_through(_within_unit_interval(p), over))).sum(-1))
+    return over.reduce(-(t * jnp.log(_straight_through(within_unit_interval(p), over))).sum(-1))
 
 
 @cross_entropy.hand_gradient
 def _(prediction, target, *, class_weights=None, reduction="mean", where=None, weights=None):
     p, t, over = _prepare_classes(cross_entropy, prediction, target, reduction, where, weights, class_weights)
-    return over.spread(-t / _clamped(_within_unit_interval(p), over))
+    return over.spread(-t / _clamped(within_unit_interval(p), over))
 
 
 @loss(check=check_class_labels, axes=-1, takes="logits", share=_share(_by_class))
@@ -470,7 +449,7 @@ def _prepare_excess(prediction, target, margin, variant, class_weights, reductio
     """x, with −∞ for the label itself; the one-hot target; the reduction, whose share is w_y."""
     margin = nonnegative("margin", margin)
     check_choice("variant", variant, ("weston_watkins", "crammer_singer"))
-    s, t, over = prepare(multiclass_hinge, prediction, target, reduction, where, weights, convert=_distribution)
+    s, t, over = prepare(multiclass_hinge, prediction, target, reduction, where, weights, convert=as_distribution)
     own = jnp.where(t == 0, 0, t * s).sum(-1, keepdims=True)
     if class_weights is not None:
         over = over._replace(share=_by_class(t, s, class_weights))

@@ -10,9 +10,10 @@ import numpy as np
 
 from funcnet.checks import check_choice, check_shape, over_leading_axes
 from funcnet.dtypes import at_least_float32
+from funcnet.errors import ConfigError
 from funcnet.types import Array
 
-__all__ = ["Reduction", "as_floats", "reduction_of"]
+__all__ = ["Reduction", "as_floats", "check_only_mean", "reduction_of"]
 
 
 class Reduction(NamedTuple):
@@ -82,6 +83,12 @@ def reduction_of(kind: str, prediction: Any, where: Any, weights: Any, axes: int
     # Outside the mask a weight may be NaN.
     wide = jax.ShapeDtypeStruct((), at_least_float32(prediction.dtype))
     return over._replace(weights=over.select(as_floats(weights, wide)))
+
+
+def check_only_mean(reduction: str, why: str) -> None:
+    """Refuse the reductions that a loss which is no mean of values does not have."""
+    if reduction != "mean":
+        raise ConfigError(f'expected reduction to be "mean", got {reduction!r}; {why}.')
 
 
 def as_floats(target: Any, prediction: Any) -> Array:

@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from funcnet.checks import positive
-from funcnet.errors import ConfigError
 from funcnet.losses.loss import loss, prepare
+from funcnet.losses.reduction import check_only_mean
 from funcnet.numerics import power_of_two, root
 from funcnet.types import Array
 
@@ -146,9 +146,7 @@ def _(prediction, target, *, reduction="mean", where=None, weights=None):
 
 
 def _prepare_root(prediction, target, reduction, where, weights):
-    if reduction != "mean":
-        fix = "the mean is under the root; mean_absolute_error has the other reductions"
-        raise ConfigError(f'expected reduction to be "mean", got {reduction!r}; {fix}.')
+    check_only_mean(reduction, "the mean is under the root; mean_absolute_error has the other reductions")
     return prepare(root_mean_squared_error, prediction, target, reduction, where, weights)
 
 

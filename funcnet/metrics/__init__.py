@@ -12,13 +12,13 @@ of no rows at all is NaN.
 """
 
 from funcnet.metrics.classes import (
-    ClassScores, accuracy, binary_accuracy, confusion_matrix, precision_recall_f1, top_k_accuracy,
+    ClassScores, accuracy, binary_accuracy, confusion_matrix, mean_iou, precision_recall_f1, top_k_accuracy,
 )  # fmt: skip
 from funcnet.metrics.mean import mean_loss
 from funcnet.metrics.metric import Metric
 from funcnet.metrics.numbers import r_squared
 
 __all__ = [
-    "ClassScores", "Metric", "accuracy", "binary_accuracy", "confusion_matrix", "mean_loss", "precision_recall_f1",
-    "r_squared", "top_k_accuracy",
+    "ClassScores", "Metric", "accuracy", "binary_accuracy", "confusion_matrix", "mean_iou", "mean_loss",
+    "precision_recall_f1", "r_squared", "top_k_accuracy",
 ]  # fmt: skip

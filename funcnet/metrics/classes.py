@@ -15,7 +15,10 @@ from funcnet.made import constructor
 from funcnet.metrics.metric import Metric, Sum, as_arrays, counting
 from funcnet.types import Array
 
-__all__ = ["ClassScores", "accuracy", "binary_accuracy", "confusion_matrix", "precision_recall_f1", "top_k_accuracy"]
+__all__ = [
+    "ClassScores", "accuracy", "binary_accuracy", "confusion_matrix", "mean_iou", "precision_recall_f1",
+    "top_k_accuracy",
+]  # fmt: skip
 
 
 class _Count(NamedTuple):
@@ -160,6 +163,40 @@ def precision_recall_f1(num_classes: int) -> Metric:
             return part / jnp.where(whole == 0, 1, whole)  # part is 0 wherever whole is
 
         return ClassScores(share(right, predicted), share(right, true), share(2 * right, predicted + true))
+
+    return Metric(matrix.init, matrix.update, compute)
+
+
+@constructor
+def mean_iou(num_classes: int) -> Metric:
+    """Mean intersection over union: how far the areas of each class overlap, as a mean over the classes that occur.
+
+    With m the confusion matrix: IoU_k = m_kk / (Σ_i m_ik + Σ_j m_kj − m_kk), the positions where prediction and target
+    both are of class k, divided by those where one of them is. The counts are those of all batches together, and not a
+    mean over images. A class that neither of them has anywhere is left out of the mean.
+
+    Prediction and target are as for `accuracy`, in segmentation (batch, height, width, classes) and labels (batch,
+    height, width). `where` over (batch, height, width) leaves out pixels.
+
+    Raises:
+        ConfigError, ShapeError, DtypeError: as for `confusion_matrix`.
+
+    References: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015, section
+    4.1; Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, section 5.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.mean_iou(3)
+    >>> prediction = jnp.eye(3)[jnp.array([0, 0, 1, 1])]  # class 2 is nowhere
+    >>> metric.compute(metric.update(metric.init(), prediction, jnp.array([0, 1, 1, 1])))  # 1/2 and 2/3
+    Array(0.5833334, dtype=float32)
+    """
+    matrix = _confusion_matrix(num_classes)
+
+    def compute(state):
+        counts = matrix.compute(state)
+        both = jnp.diagonal(counts)
+        either = counts.sum(0) + counts.sum(1) - both
+        return jnp.sum(both / jnp.where(either == 0, 1, either)) / jnp.sum((either != 0).astype(both.dtype))
 
     return Metric(matrix.init, matrix.update, compute)
 
