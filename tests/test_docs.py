@@ -183,6 +183,8 @@ EXAMPLES = {
     "two_tasks.py": (r"held-out digits, 480 labels: accuracy (\S+)%", 94),
     "transfer.py": (r"holes, with the trunk of the digits: accuracy (\S+)%", 89),
     "graph_network.py": (r"edges between nodes of one colour, in graphs held out: R² (\S+)", 0.95),
+    "segmentation.py": (r"held-out images: mean intersection over union (\S+)", 0.7),
+    "detection.py": (r"held-out boxes: mean intersection over union (\S+)", 0.65),
     "regularisation.py": (r"all five .*, lower in [45] of 5  accuracy (\S+)% ± \S+", 94),
 }
 
