@@ -4,11 +4,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from funcnet import models
+from funcnet.checking import check_gradients
 from funcnet.errors import DataError, MissingExtraError, ShapeError
 from funcnet.plotting import confusion_matrix, gradient_errors, gradient_flow, learning_curves
 
@@ -244,10 +247,23 @@ def test_what_is_wrong_is_ringed_and_named_in_red():
 
 
 def test_gradient_tolerances_are_lines():
-    (axes,) = gradient_errors(CHECKED, tolerance=1e-9).axes
+    """One for each pair of engines. What is right is left of the line of its pair."""
+    (axes,) = gradient_errors(CHECKED, tolerance=1e-9, numeric_tolerance=1e-5).axes
     verticals = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines if list(line.get_ydata()) == [0, 1]}
-    assert verticals == {1e-9: "--", 2.0**-7: ":"}
-    assert words(axes) == ["tolerance\nof autodiff\n1e-09", "ε bfloat16"]
+    assert verticals == {1e-9: "--", 1e-5: "--", 2.0**-7: ":"}
+    assert words(axes) == ["tolerance\nof autodiff\n1e-09", "tolerance\nof differences\n1e-05", "ε bfloat16"]
+    (axes,) = gradient_errors(gradient_report(("x", "float64", AUTODIFF, 1e-16, True))).axes
+    assert words(axes) == ["tolerance\nof autodiff\n1e-10"]
+
+
+def test_right_derivatives_are_left_of_their_tolerance():
+    report = check_gradients(models.mlp((4, 2)), jax.ShapeDtypeStruct((3, 5), jnp.float32))
+    assert report.ok
+    (axes,) = gradient_errors(report).axes
+    lines = {text.get_text().split("\n")[1]: text.xy[0] for text in axes.texts}
+    for label, points in marks(axes).items():
+        line = lines["of autodiff" if label == "backprop / autodiff, float64" else "of differences"]
+        assert all(error < line for _, error in points), label
 
 
 def test_gradient_errors_of_several_reports(tmp_path):

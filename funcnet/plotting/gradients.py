@@ -89,7 +89,13 @@ def _draw_flow(axes: "Axes", name: str, trace: Any, colour: str) -> None:
             axes.plot(layers[there], np.full(there.sum(), height), "x", color=colour, **at)
 
 
-def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *, tolerance: float = 1e-10) -> "Figure":
+def gradient_errors(
+    reports: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    tolerance: float = 1e-10,
+    numeric_tolerance: float = 1e-6,
+) -> "Figure":
     """How far apart engines are in a gradient check: one line per leaf, in bands by layer, on a logarithmic scale.
 
     Each pair of engines has its own marker. The colour shows the pair in float64, and otherwise the dtype. Errors are
@@ -98,8 +104,10 @@ def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *,
     Args:
         reports: a report of `checking.check_gradients`, or several by name, which get one line each.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
-        tolerance: the largest error by hand against autodiff that the check allowed; a line is drawn there. Shorter
-            dtypes have no such number. Dotted lines stand at their ε.
+        tolerance, numeric_tolerance: the largest errors that the check allowed, by hand against autodiff and against
+            finite differences. A line of the pair's colour is drawn at each, if the reports have such rows. A gradient
+            that is 0 but for rounding may be right beyond it. Shorter dtypes have no such number. Dotted lines stand at
+            their ε.
 
     Raises:
         DataError: no reports.
@@ -122,7 +130,7 @@ def gradient_errors(reports: Any, path: str | os.PathLike[str] | None = None, *,
     for i, kind in enumerate(kinds):
         shift = (i - (len(kinds) - 1) / 2) * 0.6 / len(kinds)  # side by side on their line, not on top of each other
         _draw_marks(axes, kind, [(y + shift, r) for y, line in enumerate(lines.values()) for r in line], low, high)
-    _mark_tolerances(axes, tolerance, {row.dtype for row in rows})
+    _mark_tolerances(axes, tolerance, numeric_tolerance, kinds)
     if not all(row.ok for row in rows):
         place = f": {reports.located[0]}" if getattr(reports, "located", ()) else ""
         axes.plot([], [], "o", color=RED, fillstyle="none", markersize=9, label=f"wrong{place}")
@@ -166,13 +174,21 @@ def _draw_marks(axes: "Axes", kind: tuple[str, tuple[str, str]], places: list[An
             axes.plot(x, y, "o", color=RED, fillstyle="none", markersize=9, **marks)
 
 
-def _mark_tolerances(axes: "Axes", tolerance: float, dtypes: set[str]) -> None:
-    axes.axvline(tolerance, color=GREY, linestyle="--", linewidth=1)
-    lines = {tolerance: f"tolerance\nof autodiff\n{tolerance:.0e}"}
-    for dtype in dtypes & set(_EPSILONS):
+def _mark_tolerances(
+    axes: "Axes", tolerance: float, numeric_tolerance: float, kinds: list[tuple[str, tuple[str, str]]]
+) -> None:
+    lines = []
+    for x, name, engines, side in (
+        (tolerance, "autodiff", ("backprop", "autodiff"), "center"),
+        (numeric_tolerance, "differences", ("backprop", "numeric"), "left"),  # the ε of float32 stands left of it
+    ):
+        if ("float64", engines) in kinds:
+            axes.axvline(x, color=_ENGINES[engines][1], linestyle="--", linewidth=1)
+            lines.append((x, f"tolerance\nof {name}\n{x:.0e}", side))
+    for dtype in dict.fromkeys(dtype for dtype, _ in kinds if dtype in _EPSILONS):
         axes.axvline(_EPSILONS[dtype], color=_DTYPES[dtype], linestyle=":", linewidth=1)
-        lines[_EPSILONS[dtype]] = f"ε {dtype}"
-    for x, word in lines.items():
+        lines.append((_EPSILONS[dtype], f"ε {dtype}", "center"))
+    for x, word, side in lines:
         axes.annotate(
             word,
             (x, 1),
@@ -181,7 +197,7 @@ def _mark_tolerances(axes: "Axes", tolerance: float, dtypes: set[str]) -> None:
             textcoords="offset points",
             fontsize="x-small",
             color=GREY,
-            ha="center",
+            ha=side,
             va="bottom",
         )
 
