@@ -122,7 +122,6 @@ REFUSED = [
     (losses.dice, (flat[:, None], flat[:, None]), {"per_class": 1}, ConfigError, "expected per_class to be True or F"),
     (losses.dice, (flat[:, None], flat), {}, ShapeError, "dice: expected target of the shape of prediction, (4, 1), "),
     (losses.dice, (flat[0], flat), {}, ShapeError, "dice: expected prediction of shape (…, classes), got ()"),
-    (losses.dice, (2 * flat[:, None], flat[:, None]), {}, DataError, "dice: expected prediction in 0..1, got 2.0 at"),
     (losses.dice, (flat[:, None], 2 * flat[:, None]), {}, LabelError, "dice: expected target in 0..1, got 2.0 at"),
     (losses.dice, (table * 0, np.array([0, 10, 0, 0])), {}, LabelError, "expected label in 0..9, got 10 at row 1"),
     (losses.huber, (flat, flat), {"delta": 0}, ConfigError, "huber: expected delta to be a finite number > 0, got 0."),
@@ -415,3 +414,9 @@ def test_a_prediction_that_is_no_probability_is_refused(p):
         with pytest.raises(DataError, match=rf"^{message}{p} at \[1, 0\]; end with a softmax, or take logits\.$"):
             call(jnp.array([[0.5, 0.5], [p, 0.0], [p, p]]), np.zeros(3, int))
     assert loss(jnp.array([[0.5, 0.5], [p, 0.0]]), np.zeros(2, int), where=np.array([True, False])) == jnp.log(2.0)
+    for target, fix in (
+        (np.zeros(2, int), "end with a softmax"),
+        (np.zeros((2, 2)), "end with a sigmoid, or take logits"),
+    ):
+        with pytest.raises(DataError, match=rf"^dice: expected prediction in 0..1, got {p} at \[1, 0\]; {fix}\.$"):
+            losses.dice(jnp.array([[0.5, 0.5], [p, 0.0]]), target)
