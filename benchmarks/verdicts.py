@@ -24,14 +24,14 @@ from funcnet.checking.judging import VERDICTS, judged
 from funcnet.checking.subjects import subjects_of
 
 SIZES = [10.0**power for power in range(-12, 13, 2)]
-OF_PROBABILITIES = (fn.losses.binary_cross_entropy, fn.losses.negative_log_likelihood)
 LIMITS = Limits(engines=ENGINES[:2], most=200, tolerance=1e-10, numeric_tolerance=1e-6)
 SAME = 1e-13
 
 
 def sizes_of(name):
     """The sizes that a target's inputs may have."""
-    return [1.0] if name in LOSSES and LOSSES[name].loss in OF_PROBABILITIES else SIZES
+    takes = LOSSES[name].loss.takes if name in LOSSES else None
+    return [1.0] if takes is not None and "probabilities" in takes else SIZES
 
 
 def points(subject, x, y, size, draws):
