@@ -226,6 +226,20 @@ def test_a_slope_at_a_kink_lies_between_its_sides(at_zero, verdict):
         assert check_gradients(relu, x, engines=NUMERIC).verdict == verdict
 
 
+def test_a_small_mistake_is_found_among_equal_numbers():
+    """Numeric derivatives are too coarse to excuse what differs from autodiff by less than they resolve."""
+    slightly = of_x(jnp.sin, lambda x: jnp.cos(x) * (1 + 1e-8))
+    assert check_gradients(slightly, np.ones((2, 3))).verdict == WRONG
+    assert check_gradients(slightly, np.zeros((2, 3)), engines=BOTH).verdict == WRONG
+
+
+def test_autodiff_is_not_followed_where_it_is_wrong_at_a_kink():
+    """relu(x) − relu(−x) is x. At 0 autodiff gives 0, because that of relu does."""
+    identity = of_x(lambda x: jax.nn.relu(x) - jax.nn.relu(-x), jnp.ones_like)
+    assert check_gradients(identity, shape(4, 5), engines=BOTH).verdict == RIGHT
+    assert check_gradients(identity, np.zeros((1, 3)), engines=BOTH).verdict == RIGHT
+
+
 def test_a_mistake_in_one_branch_is_found_at_inputs_of_its_size():
     """Normal numbers are never beyond 20."""
     wrong = of_x(jnp.sin, lambda x: jnp.where(jnp.abs(x) > 20, 0.0, jnp.cos(x)))

@@ -131,7 +131,7 @@ class Comparison:
         wrong = states == VERDICTS.index(WRONG)
         if wrong.any() and self._may_be_at_kinks():
             states[wrong] = settled_at_kinks(
-                self.subject.sampled, self.point, self.trees[0], wrong, self.limits.numeric_tolerance
+                self.subject.sampled, self.point, a, b, wrong, self.limits.numeric_tolerance
             )
         for leaf in self._leaves:
             here = np.arange(leaf.start, leaf.stop)
