@@ -29,10 +29,17 @@ TRIFLE = 1e-6  #: an element that moves the result by a smaller share than other
 
 
 def norm_relative(a: np.ndarray, b: np.ndarray) -> float:
-    """‖a − b‖ / ‖b‖; 0 for two zeros."""
-    differing = a != b  # equal infinities do not differ
-    distance, reference = np.linalg.norm(a[differing] - b[differing]), np.linalg.norm(b)
-    return float(distance / reference if reference else np.inf if distance else 0.0)
+    """‖a − b‖ / ‖b‖; 0 for two zeros.
+
+    >>> norm_relative(np.array([3e200, 4e200]), np.array([0.0, 4e200]))
+    0.75
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = np.where(a == b, 0.0, a - b)  # equal infinities do not differ
+        largest = max(np.max(np.abs(differences), initial=0), np.max(np.abs(b), initial=0)) or 1.0
+        # Divided before they are squared, because a gradient may be as large as numbers get.
+        distance, reference = np.linalg.norm(differences / largest), np.linalg.norm(b / largest)
+        return float(distance / reference if reference else np.inf if distance else 0.0)
 
 
 def judged(
@@ -77,9 +84,9 @@ def trifles(gradient: Any, variables: Any, result: float) -> list[np.ndarray]:
         gradient, variables: trees.
         result: the size of what the gradient belongs to.
     """
-    sizes = [_sizes(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(variables)]
-    slopes = [np.abs(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        sizes = [_sizes(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(variables)]
+        slopes = [np.abs(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
         moves = [np.nan_to_num(slope * size, posinf=0) for slope, size in zip(slopes, sizes, strict=True)]
         most = max([float(np.nan_to_num(result, posinf=0)), *(float(move.max(initial=0)) for move in moves)])
         return [TRIFLE * most / size for size in sizes]
