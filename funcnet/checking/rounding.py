@@ -138,30 +138,39 @@ def _moved(number, salt):
 
 
 def _scan(params, read, salt):
-    constants, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    constants, start, rest = _scanned(params, read)
+    program = _closed(params["jaxpr"])
 
     def body(carry, rest):
-        results = _run(params["jaxpr"], [*read[:constants], *carry, *rest], salt)
-        return results[: params["num_carry"]], results[params["num_carry"] :]
+        results = _run(program, [*constants, *carry, *rest], salt)
+        return results[: len(start)], results[len(start) :]
 
-    start, rest = list(read[constants:carried]), list(read[carried:])
     carry, stacked = lax.scan(body, start, rest, params["length"], reverse=params["reverse"])
     return [*carry, *stacked]
+
+
+def _scanned(params, read):
+    """The constants of a scan, where its carry starts, and what it goes through."""
+    if "ft_in" in params:  # since jax 0.12
+        return [list(part) for part in params["ft_in"].update(read).unpack()]
+    constants, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    return list(read[:constants]), list(read[constants:carried]), list(read[carried:])
 
 
 def _while(params, read, salt):
     tests, bodies = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
 
     def test(carry):  # as it is: how often a loop runs is not a matter of rounding
-        return jaxpr_as_fun(params["cond_jaxpr"])(*read[:tests], *carry)[0]
+        return jaxpr_as_fun(_closed(params["cond_jaxpr"]))(*read[:tests], *carry)[0]
 
-    return lax.while_loop(
-        test, lambda carry: _run(params["body_jaxpr"], [*read[tests:bodies], *carry], salt), list(read[bodies:])
-    )
+    def body(carry):
+        return _run(_closed(params["body_jaxpr"]), [*read[tests:bodies], *carry], salt)
+
+    return lax.while_loop(test, body, list(read[bodies:]))
 
 
 def _cond(params, read, salt):
-    branches = [lambda *args, branch=branch: _run(branch, args, salt) for branch in params["branches"]]
+    branches = [lambda *args, branch=branch: _run(_closed(branch), args, salt) for branch in params["branches"]]
     return lax.switch(read[0], branches, *read[1:])
 
 
