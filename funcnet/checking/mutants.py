@@ -33,6 +33,7 @@ __all__ = ["Mutant", "Score", "mutants", "mutation_score"]
 
 FEW = 512  # inputs of an example, which are compared in pairs
 SAME = 1e-13  # gradients nearer than this differ only by rounding, for example of a sum in another order
+TELLING = 2e-10  # a change below this is too small for a check at its usual tolerance
 
 
 class Mutant(NamedTuple):
@@ -150,7 +151,8 @@ def _fates(subject: Subject, made: Sequence[Mutant], points: Sequence[Point], to
         right, reference = map(_flat, subject.both(point)[:2])
         moved = _rounding(subject, point, right, reference)
         for i, gradient in enumerate(map(_flat, wrong(point))):
-            if not _same(gradient, right, SAME, moved):
+            # Twice, because the right gradient may be as far from the reference as rounding moves it.
+            if not _same(gradient, right, TELLING, 2 * moved):
                 differs[i] = True
                 missed[i] |= _same(gradient, reference, tolerance, moved)
     return [str(fate) for fate in np.where(differs, np.where(missed, "missed", "caught"), "equivalent")]
