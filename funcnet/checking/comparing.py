@@ -72,6 +72,10 @@ class Comparison:
 
     def rows(self) -> tuple[list[Row], str]:
         """The float64 rows, and how numeric derivatives chose their elements."""
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # the verdicts tell what is not finite
+            return self._rows()
+
+    def _rows(self):
         rows = []
         if not total_size(self.point.variables) or (self.point.dy is not None and not total_size(self.point.dy)):
             return list(self._without_numbers()), "nothing to compare"
@@ -192,10 +196,11 @@ class Comparison:
         """Elements of a gradient, and the verdicts on them. At a kink numeric derivatives prove little."""
         values, limits = gradient[chosen], self.limits
         off, allowed = np.abs(values - numeric.value), limits.numeric_tolerance * np.abs(values) + numeric.error
+        known = np.isfinite(numeric.value) & np.isfinite(numeric.error)
         near = (off <= allowed) | numeric.exact | numeric.kink
-        if not near.all():
+        if not near[known].all():
             near |= off <= allowed + self.rounding[chosen]
-        states = np.where(near, 0, VERDICTS.index(WRONG))
+        states = np.where(near, 0, np.where(known, VERDICTS.index(WRONG), VERDICTS.index(NOT_DECIDED)))
         if "autodiff" not in limits.engines:  # then nothing else tells
             blurred = numeric.error > np.maximum(ENOUGH * np.abs(values), self.trifles[chosen])
             states[near & blurred] = VERDICTS.index(NOT_DECIDED)
@@ -225,10 +230,15 @@ class Comparison:
         shares = directions @ gradient
         allowed = self.limits.numeric_tolerance * (np.abs(directions) @ np.abs(gradient)) + numeric.error
         near = (np.abs(shares - numeric.value) <= allowed) | numeric.kink
-        return shares, np.where(near, 0, VERDICTS.index(WRONG))
+        known = np.isfinite(numeric.value) & np.isfinite(allowed)
+        return shares, np.where(near, 0, np.where(known, VERDICTS.index(WRONG), VERDICTS.index(NOT_DECIDED)))
 
-    def short_rows(self, dtype: str) -> Iterator[Row]:
+    def short_rows(self, dtype: str) -> list[Row]:
         """One row per leaf: by hand in a short dtype, against autodiff in float64 at the same rounded numbers."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return list(self._short_rows(dtype))
+
+    def _short_rows(self, dtype):
         short = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, self.point)
         by_hand, by_autodiff = map(_flat, self.subject.both(short)[:2])
         exact = _flat(self.subject.both(widened(short))[1])
@@ -253,10 +263,9 @@ class Comparison:
         worst = values = None
         ulps = 0.0
         if usable.any():
-            with np.errstate(invalid="ignore", over="ignore"):
-                gaps = np.where(usable & (states == states[usable].max()), np.abs(a - b), -1)
-                at = int(np.argmax(gaps))
-                ulps = float(gaps[at] / _spacing(b[at], dtype))
+            gaps = np.where(usable & (states == states[usable].max()), np.abs(a - b), -1)
+            at = int(np.argmax(gaps))
+            ulps = float(gaps[at] / _spacing(b[at], dtype))
             worst = tuple(int(i) for i in leaf.places(here)[at])
             values = float(a[at]), float(b[at])
         return Row(
@@ -281,15 +290,15 @@ class Comparison:
         if found == RIGHT:
             return ""
         here = states == VERDICTS.index(found)
-        where = "" if self.numbers == "normal" else f", at inputs {self.numbers}"
+        inputs = "" if self.numbers == "normal" else f", at inputs {self.numbers}"
         count = f"{here.sum()} of {states.size} elements"
         if found == WRONG:
-            return f"{count} differ by more than rounding explains{where}"
+            return f"{count} differ by more than rounding explains{inputs}"
         if (here & ~np.isfinite(b)).any():
-            return f"the reference is not finite in {count}{where}"
+            return f"the reference is not finite in {count}{inputs}"
         if at_kinks is not None and (here & at_kinks).any():
-            return f"{count} lie at a kink, and outside the slopes on its two sides{where}"
-        return f"rounding could hide a mistake in {count}{where}"
+            return f"{count} lie at a kink, and outside the slopes on its two sides{inputs}"
+        return f"rounding could hide a mistake in {count}{inputs}"
 
 
 def _flat(tree: Any) -> np.ndarray:

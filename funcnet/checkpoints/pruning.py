@@ -54,7 +54,7 @@ def _is_as_written(path: Path, manifest: Manifest) -> bool:
 
 
 def _best(finite: dict[int, Manifest], monitor: str, mode: str) -> set[int]:
-    """The first step whose metric is the best; none if there is no step."""
+    """The step with the best metric, and the first of several. The set is empty if there are no steps."""
     sign = 1 if mode == "min" else -1
     values = {step: manifest.metrics.get(monitor, math.nan) for step, manifest in finite.items()}
     single = {step: sign * value for step, value in values.items() if not isinstance(value, list)}

@@ -113,7 +113,7 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
     `fit(..., state=report.state, cursor=report.cursor)` continues from it. All bytes are compared with their hashes
     before they are used. A damaged checkpoint stays in its place. A `CheckpointWarning` says what is wrong with it, and
     the next older one is taken. The same holds for a good checkpoint whose state has NaN or infinite numbers, because
-    training cannot continue from them. It is restored, with a warning, if there is no finite one or `step` names it.
+    training cannot continue from them. It is restored, with a warning, if all are like that or if `step` names it.
 
     Args:
         folder: where `save` or `saving` wrote.

@@ -32,7 +32,7 @@ DTYPES = {
     "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 
-_METADATA = "__metadata__"  # the key of the header that is no tensor
+_METADATA = "__metadata__"  # a key of the header; all other keys are names of tensors
 _MOST_HEADER = 100_000_000  # the most that safetensors reads
 
 

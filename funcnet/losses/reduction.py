@@ -86,7 +86,7 @@ def reduction_of(kind: str, prediction: Any, where: Any, weights: Any, axes: int
 
 
 def check_only_mean(reduction: str, why: str) -> None:
-    """Refuse the reductions that a loss which is no mean of values does not have."""
+    """Refuse all reductions but the mean, for a loss that is not a mean of values."""
     if reduction != "mean":
         raise ConfigError(f'expected reduction to be "mean", got {reduction!r}; {why}.')
 

@@ -1,4 +1,4 @@
-"""Targets as losses on classes compute with them: a weight for each class, and NaN for what is no target.
+"""Targets as losses on classes compute with them: a weight for each class, and NaN where a target is impossible.
 
 Under `jit` the checks cannot read the values. NaN then shows in the loss what an error would have said.
 """
