@@ -32,7 +32,7 @@ from funcnet.errors import (
 )
 from funcnet.made import leading
 from funcnet.reading import plain_file, size_of
-from funcnet.trees import flatten_with_paths, is_padded, map_leaves, shapes
+from funcnet.trees import equal_rows, flatten_with_paths, is_padded, map_leaves, shapes
 from funcnet.types import Layer, Padded, Params, State
 
 __all__ = ["export_model", "load_exported"]
@@ -40,6 +40,7 @@ __all__ = ["export_model", "load_exported"]
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _MARK = b"funcnet export 1"  # followed by the SHA-256 of all bytes before it, the mark included
 _TRAILER = len(_MARK) + hashlib.sha256().digest_size
+_SAME = "each of them has a row for each example"
 
 
 def export_model(
@@ -89,6 +90,7 @@ def export_model(
 def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], batch_size: int | None) -> bytes:
     """The file without its trailer."""
     example, x = x, shapes(_plain(x))
+    equal_rows(x, _SAME)
 
     def evaluate(x):
         # The barrier keeps XLA from computing with the constants at compile time, which may round differently.
@@ -221,6 +223,7 @@ def _check_input(expected: Any, x: Any) -> None:
             raise ShapeError(f"expected x of shape {_words(want.shape)}, got {got.shape}.")
         if got.dtype != want.dtype:
             raise DtypeError(f"expected x of dtype {want.dtype}, got {got.dtype}; convert it with .astype.")
+    equal_rows(x, _SAME)
 
 
 def _words(shape: Any) -> str:

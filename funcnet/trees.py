@@ -11,14 +11,14 @@ from jax.experimental import multihost_utils
 
 from funcnet.checks import as_shaped, over_leading_axes
 from funcnet.dtypes import is_key
-from funcnet.errors import StructureError
+from funcnet.errors import ShapeError, StructureError
 from funcnet.numerics import power_of_two, root
 from funcnet.types import Array, Padded
 
 __all__ = [
-    "check_same_structure", "differences", "filled", "flatten_with_paths", "global_norm", "is_empty", "is_padded",
-    "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "norm_factors", "on_host", "path_string",
-    "shapes", "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
+    "check_same_structure", "differences", "equal_rows", "filled", "flatten_with_paths", "global_norm", "is_empty",
+    "is_padded", "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "norm_factors", "on_host",
+    "path_string", "shapes", "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
 ]  # fmt: skip
 
 
@@ -78,6 +78,26 @@ def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'age': False, 'words': True}
     """
     return jax.tree.map(function, tree, *rest, is_leaf=is_padded)
+
+
+def equal_rows(batch: Any, fix: str) -> int:
+    """How many rows each array of a batch has. Whatever cuts a batch, or pairs its rows, asks this first.
+
+    Raises:
+        ShapeError: the arrays have not the same number of rows, or one of them has no axis.
+
+    >>> equal_rows((jnp.ones((4, 3)), jnp.ones(4)), "batches of graphs cannot be cut")
+    4
+    """
+    found = flatten_with_paths(batch)
+    if any(jnp.ndim(array) == 0 for _, array in found):
+        raise ShapeError("expected arrays with rows, got a scalar.")
+    rows = found[0][1].shape[0]
+    for path, array in found:
+        if array.shape[0] != rows:
+            got = f"{rows} at {found[0][0]} and {array.shape[0]} at {path}"
+            raise ShapeError(f"expected the same number of rows in every array of a batch, got {got}; {fix}.")
+    return rows
 
 
 def unpadded(prediction: Any, target: Any, where: Any) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ from numerics import quick_jit, worst_leaf
 
 from funcnet import gradients, layers, losses
 from funcnet.errors import ConfigError, ShapeError
+from funcnet.made import constructor
 from funcnet.types import Padded
 
 ENGINES = [gradients.autodiff, gradients.backprop]
@@ -154,6 +155,23 @@ def test_rows_that_k_does_not_divide_are_refused():
         match="expected the rows of the batch to be a multiple of 5, the number of parts, got 12; choose another",
     ):
         gradient((), (), (jnp.ones((12, 2)), jnp.ones((12, 2))))
+
+
+def test_a_graph_is_not_cut():
+    """Half of its edges would name nodes of the other half, which JAX clamps or drops in silence."""
+
+    @constructor
+    def neighbours():
+        def forward(x, *, key, train):
+            nodes, edges = x
+            return nodes.at[edges[:, 1]].add(nodes[edges[:, 0]]), None
+
+        return layers.parameterless(forward, lambda kept, dy: (dy, None), trees=True)
+
+    gradient = gradients.accumulated(gradients.autodiff(neighbours(), losses.huber), 2)
+    graph = jnp.ones((4, 2)), jnp.array([[0, 3], [3, 0], [1, 2], [2, 1], [0, 1], [1, 0]])
+    with pytest.raises(ShapeError, match="same number of rows .* got 4 at 0/0 and 6 at 0/1; batches of graphs cannot"):
+        gradient((), (), (graph, jnp.ones((4, 2))))
 
 
 def test_the_last_layer_is_warned_of_once():

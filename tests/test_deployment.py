@@ -128,6 +128,11 @@ def test_trees_of_inputs_and_outputs(tmp_path):
     np.testing.assert_array_equal(predict({"a": rows(3, 2), "b": rows(3, 2)})["sum"], 2 * rows(3, 2))
     with pytest.raises(StructureError, match=r"load_exported\('.*'\): expected x to be the tree PyTreeDef.*'a'"):
         predict(rows(3, 2))
+    match = "expected the same number of rows in every array of a batch, got {} at .*a and {} at .*b; each of them has"
+    with pytest.raises(ShapeError, match=match.format(3, 4)):
+        predict({"a": rows(3, 2), "b": rows(4, 2)})
+    with pytest.raises(ShapeError, match=match.format(1, 2)):
+        export_model(model, (), (), {"a": rows(1, 2), "b": rows(2, 2)})
 
 
 def test_padded_batches(tmp_path):

@@ -269,6 +269,14 @@ def test_padding_is_refused_by_layers_that_look_at_several_positions(layer):
         layer.apply((), (), Padded(jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)))
 
 
+def test_padding_marks_each_row():
+    """A mask for other rows would be broadcast, or left for someone else to find."""
+    match = r"^tanh\(\): expected x\.where over leading axes of x\.values, got values of shape \(2, 3, 4\) and where of"
+    for rows in (1, 3):
+        with pytest.raises(ShapeError, match=match):
+            layers.tanh().apply((), (), Padded(jnp.ones((2, 3, 4)), jnp.ones((rows, 3), bool)))
+
+
 def test_softmax_reads_the_axes_behind_time():
     """Over the axis −2 of (batch, time, heads, features) each time has its own sum; without heads times would mix."""
     layer, where = layers.softmax(-2), jnp.ones((2, 3), bool)

@@ -137,6 +137,16 @@ def test_padding_and_precision():
     assert not np.any(gradient["ink"][2])
 
 
+def test_a_factor_beyond_half_precision():
+    """1e5 is infinite in float16, and 1e5 · 1e-3 is not."""
+    loss = losses.weighted_sum(size=(1e5, losses.mean_absolute_error))
+    p, t = jnp.array([1e-3, 0], jnp.float16), jnp.zeros(2, jnp.float16)
+    half = float(p[0])
+    np.testing.assert_allclose(loss(p, t), 1e5 * half / 2, rtol=1e-3)
+    square = losses.weighted_sum(square=(1e5, losses.mean_squared_error))
+    np.testing.assert_allclose(square.gradient(p, t), [1e5 * half, 0], rtol=1e-3)
+
+
 def test_functions_of_ones_own_are_parts(x64):
     loss = losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), code=(0.2, kl))
     want = losses.softmax_cross_entropy(LOGITS, LABELS) + 0.2 * np.mean(CODE**2)

@@ -332,7 +332,20 @@ def test_where_over_positions():
     assert value(accuracy(), prediction, jnp.array([[0, 0], [2, 1]]), where) == jnp.float32(2 / 3)
 
 
+def test_the_rows_of_a_loss_of_its_own_are_those_of_the_target():
+    """The prediction may hold numbers that are no rows, such as a divergence from the prior."""
+    metric, state = mean_loss(total_of), mean_loss(total_of).init()
+    for rows, number in ((3, 1.0), (1, 5.0)):
+        state = metric.update(state, {"a": jnp.float32(number), "b": jnp.zeros(rows)}, jnp.zeros(rows))
+    assert metric.compute(state) == (3 * 1 + 1 * 5) / 4
+
+
 # What is refused.
+
+
+def total_of(prediction, target, where=None):
+    return sum(leaf.sum() for leaf in jax.tree.leaves(prediction))
+
 
 ROWS = np.ones(N, bool)
 ONE = VALUES[:, :1]
@@ -360,6 +373,8 @@ ONE = VALUES[:, :1]
         (StructureError, r_squared(), (ONE, {"y": ONE}), r"target to be one array, got the tree .*; put the metric"),
         (StructureError, confusion_matrix(4), ((SCORES, ONE), LABELS), r"prediction to be one array, got the tree "),
         (ShapeError, mean_loss(squared_error), (VALUES, TARGETS, ROWS[1:]), r"where of shape .*, got \(59,\); mark"),
+        (ShapeError, mean_loss(total_of), (VALUES, TARGETS, ROWS[1:]), r"where of shape \(60,\), got \(59,\); mark"),
+        (ShapeError, mean_loss(total_of), ((VALUES, VALUES[1:]), None), "the same number .*, got 60 at 0 and 59 at 1"),
     ],
 )  # fmt: skip
 def test_batches_that_do_not_fit(error, metric, batch, message):

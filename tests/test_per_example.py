@@ -296,12 +296,68 @@ def over_time(inner: Layer) -> Layer:
     return layers.container(inner, walk, lambda run, kept, dy: run(0, fold(dy)).reshape(*dy.shape[:2], -1))
 
 
-@pytest.mark.parametrize("engine", [gradients.per_example, gradients.per_example_norms])
-def test_rows_that_are_not_the_examples_are_refused(engine):
-    model = layers.serial(over_time(layers.dense(3)), layers.flatten(), layers.dense(1))
-    x = jnp.ones((4, 2, 5))
+@constructor
+def time_first(inner: Layer) -> Layer:
+    """A user's own container, whose layer gets the second axis first."""
+
+    def swapped(x):
+        return jnp.swapaxes(x, 0, 1)
+
+    def walk(run, x):
+        return layers.merged(swapped, run(0, layers.merged(swapped, x))), None
+
+    return layers.container(inner, walk, lambda run, kept, dy: swapped(run(0, swapped(dy))))
+
+
+def refused(engine, model, x, target, error, match):
     params, state = model.init(jax.random.key(0), x)
-    with pytest.raises(
-        ShapeError, match="expected 4 rows, as the batch has, for the gradients of 0.*, got 8; a container"
+    with pytest.raises(error, match=match):
+        engine(model, losses.mean_squared_error)(params, state, (x, target))
+
+
+@pytest.mark.parametrize("engine", [gradients.per_example, gradients.per_example_norms])
+@pytest.mark.parametrize(
+    ("container", "batch", "rows"),
+    [(over_time, 4, (4, 8)), (time_first, 4, (4, 2)), (time_first, 2, (4, 2))],
+    ids=["folded", "swapped", "swapped_as_long"],
+)
+def test_rows_that_are_not_the_examples_are_refused(engine, container, batch, rows):
+    """Where the axis in their place is as long as the batch, a trace of twice the batch tells them apart."""
+    model = layers.serial(container(layers.dense(3)), layers.flatten(), layers.dense(1))
+    match = "expected {0} rows for the gradients of 0.* in a batch of {0}, got {1}; a container".format(*rows)
+    refused(engine, model, jnp.ones((batch, 2, 5)), jnp.ones((batch, 1)), ShapeError, match)
+
+
+def test_rows_of_x_target_and_prediction_are_the_examples():
+    """The nodes of a graph are no examples, and a prediction with other rows has other losses."""
+
+    @constructor
+    def folded():
+        return layers.parameterless(
+            lambda x, *, key, train: (x.reshape(-1, 2), None), lambda kept, dy: dy.reshape(-1, 6)
+        )
+
+    @constructor
+    def nodes():
+        return layers.parameterless(
+            lambda x, *, key, train: (x["nodes"], None), lambda kept, dy: {"nodes": dy, "edges": None}, trees=True
+        )
+
+    graph = {"nodes": jnp.ones((4, 2)), "edges": jnp.zeros((6, 2), int)}
+    match = "expected the same number of rows in every array of a batch, got {}; the rows of x, target and prediction"
+    for model, x, target, got in (
+        (layers.serial(folded(), layers.dense(1)), jnp.ones((4, 6)), jnp.ones((12, 1)), "4 at 0/0 and 12 at 0/1"),
+        (layers.serial(nodes(), layers.dense(1)), graph, jnp.ones((4, 1)), "6 at 0/0/edges and 4 at 0/0/nodes"),
     ):
-        engine(model, losses.mean_squared_error)(params, state, (x, jnp.ones((4, 1))))
+        refused(gradients.per_example, model, x, target, ShapeError, match.format(got))
+
+
+def test_a_model_of_one_batch_size_is_refused():
+    @constructor
+    def weighed():
+        weights = jnp.arange(4.0)[:, None]
+        return layers.parameterless(lambda x, *, key, train: (x * weights, None), lambda kept, dy: dy * weights)
+
+    model, x = layers.serial(layers.dense(1), weighed()), jnp.ones((4, 2))
+    match = "expected a model for batches of any size, got an error for 8 rows: .*; use jax.vmap over the examples"
+    refused(gradients.per_example, model, x, jnp.ones((4, 1)), ConfigError, match)

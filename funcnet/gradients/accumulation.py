@@ -13,7 +13,7 @@ from funcnet.gradients.engines import autodiff, backprop, unpack
 from funcnet.layers.containers.mapping import places_of
 from funcnet.losses import share
 from funcnet.made import constructor, spelled
-from funcnet.trees import is_padded, leaves
+from funcnet.trees import equal_rows, is_padded, leaves
 from funcnet.types import Gradient, GradientFn, Layer
 
 __all__ = ["Parts", "accumulated", "parts_of", "refusal"]
@@ -96,7 +96,7 @@ def accumulated(gradient: GradientFn, k: int) -> GradientFn:
     Raises:
         ConfigError: `k` is not a positive integer, or the gradient is that of your own engine, of a loss that is not a
             mean of values, or of a model with `batch_norm`.
-        ShapeError: when it runs, if k does not divide the number of rows.
+        ShapeError: when it runs, if k does not divide the number of rows, or not all arrays have the same rows.
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> gradient = fn.gradients.backprop(fn.layers.dense(1, use_bias=False), fn.losses.mean_squared_error)
@@ -123,7 +123,10 @@ def _in_turn(gradient: GradientFn, k: int) -> GradientFn:
     """The sum of the gradients of k parts."""
 
     def summed(params, state, batch, key=None, /):
-        divided = jax.tree.map(lambda leaf: _divided(leaf, k), batch)
+        rows = equal_rows(batch, "batches of graphs cannot be cut")
+        fix = "choose another number of parts"
+        check_multiple("the rows of the batch", rows, k, "the number of parts", fix)
+        divided = jax.tree.map(lambda leaf: leaf.reshape(k, -1, *leaf.shape[1:]), batch)
 
         def step(carry, entry):
             total, state = carry
@@ -141,11 +144,6 @@ def _in_turn(gradient: GradientFn, k: int) -> GradientFn:
         return Gradient(loss, grads, state, prediction)
 
     return summed
-
-
-def _divided(leaf, k):
-    check_multiple("the rows of the batch", leaf.shape[0], k, "the number of parts", "choose another number of parts")
-    return leaf.reshape(k, -1, *leaf.shape[1:])
 
 
 def _zeros(like):

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.errors import ConfigError, ShapeError
+from funcnet.errors import ConfigError, ShapeError, translated
 from funcnet.gradients.engines import hand_gradient, unpack
 from funcnet.layers.containers import map_layers
 from funcnet.made import constructor, leading
-from funcnet.trees import check_same_structure, map_with_paths, path_string
+from funcnet.trees import check_same_structure, equal_rows, flatten_with_paths, path_string
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
 
 __all__ = ["per_example", "per_example_norms"]
@@ -48,9 +48,10 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
 
     Raises:
         ConfigError: the loss has no hand-derived gradient. When it runs: a layer with parameters has no rule, or a
-            layer mixes examples.
+            layer mixes examples, or the model takes batches of one size only.
         StructureError: when it runs, a rule's result is not like the parameters with a leading batch axis.
-        ShapeError: when it runs, a container gives a layer with parameters other rows than those of the batch.
+        ShapeError: when it runs, x, target or prediction have other rows than the batch, or a container gives a layer
+            with parameters other rows. A trace with twice the rows tells them from an axis of the same length.
 
     References: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv 1510.01799.
 
@@ -66,7 +67,7 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
     def gradient(params, state, batch, key=None, /):
         computed = run(params, state, batch, key)
         n = len(computed.loss)
-        grads = map_with_paths(lambda path, p, g: _batch_first(path, p, g, n), params, computed.grads)
+        grads = jax.tree.map(lambda node: _batch_first(node, n), computed.grads, is_leaf=_is_rows)
         return computed._replace(grads=grads)
 
     return gradient
@@ -76,7 +77,8 @@ def per_example(model: Layer, loss: LossFn) -> GradientFn:
 def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Batch, Key | None], Array]:
     """The norm of each example's gradient over all parameters, ‖∂L_i/∂θ‖, in JAX's default float dtype.
 
-    `dense` computes it from x and dy without the gradients. Other layers make their gradients, one layer at a time.
+    `dense` computes it from x and dy without the gradients. Other layers make their gradients, one layer at a time. The
+    squares are not scaled: in float32 a norm beyond 1.8e19 is infinite, and one below 1e-23 is 0.
 
     Args, Raises: as for `per_example`.
 
@@ -98,16 +100,30 @@ def per_example_norms(model: Layer, loss: LossFn) -> Callable[[Params, State, Ba
     def norms(params, state, batch, key=None, /):
         result = run(params, state, batch, key)
         n = len(result.loss)
-        found = jax.tree_util.tree_leaves_with_path(result.grads, is_leaf=lambda node: isinstance(node, _Squares))
-        squares = [(path_string(path), one.values) for path, one in found if isinstance(one, _Squares)]
-        for path, values in squares:
-            _check_rows(path, values.shape[-1], n)
-        return jnp.sqrt(sum((values.reshape(-1, n).sum(0) for _, values in squares), jnp.zeros(n)))
+        rows = jax.tree.leaves([node.values for _, node in _layers(result.grads)])
+        squares = [values.reshape(-1, n).sum(0) for values in rows]
+        return jnp.sqrt(sum(squares, jnp.zeros(n)))
 
     return norms
 
 
-Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) -> in place of dparams
+class _Rows(NamedTuple):
+    """Replaces a layer's dparams. Its type differs from that of the zeros that `serial` puts for some layers."""
+
+    values: Any  #: a tree of arrays, one number or gradient per example; their last axis stays last within `repeat`
+
+
+def _is_rows(node):
+    return isinstance(node, _Rows)
+
+
+def _layers(grads):
+    """The layers with rows, by path."""
+    found = jax.tree_util.tree_leaves_with_path(grads, is_leaf=_is_rows)
+    return [(path_string(path), node) for path, node in found if _is_rows(node)]
+
+
+Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) -> what is put into `_Rows`
 
 
 def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
@@ -121,14 +137,27 @@ def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
         dy = loss_gradient(prediction, target, **options)
         return loss(prediction, target, **options), jax.tree.map(lambda leaf: leaf[0], dy)
 
-    def gradient(params, state, batch, key=None, /):
+    def engine(params, state, batch, key):
         x, target, options = unpack(batch)
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
         if check is not None:
             check(prediction, target, **options)  # here, because under vmap no label can be read
+        equal_rows((batch, prediction), "the rows of x, target and prediction are the examples")
         values, dy = jax.vmap(alone)(prediction, target, options)
         grads, _ = model.backward(params, residuals, dy)
         return Gradient(values, grads, new_state, prediction)
+
+    def gradient(params, state, batch, key=None, /):
+        computed = engine(params, state, batch, key)
+        n = len(computed.loss)
+        twice = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2 * n, *leaf.shape[1:]), leaf.dtype), batch)
+        problem = f"expected a model for batches of any size, got an error for {2 * n} rows"
+        with translated(Exception, ConfigError, problem, "use jax.vmap over the examples"):
+            more = jax.eval_shape(engine, params, state, twice, key)
+        for (path, found), (_, also) in zip(_layers(computed.grads), _layers(more.grads), strict=True):
+            _check_rows(path, found, n)
+            _check_rows(path, also, 2 * n)
+        return computed
 
     return gradient
 
@@ -139,7 +168,7 @@ def _ruled(inner: Layer, rule: Rule) -> Layer:
         # A layer without parameters has a rule only to raise an error: layers below it cannot separate what it mixes.
         if jax.tree.leaves(params) or inner.rules.per_example is not None:
             with leading(str(inner)):
-                dparams = rule(inner, params, residuals, dy)
+                dparams = _Rows(rule(inner, params, residuals, dy))
         return dparams, dx
 
     return inner._replace(backward=backward)
@@ -158,36 +187,33 @@ def _one_each(inner, params, residuals, dy):
 
 
 def _batch_last(inner, params, residuals, dy):
-    # The last axis stays the last when `repeat` stacks the gradients of its layers.
     return jax.tree.map(lambda g: jnp.moveaxis(g, 0, -1), _one_each(inner, params, residuals, dy))
 
 
-def _batch_first(path, p, g, n):
-    if g.ndim == p.ndim:  # below a layer whose input has no gradient, where `serial` puts zeros like the parameter
-        return jnp.zeros((n, *p.shape), p.dtype)
-    _check_rows(path, g.shape[-1], n)
-    return jnp.moveaxis(g, -1, 0)
+def _batch_first(node, n):
+    if _is_rows(node):
+        return jax.tree.map(lambda g: jnp.moveaxis(g, -1, 0), node.values)
+    return jnp.zeros(
+        (n, *node.shape), node.dtype
+    )  # below a layer whose input has no gradient: zeros like the parameter
 
 
-def _check_rows(path, rows, n):
-    """A container that folds another axis into the batch has rows that are not the examples."""
-    if rows != n:
-        got = f"{rows}; a container around that layer makes other rows of them, so use jax.vmap over the examples"
-        raise ShapeError(f"expected {n} rows, as the batch has, for the gradients of {path}, got {got}.")
-
-
-class _Squares(NamedTuple):
-    """Replaces a layer's dparams. Its type differs from that of the zeros that `serial` puts for some layers."""
-
-    values: Array  #: (batch,), ‖∂L_i/∂params‖², after the axes that `repeat` adds
+def _check_rows(path, node, n):
+    """A container that folds an axis into the batch, or puts one in its place, has rows that are not the examples."""
+    for within, g in flatten_with_paths(node.values):
+        if g.shape[-1] != n:
+            place = "/".join(part for part in (path, within) if part)
+            got = f"{g.shape[-1]}; a container around that layer makes other rows of them"
+            fix = "use jax.vmap over the examples"
+            raise ShapeError(f"expected {n} rows for the gradients of {place} in a batch of {n}, got {got}; {fix}.")
 
 
 def _squares(inner, params, residuals, dy):
     if inner.rules.per_example_square is not None:
-        return _Squares(inner.rules.per_example_square(params, residuals, dy).astype(jnp.result_type(float)))
+        return inner.rules.per_example_square(params, residuals, dy).astype(jnp.result_type(float))
     leaves = jax.tree.leaves(_one_each(inner, params, residuals, dy))
     squares = [_square(leaf.astype(jnp.result_type(float))) for leaf in leaves]
-    return _Squares(reduce(jnp.add, squares)) if squares else ()
+    return reduce(jnp.add, squares) if squares else ()
 
 
 def _square(leaf):

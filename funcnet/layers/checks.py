@@ -58,6 +58,9 @@ def check_padded(x: Padded, positionwise: int | None) -> None:
         fix = "this layer would mix padding into its output; take x.values, or a layer for sequences"
         raise StructureError(f"expected x without padding, got a Padded batch; {fix}.")
     values, where = x.values.shape, x.where.shape
+    if values[: len(where)] != where:
+        got = f"values of shape {values} and where of shape {where}; mark each position of each row"
+        raise ShapeError(f"expected x.where over leading axes of x.values, got {got}.")
     if len(values) - len(where) < positionwise:
         got = f"values of shape {values} and where of shape {where}; add an axis of features"
         raise ShapeError(f"expected x.values with {positionwise} or more axes beyond those of x.where, got {got}.")

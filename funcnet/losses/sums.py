@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_choice, describe, nonnegative
+from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import Loss
 from funcnet.losses.reduction import as_floats
@@ -77,16 +78,18 @@ def _added(parts: Mapping[str, tuple[float, LossFn]]) -> Loss[...]:
 
     def value(prediction, target, *, reduction="mean", where=None, weights=None):
         def run(part, options):
-            return part.weight * part.loss(part.prediction, part.target, **options)
+            value = part.loss(part.prediction, part.target, **options)
+            return part.weight * widen(value), value
 
-        terms = each(run, prediction, target, reduction, where, weights)
+        # Wide, because in half precision a factor may be infinite whose product is not.
+        terms, values = zip(*each(run, prediction, target, reduction, where, weights).values(), strict=True)
         with jax.numpy_dtype_promotion("standard"):  # one part may be in half precision
-            return functools.reduce(operator.add, terms.values())
+            return functools.reduce(operator.add, terms).astype(jnp.result_type(*values))
 
     def gradient(prediction, target, *, reduction="mean", where=None, weights=None):
         def run(part, options):
             slopes = part.loss.gradient(part.prediction, part.target, **options)
-            return jax.tree.map(functools.partial(operator.mul, part.weight), slopes)
+            return jax.tree.map(lambda leaf: (part.weight * widen(leaf)).astype(leaf.dtype), slopes)
 
         slopes = each(run, prediction, target, reduction, where, weights)
         if isinstance(prediction, dict):

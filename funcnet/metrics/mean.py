@@ -8,7 +8,7 @@ import numpy as np
 
 from funcnet.made import constructor
 from funcnet.metrics.metric import Metric, Sum, counting
-from funcnet.trees import unpadded
+from funcnet.trees import equal_rows, unpadded
 from funcnet.types import LossFn
 
 __all__ = ["mean_loss"]
@@ -76,9 +76,10 @@ def _values(loss, prediction, target, given):
 
 def _scalar(loss, prediction, target, given):
     value = loss(prediction, target, **given)
-    rows = jax.tree.leaves(prediction)[0].shape[:1]
-    shapes = [np.shape(x) for x in given.values()] or [rows]
-    marked, weights = counting(given.get("where"), given.get("weights"), max(shapes, key=len))
+    known = target if jax.tree.leaves(target) else prediction
+    rows = equal_rows(known, "give the loss a target with one row for each example")
+    longest = max((np.shape(x) for x in given.values()), key=len, default=())
+    marked, weights = counting(given.get("where"), given.get("weights"), (rows, *longest[1:]))
     by = Sum.zero().plus(marked, weights).number
     return value.astype(by.dtype) * by, marked, weights
 

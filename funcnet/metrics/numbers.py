@@ -35,7 +35,7 @@ def r_squared(outputs: int = 1) -> Metric:
     The sums are merged batch by batch. Let two sets of targets have the sizes n and m (numbers of targets, or sums of
     their weights) and the means a and b. Together they have Σ (t − mean)² = the sum of both + (a − b)² n m / (n + m).
     All targets are measured from the first one. This costs nothing and keeps the digits that a mean of 1e4 would take
-    in float32.
+    in float32. The squares are not scaled: there, differences beyond 1e19 give NaN, and those below 1e-23 count as 0.
 
     Args:
         outputs: width of the last axis.

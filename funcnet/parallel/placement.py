@@ -12,7 +12,7 @@ from funcnet.errors import ShapeError
 from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
 from funcnet.parallel.rules import Rules, specs
-from funcnet.trees import flatten_with_paths, map_with_paths, spread
+from funcnet.trees import equal_rows, flatten_with_paths, map_with_paths, spread
 from funcnet.types import Key, TrainState
 
 __all__ = ["check_rows", "global_batch", "init_state", "place", "place_rows", "place_whole", "shardings"]
@@ -149,16 +149,9 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
 
 def _check_leaves(call, tree, parts, data):
     """Check that all leaves have the same number of rows, and that these can be divided."""
-    leaves = flatten_with_paths(tree)
     with leading(call):
-        for path, array in leaves:
-            if not np.ndim(array):
-                raise ShapeError("expected arrays with rows, got a scalar.")
-            if len(array) != len(leaves[0][1]):
-                got = f"{len(leaves[0][1])} at {leaves[0][0]} and {len(array)} at {path}"
-                fix = "batches of graphs run on one device"
-                raise ShapeError(f"expected the same number of rows in every array of a batch, got {got}; {fix}.")
-            check_rows(call, "rows", len(array), parts, data)
+        rows = equal_rows(tree, "batches of graphs run on one device")
+    check_rows(call, "rows", rows, parts, data)
 
 
 def check_rows(call: str, what: str, count: int, parts: int, data: str) -> None:
