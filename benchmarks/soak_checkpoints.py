@@ -1,6 +1,6 @@
 """How checkpoints survive damage and kills, and what they cost: the figures of docs/reliability.md. It takes minutes.
 
-python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200]
+python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200] [--folders 500]
 """
 
 import json
@@ -35,10 +35,11 @@ for step in range(first, 10**8):
 """
 
 
-def main(flips: int = 10_000, cuts: int = 1_000, kills: int = 200, seed: int = 0) -> None:
+def main(flips: int = 10_000, cuts: int = 1_000, kills: int = 200, folders: int = 500, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory() as folder:
         damage(Path(folder) / "damage", flips, cuts, random.Random(seed))
         killed(Path(folder) / "kills", kills, random.Random(seed))
+        shared(Path(folder) / "shared", folders, random.Random(seed))
         cost(Path(folder) / "cost")
 
 
@@ -88,6 +89,73 @@ def killed(folder: Path, kills: int, rng: random.Random) -> None:
             shutil.rmtree(folder)
             first = 0
     print(f"{kills} kills: nothing lost; {half_written} left something half written, which the next start took away")
+
+
+def shared(folder: Path, folders: int, rng: random.Random) -> None:
+    """Folders in which good checkpoints, damaged ones, half-written ones and what others put there are mixed."""
+    strangers = deleted = 0
+    for _ in range(folders):
+        good = [step for step in rng.sample(range(1, 100), 6) if _filled(folder, step, rng) == "good"]
+        before = {path: _look(path) for path in _strangers(folder, rng)}
+        keep, first = rng.randint(1, 3), max(good, default=0) + 1
+        good += range(first, first + 3)
+        for _ in fn.checkpoints.saving(iter([_report(step) for step in good[-3:]]), folder, keep=keep):
+            pass
+        there = [step for step in fn.checkpoints.steps(folder) if problem_of(folder / f"{step:08d}") is None]
+        assert there == sorted(good)[-keep:], (there, good, keep)
+        for path, look in before.items():
+            aside = [path, *folder.glob(f"{path.name}.damaged-*")]  # where a new checkpoint took its name
+            assert any(_look(one) == look for one in aside), path
+        strangers += len(before)
+        deleted += len(good) - keep
+        shutil.rmtree(folder)
+    print(
+        f"{folders} folders with {strangers} files, folders, links and damaged checkpoints of others: none of them was "
+        f"changed or deleted; {deleted} good checkpoints were deleted, and the newest good ones stayed"
+    )
+
+
+def _filled(folder: Path, step: int, rng: random.Random) -> str:
+    """Write a checkpoint; in half of the cases damage it."""
+    path, kind = fn.checkpoints.save(folder, _report(step)), rng.choice(["good", "good", "damaged", "left"])
+    if kind == "damaged":
+        (path / "state.safetensors").write_bytes(b"")
+    elif kind == "left":
+        (path / "notes.txt").write_text("mine")
+        (path / "manifest.json").unlink()
+    return kind
+
+
+def _strangers(folder: Path, rng: random.Random) -> list[Path]:
+    """What is not of this run: files, folders and links with the names that users and programs choose."""
+    numbers = [str(rng.randrange(10 ** rng.randrange(1, 12))) for _ in range(6)]
+    stems = [*numbers, *(f"{int(number):08d}" for number in numbers), "thesis", "notes"]
+    found = [folder / f"{stem}{rng.choice(['', '.tmp-draft', '.tmp-1', '.damaged-1', '.bak'])}" for stem in stems]
+    found = [path for path in dict.fromkeys(found) if not os.path.lexists(path)]
+    for path in found:
+        kind = rng.choice(["file", "folder", "link", "nowhere"])
+        if kind == "file":
+            path.write_text("mine")
+        elif kind == "folder":
+            path.mkdir()
+            (path / "notes.txt").write_text("mine")
+        else:
+            path.symlink_to(folder.parent if kind == "link" else "nowhere")
+    damaged = [path for path in folder.iterdir() if path not in found and problem_of(path) is not None]
+    return found + damaged
+
+
+def _look(path: Path) -> object:
+    """Everything that a change of it would change; `None` if it is not there."""
+    if not os.path.lexists(path):
+        return None
+    if path.is_symlink():
+        return os.readlink(path)
+    return path.read_bytes() if path.is_file() else {one.name: one.read_bytes() for one in path.iterdir()}
+
+
+def _report(step: int) -> fn.Report:
+    return fn.Report(1, step, {"loss": 1.0}, {"kernel": jnp.ones(2)})
 
 
 def cost(folder: Path) -> None:
