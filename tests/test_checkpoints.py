@@ -353,7 +353,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkey
         patch.setattr(place, call, full)
         with pytest.raises(CheckpointError, match=rf"checkpoints.save\('.*'\): .* step 2 cannot be written: .*{words}"):
             save(tmp_path, report(2))
-    assert os.listdir(tmp_path) == ["00000001"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", "00000001"]
     assert verify(tmp_path)[0].problem is None
 
 
@@ -477,7 +477,7 @@ def test_a_kill_leaves_whole_checkpoints_only(tmp_path):
         first = len(steps(tmp_path))
         assert steps(tmp_path) == list(range(first))
     saving(iter([]), tmp_path)  # the next start takes away what was half written
-    assert sorted(os.listdir(tmp_path)) == [f"{step:08d}" for step in range(first)]
+    assert sorted(os.listdir(tmp_path)) == [".lock", *(f"{step:08d}" for step in range(first))]
 
 
 # saving
@@ -580,7 +580,7 @@ def test_what_others_put_into_the_folder_is_left_alone_and_blocks_nothing(tmp_pa
     assert len(list(saving(iter([report(step) for step in (10, 20, 30)]), tmp_path, keep=2))) == 3
     assert steps(tmp_path) == [20, 30]
     assert restore(tmp_path, LIKE)[0].step == 30
-    own = ("00000020", "00000030")
+    own = (".lock", "00000020", "00000030")
     assert {name: what for name, what in contents(tmp_path).items() if not name.startswith(own)} == before
 
 
@@ -646,7 +646,7 @@ def test_a_failed_save_ends_the_run(tmp_path, monkeypatch):
     seen = []
     with pytest.raises(CheckpointError, match=r"checkpoints.saving\('.*'\): .*No space left"):
         seen += [got.step for got in saving(iter([report(step) for step in range(9)]), tmp_path)]
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [".lock"]
 
 
 def test_the_saved_state_is_that_of_the_report(tmp_path):

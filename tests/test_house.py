@@ -124,7 +124,9 @@ def test_a_wrong_import_is_seen(area, line):
 # Third parties
 
 RUN_TIME = {"jax", "jaxlib", "numpy", "chex"}
-EXTRAS = {"PIL", "flatbuffers", "matplotlib", "orbax", "rich", "safetensors", "sklearn", "tensorboardX", "tyro"}
+EXTRAS = {
+    "PIL", "filelock", "flatbuffers", "matplotlib", "orbax", "rich", "safetensors", "sklearn", "tensorboardX", "tyro",
+}  # fmt: skip
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
 

@@ -10,7 +10,6 @@ import mmap
 import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from funcnet.checkpoints.files import beside, sync_file, sync_folder, write_new
 from funcnet.checkpoints.manifest import MOST_BYTES, File, Leaf, Manifest, parse, render, sha256
 from funcnet.checkpoints.shards import SHARDS, not_finite, on_first, problem_with, spread_entries, write_parts
 from funcnet.checkpoints.tensors import DTYPES, is_finite, read_header, safetensors_module
+from funcnet.checkpoints.threads import Threads
 from funcnet.errors import CheckpointError, translated
 from funcnet.reading import plain_file, size_of
 
@@ -106,8 +106,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def clear(folder: Path) -> None:
-    """Make the folder if necessary, and delete what a killed process left half written."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Delete what a killed process left half written. The caller holds the folder."""
     for path in folder.iterdir():
         if _is_own(path, _TEMPORARY):
             shutil.rmtree(path)
@@ -161,7 +160,7 @@ def _writing(name, step, temporary):
 
 def _complete(name, temporary, path, manifest, tensors, keys):
     """Write the tensors and the manifest, and give the folder its name."""
-    with ThreadPoolExecutor(2) as threads:  # hashing and writing do not wait for each other
+    with Threads(2) as threads:  # hashing and writing do not wait for each other
         digests = threads.map(_sha256_of, tensors.values())
         finite = threads.map(is_finite, tensors.values())
         safetensors_module(name).numpy.save_file(tensors, temporary / TENSORS)
@@ -246,7 +245,7 @@ def read(path: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
         raise CheckpointError(f"{TENSORS} cannot be read: {error}") from error
     parts = {"its header": (0, recorded.header_bytes, recorded.header_sha256)}
     parts |= {f"tensor {leaf}": (at.start, at.start + at.bytes, at.sha256) for leaf, at in manifest.leaves.items()}
-    with ThreadPoolExecutor(2) as threads:
+    with Threads(2) as threads:
         digests = threads.map(lambda part: sha256(content[part[0] : part[1]]), parts.values())
         bad = [what for (what, part), digest in zip(parts.items(), digests, strict=True) if digest != part[2]]
     if bad:

@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from funcnet.checkpoints.files import beside
 from funcnet.checkpoints.folder import commit, commit_together, good_manifest, path_of, read, steps
+from funcnet.checkpoints.locking import held
 from funcnet.checkpoints.manifest import Manifest, environment, plain_metrics
 from funcnet.checkpoints.shards import are_spread, load, on_first, orbax_module
 from funcnet.checkpoints.tensors import as_tensors, restore_tree, safetensors_module, split_keys
@@ -41,8 +44,8 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     Returns: the path of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint cannot be written, or the folder already holds a good and finite one
-            of that step.
+        CheckpointError: the checkpoint cannot be written, another process holds the folder, or it already has a good
+            and finite checkpoint of that step.
         ConfigError: JSON cannot hold the metadata or the cursor, or they are too large.
         DtypeError: a leaf of the state is not an array, or a metric is not made of numbers.
         StructureError: two leaves have the same path, or one has a name that a file cannot hold.
@@ -56,7 +59,14 @@ def save(folder: str | os.PathLike[str], report: Report, *, metadata: Any = None
     ('00000120', ['manifest.json', 'state.safetensors'])
     """
     name = f"checkpoints.save({os.fspath(folder)!r})"
-    return write(name, Path(folder), take(name, report, metadata))
+    snapshot = take(name, report, metadata)
+    with ExitStack() as stack:
+        hold = partial(stack.enter_context, held(name, Path(folder)))
+        if snapshot.spread:
+            on_first(name, hold)
+        else:
+            hold()
+        return write(name, Path(folder), snapshot)
 
 
 ELSEWHERE = "go on from it with checkpoints.restore, or choose another folder"

@@ -1,20 +1,25 @@
 """Checkpoints during training: a function over `fit`'s reports."""
 
+import atexit
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import jax
 import numpy as np
 
 from funcnet.checkpoints.folder import clear, good_manifest, path_of, steps
+from funcnet.checkpoints.locking import held
 from funcnet.checkpoints.manifest import plain_metrics
 from funcnet.checkpoints.pruning import pruning
 from funcnet.checkpoints.run import ELSEWHERE, Snapshot, take, write
 from funcnet.checkpoints.tensors import safetensors_module
+from funcnet.checkpoints.threads import Threads
 from funcnet.checks import check_choice, check_count
 from funcnet.errors import CheckpointError, ConfigError, translated
 from funcnet.made import leading
@@ -36,7 +41,8 @@ def saving(
     """Pass the reports on, and write each of them, or every `every`-th and the last, as a checkpoint.
 
     A report is copied to the host before it is passed on, and written while training continues. The next save waits for
-    the one before. When the reports end, or the reader closes this iterator, the last report is saved and on the disk.
+    the one before. When the reports end, the reader closes this iterator, or the program ends, the last report is saved
+    and on the disk.
     A report whose loss is not finite is not saved, because a run should not go back to it. One whose loss is still
     finite and whose state is not, is saved. Its manifest says so, and `restore` prefers an older one whose state is.
 
@@ -46,7 +52,7 @@ def saving(
     Args:
         reports: `fit(...)`, or another function over it.
         folder: where the checkpoints of this run are. It is made if necessary, and what a killed process left half
-            written in it is deleted.
+            written in it is deleted. No other process can write there until this iterator ends.
         every: reports between two checkpoints.
         keep: how many of the newest good ones to keep. Older ones are deleted when a newer one is on the disk. Damaged
             ones and what others put into the folder do not count and are never deleted. If some of the newest are not
@@ -56,9 +62,9 @@ def saving(
         metadata: as for `save`.
 
     Raises:
-        CheckpointError: the folder cannot be written (raised at once), a checkpoint cannot be written (raised with the
-            next report), or the folder holds good and finite checkpoints of the first step or later, which belong to
-            another run.
+        CheckpointError: the folder cannot be written or another process holds it (raised at once), a checkpoint cannot
+            be written (raised with the next report), or the folder holds good and finite checkpoints of the first step
+            or later, which belong to another run.
         ConfigError: impossible arguments, or a `monitor` that the reports do not have.
         MissingExtraError: without `pip install 'funcnet[checkpoint]'`.
 
@@ -76,9 +82,12 @@ def saving(
         check_choice("mode", mode, ("min", "max"))
     safetensors_module(name)
     leader = jax.process_index() == 0
-    if leader:
-        with translated(OSError, CheckpointError, f"{name}: the folder cannot be written"):
-            clear(Path(folder))
+    with ExitStack() as stack:
+        if leader:
+            stack.enter_context(held(name, Path(folder)))
+            with translated(OSError, CheckpointError, f"{name}: the folder cannot be written"):
+                clear(Path(folder))
+        hold = stack.pop_all()
     prune = pruning(name, Path(folder), keep, monitor, mode)
 
     def store(snapshot: Snapshot) -> None:
@@ -87,11 +96,24 @@ def saving(
         if leader:
             prune()
 
-    return _saving(name, reports, Path(folder) if leader else None, every, monitor, metadata, store)
+    passed = _saving(name, reports, Path(folder) if leader else None, every, monitor, metadata, store, hold)
+    _OPEN.add(passed)
+    return passed
 
 
-def _saving(name, reports, folder, every, monitor, metadata, store):
-    with ThreadPoolExecutor(1, "checkpoint") as thread:
+_OPEN: WeakSet[Generator[Report]] = WeakSet()
+
+
+@atexit.register
+def _close() -> None:
+    """Save the last reports while jax still works. Generators that are left open end after that, in no order."""
+    with ExitStack() as stack:
+        for reports in _OPEN:
+            stack.callback(reports.close)
+
+
+def _saving(name, reports, folder, every, monitor, metadata, store, hold):
+    with hold, Threads(1, "checkpoint") as thread:
         writing: Future[None] | None = None
         unsaved = None
 

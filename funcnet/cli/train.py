@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, plotting, training, trees
+from funcnet.checkpoints.locking import held
 from funcnet.cli import options
 from funcnet.cli.folders import (
     BOARD,
@@ -92,6 +93,11 @@ def _train(chosen: options.Train) -> int:
     job = _job(chosen)
     facts = {"classes": job.classes, "shape": job.shape, "data_sha256": fingerprint(*job.training_rows)}
     folder = new_folder(chosen) if chosen.resume is None else chosen.resume
+    with held(str(folder), folder) if is_first() else contextlib.nullcontext():
+        return _train_in(folder, chosen, job, facts)
+
+
+def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any]) -> int:
     start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
     past = _past(folder, history, start, job.steps)
@@ -172,7 +178,7 @@ def _layout(chosen):
 
 def _check_packages(chosen):
     """Check before training that the packages for saving are installed, so that no run is lost."""
-    for package in ("matplotlib", "safetensors"):
+    for package in ("matplotlib", "safetensors", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"funcnet train needs the package {package}; pip install 'funcnet[cli]'.")
     if chosen.tensorboard and importlib.util.find_spec("tensorboardX") is None:
