@@ -18,7 +18,7 @@ from funcnet.errors import ConfigError, DataError, DivergenceError, OutOfMemoryE
 from funcnet.layers import batch_norm, dense, dropout, relu, serial
 from funcnet.losses import mean_squared_error
 from funcnet.optimizers import adam, clipped, guarded, sgd
-from funcnet.training import fit, stop_on_signals
+from funcnet.training import fit, interruption, stop_on_signals
 from funcnet.training import memory as memory_of_training
 
 X = np.random.default_rng(0).standard_normal((50, 4), np.float32)
@@ -279,6 +279,39 @@ def test_a_watchdog_sleeps_between_reports_and_ends_with_the_run():
         assert report.step
     with pytest.raises(ConfigError, match="fit: expected watchdog to be a"):
         run(watchdog=0)
+
+
+def test_watchdogs_of_several_runs_leave_each_other_alone(monkeypatch):
+    """The one timer of the process is set to the earliest end of all, and off when all sleep."""
+    timers, clock = [], iter(range(100, 200))
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: next(clock))  # a second for each call
+    monkeypatch.setattr(interruption.faulthandler, "dump_traceback_later", lambda left, **_: timers.append(left))
+    monkeypatch.setattr(interruption.faulthandler, "cancel_dump_traceback_later", lambda: timers.append(None))
+    short, long, none = (interruption.Watchdog(seconds) for seconds in (5.0, 60.0, None))
+    for call in (long.progress, short.progress, long.progress, none.pause, short.pause, short.pause, long.pause):
+        call()
+    assert timers == [60, 5, 4, 59, 58, None]
+    short.progress()
+    for _ in range(9):
+        next(clock)
+    long.progress()
+    assert timers[6:] == [5, 1e-3]  # the first has had its time
+    short.pause()
+    long.pause()
+
+
+def test_a_hang_beside_a_run_that_sleeps_ends_the_process():
+    program = """if True:
+        import time
+        from funcnet.training.interruption import Watchdog
+        hanging, other = Watchdog(1.0), Watchdog(30.0)
+        hanging.progress()
+        other.progress()
+        other.pause()
+        time.sleep(20)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, "Timeout (0:00:0" in done.stderr) == (1, True)
 
 
 # Steps that are not finite

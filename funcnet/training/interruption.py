@@ -4,9 +4,11 @@ import faulthandler
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import ClassVar
 
 from funcnet.checks import positive
 
@@ -69,15 +71,32 @@ class Watchdog:
     it must start it again from the last checkpoint.
     """
 
+    # Python has one timer for the whole process. It is set to the earliest of these times, however many runs there are.
+    _ends: ClassVar[dict["Watchdog", float]] = {}
+    _lock = threading.RLock()  # a run that is collected as garbage may pause its own within
+
     def __init__(self, seconds: float | None):
         self.seconds = None if seconds is None else positive("watchdog", seconds)
 
     def progress(self) -> None:
         """The time starts again."""
-        if self.seconds is not None:
-            faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+        self._set(self.seconds)
 
     def pause(self) -> None:
         """What follows may take any length of time."""
-        if self.seconds is not None:
-            faulthandler.cancel_dump_traceback_later()
+        self._set(None)
+
+    def _set(self, seconds: float | None) -> None:
+        if self.seconds is None:
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._ends.pop(self, None)
+            left = [max(end - now, 1e-3) for end in list(self._ends.values())]  # for a time that is past
+            if seconds is not None:
+                self._ends[self] = now + seconds
+                left.append(seconds)
+            if left:
+                faulthandler.dump_traceback_later(min(left), exit=True, file=sys.__stderr__ or sys.stderr)
+            else:
+                faulthandler.cancel_dump_traceback_later()
