@@ -10,8 +10,8 @@ from contextlib import contextmanager
 __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
     "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "LabelWarning",
-    "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "ShapeError", "StructureError",
-    "extra", "translated",
+    "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "PortError", "ShapeError",
+    "StructureError", "extra", "translated",
 ]  # fmt: skip
 
 
@@ -39,6 +39,10 @@ class MissingKeyError(FuncnetError, ValueError):
 
 class ConfigError(FuncnetError, ValueError):
     """A hyper-parameter or option with an impossible value or an unknown name."""
+
+
+class PortError(ConfigError):
+    """The port of a run of several processes is in use."""
 
 
 class DataError(FuncnetError, ValueError):

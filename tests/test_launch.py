@@ -1,7 +1,9 @@
 """Several processes as one run: found, started anew when one is killed, ended together when one fails."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ import pytest
 
 from funcnet import checkpoints, parallel
 from funcnet.cli import launch, main, options
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, PortError
 
 RUN = ["--model", "mlp", "--hidden", "16", "--epochs", "5", "--dropout", "0", "--batch-size", "64"]
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "JAX_PLATFORMS": "cpu"}
@@ -75,12 +77,7 @@ def children(monkeypatch):
         started = time.monotonic()
         return launch._run(len(sources), []), time.monotonic() - started
 
-    def stand_in(i, count, address, arguments, environment):
-        return subprocess.Popen(
-            [sys.executable, "-S", "-c", programs[i]], stderr=subprocess.PIPE, env=environment, text=True
-        )
-
-    monkeypatch.setattr(launch, "_start", stand_in)
+    monkeypatch.setattr(launch, "_command", lambda i, *_: [sys.executable, "-S", "-c", programs[i]])
     return run
 
 
@@ -112,13 +109,76 @@ def test_all_end_well(children):
     assert children("pass", "import time; time.sleep(0.1)")[0] == (0, 0, False)
 
 
-def test_a_signal_is_passed_on(children):
-    polite = "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); "
-    first = polite + "time.sleep(1); os.kill(os.getppid(), 15); time.sleep(60)"
-    polite += "time.sleep(60)"
-    before = signal.getsignal(signal.SIGTERM)
-    assert children(first, polite)[0] == (0, 0, True)
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_passed_on_once(children, number):
+    """Also that of a terminal, which sends it to every process of its group: no process is in that of the launcher."""
+    polite = f"""if True:
+        import os, signal, sys, time
+        seen = []
+        signal.signal({number:d}, lambda *_: seen.append(1))
+        """
+    end = """
+        while not seen:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        sys.exit(len(seen) != 1 or os.getpgrp() == os.getpgid(os.getppid()))
+        """
+    before = signal.getsignal(number)
+    assert children(f"{polite}time.sleep(0.5); os.kill(os.getppid(), {number:d}){end}", polite + end)[0] == (0, 0, True)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_is_not_passed_on(children):
+    """SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        end = "import os, time; os.kill(os.getppid(), 1); os.kill(os.getpid(), 1); time.sleep(0.3)"
+        assert children(end)[0] == (0, 0, False)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+LAUNCHED = """
+import signal, sys, time
+from pathlib import Path
+from funcnet.cli.launch import stop_with_launcher
+stopped = []
+signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+stop_with_launcher()
+Path(sys.argv[1], "ready").touch()
+while not stopped:
+    time.sleep(0.01)
+Path(sys.argv[1], "stopped").touch()
+"""
+LAUNCHER = f"""
+import sys
+from funcnet.cli import launch
+launch._command = lambda *_: [sys.executable, "-c", {LAUNCHED!r}, sys.argv[1]]
+launch._run(1, [])
+"""
+
+
+def test_processes_stop_when_their_launcher_is_killed(tmp_path):
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(tmp_path)])
+    wait_for(tmp_path / "ready", 0)
+    assert not (tmp_path / "stopped").exists()
+    launcher.kill()
+    launcher.wait()
+    wait_for(tmp_path / "stopped", 0)
+
+
+@pytest.mark.parametrize("taken, asked, runs, status", [(2, False, 3, 0), (99, False, 10, 76), (99, True, 1, 76)])
+def test_a_port_that_was_taken_is_not_the_end(tmp_path, monkeypatch, taken, asked, runs, status):
+    seen = []
+
+    def run(*_):
+        seen.append(1)
+        return launch._End(0, 76 if len(seen) <= taken else 0, asked)
+
+    monkeypatch.setattr(launch, "_run", run)
+    chosen = options.Launch(max_restarts=0)
+    assert launch.launch(chosen, ["train"], options.Train(output=tmp_path / "run")) == status
+    assert len(seen) == runs
 
 
 def test_proxies_are_not_handed_down(children, monkeypatch):
@@ -191,6 +251,21 @@ def test_a_start_that_comes_too_late():
         parallel.start(devices=3)
     with pytest.raises(ConfigError, match="parallel.start: expected devices to be a positive integer, got 0"):
         parallel.start(devices=0)
+
+
+def test_a_port_in_use_is_named_before_jax_shares_it(capsys):
+    """As the coordinator of another run uses it, which would be ended."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        problem = f"parallel.start: expected coordinator to be a free port, got {address}, which another program uses."
+        with pytest.raises(PortError, match=re.escape(problem)):
+            parallel.start(address, 2, 0)
+        call = ["train", "--coordinator", address, "--num-processes", "2", "--process-id", "0"]
+        assert main(call) == 76
+    assert capsys.readouterr().err == f"funcnet: {problem}\n"
 
 
 def test_one_process_alone_joins_none():

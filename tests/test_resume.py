@@ -20,6 +20,7 @@ from funcnet.losses import mean_squared_error
 from funcnet.optimizers import adam, clipped, guarded, sgd
 from funcnet.training import fit, interruption, stop_on_signals
 from funcnet.training import memory as memory_of_training
+from funcnet.training.interruption import STOPPING
 
 X = np.random.default_rng(0).standard_normal((50, 4), np.float32)
 Y = X[:, :2] ** 2
@@ -225,16 +226,16 @@ def test_a_stop_ends_with_a_report_of_that_step(uninterrupted, at):
     assert same_bits(end.state, uninterrupted[-1].state)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_and_the_handlers_come_back(number):
-    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(one) for one in STOPPING]
     with stop_on_signals() as stop:
         for report in run(stop=stop):
             if report.step == 2:
                 os.kill(os.getpid(), number)
     assert 2 < report.step < 20
     assert stop.signal == number
-    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(one) for one in STOPPING] == before
 
 
 def test_a_second_signal_acts_at_once():
@@ -243,6 +244,21 @@ def test_a_second_signal_acts_at_once():
         assert stop(0)
         with pytest.raises(KeyboardInterrupt, match="^$"):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_closed_terminal_may_say_so_twice_and_under_nohup_not_at_all():
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop(0)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_are_left_alone():

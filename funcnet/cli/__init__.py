@@ -10,26 +10,30 @@ from pathlib import Path
 
 from funcnet import errors
 
-__all__ = ["PEER_LOST", "main"]
+__all__ = ["PEER_LOST", "PORT_TAKEN", "main"]
 
 DESCRIPTION = """Train neural networks on JAX, with gradients by autodiff or derived by hand.
 
 Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
-5 saved weights or checkpoints, 75 another process lost, 130 Ctrl-C (0 in train).
+5 saved weights or checkpoints, 75 another process lost, 76 port in use, 130 Ctrl-C (0 in train).
 
 Completion for bash or zsh: funcnet --tyro-print-completion bash"""
 
+PEER_LOST = 75  # another process of the run failed: try again
+PORT_TAKEN = 76
 # The exit codes of errors. 1 is a check that failed, and also Python's own code for a failure. By custom 2 is a wrong
 # command line.
-EXIT_CODES = {errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4, errors.CheckpointError: 5}
-PEER_LOST = 75  # another process of the run failed: try again
+EXIT_CODES = {
+    errors.PortError: PORT_TAKEN, errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4,
+    errors.CheckpointError: 5,
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done, or stopped with a checkpoint; 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights or
-    checkpoints, 75 another process of the run was lost, 130 Ctrl-C.
+    checkpoints, 75 another process of the run was lost, 76 its port is in use, 130 Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:

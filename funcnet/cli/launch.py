@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from funcnet.checkpoints import steps
-from funcnet.cli import PEER_LOST, options
+from funcnet.cli import PEER_LOST, PORT_TAKEN, options
 from funcnet.cli.folders import CHECKPOINTS, new_folder
 from funcnet.errors import ConfigError
+from funcnet.training.interruption import STOPPING
 
-__all__ = ["launch"]
+__all__ = ["launch", "stop_with_launcher"]
 
 NO_USE = (2, 3, 4)  # a wrong command line, diverged training, bad data: a new start would fail in the same way
 WAIT = 2.0  # seconds to find the process that failed first, while others may end by themselves
+PORTS = 10  # tries to find a port that nobody takes before process 0 does
+LAUNCHED = "FUNCNET_LAUNCHED"  # in the environment of a process whose stdin ends when its launcher does
 
 
 def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Train) -> int:
@@ -34,7 +37,7 @@ def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Trai
         arguments = [*arguments, "--output", str(folder)]
     count = chosen.processes
     for restart in range(chosen.max_restarts + 1):
-        ended = _run(count, arguments)
+        ended = _run_at_free_port(count, arguments)
         if ended.status == 0 or ended.asked or ended.status in NO_USE or restart == chosen.max_restarts:
             return ended.status
         if chosen.shrink and count > 1:
@@ -66,12 +69,22 @@ class _End(NamedTuple):
     asked: bool  #: whether a signal asked this process to end
 
 
+def _run_at_free_port(count: int, arguments: Sequence[str]) -> _End:
+    """Run the processes. If another program takes their port before they have it, they start again with another one."""
+    for _ in range(PORTS):
+        ended = _run(count, arguments)
+        if ended.status != PORT_TAKEN or ended.asked:
+            break
+    return ended
+
+
 def _run(count: int, arguments: Sequence[str]) -> _End:
     """Run the processes to their end; the first failure ends the others."""
     address = f"127.0.0.1:{_free_port()}"
     # A proxy between processes of one machine would only make them hang.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    children = [_start(i, count, address, arguments, environment) for i in range(count)]
+    environment[LAUNCHED] = "1"
+    children = [_start(i, _command(i, count, address, arguments), environment) for i in range(count)]
     tails = [deque[str](maxlen=200) for _ in children]
     readers = [threading.Thread(target=_forward, args=(i, children[i], tails[i])) for i in range(count)]
     for reader in readers:
@@ -83,7 +96,8 @@ def _run(count: int, arguments: Sequence[str]) -> _End:
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         first = _await_failure(children)
     finally:
@@ -100,13 +114,28 @@ def _run(count: int, arguments: Sequence[str]) -> _End:
     return _End(first, 128 - status if status < 0 else status, bool(asked))
 
 
-def _start(i: int, count: int, address: str, arguments: Sequence[str], environment: dict[str, str]) -> Any:
+def _command(i: int, count: int, address: str, arguments: Sequence[str]) -> list[str]:
     place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
+    return [sys.executable, "-m", "funcnet.cli", *arguments, *place]
+
+
+def _start(i: int, command: Sequence[str], environment: dict[str, str]) -> Any:
+    """Start a process in a session of its own. Ctrl-C of the terminal reaches it once then, from here."""
     return subprocess.Popen(
-        [sys.executable, "-m", "funcnet.cli", *arguments, *place],
-        stdout=None if i == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True,
-        errors="replace",
+        command, stdin=subprocess.PIPE, stdout=None if i == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=environment, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
+
+
+def stop_with_launcher() -> None:
+    """In a process that was launched: stop as for SIGTERM, with a checkpoint, when the launcher is gone."""
+    if LAUNCHED in os.environ:
+        threading.Thread(target=_await_launcher, daemon=True).start()
+
+
+def _await_launcher() -> None:
+    os.read(0, 1)  # nothing is ever written: it ends with the launcher, whatever ends that
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _forward(i: int, child: Any, tail: deque[str]) -> None:
@@ -147,6 +176,7 @@ def _end(children: Sequence[Any]) -> None:
             child.kill()
     for child in children:
         child.wait()
+        child.stdin.close()
 
 
 def _free_port() -> int:

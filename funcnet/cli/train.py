@@ -31,6 +31,7 @@ from funcnet.cli.folders import (
     new_folder,
     restore_run,
 )  # fmt: skip
+from funcnet.cli.launch import stop_with_launcher
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, timed
 from funcnet.cli.tables import MOST_CLASSES, new_table
@@ -47,6 +48,7 @@ def train(chosen: options.Train) -> int:
     _check_packages(chosen)
     if chosen.debug_nans:
         jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it has no effect
+    stop_with_launcher()
     parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
     if jax.process_index() == 0:
         return _train(chosen)

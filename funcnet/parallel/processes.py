@@ -1,12 +1,14 @@
 """Several processes as one run: how they find each other."""
 
+import errno
 import os
+import socket
 from collections.abc import Mapping
 
 import jax
 
 from funcnet.checks import check_count, is_count
-from funcnet.errors import ConfigError, translated
+from funcnet.errors import ConfigError, PortError, translated
 from funcnet.made import leading
 
 __all__ = ["in_cluster", "start"]
@@ -40,6 +42,7 @@ def start(
 
     Raises:
         ConfigError: some of the first three arguments without the others, or impossible ones, or jax was used before.
+        PortError: another program uses the coordinator's port.
 
     >>> import funcnet as fn
     >>> fn.parallel.start()
@@ -63,6 +66,8 @@ def start(
         raise ConfigError(f"parallel.start: expected process_id from 0 to num_processes - 1, got {got}.")
     if num_processes == 1:
         return
+    if process_id == 0:
+        _check_port(host, int(port))
     _initialize(
         coordinator_address=coordinator, num_processes=num_processes, process_id=process_id,
         coordinator_bind_address=coordinator, cluster_detection_method="deactivate",
@@ -77,12 +82,23 @@ def in_cluster(variables: Mapping[str, str]) -> bool:
     return False
 
 
+def _check_port(host: str, port: int) -> None:
+    """Refuse a port that is in use. Two coordinators of jax would share it, and each would end the run of the other."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            got = f"{host}:{port}, which another program uses"
+            raise PortError(f"parallel.start: expected coordinator to be a free port, got {got}.") from error
+
+
 def _update_devices(devices: int) -> None:
     with translated(RuntimeError, ConfigError, "expected to come before anything else that uses jax"):
         jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _initialize(**arguments) -> None:
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself, and no run would stop
     with translated(RuntimeError, ConfigError, "parallel.start: the processes could not connect"):
         # Short times, because a run that has lost a process ends and is started again from its last checkpoint.
         jax.distributed.initialize(

@@ -12,7 +12,10 @@ from typing import ClassVar
 
 from funcnet.checks import positive
 
-__all__ = ["Stop", "Watchdog", "stop_on_signals"]
+__all__ = ["HANG_UP", "STOPPING", "Stop", "Watchdog", "stop_on_signals"]
+
+HANG_UP = getattr(signal, "SIGHUP", None)  #: of a terminal that is closed; Windows has none
+STOPPING = (signal.SIGTERM, signal.SIGINT, *([] if HANG_UP is None else [HANG_UP]))
 
 
 class Stop:
@@ -27,14 +30,15 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
-    """While it is open, SIGTERM and SIGINT (Ctrl-C) end a `fit` with a last report.
+    """While it is open, SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal) end a `fit` with a last report.
 
     `fit(..., stop=stop)` finishes the steps under way, about one second of work. It then yields a report and ends. So
-    `checkpoints.saving` around it leaves a checkpoint of exactly that step. A second signal of the same kind has the
-    effect that it had before. Only the main thread can receive signals. In other threads nothing changes.
+    `checkpoints.saving` around it leaves a checkpoint of exactly that step. A second SIGTERM or SIGINT has the effect
+    that it had before; SIGHUP may come twice when one terminal is closed. Signals that are ignored stay ignored, as
+    SIGHUP under nohup. Only the main thread can receive signals. In other threads nothing changes.
 
     Args:
-        signals: those to listen to, SIGTERM and SIGINT by default.
+        signals: those to listen to, all three by default.
 
     >>> import os, signal, jax.numpy as jnp, funcnet as fn
     >>> data, model, loss = (jnp.ones((4, 1)), jnp.ones((4, 1))), fn.layers.dense(1), fn.losses.mean_squared_error
@@ -49,11 +53,13 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in signals or (signal.SIGTERM, signal.SIGINT)}
+    found = {number: signal.getsignal(number) for number in signals or STOPPING}
+    before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.signal = signal.Signals(number)
-        signal.signal(number, before[stop.signal])
+        if number != HANG_UP:
+            signal.signal(number, before[stop.signal])
 
     for number in before:
         signal.signal(number, ask)
