@@ -214,3 +214,4 @@ class Report(NamedTuple):
     metrics: dict[str, Any]  #: scalars and arrays by name: "loss", "accuracy", "validation_loss" …
     state: TrainState  #: stays valid after the next report
     cursor: Any = None  #: the position of an iterator of batches, for `fit(cursor=…)`; arrays need none
+    partial: bool = False  #: whether a stop came before the report was due, so that nothing is judged by it

@@ -1,6 +1,8 @@
 """Whole runs on disk: written whole or not at all, damage seen and named, the newest good one restored."""
 
+import itertools
 import json
+import math
 import os
 import random
 import re
@@ -18,9 +20,11 @@ import pytest
 import safetensors.numpy
 
 import funcnet as fn
+from funcnet import training
 from funcnet.checkpoints import folder as folders
 from funcnet.checkpoints import manifest as manifests
-from funcnet.checkpoints import restore, save, saving, steps, verify
+from funcnet.checkpoints import pruning, restore, save, saving, steps, verify
+from funcnet.checkpoints.run import take
 from funcnet.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -98,7 +102,7 @@ def test_the_recorded_form(tmp_path):
     record = json.loads((path / "manifest.json").read_text())
     assert list(record) == [
         "sha256", "format", "step", "epoch", "metrics", "cursor", "metadata", "environment", "files", "leaves",
-        "spread", "not_finite",
+        "spread", "not_finite", "partial",
     ]  # fmt: skip
     data = (path / "state.safetensors").read_bytes()
     file, leaf = record["files"]["state.safetensors"], record["leaves"]["a"]
@@ -178,6 +182,7 @@ def resealed(path, change):
         (lambda c: c.update(metrics={"loss": 10**400}), "metric 'loss' is not a number"),
         (lambda c: c.update(not_finite=["b"]), "not finite are not a list of their paths"),
         (lambda c: c.update(not_finite=[["a"]]), "lacks an entry"),
+        (lambda c: c.update(partial="no"), "partial: not true or false"),
         (lambda c: c.update(spread={"b": {"folder": "../0", "shape": [1], "dtype": "float32"}}), "not numbered from 0"),
         (lambda c: c.update(leaves=[]), "lacks an entry"),
         (lambda c: c.update(more=1), "lacks an entry"),
@@ -498,6 +503,23 @@ def test_the_best_is_the_largest(tmp_path):
     reports = iter(report(step, accuracy=value) for step, value in enumerate([0.1, 0.9, 0.2, 0.3]))
     assert len(list(saving(reports, tmp_path, keep=1, monitor="accuracy", mode="max"))) == 4
     assert steps(tmp_path) == [1, 3]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_is_that_of_early_stopping(mode):
+    """With ties, NaN, infinity and stops within an epoch, in every order of three."""
+    any_one = take("test", report(0), None).manifest
+    kinds = list(itertools.product([1.0, 2.0, math.inf, -math.inf, math.nan], [False, True]))
+    for made in itertools.product(kinds, repeat=3):
+        reports = [fn.Report(i, i, {"loss": value}, None, None, partial) for i, (value, partial) in enumerate(made)]
+        manifests = {got.step: any_one._replace(metrics=got.metrics, partial=got.partial) for got in reports}
+        *_, best = training.early_stopping(iter(reports), patience=9, monitor="loss", mode=mode)
+        assert pruning._best(manifests, "loss", mode) == (set() if best.partial else {best.step})
+
+
+def test_a_report_of_a_stop_comes_back_as_one(tmp_path):
+    save(tmp_path, report(1)._replace(partial=True))
+    assert restore(tmp_path, LIKE)[0].partial is True
 
 
 def test_damaged_checkpoints_are_never_pruned(tmp_path):

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from test_checkpoints import resealed
 
-from funcnet import checkpoints
+from funcnet import checkpoints, training
 from funcnet.checkpoints.folder import read
 from funcnet.cli import main
+from funcnet.training.interruption import Stop
 from funcnet.types import Report
 
 OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", "128", "--patience", "6"]
@@ -93,6 +95,62 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, capsys, wh
     *_, said, command = printed.splitlines()
     assert said.startswith(f"stopped by {number.name} at step {checkpoints.steps(folder / 'checkpoints')[-1]}, epoch ")
     assert command == f"funcnet train --resume {folder}"
+
+
+@contextmanager
+def stopping(monkeypatch, step):
+    """A signal that arrives when this many steps are done."""
+
+    class At(Stop):
+        def __call__(self, done):
+            self.signal = signal.SIGTERM if done >= step else None
+            return super().__call__(done)
+
+    @contextmanager
+    def stop():
+        yield At()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "stop_on_signals", stop)
+        yield
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Labels that say nothing: the validation loss rises from the first step on, and the first epoch is the best."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.npz"
+    np.savez(path, x=rng.standard_normal((120, 32)), target=rng.permutation(120) % 3)
+    return path
+
+
+def test_a_stop_within_an_epoch_is_not_the_best(tmp_path, capsys, monkeypatch, noise):
+    """After one step the validation loss is the least of all, and yet the first epoch's checkpoint must stay."""
+    options = ["--data", noise, "--model", "mlp", "--hidden", 64, "--dropout", 0, "--epochs", 5, "--batch-size", 16]
+    options += ["--patience", 3, "--keep-checkpoints", 1, "--learning-rate", 0.02, "--schedule", "constant"]
+    folder, damaged = tmp_path / "run", tmp_path / "damaged"
+    with stopping(monkeypatch, 1):
+        assert funcnet(capsys, "train", *options, "--output", folder)[0] == 0
+    with stopping(monkeypatch, 12):  # the end of the second epoch
+        code, printed, _ = funcnet(capsys, "train", "--resume", folder)
+    assert (code, "going on from step 1, epoch 1" in printed) == (0, True)
+    found = {verdict.step: verdict.manifest for verdict in checkpoints.verify(folder / "checkpoints")}
+    assert {step: manifest.partial for step, manifest in found.items()} == {6: False, 12: False}
+    first, second = (read(folder / "checkpoints" / name)[1] for name in ("00000006", "00000012"))
+    shutil.copytree(folder, damaged)
+    code, _, error = funcnet(capsys, "train", "--resume", folder)
+    assert (code, error, trained(folder, first)) == (0, "", True)
+    # If the best one is damaged, the end finds the best of the others.
+    best = damaged / "checkpoints" / "00000006"
+    (best / "state.safetensors").write_bytes(b"")
+    code, _, error = funcnet(capsys, "train", "--resume", damaged)
+    said = f"funcnet: {best}, the best so far, is missing or damaged; the best is chosen from the others.\n"
+    assert (code, error, trained(damaged, second)) == (0, said, True)
+
+
+def trained(folder, tensors):
+    """Whether the weights of a run are those of a checkpoint."""
+    params, _, _ = checkpoints.load_weights(folder / "weights.safetensors")
+    return all(np.array_equal(leaf, tensors[f"optimizer/inner/params/{path}"]) for path, leaf in params.items())
 
 
 def test_what_may_not_change(tmp_path, capsys, whole):

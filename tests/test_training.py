@@ -461,6 +461,24 @@ def test_early_stopping(values, options, want):
     assert [r.epoch for r in training.early_stopping(reports_of(*values), **options)] == want
 
 
+def test_early_stopping_does_not_judge_a_stop_within_an_epoch():
+    """The least value of all is passed on, and neither is the best nor makes the others wait."""
+    first, second, stop, third, last = reports_of(2.0, 3.0, 0.5, 3.0, 1.0)
+    reports = iter([first, second, stop._replace(partial=True), third, last])
+    assert [r.epoch for r in training.early_stopping(reports, patience=3)] == [0, 1, 2, 3, 4]
+    reports = iter([first, second, stop._replace(partial=True)])
+    assert [r.epoch for r in training.early_stopping(reports, patience=1)] == [0, 1, 0]
+    reports = iter([first, stop._replace(partial=True)])
+    assert [r.epoch for r in training.early_stopping(reports, patience=1)] == [0, 2, 0]
+
+
+@pytest.mark.parametrize("at, partial", [(1, True), (4, False)])
+def test_a_report_of_a_stop_within_an_epoch_says_so(at, partial):
+    *before, last = fit(epochs=9, report_steps=4, stop=lambda step: step >= at)
+    assert (last.step, last.partial) == (at, partial)
+    assert not any(report.partial for report in before)
+
+
 def test_early_stopping_closes_the_run_it_stops():
     closed = []
 

@@ -70,6 +70,7 @@ class Manifest(NamedTuple):
     leaves: dict[str, Leaf]
     spread: dict[str, Spread]
     not_finite: list[str]  #: the paths of tensors with NaN or infinite numbers
+    partial: bool = False  #: as of the report
 
 
 def sha256(data: Any) -> str:
@@ -196,6 +197,8 @@ def parse(name: str, data: bytes) -> Manifest:
         not_finite = content.pop("not_finite", [])
         if not isinstance(not_finite, list) or any(path not in {*leaves, *spread} for path in not_finite):
             raise ValueError("the tensors that are not finite are not a list of their paths")
+        if type(content.setdefault("partial", False)) is not bool:
+            raise ValueError("partial: not true or false")
         return Manifest(**content, files=files, leaves=leaves, spread=spread, not_finite=not_finite)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{name} lacks an entry, or holds one of the wrong kind: {error!r}") from error

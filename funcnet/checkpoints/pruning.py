@@ -54,9 +54,13 @@ def _is_as_written(path: Path, manifest: Manifest) -> bool:
 
 
 def _best(finite: dict[int, Manifest], monitor: str, mode: str) -> set[int]:
-    """The step with the best metric, and the first of several. The set is empty if there are no steps."""
+    """The step with the best metric, as `early_stopping` judges. The set is empty if there are no steps.
+
+    So of several the first is the best, NaN counts as infinite, and what a stop within an epoch left does not count.
+    """
     sign = 1 if mode == "min" else -1
-    values = {step: manifest.metrics.get(monitor, math.nan) for step, manifest in finite.items()}
+    judged = {step: manifest for step, manifest in finite.items() if not manifest.partial}
+    values = {step: manifest.metrics.get(monitor, math.nan) for step, manifest in judged.items()}
     single = {step: sign * value for step, value in values.items() if not isinstance(value, list)}
-    ranks = {step: (math.isnan(value), value, step) for step, value in single.items()}  # NaN comes last
+    ranks = {step: (math.inf if math.isnan(value) else value, step) for step, value in single.items()}
     return {*sorted(ranks, key=lambda step: ranks[step])[:1]}

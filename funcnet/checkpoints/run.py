@@ -89,7 +89,9 @@ def take(name: str, report: Report, metadata: Any) -> Snapshot:
         epoch = check_count("report.epoch", report.epoch, 0)
     state, keys = split_keys(report.state)
     metrics = plain_metrics(name, report.metrics)
-    manifest = Manifest(step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {}, [])
+    manifest = Manifest(
+        step, epoch, metrics, report.cursor, metadata, environment(), {}, {}, {}, [], bool(report.partial)
+    )
     leaves = dict(flatten_with_paths(state))
     spread = {path: leaf for path, leaf in leaves.items() if are_spread(leaf) and path not in keys}
     if spread:
@@ -157,7 +159,8 @@ def restore(folder: str | os.PathLike[str], like: Any, *, step: int | None = Non
     keys = {leaf: at.key for leaf, at in manifest.leaves.items() if at.key is not None}
     stored = f"the leaves of step {manifest.step}"
     state = restore_tree(name, "the expected state", like, stored, tensors, keys)
-    return Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor), manifest.metadata
+    restored = Report(manifest.epoch, manifest.step, manifest.metrics, state, manifest.cursor, manifest.partial)
+    return restored, manifest.metadata
 
 
 def _newest(name: str, folder: Path, wanted: list[int]) -> tuple[Manifest, dict[str, np.ndarray]]:

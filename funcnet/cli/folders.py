@@ -148,10 +148,10 @@ class History:
             for row in self.rows
         ]
 
-    def recorded(self, reports: Iterable[Report], epoch_steps: int) -> Iterator[Report]:
+    def recorded(self, reports: Iterable[Report]) -> Iterator[Report]:
         """The reports. Each end of an epoch writes a row. A run stopped within an epoch writes it after it resumes."""
         for report in reports:
-            if report.step % epoch_steps == 0:
+            if not report.partial:
                 scalars = {name: float(value) for name, value in report.metrics.items()}
                 rate = float(self.schedule(jnp.int32(report.step)))
                 self.rows.append({"epoch": report.epoch, "step": report.step, **scalars, "learning_rate": rate})

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, plotting, training, trees
+from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
 from funcnet.cli.folders import (
@@ -103,6 +105,8 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
     start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
     past = _past(folder, history, start, job.steps)
+    if chosen.patience is not None:
+        past = _judged(past, folder / CHECKPOINTS)
     if chosen.resume is not None and start is None:
         print("no checkpoint yet: starting from the beginning")
     if is_first():
@@ -110,7 +114,7 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
     started = time.perf_counter()
     last = None
     with training.stop_on_signals() as stop:
-        reports = history.recorded(_reports(chosen, job, folder, facts, start, stop), job.epoch_steps)
+        reports = history.recorded(_reports(chosen, job, folder, facts, start, stop))
         reports = _after(past, _logged(reports, chosen, job, folder, started) if is_first() else reports)
         if chosen.patience is not None:
             reports = training.early_stopping(reports, patience=chosen.patience)
@@ -199,6 +203,21 @@ def _past(folder: Path, history: History, start: Report | None, steps: int) -> l
         past[-1] = start
     print(f"going on from step {start.step}, epoch {start.epoch}")
     return past
+
+
+def _judged(past: list[Report], folder: Path) -> list[Report]:
+    """The past reports that may be the best: the end must find its checkpoint, or its state is here already."""
+    judged, lost = past, None
+    while judged:
+        *_, best = training.early_stopping(iter(judged), patience=len(judged))
+        there = best.step in checkpoints.steps(folder)
+        if best.state is not None or (there and good_manifest(path_of(folder, best.step))):
+            break
+        lost, judged = lost or best, [report for report in judged if report is not best]
+    if lost is not None and is_first():
+        said = "the best so far, is missing or damaged; the best is chosen from the others"
+        print(f"funcnet: {path_of(folder, lost.step)}, {said}.", file=sys.stderr)
+    return judged
 
 
 def _after(past: Iterable[Report], reports: Iterable[Report]) -> Iterator[Report]:

@@ -21,6 +21,8 @@ def early_stopping(
 ) -> Iterator[Report]:
     """Pass on reports until `monitor` has not improved for `patience` of them. **The last one passed on is the best.**
 
+    A `partial` report, which a stop within an epoch makes, is passed on and not judged.
+
     If the last report of a training is not the best one, the best one is passed on once more at the end, whether
     patience ended the training or not. So `*_, best = early_stopping(fit(...), patience=5)` has the best parameters.
 
@@ -55,6 +57,8 @@ def _until_patience_ends(reports, patience, monitor, min_delta, sign):
     try:
         for report in reports:
             yield report
+            if report.partial:
+                continue
             if monitor not in report.metrics:
                 got = f"{monitor!r}; validation_… names need fit(..., validation=(x, target))"
                 raise ConfigError(f"early_stopping: expected monitor to be one of {sorted(report.metrics)}, got {got}.")

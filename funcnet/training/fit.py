@@ -116,7 +116,8 @@ def fit(
             valid until the next report is asked for.
         layout: of `parallel.layout`, for a run on several devices. The numbers are those of one device, up to rounding.
         stop: `step -> bool`, called after each chunk of steps. If it returns `True`, the run ends with one last report,
-            whose metrics are those of the steps since the previous report. `stop_on_signals` makes such a function.
+            whose metrics are those of the steps since the previous report. It is `partial` if no report was due there.
+            `stop_on_signals` makes such a function.
         watchdog: seconds without progress, including compilation, after which the process ends and prints the stacks of
             its threads to stderr. The time between a report and the next call does not count.
 
@@ -245,7 +246,8 @@ def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, s
                 check_finite(report, counted)
                 results, counted = results_of(tally) | evaluate(state), tally["loss"].counted
                 tally = copy(blank)
-                report = Report(chunk.epoch, step, results, copy(state) if copy_state else state, chunk.cursor)
+                shown = copy(state) if copy_state else state
+                report = Report(chunk.epoch, step, results, shown, chunk.cursor, partial=not chunk.reports)
                 watchdog.pause()
                 yield report
                 watchdog.progress()
