@@ -43,17 +43,17 @@ def test_digits_are_fresh_arrays():
 
 
 def test_a_changed_file_is_found(monkeypatch, tmp_path):
-    changed = bytearray(resources.files("funcnet.data").joinpath("digits.npy.xz").read_bytes())
+    changed = bytearray(resources.files("funcnet.data").joinpath("digits.xz").read_bytes())
     changed[1000] ^= 1
-    (tmp_path / "digits.npy.xz").write_bytes(changed)
+    (tmp_path / "digits.xz").write_bytes(changed)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
-    with pytest.raises(ChecksumError, match=r"digits\(\): expected a file of SHA-256 1a83e6.*, got .*; install"):
+    with pytest.raises(ChecksumError, match=r"digits\(\): expected a file of SHA-256 b87d7d.*, got .*; install"):
         digits()
 
 
 def test_the_attribution_is_there():
     notice = (Path(__file__).parent.parent / "NOTICE").read_text()
-    for words in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0", "funcnet/data/digits.npy.xz"):
+    for words in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0", "funcnet/data/digits.xz"):
         assert words in notice
 
 
