@@ -11,7 +11,7 @@ __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
     "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "LabelWarning",
     "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "PortError", "ShapeError",
-    "StructureError", "extra", "translated",
+    "StructureError", "TrainingWarning", "extra", "translated",
 ]  # fmt: skip
 
 
@@ -75,6 +75,10 @@ class LabelWarning(UserWarning):
 
 class OutputWarning(UserWarning):
     """A model does not give what its loss expects, by its last layer or by its numbers."""
+
+
+class TrainingWarning(UserWarning):
+    """`fit` was called, and its iterator was given up before it trained anything."""
 
 
 class GradientError(FuncnetError, AssertionError):

@@ -271,6 +271,13 @@ def test_names_are_the_paths_and_the_order_is_the_calls():
             lambda: serial(relu),
             r"^serial\(relu\): expected argument 0 to be a Layer, got a function .* call it: relu\(\)",
         ),
+        (lambda: serial(jax.nn.relu), r"argument 0 to be a Layer, got .*; use layers\.relu\(\)\.$"),
+        (lambda: residual(np.tanh), r"argument 0 to be a Layer, got .*; use layers\.tanh\(\)\.$"),
+        (
+            lambda: serial(jnp.sin),
+            r"got .*; make it a layer, with its derivative: layers.elementwise\(sin, lambda x, y",
+        ),
+        (lambda: serial(lambda x: x), r"got .*; make it a layer, .*: layers.elementwise\(<lambda>, lambda x, y"),
         (lambda: serial([relu()]), r"expected argument 0 to be a Layer, got a tuple .* unpack it: \*layers"),
         (lambda: serial(a=3), "expected argument a to be a Layer, got 3; make it with layer"),
         (lambda: repeat(relu, 2), r"^repeat\(relu, 2\): expected argument 0 to be a Layer"),

@@ -702,6 +702,7 @@ def count(prediction, target):
         ({"data": (A, B, KNOWN), "loss": count}, ConfigError, r"^evaluate: expected count to take where= \(the data"),
         ({"data": (A, B, None, WEIGHTS), "loss": energy}, ConfigError, r"^evaluate: expected energy to take weights="),
         ({"data": (A, B, THERE)}, ShapeError, r"mean_squared_error: expected where of shape \(23,\)"),
+        ({"data": [(A, B)] * 2}, DataError, "^evaluate: .* two tuples of 2 that look like batches; join batches with"),
         ({"batch_size": 0}, ConfigError, "^evaluate: expected batch_size to be a positive integer, got 0"),
         ({"key": "a"}, DtypeError, "^evaluate: expected key to be a PRNG key, got 'a'"),
         ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "^evaluate: expected names of metrics that do not"),

@@ -373,7 +373,7 @@ def network_params(width=4, dtype=jnp.float32):
          lambda: BINARY.hidden(PARAMS, V.astype(jnp.bfloat16))),
         (DtypeError, r"rbm\(3\): expected v of a floating dtype, got a list",
          lambda: BINARY.hidden(PARAMS, [[0.0, 1.0, 0.0, 1.0]])),
-        (DtypeError, r"check_data: expected x of a floating dtype",
+        (DtypeError, r"^train: expected x of a floating dtype, .* scale images to \[0, 1\]\.$",
          lambda: next(train(BINARY, optimizers.sgd(0.1), np.ones((2, 4), int), epochs=1, batch_size=1))),
         (ConfigError, r"contrastive_divergence\(rbm\(3\), steps=0\): expected steps to be a positive integer",
          lambda: contrastive_divergence(BINARY, 0)),

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Generator
+from pathlib import Path
 
 import chex
 import jax
@@ -11,7 +13,15 @@ import pytest
 from numerics import norm_relative, worst_leaf
 
 from funcnet import data, gradients, layers, losses, metrics, models, optimizers, training
-from funcnet.errors import ConfigError, DataError, DivergenceError, DtypeError, LabelError, ShapeError
+from funcnet.errors import (
+    ConfigError,
+    DataError,
+    DivergenceError,
+    DtypeError,
+    LabelError,
+    ShapeError,
+    TrainingWarning,
+)  # fmt: skip
 from funcnet.training import loop
 from funcnet.types import Report, TrainState
 
@@ -553,7 +563,19 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"rows": (None, blobs()[1])}, DataError, "^fit: expected x with at least one array, got None"),
         ({"rows": 3, "batch_size": None}, DataError, "an iterable of batches, got 3"),
         ({"rows": [], "batch_size": None}, DataError, "an iterable without any"),
-        ({"rows": list(blobs()), "batch_size": None}, DataError, r"each batch to be \(x, target\), .*got an array"),
+        ({"rows": list(blobs())}, DataError, r"begins with an array .*; write \(x, target\) in round brackets\.$"),
+        ({"rows": [1, 2, 3]}, DataError, "got a list that begins with 1; write"),
+        ({"rows": list(zip(*blobs(), strict=True))}, DataError, "got a list of single examples; .* np.stack"),
+        ({"rows": (blobs(10), blobs(10))}, DataError, "two tuples of 2 that look like batches; join batches"),
+        ({"rows": (blobs(10),) * 3}, DataError, r"data to be \(x, target\), .* got a tuple of 3; join batches with"),
+        ({"validation": [blobs(10)] * 5}, DataError, r"validation to be \(x, target\), .* got a list of 5; join"),
+        ({"validation": [blobs(10)] * 2}, DataError, "two tuples of 2 that look like batches; join batches with"),
+        ({"validation": iter([blobs(10)])}, DataError, r"validation to be .* got a list_iterator .*; join batches"),
+        ({"model": jax.nn.relu}, ConfigError, r"^fit: expected model to be a layer, such as .*, got a custom_jvp\."),
+        ({"stop": 3}, ConfigError, "^fit: expected stop to be a function step -> bool, got 3"),
+        ({"penalty": 0.1}, ConfigError, "^fit: expected penalty to be a function params -> scalar, got 0.1"),
+        ({"layout": 3}, ConfigError, "^fit: expected layout to be one of parallel.layout, got 3"),
+        ({"metrics": {"r": metrics.r_squared()}}, ShapeError, r"r_squared\(\): expected target of the shape"),
         ({"validation": blobs()[:1]}, DataError, r"^fit: expected validation to be \(x, target\), .*got a tuple of 1"),
         ({"accumulate": 0}, ConfigError, "^fit: expected accumulate to be a positive integer, got 0"),
         ({"accumulate": 4}, ConfigError, "^fit: expected accumulate to divide the 10 rows of a batch, got 4; take 2"),
@@ -573,6 +595,39 @@ def test_early_stopping_names_impossible_arguments(options, message):
 def test_fit_names_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         fit(**options)
+
+
+def test_a_run_that_nobody_reads_warns_once_and_names_its_line():
+    def unread():
+        training.fit(MODEL, LOSS, OPTIMIZER, blobs(), epochs=1)
+
+    def unread_within():
+        training.early_stopping(training.fit(MODEL, LOSS, OPTIMIZER, blobs(), epochs=1), patience=1)
+
+    for call in (unread, unread_within):
+        with pytest.warns(
+            TrainingWarning, match=r"^fit: expected its reports to be read, got nobody .* in fit"
+        ) as warned:
+            call()
+        places = [(Path(warning.filename).name, warning.lineno) for warning in warned]
+        assert places == [("test_training.py", call.__code__.co_firstlineno + 1)]
+
+
+def test_a_run_is_a_generator():
+    """Warnings are errors here: none of these may warn, and what a started run does at its end stays as it was."""
+    reports = fit()
+    assert isinstance(reports, Generator)
+    assert iter(reports) is reports
+    reports.close()
+    assert list(reports) == []
+    with pytest.raises(KeyError, match="mine"):
+        fit().throw(KeyError("mine"))
+    reports = fit(epochs=9)
+    assert next(reports).epoch == 1
+    assert reports.send(None).epoch == 2
+    with pytest.raises(KeyError, match="mine"):
+        reports.throw(KeyError("mine"))
+    assert list(reports) == []
 
 
 def test_unknown_options_are_named():

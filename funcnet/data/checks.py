@@ -27,10 +27,12 @@ from funcnet.trees import is_padded, path_string
 from funcnet.types import Padded
 
 __all__ = [
-    "as_array", "as_trees", "check_data", "check_order", "checked_data", "count_rows", "named_leaves", "unpacked",
+    "as_array", "as_trees", "check_batches", "check_data", "check_order", "checked_data", "count_rows", "named_leaves",
+    "unpacked",
 ]  # fmt: skip
 
 ENTRIES = ("x", "target", "where", "weights")
+_JOIN = "join batches with np.concatenate; only the data of fit may be a list of them"
 
 
 def check_data(
@@ -72,18 +74,21 @@ def check_data(
     funcnet.errors.DataError: check_data: x/a[0, 1] is nan; 1 of 1 rows have such values, leave them out or fill them.
     """
     with leading("check_data"):
-        return checked_data((x, target, where, weights), integers=integers)
+        return checked_data((x, target, where, weights), integers=integers, way="; token ids need integers=True")
 
 
-def checked_data(data: tuple[Any, ...], *, integers: bool = True, graphs: bool = False) -> tuple[Any, ...]:
-    """`check_data` of a tuple. With `graphs`, the first axes of the leaves of x may have any lengths."""
+def checked_data(
+    data: tuple[Any, ...], *, integers: bool = True, graphs: bool = False, way: str = ""
+) -> tuple[Any, ...]:
+    """`check_data` of a tuple. With `graphs`, the first axes of the leaves of x may have any lengths. `way` is how the
+    caller's caller lets integers pass."""
     data = as_trees(data)
     x, target, where, weights = (*data, None, None)[:4]
     if not integers:
         check_order(x, target)
     count_rows(data, graphs=graphs)
     for name, leaf in named_leaves("x", x):
-        _check_numbers(name, leaf, integers)
+        _check_numbers(name, leaf, integers, way)
     for name, leaf in named_leaves("target", target):
         if not (is_floating(leaf) or _is_integer(leaf) or leaf.dtype == bool):
             raise DtypeError(f"expected {name} of a numeric dtype, got {leaf.dtype}; convert it.")
@@ -94,11 +99,16 @@ def checked_data(data: tuple[Any, ...], *, integers: bool = True, graphs: bool =
 
 def unpacked(what: str, data: Any) -> tuple[Any, ...]:
     """`(x, target[, where[, weights]])`, given as a tuple or a list."""
-    if isinstance(data, tuple | list) and 2 <= len(data) <= 4:
+    several = isinstance(data, tuple | list)
+    batches = several and bool(data) and all(isinstance(entry, tuple) for entry in data)
+    if several and 2 <= len(data) <= (2 if batches else 4):
         return tuple(data)
-    one = isinstance(data, tuple | list) and len(data) == 1
-    kind = f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else describe(data)
-    fix = "without a target write (x, None)" if one or hasattr(data, "dtype") else "put them in this order"
+    kind = f"a {type(data).__name__} of {len(data)}" if several else describe(data)
+    fix = "put them in this order"
+    if (several and len(data) == 1) or hasattr(data, "dtype"):
+        fix = "without a target write (x, None)"
+    elif batches or hasattr(data, "__next__"):
+        fix = _JOIN
     wanted = "(x, target), (x, target, where) or (x, target, where, weights)"
     raise DataError(f"expected {what} to be {wanted}, got {kind}; {fix}.")
 
@@ -176,10 +186,20 @@ def check_order(x: Any, target: Any) -> None:
         raise DataError(f"expected (x, target), got {describe(x)} and {describe(target)}; they look swapped.")
 
 
-def _check_numbers(name, leaf, integers):
-    if not (integers and (_is_integer(leaf) or leaf.dtype == bool)):
-        more = "" if integers else "; token ids need integers=True"
-        check_floating(name, leaf, f"convert it with x.astype(np.float32) and scale images to [0, 1]{more}")
+def check_batches(x: Any, target: Any) -> None:
+    """DataError if x and target look like two batches. To be asked where the model does not take x."""
+    if not (isinstance(x, tuple) and isinstance(target, tuple) and len(x) in (2, 3, 4)):
+        return
+    kinds = [[(leaf.dtype, leaf.shape[1:]) for leaf in jax.tree.leaves(one)] for one in (x, target)]
+    if kinds[0] == kinds[1]:
+        raise DataError(f"expected (x, target), got two tuples of {len(x)} that look like batches; {_JOIN}.")
+
+
+def _check_numbers(name, leaf, integers, way):
+    is_integer = _is_integer(leaf) or leaf.dtype == bool
+    if not (integers and is_integer):
+        fix = f"convert it with x.astype(np.float32) and scale images to [0, 1]{way if is_integer else ''}"
+        check_floating(name, leaf, fix)
 
 
 def _check_counting(where, weights):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.checks import check_count, check_like
-from funcnet.data import batch_rows, check_data, steps_per_epoch
+from funcnet.data import batch_rows, steps_per_epoch
+from funcnet.data.checks import checked_data
 from funcnet.data.owned import own_arrays
 from funcnet.errors import ConfigError, StructureError
 from funcnet.layers import dense, dropout, sigmoid
@@ -17,6 +18,7 @@ from funcnet.made import leading, within
 from funcnet.pretraining.contrastive import contrastive_divergence, gibbs, reconstruction_error
 from funcnet.pretraining.rbm import RBM
 from funcnet.training import create_state, train_step
+from funcnet.training.reports import Reports
 from funcnet.training.step import as_key
 from funcnet.types import Array, Key, Layer, Optimizer, Params, Report, TrainState
 
@@ -63,11 +65,12 @@ def train(
     """
     with leading("train"):
         epochs, key = check_count("epochs", epochs), as_key(key)
-    v = jnp.asarray(own_arrays(check_data(v, v)[0]))
+        v = jnp.asarray(own_arrays(checked_data((v, None), integers=False)[0]))
     steps_an_epoch = steps_per_epoch(len(v), batch_size, drop_last=True)
     started = create_state(machine, optimizer, key, v) if state is None else state
     reconstruction_error(machine, started.optimizer.params, v)  # its checks see the values of v
-    return _reports(machine, _epoch(machine, optimizer, steps), started, v, epochs, batch_size, steps_an_epoch, key)
+    run = _epoch(machine, optimizer, steps)
+    return Reports(_reports(machine, run, started, v, epochs, batch_size, steps_an_epoch, key), "train")
 
 
 def _reports(machine, run, state, v, epochs, batch_size, steps_an_epoch, key):

@@ -13,7 +13,7 @@ import numpy as np
 from funcnet import compiler
 from funcnet.checks import check_count, check_kind, describe
 from funcnet.data.batching import masked
-from funcnet.data.checks import check_order, checked_data, count_rows, unpacked
+from funcnet.data.checks import check_batches, check_order, checked_data, count_rows, unpacked
 from funcnet.errors import ConfigError, FuncnetError, OutputWarning, ShapeError
 from funcnet.gradients.engines import counted, unpack
 from funcnet.made import leading, spelled
@@ -79,6 +79,7 @@ def evaluate(
             prediction = predicted(model, params, state, x, key)
         except FuncnetError:
             check_order(x, rest[0])
+            check_batches(x, rest[0])
             raise
         check_target(loss, prediction, *rest)
         results = evaluator(model, loss, named)(params, state, data, batch_size, key)

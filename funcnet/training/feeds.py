@@ -45,6 +45,12 @@ class ArrayFeed:
             lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), self.data
         )
 
+    def kind(self) -> Chunk:
+        """A chunk of this feed, with shapes in place of the arrays of the host."""
+        shape = (self.most_steps, self.batch_size)
+        mask = jax.ShapeDtypeStruct(shape, bool) if self.masked else None
+        return Chunk(self.data, jax.ShapeDtypeStruct(shape, np.int32), mask, self.batch_size, 1, 1, True, None)
+
     def check_unfinished(self, step) -> None:
         if step >= self.steps:
             done, epochs = step // self.epoch_steps, self.steps // self.epoch_steps
@@ -119,6 +125,11 @@ class IteratorFeed:
         self.example: Any = None
         self.data = self._checked(self.first)
         self.batch_size = count_rows(self.data, graphs=True)
+
+    def kind(self) -> Chunk:
+        """A chunk of this feed, with shapes in place of arrays."""
+        data = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.most_steps, *x.shape), x.dtype), self.example)
+        return Chunk(data, None, None, self.batch_size, 1, 1, True, None)
 
     def check_unfinished(self, step) -> None:
         """Nothing to check, because the end of an iterable is not known in advance."""

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import jax
 
-from funcnet.checks import check_count, describe
-from funcnet.data.checks import checked_data, unpacked
+from funcnet.checks import check_count, check_kind, describe
+from funcnet.data.checks import check_batches, checked_data, unpacked
 from funcnet.data.owned import own_arrays
-from funcnet.errors import ConfigError, DataError
+from funcnet.errors import ConfigError, DataError, FuncnetError
 from funcnet.made import leading
 from funcnet.optimizers.checks import check_optimizer
 from funcnet.training.divergence import GuardAlarm, check_finite
@@ -28,6 +29,7 @@ from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.interruption import Watchdog
 from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy, factors_under
 from funcnet.training.programs import reused
+from funcnet.training.reports import Reports
 from funcnet.training.starting import as_augmented, check_accumulate, check_graphs, first_state, target_check
 from funcnet.training.step import as_key, check_state
 from funcnet.types import Array, GradientFn, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
@@ -60,11 +62,12 @@ def fit(
     stop: Callable[[int], bool] | None = None,
     watchdog: float | None = None,
 ) -> Iterator[Report]:
-    """Train a model. This is a generator of one `Report` per epoch, or per `report_steps` steps.
+    """Train a model. This returns a generator of one `Report` per epoch, or per `report_steps` steps.
 
-    It takes no callbacks. Early stopping, checkpoints, progress bars and logs are ordinary functions that wrap this
-    iterator. Steps run in compiled chunks over data on the device, with at most two chunks in flight. Metrics are
-    arrays that may not be computed yet. `float(report.metrics["loss"])` waits for the number.
+    Arguments are checked at the call. The training runs while the reports are read. It takes no callbacks. Early
+    stopping, checkpoints, progress bars and logs are ordinary functions that wrap this iterator. Steps run in compiled
+    chunks over data on the device, with at most two chunks in flight. Metrics are arrays that may not be computed yet.
+    `float(report.metrics["loss"])` waits for the number.
 
     Args:
         model: a layer.
@@ -127,10 +130,13 @@ def fit(
     weight.
 
     Raises:
-        ConfigError, DataError, LabelError, ShapeError, DtypeError, StructureError: before the first step.
+        ConfigError, DataError, LabelError, ShapeError, DtypeError, StructureError: at the call.
         OutOfMemoryError: before the first step, if the compiled program needs more memory than the device has.
         DivergenceError: the loss of a report is not finite, which is raised when the next report is asked for; or
             `optimizers.guarded` skipped too many steps in a row.
+
+    Warns:
+        TrainingWarning: the generator was given up before the first report was asked for.
 
     >>> import jax, jax.numpy as jnp, funcnet as fn
     >>> x = jnp.linspace(-1, 1, 20)[:, None]
@@ -144,11 +150,18 @@ def fit(
     with leading("fit"):
         gradient_of = _engine(engine)
         check_optimizer(optimizer)
+        if gradient_of in ENGINES.values() and not callable(getattr(model, "init", None)):
+            raise ConfigError(f"expected model to be a layer, such as layers.dense(3), got {describe(model)}.")
+        kinds = {"stop": (stop, "step -> bool"), "penalty": (penalty, "params -> scalar")}
+        for what, (function, wanted) in kinds.items():
+            if function is not None:
+                check_kind(what, function, Callable, f"a function {wanted}")
         epochs, accumulate = check_count("epochs", epochs), check_count("accumulate", accumulate)
         for what, count in {"batch_size": batch_size, "report_steps": report_steps}.items():
             if count is not None:
                 check_count(what, count)
-        layout, key = layout or ONE_DEVICE, as_key(key)
+        layout, key = ONE_DEVICE if layout is None else layout, as_key(key)
+        check_kind("layout", layout, Layout, "one of parallel.layout")
         own = None if gradient_of in ENGINES.values() else gradient_of
 
         feed: Any = None
@@ -196,7 +209,11 @@ def fit(
             measures(metrics, held_out)
             # With the rows of a training batch, whose shapes jax has traced already.
             rows, batch_rows = rows_of(held_out), rows_of(example)
-            prediction = predicted(model, params, model_state, resized(held_out[0], rows, batch_rows), key)
+            try:
+                prediction = predicted(model, params, model_state, resized(held_out[0], rows, batch_rows), key)
+            except FuncnetError:
+                check_batches(*held_out[:2])
+                raise
             check_target(loss, resized(prediction, batch_rows, rows), *held_out[1:])
             tested = evaluator(model, loss, named, layout.place_data)
             held_out = layout.place_data(own_arrays(held_out))
@@ -207,17 +224,18 @@ def fit(
             result = tested(state.optimizer.params, state.model, held_out, 1024, state.key)
             return {f"validation_{name}": value for name, value in result.items()}
 
-        run = reused(
+        program = reused(
             compiled_chunk, model, loss, optimizer, gradient_of, penalty, named, augment, layout, accumulate
         )  # fmt: skip
         factors = factors_under(gradient_of, loss)
         tally = layout.place_data(new_tally(named, factors))
+        program.trace(started, tally, feed.kind())  # so that what the parts of a step raise stands at the call
         ending = Watchdog(watchdog)
 
     def results(tally: Any) -> dict[str, Array]:
         return tally_result(tally, named, factors)
 
-    return _reports(run, feed, check, started, tally, results, evaluate, copy_state, stop, ending)
+    return Reports(_reports(program.run, feed, check, started, tally, results, evaluate, copy_state, stop, ending))
 
 
 def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, stop, watchdog):
@@ -277,5 +295,18 @@ def _check_batches(data: Any, batch_size: int | None) -> None:
         alone = hasattr(data, "dtype") or isinstance(data, Mapping)
         fix = "; put it into a tuple, and without a target write (x, None)" if alone else ""
         raise DataError(f"expected data to be (x, target) or an iterable of batches, got {describe(data)}{fix}.")
+    if isinstance(data, list) and data:
+        _check_list(data)
     if batch_size is not None:
         raise ConfigError(f"expected batch_size to be None with an iterable of batches, got {batch_size}.")
+
+
+def _check_list(data: list[Any]) -> None:
+    """A list holds batches. It is neither the pair (x, target) nor single examples."""
+    first, wanted = data[0], "a tuple of arrays, (x, target), or batches of rows"
+    if not isinstance(first, tuple | list) or len(first) not in (2, 3, 4):
+        fix = "write (x, target) in round brackets"
+        raise DataError(f"expected data to be {wanted}, got a list that begins with {describe(first)}; {fix}.")
+    if any(isinstance(entry, Real) or getattr(entry, "ndim", None) == 0 for entry in first):
+        fix = "make arrays of them: x = np.stack([x for x, target in data])"
+        raise DataError(f"expected data to be {wanted}, got a list of single examples; {fix}.")

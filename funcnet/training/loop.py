@@ -34,7 +34,8 @@ from funcnet.training.step import advance, unless
 from funcnet.types import Gradient, GradientFn, Key, Layout
 
 __all__ = [
-    "ENGINES", "ONE_DEVICE", "Chunk", "Pace", "augmented", "compiled_chunk", "copy", "factors_under", "reorders",
+    "ENGINES", "ONE_DEVICE", "Chunk", "Pace", "Program", "augmented", "compiled_chunk", "copy", "factors_under",
+    "reorders",
 ]  # fmt: skip
 
 ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
@@ -67,9 +68,16 @@ class Chunk(NamedTuple):
     cursor: Any  #: the position of an iterator of batches afterwards
 
 
+class Program(NamedTuple):
+    """A compiled loop over chunks."""
+
+    trace: Callable[[Any, Any, Chunk], Any]  #: like `run` for a chunk of shapes, without running; `run` traces no more
+    run: Callable[[Any, Any, Chunk], tuple[Any, Any, Any]]  #: gives state, tally and a token, ready at the end; donates
+
+
 @lru_cache(maxsize=64)  # one compiled loop for all runs of the same model, loss, optimizer and metrics
 def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, layout, accumulate):
-    """`(state, tally, chunk) -> (state, tally, token)`. State and tally are donated; `token` is ready at the end."""
+    """The `Program` of a training."""
     gradient = engine(model, loss, penalty=penalty)
     factors = factors_under(engine, loss)
     if engine not in ENGINES.values():
@@ -130,7 +138,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
             state, tally, done = single(state, tally, *data, i)
         return state, tally, done
 
-    return run
+    return Program(lambda state, tally, chunk: loop.trace(state, tally, *chunk[:3], chunk.steps), run)
 
 
 def factors_under(engine: Any, loss: Any) -> dict[str, float]:

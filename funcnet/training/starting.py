@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from funcnet.checks import check_kind, describe
-from funcnet.data.checks import check_order, count_rows, named_leaves
+from funcnet.data.checks import check_batches, check_order, count_rows, named_leaves
 from funcnet.errors import ConfigError, FuncnetError, ShapeError
 from funcnet.made import spelled
 from funcnet.training.evaluation import check_target, resized, rows_of
@@ -30,6 +30,7 @@ def first_state(model: Any, optimizer: Optimizer, key: Key, example: Any, layout
             )
             raise ConfigError(f"expected a model whose init takes x, got {got} {fix}.") from error
         check_order(x, target)
+        check_batches(x, target)
         raise
 
 

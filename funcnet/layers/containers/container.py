@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
 from funcnet.checks import check_kind, describe
 from funcnet.errors import StructureError
@@ -276,6 +277,14 @@ def check_layers(layers: Iterable[Any], names: Sequence[Any] | None = None) -> N
 
 
 def _way_to_a_layer(value):
-    if callable(value) and hasattr(value, "__name__"):
-        return f"call it: {value.__name__}()"
+    name = getattr(value, "__name__", "")
+    if callable(value) and name:
+        from funcnet import layers  # which is complete only after this module
+
+        of_arrays = str(getattr(value, "__module__", "")).startswith(("jax", "numpy")) or isinstance(value, np.ufunc)
+        if of_arrays and name in layers.__all__:
+            return f"use layers.{name}()"
+        if of_arrays or not name.isidentifier():
+            return f"make it a layer, with its derivative: layers.elementwise({name}, lambda x, y: …)"
+        return f"call it: {name}()"
     return "unpack it: *layers" if isinstance(value, list | tuple) else "make it with layer(...)"
