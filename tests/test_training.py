@@ -605,9 +605,7 @@ def test_a_run_that_nobody_reads_warns_once_and_names_its_line():
         training.early_stopping(training.fit(MODEL, LOSS, OPTIMIZER, blobs(), epochs=1), patience=1)
 
     for call in (unread, unread_within):
-        with pytest.warns(
-            TrainingWarning, match=r"^fit: expected its reports to be read, got nobody .* in fit"
-        ) as warned:
+        with pytest.warns(TrainingWarning, match="^fit: expected its reports to be read, got nobody") as warned:
             call()
         places = [(Path(warning.filename).name, warning.lineno) for warning in warned]
         assert places == [("test_training.py", call.__code__.co_firstlineno + 1)]

@@ -56,6 +56,10 @@ def draw_training():
         model, fn.losses.softmax_cross_entropy, fn.optimizers.adam(rate), train, engine="backprop", epochs=24,
         batch_size=32, validation=held_out, metrics={"accuracy": fn.metrics.accuracy()},
     ))  # fmt: skip
+    search = fn.training.find_learning_rate(
+        fn.models.mlp((32, 10)), fn.losses.softmax_cross_entropy, fn.optimizers.adam(0.001), train, batch_size=64
+    )
+    fn.plotting.rate_search(search, HERE / "rates.png")
     rows = [fn.logs.scalars(report, rate) for report in reports]
     fn.plotting.learning_curves(rows, HERE / "learning_rate.png")
     params = {f"epoch {r.epoch}": r.state.optimizer.params for r in (reports[0], reports[5], reports[-1])}

@@ -6,11 +6,12 @@ from funcnet.plotting.functions import activations, initializer_spread, schedule
 from funcnet.plotting.gradients import gradient_errors, gradient_flow
 from funcnet.plotting.images import activation_maps, filters, misclassified, saliency
 from funcnet.plotting.networks import graph
+from funcnet.plotting.rates import rate_search
 from funcnet.plotting.surfaces import loss_surface
 from funcnet.plotting.training import confusion_matrix, learning_curves
 
 __all__ = [
     "activation_maps", "activations", "confusion_matrix", "decision_boundary", "decision_boundary_gif", "filters",
     "gradient_errors", "gradient_flow", "graph", "histograms", "initializer_spread", "learning_curves", "loss_surface",
-    "misclassified", "saliency", "schedules",
+    "misclassified", "rate_search", "saliency", "schedules",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """`fit`: training as an iterator of reports."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -61,7 +61,7 @@ def fit(
     layout: Layout | None = None,
     stop: Callable[[int], bool] | None = None,
     watchdog: float | None = None,
-) -> Iterator[Report]:
+) -> Generator[Report, Any, None]:
     """Train a model. This returns a generator of one `Report` per epoch, or per `report_steps` steps.
 
     Arguments are checked at the call. The training runs while the reports are read. It takes no callbacks. Early
