@@ -97,6 +97,13 @@ def test_stratified_shares(labels, seed):
         assert abs(in_first - 0.7 * count) <= 1 + 5 * count / len(labels)
 
 
+@pytest.mark.parametrize("target", [np.array(["a", "b"] * 6, object), {"class": np.array(["a", "b"] * 6)}])
+def test_stratified_texts(target):
+    (_, train), (_, test) = split(np.zeros((12, 1)), target, fractions=(0.5, 0.5), stratified=True)
+    for part in (train, test):
+        assert sorted(part["class"] if isinstance(part, dict) else part) == ["a"] * 3 + ["b"] * 3
+
+
 def test_stratified_digits():
     (_, train), (_, test) = split(*digits(), fractions=(0.8, 0.2), stratified=True)
     np.testing.assert_allclose(np.bincount(test) / np.bincount(np.r_[train, test]), 0.2, atol=1 / 174)
@@ -119,9 +126,9 @@ def test_stratified_digits():
         (ConfigError, "expected fractions to be positive numbers .* got 0.8", (ROWS, LABELS), {"fractions": 0.8}),
         (ConfigError, r"expected fractions to be positive .* got \('a',\)", (ROWS, LABELS), {"fractions": ("a",)}),
         (ConfigError, "expected seed to be a non-negative integer .* got -1", (ROWS, LABELS), {"seed": -1}),
-        (LabelError, r"expected target of integers and shape \(n,\).*argmax", (ROWS, ROWS), {"stratified": True}),
+        (LabelError, r"expected target of .* texts and shape \(n,\).*argmax", (ROWS, ROWS), {"stratified": True}),
         (LabelError, "expected target of integers", (ROWS, LABELS * 1.0), {"stratified": True}),
-        (LabelError, "expected target of integers", (ROWS, {"a": LABELS}), {"stratified": True}),
+        (LabelError, "expected target of integers", (ROWS, {"a": LABELS, "b": LABELS}), {"stratified": True}),
     ],
 )  # fmt: skip
 def test_split_errors(error, message, arrays, options):

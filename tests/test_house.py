@@ -125,7 +125,8 @@ def test_a_wrong_import_is_seen(area, line):
 
 RUN_TIME = {"jax", "jaxlib", "numpy", "chex"}
 EXTRAS = {
-    "PIL", "filelock", "flatbuffers", "matplotlib", "orbax", "rich", "safetensors", "sklearn", "tensorboardX", "tyro",
+    "PIL", "filelock", "flatbuffers", "matplotlib", "orbax", "pandas", "pyarrow", "rich", "safetensors", "sklearn",
+    "tensorboardX", "tyro",
 }  # fmt: skip
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 

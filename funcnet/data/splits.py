@@ -35,15 +35,15 @@ def split(
         fractions: the share of each part; they sum to 1. Part i ends at the row nearest to n times the sum of the first
             i shares.
         seed: an integer or a tuple of integers. The same seed gives the same parts.
-        stratified: give each part its share of every class, for integer targets of shape (n,). The counts are within
-            one row of the share for classes of no more than average size.
+        stratified: give each part its share of every class, for one target (n,) of integers or texts. The counts are
+            within one row of the share for classes of no more than average size.
 
     Returns: `(x, target)` of each part, with `where` and `weights` if they are given, as `training.fit` takes it.
 
     Raises:
         ConfigError: `fractions` that are not positive or do not sum to 1, or an impossible seed.
         DataError: arrays of different lengths, or a part would be empty.
-        LabelError: `stratified` with targets that are not integers of shape (n,).
+        LabelError: `stratified` with targets that are not integers or texts of shape (n,).
 
     >>> import funcnet as fn
     >>> train, test = fn.data.split(*fn.data.digits(), stratified=True)
@@ -69,10 +69,11 @@ def split(
 
 
 def _labels(target):
-    labels = np.asarray(target if hasattr(target, "dtype") else np.nan)  # a tree has no classes
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    leaves = jax.tree.leaves(target)
+    labels = np.asarray(leaves[0] if len(leaves) == 1 else np.nan)  # several targets have no classes
+    if labels.ndim != 1 or labels.dtype.kind not in "biuOUT":
         got = f"{labels.dtype} and shape {labels.shape}; one-hot rows become labels by target.argmax(-1)"
-        raise LabelError(f"expected target of integers and shape (n,) for stratified=True, got {got}.")
+        raise LabelError(f"expected target of integers or texts and shape (n,) for stratified=True, got {got}.")
     return labels
 
 
