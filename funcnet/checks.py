@@ -147,7 +147,8 @@ def is_array(x: Any) -> bool:
 
 def is_floating(x: Any) -> bool:
     """Whether it is an array of floating-point numbers."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+    dtype = getattr(x, "dtype", None)  # those of torch are none of NumPy
+    return isinstance(dtype, np.dtype) and jnp.issubdtype(dtype, jnp.floating)
 
 
 def check_arrays(what: str, tree: Any) -> None:

@@ -4,8 +4,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["at_least_float32", "is_key", "widen"]
+__all__ = ["as_jax_has", "at_least_float32", "is_key", "widen"]
+
+
+def as_jax_has(dtype: Any) -> np.dtype:
+    """The dtype that jax gives to numbers of this dtype of NumPy: in native byte order, and no long double.
+
+    >>> as_jax_has(">f8"), as_jax_has(np.longdouble)
+    (dtype('float32'), dtype('float32'))
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    return jax.dtypes.canonicalize_dtype(np.dtype(float) if dtype == np.longdouble else dtype)
 
 
 def at_least_float32(dtype: Any) -> Any:

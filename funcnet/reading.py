@@ -1,4 +1,4 @@
-"""Reading files of unknown origin: plain files alone, and none that memory cannot hold.
+"""Reading files of unknown origin: plain files alone, and none that memory cannot hold; and showing their names.
 
 A pipe may never give a byte, a device may never end, and a link may lead out of the folder that it is in.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 
-__all__ = ["plain_file", "size_of"]
+__all__ = ["plain_file", "shown", "size_of"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
@@ -48,3 +48,12 @@ def plain_file(path: str | os.PathLike[str], *, links: bool) -> Iterator[Buffere
 def size_of(file: BufferedReader) -> int:
     """The size of an open file, without reading it."""
     return os.fstat(file.fileno()).st_size
+
+
+def shown(text: object) -> str:
+    r"""Text from elsewhere, such as the name of a file, without the characters that steer a terminal.
+
+    >>> print(shown("a\x1b[31m\udcff"))
+    a\x1b[31m\udcff
+    """
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in str(text))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from funcnet.checks import as_shaped, over_leading_axes
-from funcnet.dtypes import is_key
+from funcnet.dtypes import as_jax_has, is_key
 from funcnet.errors import ShapeError, StructureError
 from funcnet.numerics import power_of_two, root
 from funcnet.types import Array, Padded
@@ -129,7 +129,7 @@ def shapes(tree: Any) -> Any:
     """
 
     def shape(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
+        return jax.ShapeDtypeStruct(leaf.shape, as_jax_has(leaf.dtype))
 
     return jax.tree.map(shape, tree)
 

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from funcnet import gradients, layers, losses, metrics, models, optimizers, parallel, training, trees
-from funcnet.errors import ConfigError, ShapeError
+from funcnet.errors import ConfigError, DataError, ShapeError
 from funcnet.trees import flatten_with_paths, total_bytes
 from funcnet.types import Padded
 
@@ -507,3 +507,18 @@ def test_the_flat_way_refuses_parameters_that_are_split():
     layout = parallel.layout(mesh_of(8), FSDP, flat=True)
     with pytest.raises(ConfigError, match=r"^layout\(flat=True\): expected rules that split no parameter"):
         gradient_of(mlp(), layout, "backprop", digits())
+
+
+def test_arrays_on_several_devices_without_a_layout_are_named():
+    x, target = (jax.device_put(np.ones((4, 1), np.float32), device) for device in jax.devices()[:2])
+    model, loss, optimizer = layers.dense(1), losses.mean_squared_error, optimizers.sgd(0.1)
+    named = r"expected all arrays on the same device, got x on .*id=0.* and target on .*id=1.*jax.device_put"
+    with pytest.raises(DataError, match=f"fit: {named}"):
+        training.fit(model, loss, optimizer, (x, target), epochs=1)
+    state = training.create_state(model, optimizer, 0, x)
+    with pytest.raises(DataError, match=f"evaluate: {named}"):
+        training.evaluate(model, loss, state.optimizer.params, (), (x, target))
+    with pytest.raises(DataError, match="got target on .*id=0.* and state on .*id=1"):
+        training.fit(model, loss, optimizer, (x, x), epochs=1, state=jax.device_put(state, jax.devices()[1]))
+    (report,) = training.fit(model, loss, optimizer, (np.asarray(x), target), epochs=1)
+    assert np.isfinite(report.metrics["loss"])

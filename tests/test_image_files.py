@@ -103,7 +103,7 @@ def test_most_bytes(tmp_path):
 
 def test_a_file_that_cannot_be_read(tmp_path):
     refused(DataError, "the file cannot be read: … No such file or directory: …", read_idx, tmp_path / "none")
-    refused(DataError, "the file cannot be read: … Is a directory: …", read_idx, tmp_path)
+    refused(DataError, "the file cannot be read: expected a plain file, got a folder: …", read_idx, tmp_path)
 
 
 PACKED = gzip.compress(HEAD + b"12345", mtime=0)  # the clock must not be in the names of the tests

@@ -163,7 +163,10 @@ def _complete(name, temporary, path, manifest, tensors, keys):
     with Threads(2) as threads:  # hashing and writing do not wait for each other
         digests = threads.map(_sha256_of, tensors.values())
         finite = threads.map(is_finite, tensors.values())
+        (temporary / TENSORS).touch()
+        mode = (temporary / TENSORS).stat().st_mode  # by the umask; safetensors makes a file that its owner alone reads
         safetensors_module(name).numpy.save_file(tensors, temporary / TENSORS)
+        (temporary / TENSORS).chmod(mode)
         sync_file(temporary / TENSORS)
     file, starts = _layout(temporary / TENSORS)
     leaves = {

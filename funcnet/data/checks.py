@@ -21,14 +21,15 @@ from funcnet.checks import (
     is_floating,
     over_leading_axes,
 )
+from funcnet.dtypes import as_jax_has
 from funcnet.errors import DataError, DtypeError, LabelError, ShapeError, translated
 from funcnet.made import leading
 from funcnet.trees import is_padded, path_string
 from funcnet.types import Padded
 
 __all__ = [
-    "as_array", "as_trees", "check_batches", "check_data", "check_order", "checked_data", "count_rows", "named_leaves",
-    "unpacked",
+    "as_array", "as_trees", "check_batches", "check_data", "check_devices", "check_order", "checked_data", "count_rows",
+    "named_leaves", "unpacked",
 ]  # fmt: skip
 
 ENTRIES = ("x", "target", "where", "weights")
@@ -139,8 +140,10 @@ def as_array(what: str, value: Any) -> Any:
     if not isinstance(value, jax.Array):
         if np.ma.is_masked(value):  # asarray would use the values under the mask
             raise DataError(f"expected {what} without masked values, got some; leave them out or fill them.")
-        # for rows of different lengths, NumPy raises a ValueError
-        with translated(ValueError, DataError, f"expected {what} to be an array, got {type(value).__name__}"):
+        # NumPy raises a ValueError for rows of different lengths, and torch the others for tensors with gradients and
+        # for dtypes that NumPy lacks.
+        problem = f"expected {what} to be an array, got {type(value).__name__}"
+        with translated((ValueError, TypeError, RuntimeError), DataError, problem, "give an array of NumPy or jax"):
             value = np.asarray(value)
     if value.size == 0 or value.ndim == 0:
         raise DataError(f"expected {what} with at least one row and no empty axis, got shape {value.shape}.")
@@ -176,6 +179,20 @@ def count_rows(data: tuple[Any, ...], *, graphs: bool = False) -> int:
                 fix = "; if the leaves of x differ in length, a target or where= must give the number of rows"
             raise DataError(f"expected {first} and {name} of one length, got {len(one)} and {len(leaf)} rows{fix}.")
     return len(one)
+
+
+def check_devices(data: tuple[Any, ...], **others: Any) -> None:
+    """Check that all arrays that are bound to devices are on the same ones, because one program reads them."""
+    trees = dict(zip(ENTRIES, data, strict=False)) | others
+    bound = {
+        str(sorted(leaf.devices(), key=str)): name
+        for name, tree in trees.items()
+        for leaf in jax.tree.leaves(tree)
+        if getattr(leaf, "committed", False)
+    }
+    if len(bound) > 1:
+        got = " and ".join(f"{name} on {devices}" for devices, name in bound.items())
+        raise DataError(f"expected all arrays on the same device, got {got}; move one with jax.device_put.")
 
 
 def check_order(x: Any, target: Any) -> None:
@@ -244,8 +261,7 @@ def _as_jax_would(what, array, masks=()):
     """`array` in the dtype and layout that jax gives it. Values that all masks mark must stay the same and finite."""
     converted = array
     if not isinstance(array, jax.Array):
-        # canonicalize_dtype treats big-endian dtypes as different from the native ones.
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("="))
+        dtype = as_jax_has(array.dtype)
         if array.dtype != dtype or not array.flags.c_contiguous:
             with np.errstate(over="ignore"):  # an overflow is found below
                 converted = np.ascontiguousarray(array, dtype)
@@ -270,7 +286,7 @@ def _check_where_counted(what, array, bad, dtype, masks, error=DataError):
         return
     first = tuple(places[0])
     value = array[first]
-    problem = f"{value}" if not np.isfinite(value) else f"{value}, which {dtype} cannot hold"
+    problem = f"{value}" if not np.isfinite(value) else f"{value!s}, which {dtype} cannot hold"
     place, rows = f"{what}[{', '.join(map(str, first))}]", f"{len(np.unique(places[:, 0]))} of {len(array)} rows"
     raise error(f"{place} is {problem}; {rows} have such values, leave them out or fill them.")
 

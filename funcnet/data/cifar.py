@@ -14,7 +14,7 @@ import numpy as np
 from funcnet.checks import check_choice
 from funcnet.data.download import Source, fetch
 from funcnet.data.files import Images, StrPath, check_labels, check_size, read_at_most, read_members, scaled, unpacked
-from funcnet.errors import DataError, FormatError
+from funcnet.errors import DataError, FormatError, translated
 from funcnet.made import leading
 
 __all__ = ["cifar10", "cifar100"]
@@ -107,7 +107,8 @@ def cifar100(folder: StrPath, *, labels: str = "fine", download: bool = False) -
 
 
 def _load(folder, cifar, label, download):
-    files = _read_files(folder, cifar, download)
+    with translated(OSError, DataError, "the folder cannot be read"):
+        files = _read_files(folder, cifar, download)
     parts = []
     for filenames in (cifar.train, cifar.test):
         decoded = [_decode(*files[filename], cifar.classes, label) for filename in filenames]

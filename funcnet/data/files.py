@@ -13,6 +13,7 @@ import numpy as np
 
 from funcnet.checks import check_values
 from funcnet.errors import DataError, FormatError, LabelError, translated
+from funcnet.reading import plain_file
 
 __all__ = [
     "Images", "StrPath", "check_labels", "check_size", "read_at_most", "read_members", "scaled", "unpacked",
@@ -39,7 +40,7 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
     with (
         translated(OSError, DataError, "the file cannot be read"),
         translated((gzip.BadGzipFile, zlib.error, EOFError), FormatError, damaged, "fetch it again"),
-        open(path, "rb") as file,
+        plain_file(path, links=True) as file,
     ):
         is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
         yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_gzip else file

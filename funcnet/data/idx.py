@@ -14,7 +14,7 @@ import numpy as np
 from funcnet.checks import check_count
 from funcnet.data.download import Source, fetch
 from funcnet.data.files import Images, StrPath, check_labels, read_at_most, scaled, unpacked
-from funcnet.errors import DataError, FormatError
+from funcnet.errors import DataError, FormatError, translated
 from funcnet.made import leading
 
 __all__ = ["fashion_mnist", "mnist", "read_idx"]
@@ -124,7 +124,8 @@ def fashion_mnist(folder: StrPath, *, download: bool = False) -> Images:
 
 
 def _load(folder, sources, download):
-    paths = [_find(folder, source) for source in sources]
+    with translated(OSError, DataError, "the folder cannot be read"):
+        paths = [_find(folder, source) for source in sources]
     missing = [source for source, path in zip(sources, paths, strict=True) if path is None]
     if missing and not download:
         files = ", ".join(source.filename[:-3] for source in missing)

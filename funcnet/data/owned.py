@@ -4,6 +4,7 @@ A view of a NumPy array changes when its owner writes to it, and so does an arra
 does on a CPU where the memory is aligned. So whatever is held longer than a call is copied first.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -34,4 +35,7 @@ def own_batch(batch: Any) -> Any:
 def _own(leaf):
     if isinstance(leaf, jax.Array):
         return leaf.copy()
-    return np.array(leaf, subok=True) if hasattr(leaf, "__array__") else leaf  # subok keeps the mask of a masked array
+    if hasattr(leaf, "__array__"):
+        with suppress(TypeError, RuntimeError):  # of a tensor that cannot become an array, which a check will refuse
+            return np.array(leaf, subok=True)  # subok keeps the mask of a masked array
+    return leaf

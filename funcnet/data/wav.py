@@ -10,6 +10,7 @@ from funcnet.checks import check_count, check_values
 from funcnet.data.files import StrPath
 from funcnet.errors import DataError, FormatError, translated
 from funcnet.made import leading
+from funcnet.reading import plain_file, size_of
 
 __all__ = ["read_wav"]
 
@@ -66,10 +67,10 @@ def read_wav(path: StrPath, *, most_bytes: int = 1 << 30) -> tuple[np.ndarray, i
     """
     with leading(f"read_wav({os.fspath(path)!r})"):
         most_bytes = check_count("most_bytes", most_bytes)
-        with translated(OSError, DataError, "the file cannot be read"), open(path, "rb") as file:
-            data = file.read(most_bytes + 1)
-        if len(data) > most_bytes:
-            raise FormatError(f"expected at most {most_bytes} bytes, got more; raise most_bytes if that is right.")
+        with translated(OSError, DataError, "the file cannot be read"), plain_file(path, links=True) as file:
+            if size_of(file) > most_bytes:
+                raise FormatError(f"expected at most {most_bytes} bytes, got more; raise most_bytes if that is right.")
+            data = file.read()
         header, at, size, end = _parts(memoryview(data))
         kind = _kind(header)
         size = _samples_size(size, kind.channels * kind.width, at, end, len(data))

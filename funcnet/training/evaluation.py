@@ -13,7 +13,7 @@ import numpy as np
 from funcnet import compiler
 from funcnet.checks import check_count, check_kind, describe
 from funcnet.data.batching import masked
-from funcnet.data.checks import check_batches, check_order, checked_data, count_rows, unpacked
+from funcnet.data.checks import check_batches, check_devices, check_order, checked_data, count_rows, unpacked
 from funcnet.errors import ConfigError, FuncnetError, OutputWarning, ShapeError
 from funcnet.gradients.engines import counted, unpack
 from funcnet.made import leading, spelled
@@ -71,6 +71,7 @@ def evaluate(
     with leading("evaluate"):
         batch_size = check_count("batch_size", batch_size)
         data = checked_data(unpacked("data", data))
+        check_devices(data, params=params, state=state)
         named = measures(metrics, data)
         key = None if key is None else as_key(key)
         check_takes(loss, data)

@@ -20,7 +20,7 @@ from funcnet.data.checks import count_rows, unpacked
 from funcnet.data.owned import own_arrays
 from funcnet.data.passes import Pass
 from funcnet.errors import ConfigError, DataError
-from funcnet.made import leading
+from funcnet.made import leading, within
 from funcnet.training.loop import Chunk
 from funcnet.trees import flatten_with_paths, shapes
 
@@ -123,7 +123,8 @@ class IteratorFeed:
         if self.first is None:
             raise DataError("expected at least one batch, got an iterable without any.")
         self.example: Any = None
-        self.data = self._checked(self.first)
+        with self._place(0, self.done + 1):
+            self.data = self._checked(self.first)
         self.batch_size = count_rows(self.data, graphs=True)
 
     def kind(self) -> Chunk:
@@ -142,8 +143,8 @@ class IteratorFeed:
         del pace
         for epoch in range(self.done + 1, self.epochs + 1):
             group = []
-            for batch, last, cursor in self._pass(epoch):
-                with leading("fit"):
+            for number, (batch, last, cursor) in enumerate(self._pass(epoch)):
+                with leading("fit"), self._place(number, epoch):
                     group.append(self._checked(batch, check))
                 reports = last if self.report_steps is None else (step + len(group)) % self.report_steps == 0
                 reports = reports or (last and epoch == self.epochs)
@@ -152,8 +153,12 @@ class IteratorFeed:
                     step += len(group)
                     group = []
 
+    def _place(self, number, epoch):
+        """Errors say which batch it is, counted from 0."""
+        return within(f"batch {number}{' after the cursor' if self.resumed else ''} of pass {epoch}:")
+
     def _start_pass(self, position=None):
-        self.source = Pass(self.batches, position)
+        self.source, self.resumed = Pass(self.batches, position), position is not None
         self.first = next(self.source, None)
 
     def _pass(self, epoch):

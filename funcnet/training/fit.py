@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from funcnet.checks import check_count, check_kind, describe
-from funcnet.data.checks import check_batches, checked_data, unpacked
+from funcnet.data.checks import check_batches, check_devices, checked_data, unpacked
 from funcnet.data.owned import own_arrays
 from funcnet.errors import ConfigError, DataError, FuncnetError
 from funcnet.made import leading
@@ -217,6 +217,8 @@ def fit(
             check_target(loss, resized(prediction, batch_rows, rows), *held_out[1:])
             tested = evaluator(model, loss, named, layout.place_data)
             held_out = layout.place_data(own_arrays(held_out))
+        if layout is ONE_DEVICE:
+            check_devices(feed.data, state=started, validation=held_out)
 
         def evaluate(state: TrainState) -> dict[str, Array]:
             if tested is None:

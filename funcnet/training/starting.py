@@ -92,6 +92,6 @@ def check_graphs(data: tuple[Any, ...], layout: Layout, accumulate: int) -> None
 def check_accumulate(accumulate: int, batch_size: int) -> None:
     """Check that the parts of a batch are equal."""
     if batch_size % accumulate:
-        below = [k for k in range(1, accumulate) if batch_size % k == 0]
+        below = [k for k in range(1, min(accumulate, batch_size + 1)) if batch_size % k == 0]
         fix = f"take {below[-1]}, or another batch_size"
         raise ConfigError(f"expected accumulate to divide the {batch_size} rows of a batch, got {accumulate}; {fix}.")

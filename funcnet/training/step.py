@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_arrays, check_key, describe, is_count
+from funcnet.checks import check_arrays, check_count, check_key, describe, is_count
 from funcnet.errors import StructureError
 from funcnet.made import leading
 from funcnet.training.divergence import skipped
@@ -91,6 +91,7 @@ def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
         is_report = isinstance(getattr(state, "state", None), TrainState)
         fix = "take its .state" if is_report else "take report.state, or create_state"
         raise StructureError(f"expected state to be a TrainState, got {describe(state)}; {fix}.")
+    check_key(state.key, "or take the state of a run")
     fix = "take the state of a run with both, or make one with create_state(model, optimizer, key, x)"
     own = getattr(state.optimizer, "params", None)
     made = None if model is None else _made(lambda: jax.eval_shape(model.init, jax.random.key(0), shapes(x)))
@@ -108,7 +109,7 @@ def check_state(state: Any, model: Any, optimizer: Optimizer, x: Any) -> None:
 def as_key(key: Any) -> Key:
     """A PRNG key, or the key of an integer seed."""
     if is_count(key, 0):
-        return jax.random.key(int(key))
+        return jax.random.key(check_count("key", key, 0, 2**63 - 1))
     check_key(key)
     return key
 
