@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.errors import DataError, MissingExtraError
+from funcnet.errors import DataError, MissingExtraError, translated
+from funcnet.reading import plain_file
 from funcnet.types import Report, Schedule
 
 __all__ = ["as_json", "scalars", "write_csv", "write_jsonl", "write_tensorboard"]
@@ -170,31 +171,52 @@ def _written(name, reports, path, schedule, form):
                 kept = [old for old in _read(name, path, form) if int(old["step"]) < report.step]
                 columns = list(kept[0] if kept else row)
                 head = _csv_line(columns) if form is _CSV else ""
-                temporary = path.with_name(f"{path.name}.tmp")  # a kill leaves the old file or the new one
-                temporary.write_text(head + "".join(map(form.line, kept)), encoding="utf-8", newline="\n")
-                os.replace(temporary, path)
-                file = stack.enter_context(path.open("a", newline="", encoding="utf-8"))
+                with translated(OSError, DataError, f"{name}: {path} cannot be written"):
+                    _replace(path, (head + "".join(map(form.line, kept))).encode())
+                    file = stack.enter_context(path.open("ab", buffering=0))
             if form is _CSV and list(row) != columns:
                 raise DataError(
                     f"{name}: expected the scalars {', '.join(columns)}, got {', '.join(row)}; take another file."
                 )
-            file.write(form.line(row))
-            file.flush()
+            with translated(OSError, DataError, f"{name}: {path} cannot be written"):
+                _append(file, form.line(row).encode())
             yield report
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that a kill or a full disk leaves the old one or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _append(file: io.FileIO, line: bytes) -> None:
+    """Append a line, or nothing if the disk is full."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError:
+        file.truncate(size)
+        raise
 
 
 def _read(name: str, path: Path, form: _Format) -> list[dict[str, Any]]:
     """The rows of a file. Half a line, which a killed process may have left, does not count as a row."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with plain_file(path, links=True) as file:
+            lines = file.read().decode().splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{name}: expected {path} to be a readable file: {error}.") from error
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, csv.Error, RecursionError):
         rows = form.parse([line for line in lines if line.endswith("\n")])
-        if all(isinstance(row, dict) and str(row.get("step")).isdecimal() for row in rows):
-            return rows
+        if all(isinstance(row, dict) and None not in row and str(row.get("step")).isdecimal() for row in rows):
+            return [row for row in rows if int(row["step"]) >= 0]  # or a ValueError for too many digits
     raise DataError(f"{name}: expected {path} to be a log with a step in each row, got other text; take another file.")
 
 

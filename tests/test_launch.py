@@ -281,7 +281,8 @@ def test_one_process_alone_joins_none():
         ({"SLURM_JOB_ID": "7"}, False),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
-        ({"JOB_COMPLETION_INDEX": "0"}, True),
+        ({"JOB_COMPLETION_INDEX": "0"}, False),  # which other systems set too
+        ({"JOB_COMPLETION_INDEX": "0", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
     ],
 )
 def test_clusters_are_recognised(variables, several):

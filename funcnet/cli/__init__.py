@@ -1,6 +1,8 @@
 """The command `funcnet`: train, evaluate, report, predict, export, summary, check, checkpoints, launch."""
 
 import dataclasses
+import errno
+import io
 import os
 import sys
 import traceback
@@ -9,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from funcnet import errors
+from funcnet.reading import shown
 
 __all__ = ["PEER_LOST", "PORT_TAKEN", "main"]
 
@@ -27,6 +30,10 @@ EXIT_CODES = {
     errors.PortError: PORT_TAKEN, errors.ConfigError: 2, errors.DivergenceError: 3, errors.DataError: 4,
     errors.CheckpointError: 5,
 }  # fmt: skip
+_FIXES = {
+    errno.ENAMETOOLONG: "choose a shorter name", errno.ENOSPC: "free some space",
+    errno.ENOENT: "change to a folder that exists",
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,22 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoints, 75 another process of the run was lost, 76 its port is in use, 130 Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here a full disk is still told in words
     except errors.FuncnetError as error:
-        print(f"funcnet: {error}", file=sys.stderr)
+        print(f"funcnet: {shown(error)}", file=sys.stderr)
         return _leave(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 2))
     except KeyboardInterrupt:
         print("funcnet: stopped.", file=sys.stderr)
         return _leave(130)
-    except BrokenPipeError:  # the reader of the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _leave(141)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            # Nothing more can be printed: the reader of the output has closed it, or its disk is full.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return _leave(141)
+        print(f"funcnet: {shown(error)}; {_FIXES.get(error.errno or 0, 'choose another place')}.", file=sys.stderr)
+        return _leave(2)
     except Exception as error:
         if not _is_one_of_several():
             raise
         if _is_of_another(error):
-            print(f"funcnet: another process of the run was lost: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"funcnet: another process of the run was lost: {shown(error).splitlines()[0]}", file=sys.stderr)
             return _leave(PEER_LOST)
         traceback.print_exc()
         return _leave(1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -17,6 +18,7 @@ from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
 from funcnet.cli.targets import parse_shapes, resolve
 from funcnet.errors import ConfigError, MissingExtraError, StructureError
+from funcnet.reading import shown
 from funcnet.rendering import headed
 
 __all__ = ["check"]
@@ -41,7 +43,7 @@ def check(chosen: options.Check) -> int:
     if chosen.html is not None:
         _write_page(outcomes, chosen.html)
         if not chosen.json:
-            print(f"page: {chosen.html}")
+            print(f"page: {shown(chosen.html)}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
@@ -72,7 +74,7 @@ def _behind_a_bar(entries: dict[str, Entry], console: Console) -> Iterator[tuple
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(entries))
         for name, entry in entries.items():
-            progress.update(task, description=name)
+            progress.update(task, description=escape(shown(name)))
             yield name, entry
             progress.advance(task)
 
@@ -85,16 +87,16 @@ def _show(outcomes: list[Outcome]) -> None:
         left = heading in ("", "target")
         table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     for outcome, line in zip(outcomes, lines, strict=True):
-        table.add_row(*line, style="" if outcome.ok else "bold red")
+        table.add_row(*(escape(shown(word)) for word in line), style="" if outcome.ok else "bold red")
     console = Console()
     if not console.is_terminal:
         console.width = 120  # a file has room for the longest name
     console.print(table)
     for outcome in outcomes:
         if not outcome.ok:
-            print("\n".join([f"\n{outcome.name}", *_about(outcome)]))
+            print(shown("\n".join([f"\n{outcome.name}", *_about(outcome)])))
     failed = not all(outcome.ok for outcome in outcomes)
-    print(summary(outcomes) if failed else f"all {len(outcomes)} agree")
+    print(shown(summary(outcomes)) if failed else f"all {len(outcomes)} agree")
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
@@ -123,4 +125,4 @@ def _write_page(outcomes: list[Outcome], path: Path) -> None:
         figure = plotting.gradient_errors(reports if len(reports) > 1 else next(iter(reports.values())))
     except (MissingExtraError, StopIteration):
         figure = None
-    path.write_text(page(outcomes, figure), encoding="utf-8")
+    path.write_text(page(outcomes, figure), encoding="utf-8", errors="backslashreplace")

@@ -19,6 +19,7 @@ from funcnet import checkpoints, logs
 from funcnet.cli import options
 from funcnet.cli.networks import build_model
 from funcnet.errors import CheckpointError, ConfigError, DataError
+from funcnet.reading import plain_file, shown
 from funcnet.types import Report, Schedule, TrainState
 
 __all__ = [
@@ -109,7 +110,7 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
         warnings.simplefilter("always")
         report, metadata = checkpoints.restore(folder / CHECKPOINTS, like)
     for warning in caught:
-        print(f"funcnet: {warning.message}", file=sys.stderr)
+        print(f"funcnet: {shown(warning.message)}", file=sys.stderr)
     if not are_facts(metadata):
         raise CheckpointError(f"{folder}: expected checkpoints that funcnet train wrote; start a new run.")
     if metadata.get("data_sha256") != data_sha256:
@@ -120,12 +121,13 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.csv; an empty list if the file does not exist yet."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        with plain_file(path, links=True) as file:
+            lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+            rows = [{name: float(value) for name, value in row.items()} for row in lines]
         return [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: expected the metrics of a run, one row per epoch: {error!r}.") from error
 
 

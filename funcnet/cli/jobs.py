@@ -22,6 +22,7 @@ from funcnet.cli.tables import confusion_table, new_table, print_json
 from funcnet.cli.train import final_results, train
 from funcnet.errors import CheckpointError, ConfigError, DataError
 from funcnet.made import leading
+from funcnet.reading import plain_file, shown
 
 __all__ = ["evaluate", "export", "inspect_checkpoints", "predict", "read_rows", "run", "summary"]
 
@@ -74,7 +75,7 @@ def predict(chosen: options.Predict) -> int:
         if chosen.json:
             print_json({"rows": len(rows), "output": chosen.output})
         else:
-            print(f"{len(rows)} rows -> {chosen.output}")
+            print(f"{len(rows)} rows -> {shown(chosen.output)}")
     elif chosen.json:
         print_json(found)
     else:
@@ -99,7 +100,7 @@ def export(chosen: options.Export) -> int:
         path.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
-    print(f"{len(content):,} bytes for {', '.join(chosen.platforms)} -> {path}")
+    print(f"{len(content):,} bytes for {', '.join(chosen.platforms)} -> {shown(path)}")
     return 0
 
 
@@ -136,7 +137,7 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
         table.add_row(str(verdict.step), *cells, "damaged" if verdict.problem else not_finite)
     Console().print(table)
     for verdict in damaged:
-        print(f"{verdict.path}: {verdict.problem}", file=sys.stderr)
+        print(shown(f"{verdict.path}: {verdict.problem}"), file=sys.stderr)
     return 5 if damaged else 0
 
 
@@ -153,9 +154,11 @@ def _checkpoint(verdict):
 
 def read_rows(path: Path) -> np.ndarray:
     """The rows of a .npy or .csv file, as a network takes them."""
-    as_text = path.suffix == ".csv"
+    as_text = path.suffix.lower() == ".csv"
     try:
-        with path.open("rb") as file:
+        with plain_file(path, links=True) as file:
+            if not as_text and not file.peek(6).startswith((b"\x93NUMPY", b"PK")):
+                raise ValueError("it begins with other bytes; save it with np.save, and unpack a .csv.gz")
             rows = np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds of errors for a damaged file
         raise DataError(f"{path}: expected a readable .npy or .csv file of numbers: {error}") from error

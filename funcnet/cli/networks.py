@@ -11,6 +11,7 @@ from funcnet.cli import options
 from funcnet.data.checks import checked_data
 from funcnet.errors import ConfigError, DataError, LabelError
 from funcnet.made import leading
+from funcnet.reading import plain_file
 from funcnet.types import Layer, Optimizer, Schedule
 
 __all__ = [
@@ -28,13 +29,14 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "digits":
         return data.digits()
     try:
-        with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        with plain_file(name, links=True) as stream, np.load(stream, allow_pickle=False) as file:
+            found = sorted(file.files)
+            arrays = {key: file[key] for key in ("x", "target") if key in found}  # others may be large
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds of errors for a damaged file
         sets = '"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"'
         raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
-    if not {"x", "target"} <= set(arrays):
-        raise DataError(f"{name}: expected the arrays x and target, got {sorted(arrays)}.")
+    if len(arrays) < 2:
+        raise DataError(f"{name}: expected the arrays x and target, got {found}.")
     return checked_x(name, arrays["x"]), _checked_labels(name, arrays["target"])
 
 
@@ -64,7 +66,8 @@ def _checked_labels(name: str, target: np.ndarray) -> np.ndarray:
             got = f"{target.max()} among {len(target)} rows"
             fix = "np.unique(target, return_inverse=True)[1] makes class numbers of ids"
             raise LabelError(f"expected fewer classes than rows, numbered from 0, got {got}; {fix}.")
-    return target
+    native = target.dtype.isnative and target.dtype != np.uint64  # such labels stay as they are, and so do their hashes
+    return target if native else target.astype(int)
 
 
 def build_model(chosen: Any, shape: tuple[int, ...], classes: int) -> Layer:

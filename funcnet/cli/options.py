@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, translated
+from funcnet.reading import plain_file
 
 __all__ = [
     "Check",
@@ -269,8 +270,9 @@ def read_config(path: Path) -> dict[str, Any]:
             the wrong type.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with plain_file(path, links=True) as file:
+            given = tomllib.load(file)
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected a readable TOML file: {error}.") from error
     hints = typing.get_type_hints(Train, include_extras=False)
     values = {}
@@ -314,8 +316,9 @@ def write_config(options: Train, path: Path) -> None:
         value = getattr(options, field.name)
         if value is None or field.name in NOT_KEPT:
             continue
-        lines.append(f"{field.name} = {_toml(value)}\n")
-    path.write_text("".join(lines), encoding="utf-8")
+        with translated(UnicodeError, ConfigError, f"{field.name}: expected text in UTF-8, got {value!r}", "rename it"):
+            lines.append(f"{field.name} = {_toml(value)}\n".encode())
+    path.write_bytes(b"".join(lines))
 
 
 def _toml(value: Any) -> str:
@@ -326,4 +329,6 @@ def _toml(value: Any) -> str:
         return str(list(value))
     # TOML writes strings and truth values as JSON does, and numbers as Python's repr does.
     text = str(value) if isinstance(value, Path) else value
-    return json.dumps(text, ensure_ascii=False) if isinstance(text, str | bool) else repr(text)
+    # TOML forbids DEL too.
+    written = json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
+    return written if isinstance(text, str | bool) else repr(text)

@@ -18,6 +18,7 @@ from funcnet.cli.networks import build_model, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.cli.tables import MOST_CLASSES
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
+from funcnet.reading import shown
 from funcnet.rendering import pages
 from funcnet.types import Layer
 
@@ -79,10 +80,10 @@ def report(chosen: options.Report) -> int:
     path = folder / "report.html" if chosen.output is None else chosen.output
     check_place("--output", path, "report.html")
     try:
-        path.write_text(_page(run, chosen.most), encoding="utf-8")
+        path.write_text(_page(run, chosen.most), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
-    print(f"page: {path}")
+    print(f"page: {shown(path)}")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funcnet.checkpoints.manifest import environment
+from funcnet.reading import plain_file
 from funcnet.types import Report
 
 __all__ = ["SESSIONS", "Session", "read_sessions", "timed"]
@@ -73,7 +74,8 @@ def read_sessions(path: Path) -> list[Session]:
     """The calls of `train` on a run, in order. Lines that cannot be read are left out."""
     sessions: list[Session] = []
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with plain_file(path, links=True) as file:
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
     for line in lines:
@@ -88,5 +90,5 @@ def read_sessions(path: Path) -> list[Session]:
 def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

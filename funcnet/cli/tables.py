@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from funcnet import logs
+from funcnet.reading import shown
 
 __all__ = ["MOST_CLASSES", "confusion_table", "new_table", "print_json"]
 
@@ -15,7 +17,7 @@ _MOST_MISTAKES = 20
 
 def new_table(title: str, *columns: str) -> Table:
     """A table whose first column holds words and whose others hold numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(shown(title)), title_justify="left")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     return table

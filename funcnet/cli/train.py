@@ -40,6 +40,7 @@ from funcnet.cli.tables import MOST_CLASSES, new_table
 from funcnet.data.batching import count_steps
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.made import leading
+from funcnet.reading import shown
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
 __all__ = ["final_results", "train"]
@@ -111,6 +112,8 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         print("no checkpoint yet: starting from the beginning")
     if is_first():
         options.write_config(chosen, folder / CONFIG)
+        if (arrays := len(jax.tree.leaves(job.like.optimizer.params))) > 200:
+            print(f"compiling a network with {arrays} arrays of parameters, which may take minutes", flush=True)
     started = time.perf_counter()
     last = None
     with training.stop_on_signals() as stop:
@@ -122,7 +125,7 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
             if last.step < job.steps and _any(stop.signal is not None):
                 by = "a signal to another process" if stop.signal is None else stop.signal.name
                 print(f"stopped by {by} at step {last.step}, epoch {last.epoch}; go on with")
-                print(f"funcnet train --resume {folder}")
+                print(f"funcnet train --resume {shown(folder)}")
                 return 0
     assert last is not None  # fit yields at least one report, or raises
     final = last.state
@@ -140,9 +143,9 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
         print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
         plots = [folder / CURVES, *([folder / CONFUSION] if "confusion" in results["held out"] else [])]
-        print("\nplots   ", *plots, sep="  ")
-        print(f"weights  {folder / WEIGHTS}")
-        print(f"metrics  {folder / HISTORY}")
+        print("\nplots   ", *map(shown, plots), sep="  ")
+        print(f"weights  {shown(folder / WEIGHTS)}")
+        print(f"metrics  {shown(folder / HISTORY)}")
     return 0
 
 

@@ -14,7 +14,7 @@ from funcnet.made import leading
 __all__ = ["in_cluster", "start"]
 
 # Environment variables by which jax recognises a cluster, each with the variable that has the number of processes, or
-# `None`.
+# `None`. An index of Kubernetes counts within it only: other systems set the variable too.
 _CLUSTERS = {
     "SLURM_JOB_ID": "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX": None,
 }  # fmt: skip
@@ -77,7 +77,8 @@ def start(
 def in_cluster(variables: Mapping[str, str]) -> bool:
     """Whether the environment is that of a job of several processes."""
     for mark, count in _CLUSTERS.items():
-        if mark in variables and (count is None or variables.get(count, "1") != "1"):
+        alone = "KUBERNETES_SERVICE_HOST" not in variables if count is None else variables.get(count, "1") == "1"
+        if mark in variables and not alone:
             return True
     return False
 
@@ -99,7 +100,8 @@ def _update_devices(devices: int) -> None:
 
 def _initialize(**arguments) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself, and no run would stop
-    with translated(RuntimeError, ConfigError, "parallel.start: the processes could not connect"):
+    kinds, fix = (RuntimeError, ValueError, LookupError, OSError), "check coordinator, num_processes and process_id"
+    with translated(kinds, ConfigError, "parallel.start: the processes could not connect", fix):
         # Short times, because a run that has lost a process ends and is started again from its last checkpoint.
         jax.distributed.initialize(
             initialization_timeout=60, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30, **arguments
