@@ -12,10 +12,10 @@ from funcnet.errors import DataError
 __all__ = ["as_text", "column_of_cells", "column_of_series", "is_missing", "is_number_text"]
 
 # A cell without a value. In a column of texts only the empty cell is one, because "na" may be a text like any other.
-_MISSING = {"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"}
+_MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"}
 
 # 007 is not a number but a code, for example a postcode.
-_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _ALMOST = re.compile(r"[$€£¥+-]?\s*\d[\d.,' ]*\s*[%$€£¥]?", re.ASCII)  # 1,234 or 5 %: meant as a number
 _DATE = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?|\d{1,2}\.?[ -][a-z]{3,9}\.?,?[ -]\d{2,4}"
@@ -45,34 +45,35 @@ def as_text(value: Any) -> str:
     >>> as_text(3.0), as_text(True), as_text("a")
     ('3', 'True', 'a')
     """
+    if isinstance(value, str):
+        return str(value)
     return str(int(value)) if is_number(value) and value == int(value) else str(value)
 
 
 def is_missing(value: Any, *, sure: bool = False) -> bool:
     """Whether an entry of a column has no value. Where it is `sure` that a column holds texts, `na` is one."""
     if isinstance(value, str):
-        return not sure and value.lower() in _MISSING
+        return not sure and value in _MISSING
     return value is None or value != value
 
 
 def column_of_cells(
     name: str, cells: Sequence[str], place: Place, kind: str | None = None, *, decimal_comma: bool = False
 ) -> np.ndarray:
-    """The column that these texts stand for.
+    """The column that these texts stand for: float64 with NaN, booleans, or objects, texts and `None`.
 
-    Args:
-        kind: `"number"` or `"text"` if it is known. `None`: numbers if all cells are, text if most are not.
-        decimal_comma: whether 1,5 is a number.
-
-    Returns: float64 with NaN for a missing value, booleans, or an object array of texts and `None`.
+    If its `kind` is not known, it is numbers if all cells are, and texts if most are not.
 
     >>> column_of_cells("a", ["1", "", "2.5"], str), column_of_cells("b", ["x", ""], str)
     (array([1. , nan, 2.5]), array(['x', None], dtype=object))
     """
     if kind == "text":
         return _texts([cell or None for cell in cells])
-    numbers = np.array([_number(cell, decimal_comma) for cell in cells])
-    present = np.array([cell.lower() not in _MISSING for cell in cells])
+    plain = [cell.replace(",", ".", 1) for cell in cells] if decimal_comma else cells
+    match = _NUMBER.fullmatch
+    numbers = np.array([float(cell) if match(cell) else np.nan for cell in plain])
+    numbers[np.abs(numbers) > _LARGEST] = np.nan
+    present = np.array([cell not in _MISSING for cell in cells])
     wrong = np.flatnonzero(present & np.isnan(numbers)).tolist()
     if not len(wrong):
         return numbers
@@ -109,13 +110,6 @@ def column_of_series(name: str, series: Any, place: Place, kind: str | None = No
     if len(wrong):
         raise _not_a_number(name, str(numbers[wrong[0]]), place(wrong[:1]))
     return numbers
-
-
-def _number(cell, decimal_comma):
-    """The number, or NaN for what is none that float32 can hold."""
-    cell = cell.replace(",", ".", 1) if decimal_comma else cell
-    number = float(cell) if is_number_text(cell) else np.nan
-    return number if abs(number) <= _LARGEST else np.nan
 
 
 def _texts(values):

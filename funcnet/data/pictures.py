@@ -30,24 +30,20 @@ def image_folder(
 ) -> tuple[np.ndarray, Columns]:
     """The pictures of a folder as they are, `(x, target)`, for `split` and `prepare`.
 
-    The folder has a folder for each class, whose name is the class. Or it has a `.csv` or `.tsv` table: one column
-    names the files, and the others are targets. Hidden files are ignored.
-
-    A picture is turned as its EXIF data say, and what is transparent becomes white. If all pictures are grey they have
-    one channel; otherwise all have three. 16 bits become 8. To fit another size, the middle is cut out in the
-    proportions of this size, and resized by linear interpolation.
+    The folder has a folder for each class. Or it has a `.csv` or `.tsv` table, one column of which names the files. A
+    picture is turned as its EXIF data say, and what is transparent becomes white. If all are grey they have one
+    channel, otherwise three. To fit another size, the middle is cut out in its proportions and resized.
 
     Args:
-        path: the folder.
+        path: the folder. Hidden files in it are ignored.
         image_size: the height and width of all pictures, or one number for both. `None` if all have one size.
         channels: 1 or 3, if it shall not follow from the pictures.
-        target: columns of the table. All that are left, if none are named.
+        target: columns of the table, if not all that are left.
 
     Returns: x (n, height, width, channels) uint8, and an ordered dictionary of targets (n,).
 
     Raises:
-        DataError: files that are no pictures or cannot be read, a class without pictures, other sizes without
-            `image_size`. It names the files.
+        DataError: files that are no pictures, a class without pictures, pictures of other sizes.
         MissingExtraError: without `pip install 'funcnet[image]'`.
 
     >>> import pathlib, tempfile, funcnet as fn

@@ -95,9 +95,9 @@ class Preparation:
             return x, table.targets(names, {}) if target else None
 
     def inputs(self, x: Any) -> Any:
-        """Columns as numbers (n, columns) float32 with NaN for missing ones, and category codes (n, columns) int32.
+        """Columns as `numbers` (n, columns) float32 with NaN, and as `codes` of categories (n, columns) int32.
 
-        The code of a category that no training row has is −1. Pictures stay as they are.
+        The code of an unknown category is −1. Pictures stay as they are.
         """
         if self.image_size:
             return pixels_of(x, (*self.image_size, len(self.columns)))
@@ -114,8 +114,8 @@ class Preparation:
     def features(self, inputs: Any) -> Array:
         """What a model takes, from `inputs`: pure JAX, float32.
 
-        Numbers are (x − mean) / scale, and 0 if missing. Where training rows had missing ones, a feature 0 or 1 says
-        so. Each category has a feature 0 or 1, and an unknown one has zeros. Pixels are divided by 255 first.
+        Numbers are (x − mean) / scale, and 0 if missing, which a feature 0 or 1 says if training rows had missing ones.
+        Each category has a feature 0 or 1. Pixels are divided by 255 first.
         """
         return self._features(jnp, inputs)
 

@@ -28,14 +28,12 @@ def prepare(x: Any, target: Any, *, task: str | None = None, most_categories: in
     average, makes `"classes"`. Several targets that are all 0 or 1 make `"labels"`. Other numbers make `"regression"`.
 
     Args:
-        x, target: as from `read_table` or `image_folder`: columns by name, or pictures (n, height, width, channels)
-            uint8.
+        x, target: as from `read_table` or `image_folder`.
         task: `"classes"`, `"labels"` or `"regression"`, if it shall not follow from the target.
         most_categories: the most texts that a column may have.
 
     Raises:
-        DataError: a target that does not fit the task, a single class, texts that are different in almost every row,
-            numbers whose differences float32 cannot hold.
+        DataError: a target that does not fit the task, or columns that cannot be learnt from.
 
     >>> import numpy as np, funcnet as fn
     >>> x = {"age": np.array([20.0, 40.0, np.nan]), "town": np.array(["Bern", "Basel", "Bern"], object)}

@@ -76,25 +76,23 @@ def read_table(
 ) -> tuple[Columns, Columns]:
     """The columns of a table as they are, `(x, target)`, for `split` and `prepare`.
 
-    Separator (tab, `;`, `|` or `,`), quotes and header of a text file are found. A column is numbers if all its cells
-    are. Cells that are empty, `?`, `NA`, `N/A`, `NaN` or `null` have no value. In columns of texts, only the empty ones
-    have none. Where the separator is not a comma, 1,5 is a number.
+    Separator, quotes and header of a text file are found. A column is numbers if all its cells are. Cells that are
+    empty, `?`, `NA`, `N/A`, `NaN` or `null` have no value; in columns of texts, only the empty ones. Where the
+    separator is not a comma, 1,5 is a number.
 
     Args:
-        source: a `.csv`, `.tsv` or `.parquet` file, the same as an open binary file, or a frame of pandas or polars.
+        source: a `.csv`, `.tsv` or `.parquet` file, such a file opened, or a frame of pandas or polars.
         target: the column to predict, or several.
-        header: whether the first line has names. `None` finds out. Without them the columns are `"0"`, `"1"`, ….
+        header: whether the first line has names, if that is known. Without them the columns are `"0"`, `"1"`, ….
         drop: columns to leave out.
         categories: columns to read as texts though they look like numbers, such as postcodes.
         encoding: of a text file.
 
-    Returns: two ordered dictionaries, by name. Each column is an array (n,): float64 with NaN for a missing value,
-    booleans, or objects, texts with `None` for a missing one. A target of whole numbers is int64.
+    Returns: ordered dictionaries of arrays (n,): float64 with NaN, booleans, or objects, texts and `None`. A target of
+    whole numbers is int64.
 
     Raises:
-        DataError: an unknown column or one named twice, rows of different lengths, a missing target, dates, text among
-            numbers. It names the line and the column.
-        FormatError: the file is not such a table.
+        DataError: a line or column that is wrong; FormatError: the file is not such a table.
         MissingExtraError: for Parquet without `pip install 'funcnet[table]'`.
 
     >>> import io, funcnet as fn
@@ -214,7 +212,7 @@ def _rows(text, separator, quote):
     try:
         for row in reader:
             if len(row) > 1 or (row and row[0].strip()):
-                rows.append([cell.strip() for cell in row])
+                rows.append([*map(str.strip, row)])
                 lines.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
