@@ -1,6 +1,6 @@
 """How checkpoints survive damage and kills, and what they cost: the figures of docs/reliability.md. It takes minutes.
 
-python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200] [--folders 500]
+python -m benchmarks.soak_checkpoints [--flips 10000] [--cuts 1000] [--kills 200] [--folders 500] [--pairs 50]
 """
 
 import json
@@ -34,12 +34,30 @@ for step in range(first, 10**8):
     print(step, flush=True)
 """
 
+RUN = """
+import sys, jax.numpy as jnp, funcnet as fn
+folder, before = sys.argv[1], fn.checkpoints.steps(sys.argv[1])
+state = {str(i): jnp.arange(200_000.0) for i in range(5)}
+print("ready", flush=True)
+sys.stdin.readline()
+first = before[-1] + 1 if before else 0
+reports = (fn.Report(1, step, {}, state) for step in range(first, 10**8))
+try:
+    for report in fn.checkpoints.saving(reports, folder, keep=10**6):
+        print(report.step, flush=True)
+except fn.errors.CheckpointError as error:
+    print(error, flush=True)
+"""
 
-def main(flips: int = 10_000, cuts: int = 1_000, kills: int = 200, folders: int = 500, seed: int = 0) -> None:
+
+def main(
+    flips: int = 10_000, cuts: int = 1_000, kills: int = 200, folders: int = 500, pairs: int = 50, seed: int = 0
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         damage(Path(folder) / "damage", flips, cuts, random.Random(seed))
         killed(Path(folder) / "kills", kills, random.Random(seed))
         shared(Path(folder) / "shared", folders, random.Random(seed))
+        two_writers(Path(folder) / "writers", pairs, random.Random(seed))
         cost(Path(folder) / "cost")
 
 
@@ -83,12 +101,44 @@ def killed(folder: Path, kills: int, rng: random.Random) -> None:
         assert all(problem_of(folder / f"{step:08d}") is None for step in found[first:])
         half_written += len(list(folder.glob("*.tmp-*")))
         fn.checkpoints.saving(iter([]), folder)
-        assert len(os.listdir(folder)) == len(found)
+        assert len(os.listdir(folder)) == len(found) + 1  # and the lock
         first = len(found)
         if first > 500:  # start again: the disk is small
             shutil.rmtree(folder)
             first = 0
     print(f"{kills} kills: nothing lost; {half_written} left something half written, which the next start took away")
+
+
+def two_writers(folder: Path, pairs: int, rng: random.Random) -> None:
+    """Two processes that begin to write at once. The one that may is killed, and the next pair has the folder."""
+    first = 0
+    for _ in range(pairs):
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", RUN, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        heard = [child.stdout.readline() for child in children]
+        (holder,) = (child for child, line in zip(children, heard, strict=True) if line == f"{first}\n")
+        (refused,) = (line for line in heard if line != f"{first}\n")
+        assert "expected no other process to write there, got" in refused, refused
+        time.sleep(0.1 * rng.random())
+        holder.kill()
+        written = [first, *(int(step) for step in holder.communicate()[0].split())]
+        for child in children:
+            child.wait()
+        found = fn.checkpoints.steps(folder)
+        assert found == list(range(len(found)))
+        assert len(found) >= written[-1]  # the last one may still have been on its way
+        assert all(problem_of(folder / f"{step:08d}") is None for step in found[first:])
+        first = len(found)
+    print(f"{pairs} pairs of writers: each time one was refused by name, and nothing of the other was lost or damaged")
 
 
 def shared(folder: Path, folders: int, rng: random.Random) -> None:

@@ -14,8 +14,10 @@ import pytest
 from test_checkpoints import resealed
 
 from funcnet import checkpoints, training
+from funcnet.checkpoints import folder as folders_of_checkpoints
 from funcnet.checkpoints.folder import read
-from funcnet.cli import main
+from funcnet.cli import ending, main
+from funcnet.cli import train as trains
 from funcnet.training.interruption import Stop
 from funcnet.types import Report
 
@@ -79,7 +81,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path,
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, capsys, whole, number):
     folder = tmp_path / "stopped"
 
@@ -151,6 +153,129 @@ def trained(folder, tensors):
     """Whether the weights of a run are those of a checkpoint."""
     params, _, _ = checkpoints.load_weights(folder / "weights.safetensors")
     return all(np.array_equal(leaf, tensors[f"optimizer/inner/params/{path}"]) for path, leaf in params.items())
+
+
+def raising(number, call):
+    """The function, with a signal that comes when it is first called."""
+    due = [number]
+
+    def called(*arguments):
+        if due:
+            signal.raise_signal(due.pop())
+        return call(*arguments)
+
+    return called
+
+
+def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trains, "_job", raising(signal.SIGINT, trains._job))
+    code, printed, error = funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")
+    assert (code, printed, error) == (130, "stopped by SIGINT before the first step\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_signal_while_the_first_step_is_compiled_is_not_lost(tmp_path, capsys, monkeypatch, whole):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(trains, "_reports", raising(signal.SIGINT, trains._reports))
+        code, printed, _ = funcnet(capsys, "train", *OPTIONS, "--output", folder)
+    (step,) = checkpoints.steps(folder / "checkpoints")
+    assert step < 10
+    assert (code, printed.splitlines()[-2]) == (0, f"stopped by SIGINT at step {step}, epoch 1; go on with")
+    assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_checkpoint_that_a_stopped_run_cannot_write_is_named(tmp_path, capsys, monkeypatch):
+    """That of its last report, which nobody else asks for."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trains, "_reports", raising(signal.SIGTERM, trains._reports))
+    monkeypatch.setattr(folders_of_checkpoints, "write_new", full)
+    code, printed, error = funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")
+    assert (code, "go on with" in printed) == (5, False)
+    assert "cannot be written: [Errno 28] No space left on device" in error
+
+
+def test_a_terminal_that_is_closed_takes_no_text(tmp_path, capsys, monkeypatch):
+    def closed(report, epochs):
+        signal.raise_signal(signal.SIGHUP)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(trains, "_line", closed)
+    monkeypatch.setattr(trains, "_silent", lambda status: status)
+    assert funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")[0] == 129
+    assert len(checkpoints.steps(tmp_path / "run" / "checkpoints")) == 1
+
+
+def test_as_a_program_ctrl_c_raises_nothing_in_jax(capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "argv", ["funcnet", "--version"])
+    try:
+        assert main(["--version"]) == 0
+        assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
+        assert main() == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# The end of a run
+
+
+def test_a_signal_while_the_plots_are_drawn_changes_nothing(tmp_path, capsys, monkeypatch, whole):
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    for name in ("weights.safetensors", "curves.png"):
+        (folder / name).unlink()
+    monkeypatch.setattr(ending, "saved", raising(signal.SIGINT, ending.saved))
+    assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_plots_that_a_full_disk_does_not_take_are_made_by_the_next_call(tmp_path, capsys, monkeypatch, whole):
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+    (folder / "confusion.png").unlink()  # as where the process was killed
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "write_whole", full)
+        code, _, error = funcnet(capsys, "train", "--resume", folder)
+    fix = f"the weights are saved, and funcnet train --resume {folder} draws it"
+    problem = f"{folder}/curves.png: the plot cannot be written: [Errno 28] No space left on device; {fix}.\n"
+    assert (code, error) == (5, f"funcnet: {problem}")
+    assert not (folder / "curves.png").exists()
+    assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_weights_of_a_shorter_run_are_not_taken_for_those_of_the_longer(tmp_path, capsys, monkeypatch, whole):
+    """One that was killed after its last step and before its weights were written."""
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", whole, folder], check=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trains, "save_results", killed)
+        assert funcnet(capsys, "train", "--resume", folder, "--epochs", 9)[0] == 130
+    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    *_, facts = checkpoints.load_weights(folder / "weights.safetensors")
+    assert facts["steps"] == checkpoints.steps(folder / "checkpoints")[-1]
+    code, _, error = funcnet(capsys, "train", "--resume", folder)
+    assert (code, "got one that is finished" in error) == (2, True)
+    shutil.rmtree(folder / "checkpoints")
+    code, _, error = funcnet(capsys, "train", "--resume", folder)
+    assert (code, "got one that is finished" in error) == (2, True)
 
 
 def test_what_may_not_change(tmp_path, capsys, whole):

@@ -240,6 +240,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(path, monkeypatch):
     np.testing.assert_array_equal(load_weights(path)[0]["a"], [1])
 
 
+def test_a_link_stays_and_a_pipe_is_written_to(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    save_weights(tmp_path / "link", {"a": jnp.ones(1)})
+    assert (tmp_path / "link").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    save_weights(tmp_path / "pipe", {"a": jnp.ones(1)})
+    assert os.read(reader, 2**16) == path.read_bytes()
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_the_file_is_replaced_only_once_its_bytes_are_on_disk(path, monkeypatch):
     events = []
     for name in ("fsync", "replace"):

@@ -48,7 +48,14 @@ def sync_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename over it. After a crash at any time, the old file or the new one is there."""
+    """Write beside the target, then rename over it. After a crash at any time, the old file or the new one is there.
+
+    What a link leads to is replaced, not the link. A device or a pipe is written to.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     temporary = beside(path, "tmp")
     try:
         write_new(temporary, data)

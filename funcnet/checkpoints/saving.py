@@ -37,7 +37,7 @@ def saving(
     monitor: str | None = None,
     mode: str = "min",
     metadata: Any = None,
-) -> Iterator[Report]:
+) -> Generator[Report]:
     """Pass the reports on, and write each of them, or every `every`-th and the last, as a checkpoint.
 
     A report is copied to the host before it is passed on, and written while training continues. The next save waits for

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ __all__ = ["PEER_LOST", "PORT_TAKEN", "main"]
 DESCRIPTION = """Train neural networks on JAX, with gradients by autodiff or derived by hand.
 
 Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
-5 saved weights or checkpoints, 75 another process lost, 76 port in use, 130 Ctrl-C (0 in train).
+5 saved weights or checkpoints, 75 another process lost, 76 port in use, 130 Ctrl-C.
 
 Completion for bash or zsh: funcnet --tyro-print-completion bash"""
 
@@ -40,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done, or stopped with a checkpoint; 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights or
-    checkpoints, 75 another process of the run was lost, 76 its port is in use, 130 Ctrl-C.
+    checkpoints, 75 another process of the run was lost, 76 its port is in use, 128 + n the signal n.
     """
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # As a program it ends at once. A KeyboardInterrupt in a callback of jax is lost, or ends in a crash.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):

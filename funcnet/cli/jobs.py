@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from funcnet import checkpoints, deployment, summaries
+from funcnet.checkpoints.files import write_whole
 from funcnet.checks import check_values
 from funcnet.cli import options
 from funcnet.cli.check import check
@@ -97,7 +98,7 @@ def export(chosen: options.Export) -> int:
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     content = deployment.export_model(model, params, state, example, platforms=chosen.platforms)
     try:
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
     print(f"{len(content):,} bytes for {', '.join(chosen.platforms)} -> {shown(path)}")

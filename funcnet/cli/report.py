@@ -12,6 +12,7 @@ import numpy as np
 
 from funcnet import checking, checkpoints, plotting, summaries
 from funcnet.checking.page import Outcome, details, summary
+from funcnet.checkpoints.files import write_whole
 from funcnet.cli import options
 from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, are_facts, check_place, load_run, read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
@@ -80,7 +81,7 @@ def report(chosen: options.Report) -> int:
     path = folder / "report.html" if chosen.output is None else chosen.output
     check_place("--output", path, "report.html")
     try:
-        path.write_text(_page(run, chosen.most), encoding="utf-8", errors="backslashreplace")
+        write_whole(path, _page(run, chosen.most).encode(errors="backslashreplace"))
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
     print(f"page: {shown(path)}")

@@ -3,9 +3,10 @@
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +16,15 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, plotting, training, trees
+from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, training, trees
 from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
+from funcnet.cli.ending import is_finished, save_results
 from funcnet.cli.folders import (
     BOARD,
     CHECKPOINTS,
     CONFIG,
-    CONFUSION,
-    CURVES,
     HISTORY,
     WEIGHTS,
     History,
@@ -41,6 +41,7 @@ from funcnet.data.batching import count_steps
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.made import leading
 from funcnet.reading import shown
+from funcnet.training.interruption import HANG_UP, Stop
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
 __all__ = ["final_results", "train"]
@@ -53,10 +54,15 @@ def train(chosen: options.Train) -> int:
         jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it has no effect
     stop_with_launcher()
     parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
-    if jax.process_index() == 0:
-        return _train(chosen)
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
-        return _train(chosen)  # the same steps as process 0, which alone prints and writes
+    with contextlib.ExitStack() as stack, training.stop_on_signals() as stop:
+        if jax.process_index() > 0:  # the same steps as process 0, which alone prints and writes
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            return _train(chosen, stop)
+        except OSError:
+            if stop.signal is None or stop.signal != HANG_UP:
+                raise
+            return _silent(128 + stop.signal)  # a terminal that is closed takes no text
 
 
 class _Job(NamedTuple):
@@ -94,18 +100,34 @@ def _job(chosen: options.Train) -> _Job:
     )  # fmt: skip
 
 
-def _train(chosen: options.Train) -> int:
+def _silent(status: int) -> int:
+    """The status, after what is left to print was given up."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return status
+
+
+def _train(chosen: options.Train, stop: Stop) -> int:
     job = _job(chosen)
     facts = {"classes": job.classes, "shape": job.shape, "data_sha256": fingerprint(*job.training_rows)}
+    if _any(stop.signal is not None):
+        print(f"stopped by {_name(stop)} before the first step")
+        return 128 + (stop.signal or signal.SIGTERM)
     folder = new_folder(chosen) if chosen.resume is None else chosen.resume
     with held(str(folder), folder) if is_first() else contextlib.nullcontext():
-        return _train_in(folder, chosen, job, facts)
+        return _train_in(folder, chosen, job, facts, stop)
 
 
-def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any]) -> int:
+def _name(stop: Stop) -> str:
+    return "a signal to another process" if stop.signal is None else stop.signal.name
+
+
+def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any], stop: Stop) -> int:
     start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
-    past = _past(folder, history, start, job.steps)
+    if chosen.resume is not None and (start is None or start.step >= job.steps):
+        _check_unfinished(folder, job)
+    past = _past(history, start)
     if chosen.patience is not None:
         past = _judged(past, folder / CHECKPOINTS)
     if chosen.resume is not None and start is None:
@@ -116,17 +138,17 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
             print(f"compiling a network with {arrays} arrays of parameters, which may take minutes", flush=True)
     started = time.perf_counter()
     last = None
-    with training.stop_on_signals() as stop:
-        reports = history.recorded(_reports(chosen, job, folder, facts, start, stop))
-        reports = _after(past, _logged(reports, chosen, job, folder, started) if is_first() else reports)
-        if chosen.patience is not None:
-            reports = training.early_stopping(reports, patience=chosen.patience)
-        for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
-            if last.step < job.steps and _any(stop.signal is not None):
-                by = "a signal to another process" if stop.signal is None else stop.signal.name
-                print(f"stopped by {by} at step {last.step}, epoch {last.epoch}; go on with")
-                print(f"funcnet train --resume {shown(folder)}")
-                return 0
+    trained = _reports(chosen, job, folder, facts, start, stop)
+    reports = history.recorded(trained)
+    reports = _after(past, _logged(reports, chosen, job, folder, started) if is_first() else reports)
+    if chosen.patience is not None:
+        reports = training.early_stopping(reports, patience=chosen.patience)
+    for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
+        if last.step < job.steps and _any(stop.signal is not None):
+            trained.close()  # after this the checkpoint is on the disk
+            print(f"stopped by {_name(stop)} at step {last.step}, epoch {last.epoch}; go on with")
+            print(f"funcnet train --resume {shown(folder)}")
+            return 0
     assert last is not None  # fit yields at least one report, or raises
     final = last.state
     if final is None:  # the best report is older than the restart
@@ -138,11 +160,11 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         results = {
             name: final_results(job.model, params, state, data, job.classes, batch_size) for name, data in rows.items()
         }
-        _save(folder, params, state, history.rows, results["held out"], facts)
+        facts |= {"steps": job.steps}
+        plots = save_results(folder, params, state, history.rows, results["held out"], facts)
         _show_results(chosen, rows, results)
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
         print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
-        plots = [folder / CURVES, *([folder / CONFUSION] if "confusion" in results["held out"] else [])]
         print("\nplots   ", *map(shown, plots), sep="  ")
         print(f"weights  {shown(folder / WEIGHTS)}")
         print(f"metrics  {shown(folder / HISTORY)}")
@@ -154,10 +176,10 @@ def _any(here: bool) -> bool:
     return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
-def _reports(chosen, job, folder, facts, start, stop) -> Iterator[Report]:
+def _reports(chosen, job, folder, facts, start, stop) -> Generator[Report]:
     """Train from the beginning or from `start`, with a checkpoint per epoch. A finished run gives no reports."""
     if start is not None and start.step >= job.steps:
-        return iter(())
+        return (report for report in ())
     reports = training.fit(
         job.model, LOSS, job.optimizer, job.training_rows, engine=chosen.engine, epochs=chosen.epochs,
         batch_size=chosen.batch_size, accumulate=chosen.accumulate, key=chosen.seed,
@@ -194,12 +216,15 @@ def _check_packages(chosen):
         raise MissingExtraError("--tensorboard needs the package tensorboardX; pip install 'funcnet[tensorboard]'.")
 
 
-def _past(folder: Path, history: History, start: Report | None, steps: int) -> list[Report]:
+def _check_unfinished(folder: Path, job: _Job) -> None:
+    if is_finished(folder, job.steps, job.classes):
+        raise ConfigError(f"{folder}: expected a run that was stopped, got one that is finished; give more --epochs.")
+
+
+def _past(history: History, start: Report | None) -> list[Report]:
     """The reports of the epochs that a run has already done. The last one has its state."""
     if start is None:
         return []
-    if start.step >= steps and (folder / WEIGHTS).exists():
-        raise ConfigError(f"{folder}: expected a run that was stopped, got one that is finished; give more --epochs.")
     history.read(start.step)
     past = history.reports()
     if past and past[-1].step == start.step:
@@ -242,6 +267,7 @@ def _with_progress(reports: Iterable[Report], epochs: int, known: int) -> Iterat
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
+        console.show_cursor()  # a signal may end the process at any time, and the terminal would stay without one
         task = progress.add_task(f"epoch 0/{epochs}", total=epochs)
         for report in reports:
             loss, accuracy = (float(report.metrics[name]) for name in ("loss", "validation_accuracy"))
@@ -264,14 +290,6 @@ def final_results(model: Any, params: Any, state: Any, data: Any, classes: int, 
     if classes <= MOST_CLASSES:
         chosen["confusion"] = metrics.confusion_matrix(classes)
     return training.evaluate(model, LOSS, params, state, data, batch_size=batch_size, metrics=chosen)
-
-
-def _save(folder, params, state, history, results, facts):
-    scalars = {name: float(results[name]) for name in ("loss", "accuracy")}
-    checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": scalars})
-    plotting.learning_curves(history, folder / CURVES)
-    if "confusion" in results:
-        plotting.confusion_matrix(np.asarray(results["confusion"]), path=folder / CONFUSION)
 
 
 def _show_results(chosen, rows, results):

@@ -5,7 +5,7 @@ are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from funcnet.errors import extra
 from funcnet.made import leading
@@ -27,8 +27,8 @@ def new_figure(name: str, width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def saved(figure: "Figure", path: str | os.PathLike[str] | None) -> "Figure":
-    """The figure, written to the path if there is one."""
+def saved(figure: "Figure", path: str | os.PathLike[str] | IO[bytes] | None) -> "Figure":
+    """The figure, written to the path or file if there is one."""
     if path is not None:
         figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure
