@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno == errno.EPIPE:
             return _leave(141)
         print(f"funcnet: {shown(error)}; {_FIXES.get(error.errno or 0, 'choose another place')}.", file=sys.stderr)
-        return _leave(2)
+        return _leave(1 if _is_one_of_several() else 2)  # launch tries again after 1
     except Exception as error:
         if not _is_one_of_several():
             raise
