@@ -411,6 +411,12 @@ def changed(array, index, value):
         ),
         (DtypeError, "expected x of a floating dtype, got an array of dtype int32", jnp.int32(ROWS), LABELS),
         (DtypeError, "expected x of a floating dtype, got an array of dtype bool", ROWS > 3, LABELS),
+        (
+            DtypeError,
+            "expected x/a of a floating dtype, .*; make features .*data.prepare",
+            {"a": np.array(["b"])},
+            None,
+        ),
         (DtypeError, "expected x of a floating dtype, got an array of dtype object", ROWS.astype(object), LABELS),
         (
             DtypeError,

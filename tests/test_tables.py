@@ -224,6 +224,12 @@ def test_features_by_hand():
     assert preparation.feature_names == ("age", "member", "age missing", "town=Basel", "town=Bern", "town=")
     assert preparation.left_out == ("same", "none")
     assert (preparation.shape, preparation.outputs, preparation.task) == ((6,), 1, "regression")
+    assert repr(preparation).splitlines() == [
+        "task      regression: income 10 to 30",
+        "columns   2 of numbers, 1 of texts (town) -> 6 features",
+        "missing   age 1, town 1 of 3 rows",
+        "left out  same, none: the same in every row",
+    ]
     x = {
         "town": np.array(["Bern", "Paris", None], object), "age": np.array([60.0, np.nan, 30.0]),
         "member": np.array([1, 0, np.nan]),
@@ -359,7 +365,10 @@ def test_codes_read_as_texts_fit_numbers_of_a_frame():
 
 def test_a_class_that_no_training_row_has():
     preparation = prepare({"a": np.arange(4.0)}, {"y": np.array(["u", "v"] * 2)})
-    with pytest.raises(LabelError, match="a class that training rows have, u, v, got 'w' at row 1; .*stratified=True"):
+    with pytest.raises(
+        LabelError,
+        match="^Preparation: expected a class that training rows have, u, v, got 'w' at row 1; .*stratified=True",
+    ):
         preparation.encoded({"y": np.array(["u", "w"])})
 
 

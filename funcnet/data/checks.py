@@ -216,7 +216,8 @@ def _check_numbers(name, leaf, integers, way):
     is_integer = _is_integer(leaf) or leaf.dtype == bool
     if not (integers and is_integer):
         fix = f"convert it with x.astype(np.float32) and scale images to [0, 1]{way if is_integer else ''}"
-        check_floating(name, leaf, fix)
+        is_column = leaf.dtype.kind in "OUT" and leaf.ndim == 1
+        check_floating(name, leaf, "make features of the columns of a table with data.prepare" if is_column else fix)
 
 
 def _check_counting(where, weights):

@@ -24,7 +24,7 @@ _FORMAT = "funcnet preparation 1"
 TASKS = ("classes", "labels", "regression")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preparation:
     """How rows become what a model takes, and back. `prepare` makes it from the training rows.
 
@@ -94,6 +94,7 @@ class Preparation:
             x = Columns((name, table.column(name, kind)) for name, kind in kinds.items())
             return x, table.targets(names, {}) if target else None
 
+    @leading("Preparation")
     def inputs(self, x: Any) -> Any:
         """Columns as `numbers` (n, columns) float32 with NaN, and as `codes` of categories (n, columns) int32.
 
@@ -138,6 +139,7 @@ class Preparation:
             parts.append(one_hot.astype("float32"))
         return numpy.concatenate(parts, 1)
 
+    @leading("Preparation")
     def encoded(self, target: Any) -> np.ndarray:
         """Targets as a loss takes them.
 
@@ -214,7 +216,7 @@ class Preparation:
             fields["left_out"] = tuple(map(str, fields["left_out"]))
             return Preparation(**fields)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(f"{name:10}{text}" for name, text in self._described())
 
     def _described(self):
