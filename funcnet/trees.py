@@ -1,25 +1,30 @@
 """Pytrees and the paths of their leaves: `2/kernel` is the leaf `kernel` of the third layer of a `serial`."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from funcnet.checks import as_shaped, over_leading_axes
+from funcnet.checks import as_shaped, check_kind, listed, over_leading_axes
 from funcnet.dtypes import as_jax_has, is_key
-from funcnet.errors import ShapeError, StructureError
+from funcnet.errors import ConfigError, ShapeError, StructureError, translated
 from funcnet.numerics import power_of_two, root
 from funcnet.types import Array, Padded
 
 __all__ = [
-    "check_same_structure", "differences", "equal_rows", "filled", "flatten_with_paths", "global_norm", "is_empty",
-    "is_padded", "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths", "norm_factors", "on_host",
-    "path_string", "shapes", "spread", "total", "total_bytes", "total_size", "unpadded", "zeros_like",
+    "Select", "check_matches", "check_same_structure", "differences", "equal_rows", "filled", "flatten_with_paths",
+    "global_norm", "is_empty", "is_padded", "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths",
+    "norm_factors", "on_host", "path_string", "selector", "shapes", "spread", "total", "total_bytes", "total_size",
+    "unpadded", "zeros_like",
 ]  # fmt: skip
+
+#: Chooses leaves by their path, such as `"2/kernel"`: a regular expression that matches the whole path, or a function.
+Select: TypeAlias = str | Callable[[str], bool]
 
 
 def path_string(path: tuple[Any, ...]) -> str:
@@ -48,6 +53,33 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'kernel': 'kernel'}
     """
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_string(path), *leaves), tree, *rest)
+
+
+def selector(what: str, select: Select) -> Callable[[str], bool]:
+    """`select` as a function of a leaf's path; ConfigError for anything else than a `Select`.
+
+    >>> selector("select", ".*kernel")("2/kernel"), selector("select", "kernel")("2/kernel")
+    (True, False)
+    """
+    if callable(select):
+        return select
+    fix = f'write for example {what}=".*kernel"'
+    check_kind(what, select, str, "a regular expression or a function of a leaf's path", fix)
+    with translated(re.error, ConfigError, f"expected {select!r} to be a regular expression, got an error"):
+        pattern = re.compile(select)
+    return lambda path: pattern.fullmatch(path) is not None
+
+
+def check_matches(select: Any, paths: Collection[str]) -> None:
+    """If `select` is a regular expression, it has to match one of these paths, if there are any.
+
+    >>> check_matches("bias", ["a"])
+    Traceback (most recent call last):
+    funcnet.errors.ConfigError: expected 'bias' to match a leaf, got none of a; a pattern has to match the whole path.
+    """
+    if paths and isinstance(select, str) and not any(re.fullmatch(select, path) for path in paths):
+        got = f"none of {listed(paths)}; a pattern has to match the whole path"
+        raise ConfigError(f"expected {select!r} to match a leaf, got {got}.")
 
 
 # Batches: trees of arrays with the rows on the first axis. A `Padded` is one leaf of them.

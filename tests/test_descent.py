@@ -92,7 +92,7 @@ def test_slots_begin_as_said():
          r"^mine\(0\.1\): expected State to be a NamedTuple with the fields step, params, third, scale, got Own"),
         (lambda: descent(dict, 0.1, max), ConfigError, r"^expected State to be a NamedTuple .*, got dict with none"),
         (lambda: own(max, weight_decay=-1), ConfigError, r"^mine\(0\.1\): expected weight_decay to be a finite number"),
-        (lambda: own(max, mask="w"), ConfigError, r"^mine\(0\.1\): expected mask to be a function of a leaf's path"),
+        (lambda: own(max, mask=3), ConfigError, r"^mine\(0\.1\): expected mask to be a regular expression or"),
         (lambda: stepped(lambda p, g, t, *slots: g), StructureError,
          r"^mine\(0\.1\): expected direction\(p, g, t, \*slots\) to return \(d, first, second\), got an array of"),
         (lambda: stepped(lambda p, g, t, *slots: (g, *slots, 1)), StructureError, r"\(d, first, second\), got 4"),

@@ -178,6 +178,24 @@ def test_partitioned_state():
     chex.assert_trees_all_close(state.params, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda select: frozen(sgd(0.1), select),
+        lambda select: decayed(sgd(0.1), 0.1, mask=select),
+        lambda select: adamw(0.1, mask=select, weight_decay=0.5),
+        lambda select: partitioned([(select, sgd(0.1)), (".*", sgd(0.2))]),
+    ],
+)
+def test_a_pattern_and_a_function_choose_the_same_leaves(make):
+    results = []
+    for select in (".*bias", is_bias, ".*kernel"):
+        optimizer = make(select)
+        results.append(optimizer.update(optimizer.init(PARAMS), jax.tree.map(jnp.ones_like, PARAMS)).params)
+    chex.assert_trees_all_equal(*results[:2])
+    assert not jax.tree.all(jax.tree.map(jnp.array_equal, *results[1:]))
+
+
 def test_partitioned_nests():
     params = {"bias": jnp.ones(1), "kernel": jnp.ones(1), "scale": jnp.ones(1)}
     rules = [("kernel", guarded(sgd(1.0))), (".*", frozen(sgd(0.5), lambda path: path == "scale"))]
@@ -247,7 +265,7 @@ def test_an_error_within_names_the_call_where_it_was_seen_once():
         ),
         (
             lambda: decayed(sgd(0.1), 0.1, mask=["kernel"]),
-            r"^decayed\(sgd\(0\.1\), 0\.1, mask=\('kernel',\)\): expected mask to be a func",
+            r"^decayed\(sgd\(0\.1\), 0\.1, mask=\('kernel',\)\): expected mask to be a regular expression or a func",
         ),
         (
             lambda: clipped(adam(1e-3), norm=-1),
@@ -266,8 +284,20 @@ def test_an_error_within_names_the_call_where_it_was_seen_once():
             r"^frozen\(None, is_bias\): expected optimizer to be an optimizer, .* got None",
         ),
         (
-            lambda: frozen(sgd(0.1), "bias"),
-            r"^frozen\(sgd\(0\.1\), 'bias'\): expected select to be a function of a leaf's",
+            lambda: frozen(sgd(0.1), 3),
+            r"^frozen\(sgd\(0\.1\), 3\): expected select to be a regular expression or a function of a leaf's",
+        ),
+        (
+            lambda: frozen(sgd(0.1), "bias").init(PARAMS),
+            r"^frozen\(sgd\(0\.1\), 'bias'\): .* got 0 of 3: 0/kernel, .*; a pattern has to match the whole path",
+        ),
+        (
+            lambda: decayed(sgd(0.1), 0.1, mask="bias").init(PARAMS),
+            r"^decayed\(.*\): expected 'bias' to match a leaf, got none of 0/kernel, .*; a pattern has to match the",
+        ),
+        (
+            lambda: adamw(0.1, mask="bias").init(PARAMS),
+            r"^adamw\(.*\): expected 'bias' to match a leaf, got none of 0/kernel, .*; a pattern has to match the",
         ),
         (
             lambda: frozen(sgd(0.1), lambda path: False).init(PARAMS),
@@ -286,8 +316,8 @@ def test_an_error_within_names_the_call_where_it_was_seen_once():
             r"^partitioned\(\(\)\): expected rules to be pairs \(pattern, optimizer\), got a tuple \(\); write",
         ),
         (
-            lambda: partitioned([(is_bias, sgd(0.1))]),
-            r"^partitioned\(\(\(is_bias, sgd\(0\.1\)\),\)\): expected rules to be pairs .* got a tuple; write",
+            lambda: partitioned([(3, sgd(0.1))]),
+            r"^partitioned\(\(\(3, sgd\(0\.1\)\),\)\): expected rules to be pairs .* got a tuple .*; write",
         ),
         (
             lambda: partitioned([(".*", 0.1)]),

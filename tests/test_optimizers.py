@@ -535,7 +535,10 @@ def test_solves_rosenbrock(name):
         (lambda: adam(0.1, epsilon=-1e-8), r"adam\(0\.1, epsilon=-1e-08\)"),
         (lambda: adamw(0.1, b2=1.5), r"adamw\(0\.1, b2=1\.5\)"),
         (lambda: adamw(0.1, weight_decay=-1), r"adamw\(0\.1, weight_decay=-1\): .* number >= 0"),
-        (lambda: adamw(0.1, mask="kernel"), r"adamw\(0\.1, mask='kernel'\): expected mask to be a function of a leaf"),
+        (
+            lambda: adamw(0.1, mask=3),
+            r"adamw\(0\.1, mask=3\): expected mask to be a regular expression or a function of a leaf",
+        ),
         (lambda: nadam(0.1, b1=1), r"^nadam\(0\.1, b1=1\): expected b1 to be a finite number in \[0, 1\), got 1\."),
         (
             lambda: nadam(0.1, momentum_decay=-1),

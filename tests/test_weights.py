@@ -13,8 +13,10 @@ import pytest
 import safetensors.numpy
 
 import funcnet as fn
-from funcnet.checkpoints import load_weights, save_weights, weights
+from funcnet import layers
+from funcnet.checkpoints import load_weights, save_weights, weights, weights_table
 from funcnet.errors import CheckpointError, ConfigError, DtypeError, MissingExtraError, StructureError
+from funcnet.trees import shapes
 
 PARAMS = (
     {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.array([1.0, -0.0, jnp.inf])},
@@ -194,17 +196,16 @@ def test_the_recorded_form(path):
 @pytest.mark.parametrize(
     "data, problem",
     [
-        (b"", "another origin"),
-        (b"{}", "another origin"),
-        (b"not safetensors at all", "another origin"),
-        (bytes(200), "another origin"),
-        (b"\xff" * 8, "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"format": "pt"}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "["}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[" * 100_000}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[1, 2]"}), "another origin"),
-        (safetensors.numpy.save({"a": np.ones(2, np.complex64)}), "another origin"),
+        (b"", "damaged or no safetensors file"),
+        (b"{}", "damaged or no safetensors file"),
+        (b"not safetensors at all", "damaged or no safetensors file"),
+        (bytes(200), "damaged or no safetensors file"),
+        (b"\xff" * 8, "damaged or no safetensors file"),
+        (safetensors.numpy.save({"params/a": np.ones(2)}, {"funcnev": json.dumps({"sha256": ""})}), "damaged or"),
+        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "["}), "damaged or no safetensors file"),
+        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[" * 100_000}), "damaged or no safetensors file"),
+        (safetensors.numpy.save({"a": np.ones(2)}, {"funcnet": "[1, 2]"}), "damaged or no safetensors file"),
+        (safetensors.numpy.save({"a": np.ones(2, np.complex64)}), "damaged or no safetensors file"),
         (record(sha256="0" * 64), "does not have the SHA-256"),
         (record(sha256=None), "does not have the SHA-256"),
         (record(metadata={"epoch": 1}), "does not have the SHA-256"),
@@ -215,6 +216,77 @@ def test_files_of_another_origin(path, data, problem):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"load_weights\('.*model.safetensors'\): .*{problem}"):
         load_weights(path)
+
+
+# Files of another origin, and a part of a model.
+
+NET = layers.serial(trunk=layers.serial(layers.dense(3), layers.batch_norm()), head=layers.dense(2))
+
+
+def started(net=NET, seed=0):
+    return net.init(jax.random.key(seed), jnp.ones((4, 5)))
+
+
+@pytest.mark.parametrize("select", ["trunk/.*", lambda path: path.startswith("trunk/")])
+def test_a_part_of_the_leaves_is_loaded_and_the_rest_is_kept(path, select):
+    """Those of the trunk, with its statistics, into a model with another head."""
+    params, state = started()
+    state["trunk"][1]["mean"] = jnp.full(3, 7.0)
+    save_weights(path, params, state)
+    wider = started(layers.serial(trunk=NET.inside.layers[0], head=layers.dense(4)), seed=1)
+    got, got_state, _ = load_weights(path, wider, select=select)
+    same_leaves(got, {"trunk": params["trunk"], "head": wider[0]["head"]})
+    same_leaves(got_state, state)
+    flat, _, _ = load_weights(path, select="head/.*")
+    assert sorted(flat) == ["head/bias", "head/kernel"]
+
+
+@pytest.mark.parametrize(
+    "like, options, error, message",
+    [
+        (started(), {"select": "trunk"}, ConfigError, "expected 'trunk' to match a leaf, got none of head/bias"),
+        (None, {"select": "trunk"}, ConfigError, "expected 'trunk' to match a leaf, got none of head/bias"),
+        (started(), {"select": "("}, ConfigError, r"expected '\(' to be a regular expression, got an error: missing"),
+        (started(), {"select": 3}, ConfigError, "select to be a regular expression or a function .*, got 3"),
+        (shapes(started()), {"select": "trunk/.*"}, StructureError,
+         "expected like with the values of what stays, got its shape at params/head/bias; give the arrays"),
+        (started(layers.serial(trunk=layers.dense(3), head=layers.dense(4))), {"select": "trunk/.*"}, CheckpointError,
+         "do not fit the model: params/trunk/bias is missing; .*; params/trunk/0/bias is unexpected"),
+        (started(), {"rename": lambda name: "a"}, ConfigError, "each tensor a path of its own, got 1 for 8"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_selected(path, like, options, error, message):
+    save_weights(path, *started())
+    with pytest.raises(error, match=rf"^load_weights\('.*'\): .*{message}"):
+        load_weights(path, like, **options)
+
+
+def test_files_of_any_origin(path):
+    kernel, bias = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(3, np.float32)
+    path.write_bytes(safetensors.numpy.save({"0.kernel": kernel, "0.bias": bias}, {"format": "np"}))
+    params, state, metadata = load_weights(path)
+    assert (sorted(params), state, metadata) == (["0.bias", "0.kernel"], {}, {"format": "np"})
+    like = ({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)},), ()
+    same_leaves(load_weights(path, like)[0], ({"kernel": kernel, "bias": bias},))
+    # As torch names and lays out a layer; the names are changed, and the kernel is turned by hand.
+    path.write_bytes(safetensors.numpy.save({"fc.weight": np.ascontiguousarray(kernel.T), "fc.bias": bias}))
+    names = {"fc.weight": "0/kernel", "fc.bias": "0/bias"}
+    with pytest.raises(CheckpointError, match=r"params/0/kernel has shape \(3, 2\), expected \(2, 3\); weights_table"):
+        load_weights(path, like, rename=names.get)
+    with pytest.raises(CheckpointError, match="params/0/bias is missing; .* params/fc.bias is unexpected"):
+        load_weights(path, like)
+    table = [" ".join(line.split()) for line in weights_table(path, like, rename=names.get).splitlines()]
+    assert table[2:] == ["params/0/bias (3,) (3,) matches", "params/0/kernel (2, 3) (3, 2) transposed"]
+    # What a part is loaded from may hold more.
+    (got,), _, _ = load_weights(path, like, select=".*bias", rename=names.get)
+    np.testing.assert_array_equal(got["bias"], bias)
+    np.testing.assert_array_equal(got["kernel"], 0)
+    # State has a place too, and a table is made of files of one's own as well.
+    path.write_bytes(safetensors.numpy.save({"state/mean": bias}))
+    same_leaves(load_weights(path, ((), {"mean": jnp.zeros(3)}))[1], {"mean": bias})
+    save_weights(path, {"a": bias, "b": bias})
+    table = [" ".join(line.split()) for line in weights_table(path, ({"a": jnp.ones(2), "c": bias}, ())).splitlines()]
+    assert table[2:] == ["params/a (2,) (3,) another shape", "params/b (3,) unused", "params/c (3,) missing"]
 
 
 def test_a_missing_file_and_a_folder(tmp_path):

@@ -1,7 +1,5 @@
 """Penalties on parameters, added to a loss against over-fitting, each with its hand-derived gradient below it."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -9,12 +7,10 @@ from funcnet.checks import nonnegative
 from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.losses.loss import hand_derived
-from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.trees import Select, flatten_with_paths, map_with_paths, selector
 from funcnet.types import Array, Params
 
 __all__ = ["l1_penalty", "l2_penalty"]
-
-Select = Callable[[str], bool]
 
 
 @hand_derived
@@ -24,8 +20,8 @@ def l1_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
     Args:
         params: a tree of arrays.
         strength: λ.
-        select: a function of a leaf's path, such as `"2/kernel"`, that says whether the leaf counts. By default every
-            floating-point leaf counts.
+        select: a regular expression that matches the whole path of a leaf that counts, such as `".*kernel"`, or a
+            function of the path. By default every floating-point leaf counts.
 
     Gradient. Each w occurs in one term, so ∂(λ Σ |w|)/∂w = λ sign(w). It is 0 at the kink w = 0 and for leaves that do
     not count.
@@ -62,7 +58,7 @@ def l2_penalty(params: Params, strength: float = 1.0, *, select: Select | None =
 
     >>> import jax.numpy as jnp, funcnet as fn
     >>> params = {"kernel": jnp.array([-2.0, 0.0]), "bias": jnp.array([1.0])}
-    >>> kernels = fn.losses.partial(fn.losses.l2_penalty, strength=0.5, select=lambda path: path.endswith("kernel"))
+    >>> kernels = fn.losses.partial(fn.losses.l2_penalty, strength=0.5, select=".*kernel")
     >>> kernels(params), kernels.gradient(params)
     (Array(2., dtype=float32), {'bias': Array([0.], dtype=float32), 'kernel': Array([-2.,  0.], dtype=float32)})
     """
@@ -100,9 +96,10 @@ def _slopes(params, strength, select, derivative):
 
 def _selection(params, select):
     """The predicate (path, leaf) -> bool."""
+    chosen = None if select is None else selector("select", select)
 
     def counts(path, leaf):
-        return jnp.issubdtype(leaf.dtype, jnp.floating) and (select is None or select(path))
+        return jnp.issubdtype(leaf.dtype, jnp.floating) and (chosen is None or chosen(path))
 
     paths = [path for path, leaf in flatten_with_paths(params)]
     if select is not None and not any(counts(path, leaf) for path, leaf in flatten_with_paths(params)):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from funcnet.checks import fraction, nonnegative
 from funcnet.made import constructor
 from funcnet.numerics import root
-from funcnet.optimizers.checks import Mask, Rate
+from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
+from funcnet.trees import Select
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["AdamState", "adam", "adamw", "nadam"]
@@ -74,7 +75,7 @@ def adamw(
     epsilon: float = 1e-8,
     amsgrad: bool = False,
     weight_decay: float = 1e-2,
-    mask: Mask | None = None,
+    mask: Select | None = None,
 ) -> Optimizer:
     """Adam with decoupled weight decay: p ← p − η (m̂ / (√ν̂ + ε) + λ p), with m̂ and ν̂ as in `adam`.
 
@@ -83,7 +84,8 @@ def adamw(
     Args:
         learning_rate, b1, b2, epsilon, amsgrad: as in `adam`.
         weight_decay: λ.
-        mask: which parameters decay: a function of a leaf's path, such as `"2/kernel"`; by default all.
+        mask: which parameters decay: a regular expression that matches the whole path of a leaf, such as
+            `".*kernel"`, or a function of the path; by default all.
 
     Raises: as `adam`.
 

@@ -1,6 +1,5 @@
 """The checks of optimizers, with their messages. Under `jit` they cost nothing at run time."""
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -11,15 +10,9 @@ from funcnet.errors import DtypeError, StructureError
 from funcnet.trees import check_same_structure, flatten_with_paths
 from funcnet.types import Optimizer, Params, Schedule
 
-__all__ = ["Mask", "Rate", "check_grads", "check_mask", "check_optimizer", "checked_params"]
+__all__ = ["Rate", "check_grads", "check_optimizer", "checked_params"]
 
-Mask: TypeAlias = Callable[[str], bool]  #: chooses leaves by their path, such as `"2/kernel"`
 Rate: TypeAlias = float | Schedule  #: a number, or a schedule of the updates already done
-
-
-def check_mask(what: str, mask: Any) -> None:
-    fix = f'write for example {what}=lambda path: path.endswith("kernel")'
-    check_kind(what, mask, Callable, "a function of a leaf's path", fix)
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -15,9 +15,9 @@ from funcnet.checks import check_shape, describe, nonnegative
 from funcnet.dtypes import widen
 from funcnet.errors import ConfigError, StructureError
 from funcnet.made import leading
-from funcnet.optimizers.checks import Mask, Rate, check_grads, check_mask, checked_params
+from funcnet.optimizers.checks import Rate, check_grads, checked_params
 from funcnet.schedules import as_schedule
-from funcnet.trees import flatten_with_paths
+from funcnet.trees import Select, check_matches, flatten_with_paths, selector
 from funcnet.types import Array, Optimizer
 
 __all__ = ["Start", "descent", "rescaled"]
@@ -33,7 +33,7 @@ def descent(
     *,
     slots: Sequence[str] | Mapping[str, Start] = (),
     weight_decay: float = 0.0,
-    mask: Mask | None = None,
+    mask: Select | None = None,
 ) -> Optimizer:
     """An optimizer from the direction of one leaf: you write only its mathematics.
 
@@ -53,7 +53,8 @@ def descent(
             a number for all entries, a function from the leaf to any tree of arrays, or `()` for a slot that is not
             used. The direction gets and returns such a slot as `()`.
         weight_decay: λ ≥ 0.
-        mask: which parameters decay: a function of a leaf's path, such as `"2/kernel"`; by default all.
+        mask: which parameters decay: a regular expression that matches the whole path of a leaf, such as
+            `".*kernel"`, or a function of the path; by default all.
 
     Raises:
         ConfigError: an argument out of its range, or a `State` without a field that is needed.
@@ -81,14 +82,14 @@ def descent(
     {'kernel': Array([0.5, 2.5], dtype=float32)}
     """
     schedule, weight_decay = as_schedule(rate, what="learning_rate"), nonnegative("weight_decay", weight_decay)
-    if mask is not None:
-        check_mask("mask", mask)
+    decays = None if mask is None else selector("mask", mask)
     starts = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, 0.0)
     used = [name for name, start in starts.items() if not isinstance(start, tuple)]
     empty = dict.fromkeys(_checked_fields(State, starts), ())
 
     def init(params):
         params = checked_params(params)
+        check_matches(mask, [path for path, _ in flatten_with_paths(params)])
         begun = {name: jax.tree.map(lambda p, name=name: _begun(starts[name], p), params) for name in used}
         begun |= {"step": jnp.zeros((), jnp.int32), "params": params, "scale": jnp.ones((), jnp.result_type(float))}
         return State(**empty | begun)
@@ -102,7 +103,7 @@ def descent(
             wide, g = widen(p), widen(g)
             new = direction(wide, g, t.astype(g.dtype), *old)
             d, *new = _checked_row(new, ("d", *starts), (wide, *old))
-            d = d + weight_decay * wide if weight_decay and (mask is None or mask(path)) else d
+            d = d + weight_decay * wide if weight_decay and (decays is None or decays(path)) else d
             return (wide - size.astype(d.dtype) * d).astype(p.dtype), *new
 
         columns = [_column(tree, state, name) if name in used else [()] * tree.num_leaves for name in starts]

@@ -1,16 +1,15 @@
 """Several optimizers for one model, each for some of its parameters."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from funcnet.checks import describe, listed
-from funcnet.errors import ConfigError, translated
+from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, checked_params
-from funcnet.trees import flatten_with_paths, map_with_paths
+from funcnet.trees import Select, flatten_with_paths, map_with_paths, selector
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["PartitionedState", "partitioned"]
@@ -37,7 +36,7 @@ class PartitionedState(NamedTuple):
 
 
 @constructor
-def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
+def partitioned(rules: Sequence[tuple[Select, Optimizer]]) -> Optimizer:
     """Train each parameter with its own optimizer: its own rate, method and decay.
 
     Each optimizer sees a tree with `None` in place of the leaves that are not its own. So it keeps no slots for them,
@@ -45,7 +44,8 @@ def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
 
     Args:
         rules: pairs (pattern, optimizer). The pattern is a regular expression that has to match the whole path of a
-            leaf, such as `"2/kernel"`. The first rule that matches decides. The rules of `parallel` have the same form.
+            leaf, such as `"2/kernel"`, or a function of the path. The first rule that matches decides. The rules of
+            `parallel` have the same form.
 
     Raises:
         ConfigError: rules of another form; at `init`, a leaf that no rule matches, or a rule that gets no leaf.
@@ -62,9 +62,10 @@ def partitioned(rules: Sequence[tuple[str, Optimizer]]) -> Optimizer:
     rules = tuple(rules)
     for rule in rules or [()]:
         _check_rule(rule)
+    chosen = [selector("pattern", pattern) for pattern, _ in rules]
 
     def owner(path):
-        return next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)), None)
+        return next((i for i, matches in enumerate(chosen) if matches(path)), None)
 
     def init(params):
         params = checked_params(params)
@@ -93,11 +94,9 @@ def _is_none(x):
 
 def _check_rule(rule):
     pattern, optimizer = rule if isinstance(rule, tuple) and len(rule) == 2 else (None, None)
-    if not isinstance(pattern, str) or not isinstance(optimizer, Optimizer):
+    if not (isinstance(pattern, str) or callable(pattern)) or not isinstance(optimizer, Optimizer):
         fix = 'write for example [(".*kernel", adam(1e-3)), (".*", sgd(0.1))]'
         raise ConfigError(f"expected rules to be pairs (pattern, optimizer), got {describe(rule)}; {fix}.")
-    with translated(re.error, ConfigError, f"expected {pattern!r} to be a regular expression, got an error"):
-        re.compile(pattern)
 
 
 def _check_owners(rules, paths, owners):

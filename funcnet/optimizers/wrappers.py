@@ -15,8 +15,8 @@ from funcnet.checks import listed, nonnegative, positive
 from funcnet.dtypes import widen
 from funcnet.errors import ConfigError
 from funcnet.made import constructor
-from funcnet.optimizers.checks import Mask, check_grads, check_mask, check_optimizer, checked_params
-from funcnet.trees import flatten_with_paths, map_with_paths, norm_factors
+from funcnet.optimizers.checks import check_grads, check_optimizer, checked_params
+from funcnet.trees import Select, check_matches, flatten_with_paths, map_with_paths, norm_factors, selector
 from funcnet.types import Array, Optimizer, Params
 
 __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
@@ -73,7 +73,7 @@ def clipped(optimizer: Optimizer, *, norm: float | None = None, value: float | N
 
 
 @constructor
-def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = None) -> Optimizer:
+def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Select | None = None) -> Optimizer:
     """Weight decay as part of the gradient, g ← g + λ p: the gradient of the penalty λ/2 ‖p‖².
 
     The optimizer then scales the decay like the rest of the gradient. For Adam, `adamw` is the better choice, because
@@ -82,7 +82,8 @@ def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = No
     Args:
         optimizer: what to wrap.
         weight_decay: λ ≥ 0.
-        mask: which parameters decay: a function of a leaf's path, such as `"2/kernel"`; by default all.
+        mask: which parameters decay: a regular expression that matches the whole path of a leaf, such as
+            `".*kernel"`, or a function of the path; by default all.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -96,13 +97,16 @@ def decayed(optimizer: Optimizer, weight_decay: float, *, mask: Mask | None = No
     """
     check_optimizer(optimizer)
     weight_decay = nonnegative("weight_decay", weight_decay)
-    if mask is not None:
-        check_mask("mask", mask)
+    decays = None if mask is None else selector("mask", mask)
 
     def decay(path, p, g):
-        return g + weight_decay * p if mask is None or mask(path) else g
+        return g + weight_decay * p if decays is None or decays(path) else g
 
-    return _before(optimizer, lambda params, grads: map_with_paths(decay, params, grads))
+    def init(params):
+        check_matches(mask, [path for path, _ in flatten_with_paths(params)])
+        return optimizer.init(params)
+
+    return _before(optimizer._replace(init=init), lambda params, grads: map_with_paths(decay, params, grads))
 
 
 def _before(optimizer: Optimizer, change: Callable[[Params, Params], Params]) -> Optimizer:
@@ -136,7 +140,7 @@ class FrozenState(NamedTuple):
 
 
 @constructor
-def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
+def frozen(optimizer: Optimizer, select: Select) -> Optimizer:
     """Hold some parameters fixed and train the others.
 
     `optimizer` sees a tree with `None` in place of the frozen leaves. So it keeps no slots for them, does not decay
@@ -146,25 +150,26 @@ def frozen(optimizer: Optimizer, select: Mask) -> Optimizer:
 
     Args:
         optimizer: what trains the other parameters.
-        select: which parameters stay fixed: a function of a leaf's path, such as `"2/kernel"`.
+        select: which parameters stay fixed: a regular expression that matches the whole path of a leaf, such as
+            `"0/.*"`, or a function of the path.
 
     Raises:
         ConfigError: at `init`, if `select` chooses no leaf, or every leaf.
         StructureError, DtypeError: gradients that do not fit the params.
 
     >>> import jax.numpy as jnp, funcnet as fn
-    >>> optimizer = fn.optimizers.frozen(fn.optimizers.sgd(1.0), lambda path: path.startswith("0/"))
+    >>> optimizer = fn.optimizers.frozen(fn.optimizers.sgd(1.0), "0/.*")
     >>> state = optimizer.init(({"kernel": jnp.array([4.0])}, {"kernel": jnp.array([4.0])}))
     >>> optimizer.update(state, ({"kernel": jnp.array([1.0])}, {"kernel": jnp.array([1.0])})).params
     ({'kernel': Array([4.], dtype=float32)}, {'kernel': Array([3.], dtype=float32)})
     """
     check_optimizer(optimizer)
-    check_mask("select", select)
+    chosen = selector("select", select)
 
     def init(params):
         params = checked_params(params)
-        fixed = map_with_paths(lambda path, p: p if select(path) else None, params)
-        _check_selection(params, fixed)
+        fixed = map_with_paths(lambda path, p: p if chosen(path) else None, params)
+        _check_selection(select, params, fixed)
         return FrozenState(optimizer.init(_others(fixed, params)), fixed)
 
     def update(state, grads):
@@ -182,8 +187,9 @@ def _others(fixed, tree):
     return jax.tree.map(lambda fixed, leaf: leaf if fixed is None else None, fixed, tree, is_leaf=_is_none)
 
 
-def _check_selection(params, fixed):
+def _check_selection(select, params, fixed):
     paths, chosen = [path for path, _ in flatten_with_paths(params)], flatten_with_paths(fixed)
     if not 0 < len(chosen) < len(paths):
-        got = f"{len(chosen)} of {len(paths)}: {listed(paths)}; it is called with these paths"
+        how = "a pattern has to match the whole path" if isinstance(select, str) else "it is called with these paths"
+        got = f"{len(chosen)} of {len(paths)}: {listed(paths)}; {how}"
         raise ConfigError(f"expected select to choose some of the leaves, got {got}.")

@@ -1,7 +1,7 @@
 """Rules: which parameter is split over which axes of the mesh.
 
 A rule is a pair (pattern, partition). The pattern is a regular expression that must match the whole path of a leaf,
-such as `2/kernel`. The first rule that matches a leaf decides. The partition is
+such as `2/kernel`, or a function of the path. The first rule that matches a leaf decides. The partition is
 
 - `replicate()`: the leaf is whole on every device,
 - `fsdp("data")`: split along its largest dimension that divides evenly, and whole if it is small,
@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 from jax.sharding import PartitionSpec
 
-from funcnet.checks import check_count, check_kind, check_multiple, describe, listed
-from funcnet.errors import ConfigError, translated
+from funcnet.checks import check_count, check_kind, check_multiple, describe
+from funcnet.errors import ConfigError
 from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
-from funcnet.trees import flatten_with_paths
+from funcnet.trees import Select, check_matches, flatten_with_paths, selector
 from funcnet.types import Layer, Params
 
 __all__ = ["FSDP", "Partition", "Rules", "check_rules", "fsdp", "replicate", "specs", "spell_spec", "tensor_parallel"]
@@ -38,7 +38,7 @@ class FSDP(NamedTuple):
 
 
 Partition: TypeAlias = PartitionSpec | FSDP
-Rules: TypeAlias = Sequence[tuple[str, Partition]]
+Rules: TypeAlias = Sequence[tuple[Select, Partition]]
 
 
 def replicate() -> PartitionSpec:
@@ -150,18 +150,17 @@ def _over(partition, spec):
     return spec if any(spec) else partition
 
 
-def check_rules(rules: Any) -> tuple[tuple[str, Partition], ...]:
+def check_rules(rules: Any) -> tuple[tuple[Select, Partition], ...]:
     """The rules as a tuple; ConfigError for anything that is not a rule."""
     rules = tuple(rules)
     for rule in rules:
-        if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
+        if not (isinstance(rule, tuple | list) and len(rule) == 2 and (isinstance(rule[0], str) or callable(rule[0]))):
             raise ConfigError(f'rules: expected pairs such as ("2/kernel", fsdp("data")), got {rule!r}.')
         pattern, partition = rule
         with leading("rules"):
             wanted = "replicate(), fsdp(…) or a PartitionSpec"
             check_kind(f"the partition of {pattern!r}", partition, PartitionSpec | FSDP, wanted)
-            with translated(re.error, ConfigError, f"expected {pattern!r} to be a regular expression, got an error"):
-                re.compile(pattern)
+            selector("pattern", pattern)
     return tuple((pattern, partition) for pattern, partition in rules)
 
 
@@ -182,16 +181,15 @@ def specs(params: Params, mesh: Any, rules: Rules) -> Any:
     rules = check_rules(rules)
     leaves = flatten_with_paths(params)
     for pattern, _ in rules:
-        if leaves and not any(re.fullmatch(pattern, path) for path, _ in leaves):
-            got = f"none of {listed([path for path, _ in leaves])}; a pattern has to match the whole path"
-            raise ConfigError(f"rules: expected {pattern!r} to match a leaf, got {got}.")
+        with leading("rules"):
+            check_matches(pattern, [path for path, _ in leaves])
     found = [_spec(path, leaf, mesh, rules) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
 def _spec(path, leaf, mesh, rules):
     for pattern, partition in rules:
-        if re.fullmatch(pattern, path):
+        if selector("pattern", pattern)(path):
             if isinstance(partition, FSDP):
                 partition = _fully_sharded(path, leaf, mesh, partition)
             _check_divides(path, leaf.shape, mesh, partition)
