@@ -70,7 +70,7 @@ def train(
     started = create_state(machine, optimizer, key, v) if state is None else state
     reconstruction_error(machine, started.optimizer.params, v)  # its checks see the values of v
     run = _epoch(machine, optimizer, steps)
-    return Reports(_reports(machine, run, started, v, epochs, batch_size, steps_an_epoch, key), "train")
+    return Reports(_reports(machine, run, started, v, epochs, batch_size, steps_an_epoch, key), "train", epochs)
 
 
 def _reports(machine, run, state, v, epochs, batch_size, steps_an_epoch, key):

@@ -237,7 +237,8 @@ def fit(
     def results(tally: Any) -> dict[str, Array]:
         return tally_result(tally, named, factors)
 
-    return Reports(_reports(program.run, feed, check, started, tally, results, evaluate, copy_state, stop, ending))
+    reports = _reports(program.run, feed, check, started, tally, results, evaluate, copy_state, stop, ending)
+    return Reports(reports, "fit", epochs)
 
 
 def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, stop, watchdog):

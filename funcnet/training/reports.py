@@ -18,8 +18,9 @@ class Reports(Generator[Report, Any, None]):
     `send`, `throw` and `close` are those of the generator. The warning names the line that called the function `name`.
     """
 
-    def __init__(self, reports: Generator[Report, Any, None], name: str = "fit"):
+    def __init__(self, reports: Generator[Report, Any, None], name: str, epochs: int):
         self._reports = reports
+        self.epochs = epochs  #: how many passes over the data there will be in all
         line = sys._getframe(2)  # that of the call of the function which calls this one
         # A finalizer, and not __del__, because it also runs before the interpreter takes its modules apart.
         self._unused = weakref.finalize(self, _warn_unused, name, line.f_code.co_filename, line.f_lineno)
