@@ -643,6 +643,11 @@ def test_each_third_and_the_last_are_saved(tmp_path):
     assert steps(tmp_path) == [3, 6, 8]
 
 
+def test_metadata_of_each_report(tmp_path):
+    list(saving(iter([report(1), report(2)]), tmp_path, metadata=lambda got: {"seen": got.step}))
+    assert [verdict.manifest.metadata for verdict in verify(tmp_path)] == [{"seen": 1}, {"seen": 2}]
+
+
 def test_whoever_stops_reading_has_the_last_report_on_disk(tmp_path):
     reports = saving((report(step) for step in range(9)), tmp_path, every=5)
     for got in reports:

@@ -24,7 +24,7 @@ import funcnet as fn
 from funcnet.checkpoints import manifest as manifests
 from funcnet.checkpoints.folder import read
 from funcnet.checkpoints.manifest import parse
-from funcnet.cli.folders import History
+from funcnet.cli.history import History
 from funcnet.cli.jobs import inspect_checkpoints, read_rows
 from funcnet.cli.networks import load_data
 from funcnet.cli.options import Checkpoints, Train, read_config, write_config
@@ -137,7 +137,7 @@ def log(folder):
 def sessions(folder):
     for _ in range(2):
         list(timed([fn.Report(1, 10, {}, None), fn.Report(2, 20, {}, None)], folder / "sessions.jsonl", 0.0))
-    return folder / "sessions.jsonl", lambda path: [session.steps_per_second for session in read_sessions(path)]
+    return folder / "sessions.jsonl", lambda path: [session.steps_per_second for session in read_sessions(path)[0]]
 
 
 READERS = {

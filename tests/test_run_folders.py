@@ -1,5 +1,7 @@
 """`funcnet train` that is killed, stopped and taken up again; `funcnet checkpoints`."""
 
+import dataclasses
+import html
 import os
 import shutil
 import signal
@@ -14,10 +16,12 @@ import pytest
 from test_checkpoints import resealed
 
 from funcnet import checkpoints, training
+from funcnet.checkpoints import files
 from funcnet.checkpoints import folder as folders_of_checkpoints
 from funcnet.checkpoints.folder import read
-from funcnet.cli import ending, main
+from funcnet.cli import ending, folders, main, options
 from funcnet.cli import train as trains
+from funcnet.errors import ConfigError
 from funcnet.training.interruption import Stop
 from funcnet.types import Report
 
@@ -31,7 +35,7 @@ def funcnet(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-def wait_for(path, lines=3):
+def wait_for(path, lines=4):
     deadline = time.monotonic() + 60
     while not path.exists() or len(path.read_text().splitlines()) < lines:
         assert time.monotonic() < deadline
@@ -127,11 +131,11 @@ def noise(tmp_path_factory):
 
 def test_a_stop_within_an_epoch_is_not_the_best(tmp_path, capsys, monkeypatch, noise):
     """After one step the validation loss is the least of all, and yet the first epoch's checkpoint must stay."""
-    options = ["--data", noise, "--model", "mlp", "--hidden", 64, "--dropout", 0, "--epochs", 5, "--batch-size", 16]
-    options += ["--patience", 3, "--keep-checkpoints", 1, "--learning-rate", 0.02, "--schedule", "constant"]
+    made = ["--data", noise, "--model", "mlp", "--hidden", 64, "--dropout", 0, "--epochs", 5, "--batch-size", 16]
+    made += ["--patience", 3, "--keep-checkpoints", 1, "--learning-rate", 0.02, "--schedule", "constant"]
     folder, damaged = tmp_path / "run", tmp_path / "damaged"
     with stopping(monkeypatch, 1):
-        assert funcnet(capsys, "train", *options, "--output", folder)[0] == 0
+        assert funcnet(capsys, "train", *made, "--output", folder)[0] == 0
     with stopping(monkeypatch, 12):  # the end of the second epoch
         code, printed, _ = funcnet(capsys, "train", "--resume", folder)
     assert (code, "going on from step 1, epoch 1" in printed) == (0, True)
@@ -278,6 +282,133 @@ def test_weights_of_a_shorter_run_are_not_taken_for_those_of_the_longer(tmp_path
     assert (code, "got one that is finished" in error) == (2, True)
 
 
+# What the files of a run say is what its checkpoints and its weights say
+
+
+def text_of(folder):
+    """Every file of a run, apart from those in folders."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_each_checkpoint_holds_the_rows_so_far(whole):
+    lines = (whole / "metrics.csv").read_text().splitlines(keepends=True)
+    for verdict in checkpoints.verify(whole / "checkpoints"):
+        assert verdict.manifest.metadata["metrics"] == "".join(lines[: verdict.manifest.epoch + 1])
+    *_, facts = checkpoints.load_weights(whole / "weights.safetensors")
+    assert facts["metrics"] == "".join(lines)
+
+
+@pytest.mark.parametrize("left", [None, 0, 150])
+def test_rows_that_are_lost_come_back(tmp_path, capsys, whole, left):
+    """A file that is missing, empty or cut."""
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    (folder / "weights.safetensors").unlink()
+    for name in ("metrics.csv", "metrics.jsonl"):
+        (folder / name).unlink() if left is None else os.truncate(folder / name, left)
+    assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
+def test_rows_that_are_damaged_are_named_and_left_alone(tmp_path, capsys, whole, name):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    for place in (3, 120, -2):
+        data = bytearray((whole / name).read_bytes())
+        data[place] ^= 1
+        (folder / name).write_bytes(data)
+        fix = "delete it, the checkpoints and the weights hold them too"
+        said = f"{folder / name}: expected the rows that the run recorded, got others; {fix}."
+        before = text_of(folder)
+        code, _, error = funcnet(capsys, "train", "--resume", folder, "--epochs", 9)
+        assert (code, error) == (4, f"funcnet: {said}\n")
+        assert text_of(folder) == before
+    assert funcnet(capsys, "report", folder, "--most", 0)[0] == 0
+    assert said in html.unescape((folder / "report.html").read_text())
+
+
+@pytest.mark.parametrize(
+    "option, before, after", [("seed", "0", "1"), ("activation", "relu", "tanh"), ("learning_rate", "0.003", "0.01")]
+)
+def test_an_option_that_was_changed_in_the_file_is_refused(tmp_path, capsys, whole, option, before, after):
+    folder, path = shutil.copytree(whole, tmp_path / "copy"), tmp_path / "copy" / "config.toml"
+    quote = '"' * before.isalpha()
+    line = f"\n{option} = {quote}{{}}{quote}\n"
+    assert line.format(before) in path.read_text()
+    path.write_text(path.read_text().replace(line.format(before), line.format(after)))
+    np.save(tmp_path / "rows.npy", np.ones((2, 64)))
+    fix = "write it as it was" + "; --resume takes another on the command line" * (option == "learning_rate")
+    said = f"{path}: expected {option} to be that of the run, {before}, got {after}; {fix}."
+    for command in (
+        ["train", "--resume", folder, "--epochs", 9], ["evaluate", folder], ["report", folder, "--most", 0],
+        ["predict", folder, tmp_path / "rows.npy"], ["export", folder],
+    ):  # fmt: skip
+        files = text_of(folder)
+        assert funcnet(capsys, *command) == (2, "", f"funcnet: {said}\n")
+        assert text_of(folder) == files
+
+
+def test_an_option_given_on_the_command_line_is_taken_and_recorded(tmp_path, capsys, noise):
+    folder, made = tmp_path / "run", ["--data", noise, "--model", "linear", "--batch-size", 48]
+    assert funcnet(capsys, "train", *made, "--epochs", 1, "--output", folder)[0] == 0
+    for epochs in (2, 3):
+        rate = ["--learning-rate", 0.5] * (epochs == 2)
+        assert funcnet(capsys, "train", "--resume", folder, "--epochs", epochs, *rate)[::2] == (0, "")
+        *_, facts = checkpoints.load_weights(folder / "weights.safetensors")
+        newest = checkpoints.verify(folder / "checkpoints")[-1].manifest.metadata
+        for kept in (facts["options"], newest["options"], options.read_config(folder / "config.toml")):
+            assert (kept["learning_rate"], kept["epochs"]) == (0.5, epochs)
+    # A process that is killed before its first checkpoint has already written the file.
+    own = options.Train(**options.read_config(folder / "config.toml"))
+    again = dataclasses.replace(own, learning_rate=0.25)
+    options.write_config(again, folder / "config.toml")
+    assert folders.check_unchanged(folder, facts) == again
+    options.write_config(dataclasses.replace(own, seed=1), folder / "config.toml")
+    with pytest.raises(ConfigError, match="expected seed to be that of the run, 0, got 1; write it as it was"):
+        folders.check_unchanged(folder, facts)
+
+
+def test_the_options_are_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "config.toml"
+    options.write_config(options.Train(), path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        options.write_config(options.Train(seed=1), path)
+    assert (os.listdir(tmp_path), path.read_bytes()) == (["config.toml"], before)
+    assert options.is_sealed(path)
+    for place in range(len(before)):
+        path.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
+        assert not options.is_sealed(path)
+
+
+def test_a_run_from_before_these_facts_were_kept(tmp_path, capsys, whole):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+
+    def older(metadata):
+        for name in ("options", "metrics", "data_sha256"):
+            del metadata[name]
+
+    for step in checkpoints.steps(folder / "checkpoints"):
+        path = folder / "checkpoints" / f"{step:08d}"
+        resealed(path, lambda content: (older(content["metadata"]), content.pop("partial")))
+    params, state, metadata = checkpoints.load_weights(folder / "weights.safetensors")
+    older(metadata)
+    checkpoints.save_weights(folder / "weights.safetensors", params, state, metadata)
+    _, _, lines = (folder / "config.toml").read_text().partition("\n")
+    (folder / "config.toml").write_text(lines)
+    assert funcnet(capsys, "evaluate", folder)[0] == 0
+    assert funcnet(capsys, "report", folder, "--most", 0)[0] == 0
+    (folder / "weights.safetensors").unlink()
+    assert funcnet(capsys, "train", "--resume", folder)[::2] == (0, "")
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_what_may_not_change(tmp_path, capsys, whole):
     code, _, error = funcnet(capsys, "train", "--resume", whole)
     assert (code, error) == (
@@ -340,7 +471,8 @@ def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, caps
 @pytest.mark.parametrize(
     "metadata",
     [None, [], 3, {}, {"classes": 10}, {"classes": 10, "shape": 64}, {"classes": "ten", "shape": [64]},
-     {"classes": 10, "shape": [[64]]}, {"classes": 10, "shape": [-64]}, {"classes": 2**31, "shape": [64]}],
+     {"classes": 10, "shape": [[64]]}, {"classes": 10, "shape": [-64]}, {"classes": 2**31, "shape": [64]},
+     {"classes": 10, "shape": [64], "options": []}, {"classes": 10, "shape": [64], "metrics": 3}],
 )  # fmt: skip
 def test_a_run_whose_facts_were_made_up(tmp_path, capsys, whole, metadata):
     folder = tmp_path / "copy"
@@ -361,10 +493,26 @@ def test_a_run_whose_facts_were_made_up(tmp_path, capsys, whole, metadata):
 def test_other_data_are_refused(tmp_path, capsys):
     rng, file = np.random.default_rng(0), tmp_path / "data.npz"
     np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
-    options = ["--data", file, "--model", "linear", "--batch-size", 16]
-    assert funcnet(capsys, "train", *options, "--epochs", 1, "--output", tmp_path / "run")[0] == 0
-    np.savez(file, x=rng.random((60, 4)), target=np.arange(60) % 3)
-    code, _, error = funcnet(capsys, "train", "--resume", tmp_path / "run", "--epochs", 2)
-    assert (code, error) == (
-        4, f"funcnet: {tmp_path / 'run'}: expected the training data that the run began with, got other data.\n"
-    )  # fmt: skip
+    made = ["--data", file, "--model", "linear", "--batch-size", 16]
+    assert funcnet(capsys, "train", *made, "--epochs", 1, "--output", tmp_path / "run")[0] == 0
+    page = ["report", tmp_path / "run", "--most", 0]
+    with np.load(file) as arrays:
+        x, target = arrays["x"], arrays["target"]
+    said = (
+        f"{tmp_path / 'run'}: expected the training data that the run began with, got other data; other rows would be "
+        "held out; put the old data back, or start a new run."
+    )
+    for order in (np.arange(60)[::-1], [*range(60), 0]):  # the rows in another order, and one row more
+        np.savez(file, x=x[order], target=target[order])
+        for command in (["train", "--resume", tmp_path / "run", "--epochs", 2], ["evaluate", tmp_path / "run"]):
+            code, printed, error = funcnet(capsys, *command)
+            assert (code, printed, error) == (4, "", f"funcnet: {said}\n")
+        assert funcnet(capsys, *page)[0] == 0
+        text = html.unescape((tmp_path / "run" / "report.html").read_text())
+        assert text.count(said) == 2  # in place of the confusion matrix and the mistakes
+        assert "held-out rows" not in text
+    np.savez(file, x=x, target=target)
+    assert funcnet(capsys, "evaluate", tmp_path / "run")[0] == 0
+    moved = file.rename(tmp_path / "moved.npz")
+    code, _, error = funcnet(capsys, "train", "--resume", tmp_path / "run", "--epochs", 2, "--data", moved)
+    assert (code, error) == (0, "")

@@ -59,7 +59,7 @@ def saving(
             finite, as many of the newest finite ones are kept too.
         monitor: a metric whose best checkpoint is kept too, for example `"validation_loss"`.
         mode: whether the best is the `"min"` or the `"max"`.
-        metadata: as for `save`.
+        metadata: as for `save`, or a function of the report that returns it.
 
     Raises:
         CheckpointError: the folder cannot be written or another process holds it (raised at once), a checkpoint cannot
@@ -120,7 +120,7 @@ def _saving(name, reports, folder, every, monitor, metadata, store, hold):
         def save(report):
             nonlocal writing, unsaved
             finish()
-            snapshot = take(name, report, metadata)
+            snapshot = take(name, report, metadata(report) if callable(metadata) else metadata)
             if snapshot.spread:  # all processes write together, in the same order as their other joint work
                 store(snapshot)
             else:

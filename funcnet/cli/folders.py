@@ -1,30 +1,28 @@
 """The folder of a run: its options, checkpoints, metrics, weights and plots."""
 
-import csv
+import contextlib
 import hashlib
-import io
-import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import checkpoints, logs
+from funcnet import checkpoints
 from funcnet.cli import options
-from funcnet.cli.networks import build_model
+from funcnet.cli.networks import build_model, run_rows
 from funcnet.errors import CheckpointError, ConfigError, DataError
-from funcnet.reading import plain_file, shown
-from funcnet.types import Report, Schedule, TrainState
+from funcnet.reading import shown
+from funcnet.types import Report
 
 __all__ = [
-    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "History", "are_facts",
-    "check_place", "fingerprint", "is_first", "load_run", "new_folder", "read_history", "restore_run",
+    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "are_facts", "check_data",
+    "check_place", "check_unchanged", "facts_of", "fingerprint", "held_out_rows", "is_first", "load_run", "new_folder",
+    "restore_run",
 ]  # fmt: skip
 
 BOARD, CHECKPOINTS, CONFIG, HISTORY = "tensorboard", "checkpoints", "config.toml", "metrics.csv"
@@ -96,16 +94,60 @@ def fingerprint(x: np.ndarray, target: np.ndarray) -> str:
 
 
 def are_facts(metadata: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it is what `train` writes about the data: the number of classes and the shape of an example."""
+    """Whether it is what `train` writes: the number of classes, the shape of an example, and some of the other facts.
+
+    Older runs lack the options and the text of metrics.csv.
+    """
     if not isinstance(metadata, dict) or not isinstance(metadata.get("shape"), list):
+        return False
+    if not isinstance(metadata.get("options", {}), dict) or not isinstance(metadata.get("metrics", ""), str):
         return False
     return all(type(count) is int and 0 < count < 2**31 for count in [metadata.get("classes"), *metadata["shape"]])
 
 
-def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
-    """The last good checkpoint of a run; `None` if it was stopped before its first."""
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What `train` wrote about a run into its newest checkpoint, else into its weights; empty if neither is there."""
+    verdicts = checkpoints.verify(folder / CHECKPOINTS, bytes_too=False)
+    found: list[Any] = [verdict.manifest.metadata for verdict in verdicts if verdict.manifest is not None]
+    if not found:
+        with contextlib.suppress(CheckpointError):
+            found = [checkpoints.load_weights(folder / WEIGHTS)[2]]
+    return found[-1] if found and are_facts(found[-1]) else {}
+
+
+def check_unchanged(folder: Path, facts: dict[str, Any]) -> options.Train:
+    """The options in config.toml. They must be those of these facts, as far as these hold them.
+
+    If `train` wrote the file as it is, what may change was given to it on the command line.
+    """
+    path = folder / CONFIG
+    chosen = options.Train(**options.read_config(path))
+    now, may_differ = options.kept(chosen), options.MAY_CHANGE if options.is_sealed(path) else ()
+    for name, before in facts.get("options", {}).items():
+        if name in now and now[name] != before and name not in may_differ:
+            fix = "write it as it was" + "; --resume takes another on the command line" * (name in options.MAY_CHANGE)
+            raise ConfigError(f"{path}: expected {name} to be that of the run, {before}, got {now[name]}; {fix}.")
+    return chosen
+
+
+def check_data(folder: Path, facts: dict[str, Any], data_sha256: str) -> None:
+    """The training data must be those that the run began with."""
+    if facts.get("data_sha256", data_sha256) != data_sha256:
+        fix = "other rows would be held out; put the old data back, or start a new run"
+        raise DataError(f"{folder}: expected the training data that the run began with, got other data; {fix}.")
+
+
+def held_out_rows(folder: Path, trained: options.Train, facts: dict[str, Any]) -> Any:
+    """The rows that the training of a run held out."""
+    training_rows, _, held_out = run_rows(trained)
+    check_data(folder, facts, fingerprint(*training_rows))
+    return held_out
+
+
+def restore_run(folder: Path, like: Any, data_sha256: str) -> tuple[Report | None, dict[str, Any]]:
+    """The last good checkpoint of a run and its facts; `None` if the run was stopped before its first."""
     if not checkpoints.steps(folder / CHECKPOINTS):
-        return None
+        return None, {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         report, metadata = checkpoints.restore(folder / CHECKPOINTS, like)
@@ -113,85 +155,24 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> Report | None:
         print(f"funcnet: {shown(warning.message)}", file=sys.stderr)
     if not are_facts(metadata):
         raise CheckpointError(f"{folder}: expected checkpoints that funcnet train wrote; start a new run.")
-    if metadata.get("data_sha256") != data_sha256:
-        raise DataError(f"{folder}: expected the training data that the run began with, got other data.")
-    return report
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv; an empty list if the file does not exist yet."""
-    try:
-        with plain_file(path, links=True) as file:
-            lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            rows = [{name: float(value) for name, value in row.items()} for row in lines]
-        return [{**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"{path}: expected the metrics of a run, one row per epoch: {error!r}.") from error
-
-
-class History:
-    """One row of scalars per epoch, written to metrics.csv and metrics.jsonl as soon as it is known."""
-
-    def __init__(self, path: Path, schedule: Schedule):
-        self.path, self.schedule = path, schedule
-        self.rows: list[dict[str, Any]] = []
-
-    def read(self, step: int) -> None:
-        """Read the rows up to a step. Later rows will be computed again."""
-        self.rows = [row for row in read_history(self.path) if row["step"] <= step]
-
-    def reports(self) -> list[Report]:
-        """The rows as reports without a state."""
-        extra, nothing = {"epoch", "step", "learning_rate"}, cast(TrainState, None)
-        return [
-            Report(row["epoch"], row["step"], {k: v for k, v in row.items() if k not in extra}, state=nothing)
-            for row in self.rows
-        ]
-
-    def recorded(self, reports: Iterable[Report]) -> Iterator[Report]:
-        """The reports. Each end of an epoch writes a row. A run stopped within an epoch writes it after it resumes."""
-        for report in reports:
-            if not report.partial:
-                scalars = {name: float(value) for name, value in report.metrics.items()}
-                rate = float(self.schedule(jnp.int32(report.step)))
-                self.rows.append({"epoch": report.epoch, "step": report.step, **scalars, "learning_rate": rate})
-                if is_first():
-                    self._write()
-            yield report
-
-    def _write(self) -> None:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        _replace(self.path, table.getvalue())
-        _replace(self.path.with_suffix(".jsonl"), "".join(logs.as_json(row) + "\n" for row in self.rows))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a killed process leaves the old or the new one whole. Only checkpoints are flushed too."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(new, path)
+    check_data(folder, metadata, data_sha256)
+    return report, metadata
 
 
 def load_run(folder: Path) -> Any:
-    """`(options, model, params, state, shape, classes)` of a folder that `train` wrote."""
+    """`(options, model, params, state, facts)` of a folder that `train` wrote. The facts are those of its weights."""
     if not (folder / WEIGHTS).exists() and (folder / CONFIG).exists() and not checkpoints.steps(folder / CHECKPOINTS):
         raise CheckpointError(f"{folder}: the run was stopped before its first checkpoint; train again.")
     if not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
     if not (folder / WEIGHTS).exists() and checkpoints.steps(folder / CHECKPOINTS):
         raise CheckpointError(f"{folder}: the run was stopped; finish it with funcnet train --resume {folder}.")
-    trained = options.Train(**options.read_config(folder / CONFIG))
     *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
     if not are_facts(metadata):
         raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
-    shape, classes = tuple(metadata["shape"]), metadata["classes"]
-    model = build_model(trained, shape, classes)
+    trained, shape = check_unchanged(folder, metadata), tuple(metadata["shape"])
+    model = build_model(trained, shape, metadata["classes"])
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     like = jax.eval_shape(lambda key: model.init(key, example), jax.random.key(0))
     params, state, _ = checkpoints.load_weights(folder / WEIGHTS, like=like)
-    return trained, model, params, state, shape, classes
+    return trained, model, params, state, metadata

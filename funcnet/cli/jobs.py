@@ -16,7 +16,7 @@ from funcnet.checkpoints.files import write_whole
 from funcnet.checks import check_values
 from funcnet.cli import options
 from funcnet.cli.check import check
-from funcnet.cli.folders import CHECKPOINTS, check_place, load_run
+from funcnet.cli.folders import CHECKPOINTS, check_place, held_out_rows, load_run
 from funcnet.cli.networks import build_model, checked_x, classes_of, split_rows
 from funcnet.cli.report import report
 from funcnet.cli.tables import confusion_table, new_table, print_json
@@ -39,9 +39,9 @@ def run(command: Any) -> int:
 
 def evaluate(chosen: options.Evaluate) -> int:
     """Loss, accuracy and what was taken for what, on the rows that training held out."""
-    trained, model, params, state, _, classes = load_run(chosen.run)
-    held_out = split_rows(trained, trained.seed)[1]
-    results = final_results(model, params, state, held_out, classes, 1024)
+    trained, model, params, state, facts = load_run(chosen.run)
+    held_out = held_out_rows(chosen.run, trained, facts)
+    results = final_results(model, params, state, held_out, facts["classes"], 1024)
     if chosen.json:
         print_json({"run": chosen.run, "rows": len(held_out[0]), **results})
         return 0
@@ -61,7 +61,8 @@ def predict(chosen: options.Predict) -> int:
     if chosen.run.is_file():
         logits = deployment.load_exported(chosen.run)(rows)
     else:
-        _, model, params, state, shape, _ = load_run(chosen.run)
+        _, model, params, state, facts = load_run(chosen.run)
+        shape = tuple(facts["shape"])
         if rows.shape[1:] != shape:
             raise DataError(f"{chosen.rows}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
         logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, rows)
@@ -92,10 +93,10 @@ def _write_predictions(found, file):
 
 def export(chosen: options.Export) -> int:
     """Write the model of a run as one file that runs without funcnet."""
-    _, model, params, state, shape, _ = load_run(chosen.run)
+    _, model, params, state, facts = load_run(chosen.run)
     path = chosen.run / "model.stablehlo" if chosen.output is None else chosen.output
     check_place("--output", path, "model.stablehlo")
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    example = jax.ShapeDtypeStruct((1, *facts["shape"]), jnp.float32)
     content = deployment.export_model(model, params, state, example, platforms=chosen.platforms)
     try:
         write_whole(path, content)

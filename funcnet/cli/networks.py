@@ -15,7 +15,8 @@ from funcnet.reading import plain_file
 from funcnet.types import Layer, Optimizer, Schedule
 
 __all__ = [
-    "LOSS", "build_model", "build_optimizer", "build_schedule", "checked_x", "classes_of", "load_data", "split_rows",
+    "LOSS", "build_model", "build_optimizer", "build_schedule", "checked_x", "classes_of", "load_data", "run_rows",
+    "split_rows",
 ]  # fmt: skip
 
 LOSS = losses.softmax_cross_entropy
@@ -152,6 +153,14 @@ def split_rows(chosen: Any, seed: int) -> Any:
     if chosen.data in IMAGE_SETS:
         return IMAGE_SETS[chosen.data](chosen.folder, download=chosen.download)
     return data.split(*load_data(chosen.data), fractions=(0.8, 0.2), seed=seed)
+
+
+def run_rows(chosen: options.Train) -> Any:
+    """(training rows, rows that validate each report, held-out rows). With --patience some training rows validate."""
+    training_rows, held_out = split_rows(chosen, chosen.seed)
+    if chosen.patience is None:
+        return training_rows, held_out, held_out
+    return *data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed), held_out
 
 
 def classes_of(*targets: np.ndarray) -> int:

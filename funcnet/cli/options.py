@@ -5,6 +5,8 @@ Nothing here imports jax: `funcnet --help` must answer at once.
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ __all__ = [
     "Report",
     "Summary",
     "Train",
+    "is_sealed",
+    "kept",
     "read_config",
     "write_config",
 ]
@@ -33,9 +37,12 @@ __all__ = [
 Activation = Literal[
     "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
 ]
-# Options that belong to one call and are not kept with the run, and options that may change when a run is resumed.
+# Options that belong to one call and are not kept with the run, and options that --resume takes from the command line.
 NOT_KEPT = ("config", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id")
-MAY_CHANGE = ("epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume", "tensorboard")
+MAY_CHANGE = (
+    "epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume", "tensorboard",
+    "accumulate", "data", "download", "engine", "folder", "learning_rate", "schedule", "weight_decay",
+)  # fmt: skip
 Positional = tyro.conf.Positional
 
 
@@ -309,26 +316,44 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{where}: expected {wanted}, got {value!r}.")
 
 
+def kept(options: Train) -> dict[str, Any]:
+    """The options that are kept with a run, as JSON holds them."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in plain.items()
+        if name not in NOT_KEPT
+    }
+
+
 def write_config(options: Train, path: Path) -> None:
-    """`options` as a TOML file that `read_config` reads back."""
-    lines = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value is None or field.name in NOT_KEPT:
-            continue
-        with translated(UnicodeError, ConfigError, f"{field.name}: expected text in UTF-8, got {value!r}", "rename it"):
-            lines.append(f"{field.name} = {_toml(value)}\n".encode())
-    path.write_bytes(b"".join(lines))
+    """`options` as a TOML file that `read_config` reads back. It is written as a whole or not at all, and sealed."""
+    from funcnet.checkpoints.files import write_whole  # only now: it imports jax
+
+    lines = b"".join(_line(name, value) for name, value in kept(options).items() if value is not None)
+    write_whole(path, _seal(lines) + lines)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is as `write_config` wrote it."""
+    with plain_file(path, links=True) as file:
+        first, _, rest = file.read().partition(b"\n")
+    return first + b"\n" == _seal(rest)
+
+
+def _seal(lines: bytes) -> bytes:
+    return f"# sha256 of the lines below: {hashlib.sha256(lines).hexdigest()}\n".encode()
+
+
+def _line(name: str, value: Any) -> bytes:
+    with translated(UnicodeError, ConfigError, f"{name}: expected text in UTF-8, got {value!r}", "rename it"):
+        return f"{name} = {_toml(value)}\n".encode()
 
 
 def _toml(value: Any) -> str:
-    """A tuple of integers, a truth value, a path, a string or a number as TOML."""
-    import json
-
-    if isinstance(value, tuple):
-        return str(list(value))
-    # TOML writes strings and truth values as JSON does, and numbers as Python's repr does.
-    text = str(value) if isinstance(value, Path) else value
-    # TOML forbids DEL too.
-    written = json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
-    return written if isinstance(text, str | bool) else repr(text)
+    """A list of integers, a truth value, a string or a number as TOML."""
+    # TOML writes strings and truth values as JSON does, but for DEL, and numbers and lists as Python's repr does.
+    if isinstance(value, str | bool):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
+    return repr(value)

@@ -14,7 +14,18 @@ from funcnet import checking, checkpoints, plotting, summaries
 from funcnet.checking.page import Outcome, details, summary
 from funcnet.checkpoints.files import write_whole
 from funcnet.cli import options
-from funcnet.cli.folders import CHECKPOINTS, CONFIG, HISTORY, WEIGHTS, are_facts, check_place, load_run, read_history
+from funcnet.cli.folders import (
+    CHECKPOINTS,
+    CONFIG,
+    HISTORY,
+    WEIGHTS,
+    check_place,
+    check_unchanged,
+    facts_of,
+    held_out_rows,
+    load_run,
+)  # fmt: skip
+from funcnet.cli.history import read_history
 from funcnet.cli.networks import build_model, classes_of, split_rows
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.cli.tables import MOST_CLASSES
@@ -40,9 +51,11 @@ class _Run(NamedTuple):
     """What the folder of a run holds. The sections read the parts that may be missing."""
 
     folder: Path
+    facts: dict[str, Any]
     trained: options.Train
     verdicts: list[checkpoints.Verdict]
     sessions: list[Session]
+    bad_lines: list[int]  #: of the file of sessions
 
     @property
     def finished(self) -> bool:
@@ -75,9 +88,9 @@ def report(chosen: options.Report) -> int:
     folder = chosen.run
     if not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {CONFIG} in it.")
-    trained = options.Train(**options.read_config(folder / CONFIG))
-    verdicts = checkpoints.verify(folder / CHECKPOINTS, bytes_too=False)
-    run = _Run(folder, trained, verdicts, read_sessions(folder / SESSIONS))
+    facts = facts_of(folder)
+    trained, verdicts = check_unchanged(folder, facts), checkpoints.verify(folder / CHECKPOINTS, bytes_too=False)
+    run = _Run(folder, facts, trained, verdicts, *read_sessions(folder / SESSIONS))
     path = folder / "report.html" if chosen.output is None else chosen.output
     check_place("--output", path, "report.html")
     try:
@@ -131,7 +144,7 @@ def _or_why_not(content: Any) -> str:
 
 
 def _rows(run: _Run) -> list[dict[str, Any]]:
-    rows = read_history(run.folder / HISTORY)
+    rows = read_history(run.folder / HISTORY, run.facts.get("metrics", ""))
     if not rows:
         raise DataError(f"No epoch is written down in {HISTORY} yet.")
     return rows
@@ -139,12 +152,8 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
 
 def _made(run: _Run) -> _Made:
     """The network and the shape of an example: from the weights or the checkpoints, else from the data."""
-    facts: Any = None
-    if run.finished:
-        *_, facts = checkpoints.load_weights(run.folder / WEIGHTS)
-    elif manifests := [verdict.manifest for verdict in run.verdicts if verdict.manifest is not None]:
-        facts = manifests[-1].metadata
-    if not are_facts(facts):
+    facts = run.facts
+    if not facts:
         (x, target), (_, held_out) = split_rows(run.trained, run.trained.seed)
         facts = {"shape": x.shape[1:], "classes": classes_of(target, held_out)}
     shape = tuple(facts["shape"])
@@ -154,8 +163,8 @@ def _made(run: _Run) -> _Made:
 def _judge(run: _Run) -> _Judged:
     if not run.finished:
         raise CheckpointError("This needs the weights, which come at the end of the run.")
-    trained, model, params, state, *_ = load_run(run.folder)
-    x, labels = split_rows(trained, trained.seed)[1]
+    trained, model, params, state, facts = load_run(run.folder)
+    x, labels = held_out_rows(run.folder, trained, facts)
     apply = jax.jit(model.apply, static_argnames="train")
     x, labels = np.asarray(x, np.float32), np.asarray(labels)
     parts = [jax.nn.softmax(apply(params, state, x[i : i + 512])[0]) for i in range(0, len(x), 512)]
@@ -259,7 +268,7 @@ def _gradients(made: _Made, most: int) -> str:
 
 
 def _timing(run: _Run) -> str:
-    if not run.sessions:
+    if not run.sessions and not run.bad_lines:
         raise DataError(f"{SESSIONS} was not found; train writes there how long it takes.")
     lines = []
     for session in run.sessions:
@@ -271,7 +280,9 @@ def _timing(run: _Run) -> str:
             _duration(session.reports[-1][2]) if session.reports else "",
         ])  # fmt: skip
     headings = ["started", "epochs", "first epoch, with compilation", "steps per second after it", "total"]
-    return pages.table(headings, lines, right=3)
+    numbers = ", ".join(map(str, run.bad_lines))
+    left_out = f'<p class="missing">Lines of {SESSIONS} that are cut or damaged are left out: {numbers}.</p>\n'
+    return left_out * bool(numbers) + pages.table(headings, lines, right=3)
 
 
 def _network(made: _Made, batch_size: int) -> str:

@@ -1,12 +1,14 @@
 """`sessions.jsonl` of a run: where and when each call of `train` ran, and how long its epochs took.
 
-Each call appends one line about its environment, then one line per report. So a kill loses at most half a line.
+Each call appends one line about its environment, then one line per report. So a kill loses at most half a line. Each
+line has a checksum of the rest of it.
 """
 
 import json
 import statistics
 import subprocess
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +55,11 @@ def timed(reports: Iterable[Report], path: Path, started: float) -> Iterator[Rep
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         # A killed process may have left half a line, so each session begins with an empty line.
-        file.write("\n" * ("started" in row) + json.dumps(row) + "\n")
+        file.write("\n" * ("started" in row) + json.dumps({**row, "crc32": _crc32(row)}) + "\n")
+
+
+def _crc32(row: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(row).encode())
 
 
 def _environment() -> dict[str, Any]:
@@ -70,25 +76,34 @@ def _commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def read_sessions(path: Path) -> list[Session]:
-    """The calls of `train` on a run, in order. Lines that cannot be read are left out."""
+def read_sessions(path: Path) -> tuple[list[Session], list[int]]:
+    """The calls of `train` on a run, in order, and the numbers of the lines that are cut or damaged and left out."""
     sessions: list[Session] = []
+    bad: list[int] = []
     try:
         with plain_file(path, links=True) as file:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
-        return []
-    for line in lines:
-        match _parsed(line):
+        return [], []
+    with_checksums = False  # an older funcnet wrote none, so that the first lines of a run may have none
+    for number, line in enumerate(lines, 1):
+        row, checksum = _parsed(line)
+        with_checksums = with_checksums or checksum is not None
+        if line and (row is None or (with_checksums and checksum != _crc32(row))):
+            bad.append(number)
+            continue
+        match row:
             case {"started": str()} as environment:
                 sessions.append(Session(environment, []))
             case {"epoch": int(epoch), "step": int(step), "seconds": float(seconds)} if sessions:
                 sessions[-1].reports.append((epoch, step, seconds))
-    return sessions
+    return sessions, bad
 
 
-def _parsed(line: str) -> Any:
+def _parsed(line: str) -> tuple[dict[str, Any] | None, Any]:
+    """The row in a line and its checksum; `None` for a row that cannot be read."""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+        row = json.loads(line)
+        return row, row.pop("crc32", None)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return None, None

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from funcnet import checkpoints, data, logs, metrics, optimizers, parallel, training, trees
+from funcnet import checkpoints, logs, metrics, optimizers, parallel, training, trees
 from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
@@ -27,14 +27,16 @@ from funcnet.cli.folders import (
     CONFIG,
     HISTORY,
     WEIGHTS,
-    History,
+    check_unchanged,
+    facts_of,
     fingerprint,
     is_first,
     new_folder,
     restore_run,
 )  # fmt: skip
+from funcnet.cli.history import History
 from funcnet.cli.launch import stop_with_launcher
-from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, split_rows
+from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, run_rows
 from funcnet.cli.sessions import SESSIONS, timed
 from funcnet.cli.tables import MOST_CLASSES, new_table
 from funcnet.data.batching import count_steps
@@ -82,10 +84,7 @@ class _Job(NamedTuple):
 
 
 def _job(chosen: options.Train) -> _Job:
-    training_rows, held_out = split_rows(chosen, chosen.seed)
-    watched = held_out
-    if chosen.patience is not None:
-        training_rows, watched = data.split(*training_rows, fractions=(0.9, 0.1), seed=chosen.seed)
+    training_rows, watched, held_out = run_rows(chosen)
     x, target = training_rows
     shape, classes = x.shape[1:], classes_of(target, watched[1], held_out[1])
     with leading("funcnet train: --batch-size"):
@@ -108,8 +107,11 @@ def _silent(status: int) -> int:
 
 
 def _train(chosen: options.Train, stop: Stop) -> int:
+    if chosen.resume is not None:
+        check_unchanged(chosen.resume, facts_of(chosen.resume))
     job = _job(chosen)
-    facts = {"classes": job.classes, "shape": job.shape, "data_sha256": fingerprint(*job.training_rows)}
+    sha256 = fingerprint(*job.training_rows)
+    facts = {"classes": job.classes, "shape": job.shape, "data_sha256": sha256, "options": options.kept(chosen)}
     if _any(stop.signal is not None):
         print(f"stopped by {_name(stop)} before the first step")
         return 128 + (stop.signal or signal.SIGTERM)
@@ -123,11 +125,11 @@ def _name(stop: Stop) -> str:
 
 
 def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any], stop: Stop) -> int:
-    start = None if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
+    start, known = (None, {}) if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
     if chosen.resume is not None and (start is None or start.step >= job.steps):
         _check_unfinished(folder, job)
-    past = _past(history, start)
+    past = _past(history, start, known.get("metrics", ""))
     if chosen.patience is not None:
         past = _judged(past, folder / CHECKPOINTS)
     if chosen.resume is not None and start is None:
@@ -138,9 +140,8 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
             print(f"compiling a network with {arrays} arrays of parameters, which may take minutes", flush=True)
     started = time.perf_counter()
     last = None
-    trained = _reports(chosen, job, folder, facts, start, stop)
-    reports = history.recorded(trained)
-    reports = _after(past, _logged(reports, chosen, job, folder, started) if is_first() else reports)
+    trained = _reports(chosen, job, folder, history, facts, start, stop)
+    reports = _after(past, _logged(trained, chosen, job, folder, started) if is_first() else trained)
     if chosen.patience is not None:
         reports = training.early_stopping(reports, patience=chosen.patience)
     for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
@@ -160,7 +161,7 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         results = {
             name: final_results(job.model, params, state, data, job.classes, batch_size) for name, data in rows.items()
         }
-        facts |= {"steps": job.steps}
+        facts |= {"steps": job.steps, "metrics": history.text}
         plots = save_results(folder, params, state, history.rows, results["held out"], facts)
         _show_results(chosen, rows, results)
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
@@ -176,7 +177,7 @@ def _any(here: bool) -> bool:
     return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
-def _reports(chosen, job, folder, facts, start, stop) -> Generator[Report]:
+def _reports(chosen, job, folder, history, facts, start, stop) -> Generator[Report]:
     """Train from the beginning or from `start`, with a checkpoint per epoch. A finished run gives no reports."""
     if start is not None and start.step >= job.steps:
         return (report for report in ())
@@ -187,8 +188,10 @@ def _reports(chosen, job, folder, facts, start, stop) -> Generator[Report]:
         validation=job.watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
         watchdog=chosen.watchdog,
     )  # fmt: skip
+    # A row is written before its checkpoint, which holds all rows so far.
     return checkpoints.saving(
-        reports, folder / CHECKPOINTS, keep=chosen.keep_checkpoints, metadata=facts,
+        history.recorded(reports), folder / CHECKPOINTS, keep=chosen.keep_checkpoints,
+        metadata=lambda report: {**facts, "metrics": history.text},
         monitor=None if chosen.patience is None else "validation_loss",
     )  # fmt: skip
 
@@ -221,11 +224,11 @@ def _check_unfinished(folder: Path, job: _Job) -> None:
         raise ConfigError(f"{folder}: expected a run that was stopped, got one that is finished; give more --epochs.")
 
 
-def _past(history: History, start: Report | None) -> list[Report]:
+def _past(history: History, start: Report | None, recorded: str) -> list[Report]:
     """The reports of the epochs that a run has already done. The last one has its state."""
     if start is None:
         return []
-    history.read(start.step)
+    history.read(start.step, recorded)
     past = history.reports()
     if past and past[-1].step == start.step:
         past[-1] = start
