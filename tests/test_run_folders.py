@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from test_checkpoints import resealed
 
+import funcnet as fn
 from funcnet import checkpoints, training
 from funcnet.checkpoints import files
 from funcnet.checkpoints import folder as folders_of_checkpoints
@@ -513,6 +515,23 @@ def test_other_data_are_refused(tmp_path, capsys):
         assert "held-out rows" not in text
     np.savez(file, x=x, target=target)
     assert funcnet(capsys, "evaluate", tmp_path / "run")[0] == 0
+    # Rows of another file: those that were trained on are counted.
+    trained_on, _ = fn.data.split(x.astype(np.float32), target, seed=0)
+    few, other = trained_on[0][:5], ["evaluate", tmp_path / "run", "--data", tmp_path / "other.npz"]
+    np.savez(tmp_path / "other.npz", x=np.concatenate([few, rng.random((2, 4), np.float32)]), target=np.full(7, 2))
+    code, printed, _ = funcnet(capsys, *other)
+    assert (code, f"{tmp_path / 'other.npz'}: 5 of 7 rows were trained on\n" in printed) == (0, True)
+    found = json.loads(funcnet(capsys, *other, "--json")[1])
+    assert (found["rows"], found["trained_on"], np.sum(found["confusion"], 1).tolist()) == (7, 5, [0, 0, 7])
+    np.savez(file, x=x[::-1], target=target)
+    code, printed, _ = funcnet(capsys, *other)
+    assert (code, "trained on are not counted: the data of the run are not there any more" in printed) == (0, True)
+    narrow = "expected rows of shape (4,), got an array of shape (5, 3)"
+    for rows, labels, said in ((few[:, :3], 0, narrow), (few, 3, "expected label in 0..2")):
+        np.savez(tmp_path / "other.npz", x=rows, target=np.full(5, labels))
+        code, _, error = funcnet(capsys, *other)
+        assert (code, said in error) == (4, True)
+    np.savez(file, x=x, target=target)
     moved = file.rename(tmp_path / "moved.npz")
     code, _, error = funcnet(capsys, "train", "--resume", tmp_path / "run", "--epochs", 2, "--data", moved)
     assert (code, error) == (0, "")

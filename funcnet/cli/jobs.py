@@ -16,8 +16,8 @@ from funcnet.checkpoints.files import write_whole
 from funcnet.checks import check_values
 from funcnet.cli import options
 from funcnet.cli.check import check
-from funcnet.cli.folders import CHECKPOINTS, check_place, held_out_rows, load_run
-from funcnet.cli.networks import build_model, checked_x, classes_of, split_rows
+from funcnet.cli.folders import CHECKPOINTS, check_data, check_place, fingerprint, held_out_rows, load_run
+from funcnet.cli.networks import build_model, checked_x, classes_of, load_data, run_rows, split_rows
 from funcnet.cli.report import report
 from funcnet.cli.tables import confusion_table, new_table, print_json
 from funcnet.cli.train import final_results, train
@@ -38,19 +38,45 @@ def run(command: Any) -> int:
 
 
 def evaluate(chosen: options.Evaluate) -> int:
-    """Loss, accuracy and what was taken for what, on the rows that training held out."""
+    """Loss, accuracy and what was taken for what, on the rows that training held out or on others."""
     trained, model, params, state, facts = load_run(chosen.run)
-    held_out = held_out_rows(chosen.run, trained, facts)
-    results = final_results(model, params, state, held_out, facts["classes"], 1024)
+    found, which = {}, "held out"
+    if chosen.data is None:
+        rows = held_out_rows(chosen.run, trained, facts)
+    else:
+        rows, which = load_data(str(chosen.data), training=False), "other"
+        _check_shape(chosen.data, rows[0], facts)
+        found["trained_on"] = _trained_on(rows[0], chosen.run, trained, facts)
+    results = final_results(model, params, state, rows, facts["classes"], 1024)
     if chosen.json:
-        print_json({"run": chosen.run, "rows": len(held_out[0]), **results})
+        print_json({"run": chosen.run, "rows": len(rows[0]), **found, **results})
         return 0
-    table = new_table(f"{chosen.run}: {len(held_out[0])} held-out rows", "", "loss", "accuracy")
-    table.add_row("held out", f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
+    for count in found.values():
+        lost = "rows that were trained on are not counted: the data of the run are not there any more"
+        print(f"{chosen.data}: {lost if count is None else f'{count} of {len(rows[0])} rows were trained on'}")
+    table = new_table(f"{chosen.run}: {len(rows[0])} {which.replace(' ', '-')} rows", "", "loss", "accuracy")
+    table.add_row(which, f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
     Console().print(table)
     if "confusion" in results:
         Console().print(confusion_table(np.asarray(results["confusion"]), Console().width))
     return 0
+
+
+def _check_shape(path: Path, rows: np.ndarray, facts: dict[str, Any]) -> None:
+    shape = tuple(facts["shape"])
+    if rows.shape[1:] != shape:
+        raise DataError(f"{path}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
+
+
+def _trained_on(x: np.ndarray, folder: Path, trained: options.Train, facts: dict[str, Any]) -> int | None:
+    """How many of the rows a run was trained on; `None` if its data cannot be read or are others by now."""
+    try:
+        training_rows = run_rows(trained)[0]
+        check_data(folder, facts, fingerprint(*training_rows))
+    except DataError:
+        return None
+    known = {row.tobytes() for row in np.asarray(training_rows[0], x.dtype)}
+    return sum(row.tobytes() in known for row in x)
 
 
 def predict(chosen: options.Predict) -> int:
@@ -62,9 +88,7 @@ def predict(chosen: options.Predict) -> int:
         logits = deployment.load_exported(chosen.run)(rows)
     else:
         _, model, params, state, facts = load_run(chosen.run)
-        shape = tuple(facts["shape"])
-        if rows.shape[1:] != shape:
-            raise DataError(f"{chosen.rows}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
+        _check_shape(chosen.rows, rows, facts)
         logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, rows)
     fix = "scale the rows as the training data were"
     with leading(str(chosen.rows)):

@@ -25,8 +25,11 @@ IMAGE_SETS = {
 }  # fmt: skip
 
 
-def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`(x, target)` of `"digits"`, or of an .npz file with the arrays x and target."""
+def load_data(name: str, *, training: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """`(x, target)` of `"digits"`, or of an .npz file with the arrays x and target.
+
+    For training the classes must begin at 0 and be fewer than the rows. Rows to evaluate may lack some classes.
+    """
     if name == "digits":
         return data.digits()
     try:
@@ -38,7 +41,7 @@ def load_data(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{name}: expected {sets} or a readable .npz file: {error}") from error
     if len(arrays) < 2:
         raise DataError(f"{name}: expected the arrays x and target, got {found}.")
-    return checked_x(name, arrays["x"]), _checked_labels(name, arrays["target"])
+    return checked_x(name, arrays["x"]), _checked_labels(name, arrays["target"], training)
 
 
 def checked_x(name: str, x: np.ndarray) -> np.ndarray:
@@ -54,16 +57,17 @@ def checked_x(name: str, x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.float32)
 
 
-def _checked_labels(name: str, target: np.ndarray) -> np.ndarray:
+def _checked_labels(name: str, target: np.ndarray, training: bool) -> np.ndarray:
     """One class number per row. Like rows, they are checked before they are shuffled."""
     with leading(name):
         if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer) or not len(target):
             got = f"{target.dtype} of shape {target.shape}"
             raise DataError(f"expected target to hold one class number per row, got {got}.")
         check_values(LabelError, "class numbers from 0", target, None, lambda label: label >= 0, "number them from 0")
-        if target.min() > 0:
+        if training and target.min() > 0:
             raise DataError(f"expected class numbers from 0, got {target.min()} as the smallest; subtract it.")
-        if target.max() >= len(target):  # the network would have an output for each number that does not occur
+        # The network would have an output for each number that does not occur.
+        if training and target.max() >= len(target):
             got = f"{target.max()} among {len(target)} rows"
             fix = "np.unique(target, return_inverse=True)[1] makes class numbers of ids"
             raise LabelError(f"expected fewer classes than rows, numbered from 0, got {got}; {fix}.")

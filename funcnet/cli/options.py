@@ -141,6 +141,8 @@ class Evaluate(_Machine):
 
     run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote."""
+    data: Path | None = None
+    """Other rows: an .npz of arrays x and target. It is said how many of them were trained on."""
 
 
 @dataclass(frozen=True)
