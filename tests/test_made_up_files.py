@@ -10,7 +10,7 @@ import pytest
 from wav_files import FILES
 
 from funcnet import data, logs
-from funcnet.cli.folders import read_history
+from funcnet.cli.history import read_history
 from funcnet.cli.jobs import read_rows
 from funcnet.cli.networks import load_data
 from funcnet.cli.options import read_config
@@ -92,7 +92,7 @@ def test_what_is_not_a_plain_file_is_not_read(kind, place, word, tmp_path):
 
 def test_sessions_of_a_pipe_are_none(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert read_sessions(tmp_path / "pipe") == []
+    assert read_sessions(tmp_path / "pipe") == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["mnist", "cifar10"])

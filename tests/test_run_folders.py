@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import jax
 import numpy as np
 import pytest
 from test_checkpoints import resealed
@@ -189,7 +190,9 @@ def test_a_signal_while_the_first_step_is_compiled_is_not_lost(tmp_path, capsys,
     assert step < 10
     assert (code, printed.splitlines()[-2]) == (0, f"stopped by SIGINT at step {step}, epoch 1; go on with")
     assert funcnet(capsys, "train", "--resume", folder)[0] == 0
-    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    # The rows differ: the loss of an epoch within which a run was stopped is that of its steps since.
+    weights = [checkpoints.load_weights(run / "weights.safetensors")[:2] for run in (folder, whole)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
 
 
 def test_a_checkpoint_that_a_stopped_run_cannot_write_is_named(tmp_path, capsys, monkeypatch):
