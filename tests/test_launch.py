@@ -110,7 +110,7 @@ def test_all_end_well(children):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_is_passed_on_once(children, number):
+def test_a_signal_is_passed_on_once(children, monkeypatch, number):
     """Also that of a terminal, which sends it to every process of its group: no process is in that of the launcher."""
     polite = f"""if True:
         import os, signal, sys, time
@@ -123,9 +123,11 @@ def test_a_signal_is_passed_on_once(children, number):
         time.sleep(0.3)
         sys.exit(len(seen) != 1 or os.getpgrp() == os.getpgid(os.getppid()))
         """
-    before = signal.getsignal(number)
+    before, silenced = signal.getsignal(number), []
+    monkeypatch.setattr(launch, "be_silent", lambda: silenced.append(1))
     assert children(f"{polite}time.sleep(0.5); os.kill(os.getppid(), {number:d}){end}", polite + end)[0] == (0, 0, True)
     assert signal.getsignal(number) is before
+    assert len(silenced) == (number == signal.SIGHUP)  # the terminal may be closed
 
 
 def test_a_signal_that_is_ignored_is_not_passed_on(children):

@@ -214,8 +214,10 @@ def test_a_terminal_that_is_closed_takes_no_text(tmp_path, capsys, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(trains, "_line", closed)
-    monkeypatch.setattr(trains, "_silent", lambda status: status)
+    silenced = []
+    monkeypatch.setattr(trains, "be_silent", lambda: silenced.append(1))
     assert funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")[0] == 129
+    assert silenced == [1]
     assert len(checkpoints.steps(tmp_path / "run" / "checkpoints")) == 1
 
 

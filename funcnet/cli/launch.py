@@ -15,9 +15,9 @@ from funcnet.checkpoints import steps
 from funcnet.cli import PEER_LOST, PORT_TAKEN, options
 from funcnet.cli.folders import CHECKPOINTS, new_folder
 from funcnet.errors import ConfigError
-from funcnet.training.interruption import STOPPING
+from funcnet.training.interruption import HANG_UP, STOPPING
 
-__all__ = ["launch", "stop_with_launcher"]
+__all__ = ["be_silent", "launch", "stop_with_launcher"]
 
 NO_USE = (2, 3, 4)  # a wrong command line, diverged training, bad data: a new start would fail in the same way
 WAIT = 2.0  # seconds to find the process that failed first, while others may end by themselves
@@ -107,6 +107,8 @@ def _run(count: int, arguments: Sequence[str]) -> _End:
         _end(children)
         for reader in readers:
             reader.join()
+    if HANG_UP in asked:
+        be_silent()
     if first is None:
         return _End(0, 0, bool(asked))
     status = children[first].returncode
@@ -126,6 +128,12 @@ def _start(i: int, command: Sequence[str], environment: dict[str, str]) -> Any:
         command, stdin=subprocess.PIPE, stdout=None if i == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
         env=environment, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
+
+
+def be_silent() -> None:
+    """Give up what is left to print, where the terminal is closed."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def stop_with_launcher() -> None:

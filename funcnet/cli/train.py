@@ -35,7 +35,7 @@ from funcnet.cli.folders import (
     restore_run,
 )  # fmt: skip
 from funcnet.cli.history import History
-from funcnet.cli.launch import stop_with_launcher
+from funcnet.cli.launch import be_silent, stop_with_launcher
 from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, run_rows
 from funcnet.cli.sessions import SESSIONS, timed
 from funcnet.cli.tables import MOST_CLASSES, new_table
@@ -64,7 +64,8 @@ def train(chosen: options.Train) -> int:
         except OSError:
             if stop.signal is None or stop.signal != HANG_UP:
                 raise
-            return _silent(128 + stop.signal)  # a terminal that is closed takes no text
+            be_silent()  # a terminal that is closed takes no text
+            return 128 + stop.signal
 
 
 class _Job(NamedTuple):
@@ -97,13 +98,6 @@ def _job(chosen: options.Train) -> _Job:
         training_rows, watched, held_out, shape, classes, model, optimizer, schedule, like, epoch_steps,
         steps,
     )  # fmt: skip
-
-
-def _silent(status: int) -> int:
-    """The status, after what is left to print was given up."""
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return status
 
 
 def _train(chosen: options.Train, stop: Stop) -> int:
