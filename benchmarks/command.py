@@ -140,7 +140,7 @@ def profiles(trained: list[Training], most: int = 8) -> str:
     """The largest shares of each workload's step."""
     rows = []
     for workload in trained:
-        shares = [f"{name} {share:.0%}" for name, share in profile(workload)[:most]]
+        shares = [f"`{name}` {share:.0%}" for name, share in profile(workload)[:most]]
         rows.append([workload.title, ", ".join(shares)])
     return report.table(["workload", "busy time of a step, hand-derived engine, by primitive"], rows)
 

@@ -17,7 +17,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
-    "plain_docstrings",  # these three are in docs/_ext
+    "plain_docstrings",  # these four are in docs/_ext
+    "formulas",
     "derivations",
     "outside_files",
 ]

@@ -121,16 +121,25 @@ def test_docstrings_become_markup():
     Args:
         size, step: numbers,
             of two lines.
+        size of x: a number.
+
+    Warns:
+        OutputWarning: NaN.
 
     Backward. Then
         dx_i = g
-    with `axis`. Kept: x.
+    with `axis`. Kept: x. Run
+        fn.layers.relu()
     """
     assert plain.as_rst(plain.blocks_of(inspect.cleandoc(docstring)), "funcnet.layers") == [
         r"Sum of \|x\|, *not* x\_p, for (batch, \*size), with :py:obj:`max_pool <funcnet.layers.max_pool>`\ s.",
         "",
         ":Arguments:",
-        r"   - **size, step**: numbers, of two lines.",
+        "   - ``size``, ``step``: numbers, of two lines.",
+        "   - **size of x**: a number.",
+        "",
+        ":Warns:",
+        "   - :py:obj:`OutputWarning <funcnet.errors.OutputWarning>`: NaN.",
         "",
         "**Backward.** Then",
         "",
@@ -141,9 +150,82 @@ def test_docstrings_become_markup():
         "",
         "with ``axis``.",
         "",
-        "**Kept:** x.",
+        "**Kept:** x. Run",
+        "",
+        ".. code-block:: python",
+        "",
+        "   fn.layers.relu()",
         "",
     ]
+
+
+def test_a_room_begins_with_a_table_of_its_names():
+    lines = load("plain_docstrings").names_of("funcnet.schedules")
+    assert lines[:3] == [".. autosummary::", "   :nosignatures:", ""]
+    assert [line.strip() for line in lines[3:-1]] == list(fn.schedules.__all__)
+
+
+# Formulas
+
+
+def shown(parts):
+    """`dW_jk` -> dW‹jk›, and `xᵀ` -> x«T»"""
+    brackets = {"lower": "‹›", "upper": "«»"}
+    return "".join(part if isinstance(part, str) else shown(part.inside).join(brackets[part.kind]) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("dW_jk = Σ_n x_nj g_nk, dx = g Wᵀ", "dW‹jk› = Σ‹n› x‹nj› g‹nk›, dx = g W«T»"),
+        ("x_{i+1}, Σ_n,o, Σ_batch, x_⌊i/f⌋", "x‹i+1›, Σ‹n,o›, Σ‹batch›, x‹⌊i/f⌋›"),
+        ("W₂ᵀ δ₂, x_j², 10⁻³, eˣ, s_yᵢ", "W‹2›«T» δ‹2›, x‹j›«2», 10«−3», e«x», s‹y›‹i›"),
+        ("e^(−x_i), u_c^(−β), γ^⌊n/k⌋, γ^k", "e«−x‹i›», u‹c›«−β», γ«⌊n/k⌋», γ«k»"),
+        ("r^(i / (n − 1)), Σ_{j≠yᵢ} (v + ε)^(−½)", "r«i / (n − 1)», Σ‹j≠y‹i›› (v + ε)«−½»"),
+        ("fan_in, max_i x_i, F1_k", "fan‹in›, max‹i› x‹i›, F1‹k›"),
+        ("batch_size / decay_rate^(step / decay_steps)", "batch_size / decay_rate«step / decay_steps»"),
+    ],
+)
+def test_formulas_are_set_with_marks(text, expected):
+    notation = load("notation")
+    assert shown(notation.marked(text)) == expected
+    assert notation.has_marks(text)
+
+
+@pytest.mark.parametrize("text", ["x_{i", "a _b", "e^(x", "e^", "x_", "_private", "x_{}", "e^((((x))))"])
+def test_a_formula_that_cannot_be_read_is_refused(text):
+    notation = load("notation")
+    assert notation.has_marks(text)
+    with pytest.raises(
+        ValueError, match=re.escape(f"expected an index such as x_i, x_{{i+1}}, e^x or e^(−x), got {text!r}")
+    ):
+        notation.marked(text)
+
+
+@pytest.mark.parametrize(
+    "formula, expected",
+    [
+        ("dx = g", [["dx = g"]]),
+        ("a = 1,   b = 2\nc = 3,   d = 4  for e", [["a = 1,", "b = 2"], ["c = 3,", "d = 4", "for e"]]),
+        ("∂L/∂z = a + b\n      = c   as d", [["∂L/∂z", "= a + b"], ["", "= c", "as d"]]),
+        ("a = b\n\nc = d", [["a = b"], [], ["c = d"]]),
+    ],
+)
+def test_a_formula_has_rows_and_columns(formula, expected):
+    assert load("notation").cells(formula) == expected
+
+
+def test_every_docstring_can_be_read():
+    plain, notation = load("plain_docstrings"), load("notation")
+    marks = 0
+    for room in filter(inspect.ismodule, [getattr(fn, name) for name in fn.__all__]):
+        for value in [getattr(room, name) for name in room.__all__]:
+            mine = getattr(value, "__module__", "").startswith("funcnet.")
+            for block in plain.blocks_of((mine and inspect.getdoc(value)) or ""):
+                text = re.sub(r"`[^`]*`", "", "\n".join(block.lines))
+                if block.kind != "session" and not plain.CODE.search(text):
+                    marks += len(notation.marked(text)) > 1
+    assert marks > 100
 
 
 # The translation

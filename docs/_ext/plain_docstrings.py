@@ -1,7 +1,8 @@
 """funcnet's docstrings for Sphinx: plain text, with formulas in Unicode, made into reStructuredText.
 
-A docstring is a list of blocks between empty lines. A block is prose, of which indented lines are formulas; a list of
-lines that begin with "- "; a session of `>>>`; or "Args:", "Raises:" and the like with an indented entry for each name.
+A docstring is a list of blocks between empty lines. A block is prose, of which indented lines are formulas or code; a
+list of lines that begin with "- "; a session of `>>>`; or "Args:", "Raises:" and the like with an indented entry for
+each name. `formulas` sets them. The docstring of a room gets a table of the room's names.
 """
 
 import importlib
@@ -10,8 +11,11 @@ from typing import NamedTuple
 
 __all__ = ["Block", "as_rst", "blocks_of", "setup"]
 
-FIELDS = ("Args", "Returns", "Raises", "References")
+FIELDS = ("Args", "Returns", "Raises", "Warns", "References")
 LEADS = r"(Backward\.|Gradient\.|Derivation\.|Kept:|Per example:|Params:|State:)"
+
+#: Of indented lines: names with a full stop between them, or an arrow of types.
+CODE = re.compile(r"[a-z]\.[a-z]|->")
 
 
 class Block(NamedTuple):
@@ -61,7 +65,9 @@ def _text(lines, module):
                 if part:
                     rst.extend([re.sub(rf"^{LEADS}", r"**\1**", _inline(part, module)), ""])
         if formula:
-            rst.extend([".. code-block:: text", "   :class: formula", "", *("   " + line for line in formula), ""])
+            code = any(map(CODE.search, formula))
+            start = [".. code-block:: python"] if code else [".. code-block:: text", "   :class: formula"]
+            rst.extend([*start, "", *("   " + line for line in formula), ""])
         prose.clear()
         formula.clear()
 
@@ -100,8 +106,10 @@ def _entry(kind, entry, module):
     names, _, text = entry.partition(": ")
     if not text:
         return _inline(entry, module)
-    if kind == "Raises":
+    if kind in ("Raises", "Warns"):
         return ", ".join(_code(name, module) for name in names.split(", ")) + ": " + _inline(text, module)
+    if re.fullmatch(r"[\w*]+(, [\w*]+)*", names):
+        return ", ".join(f"``{name}``" for name in names.split(", ")) + f": {_inline(text, module)}"
     return f"**{_escaped(names)}**: {_inline(text, module)}"
 
 
@@ -148,7 +156,13 @@ def _process(app, what, name, obj, options, lines):
     module = ".".join(name.split(".")[:2])
     if lines[:1] and lines[0].startswith("Alias for field number"):
         lines.clear()  # what Python says of a field without a comment
-    lines[:] = as_rst(blocks_of("\n".join(lines)), module)
+    blocks = blocks_of("\n".join(lines))
+    lines[:] = as_rst(blocks[:1], module) + (names_of(name) if what == "module" else []) + as_rst(blocks[1:], module)
+
+
+def names_of(module: str) -> list[str]:
+    """The directive for a table of a room's names."""
+    return [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in _public(module)), ""]
 
 
 def setup(app):
