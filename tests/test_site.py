@@ -238,7 +238,7 @@ def shape_of(path):
     text = path.read_text("utf-8")
     blocks = re.findall(r"^```.*?^```$", text, re.M | re.S)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("start")]
+    links = [link.replace(".zh", "") for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("start")]
     return {"headings": re.findall(r"^#+", prose, re.M), "blocks": blocks, "links": links}
 
 
@@ -254,3 +254,17 @@ def test_the_translation_is_of_this_text():
         f"docs/start.md has changed since docs/start.zh.md was written. Bring the Chinese text in step with it, then "
         f"write <!-- start.md: {digest} --> at its end."
     )
+
+
+def test_the_chinese_contents_have_every_heading_of_the_book():
+    def headings(text, level):
+        return re.findall(rf"^{level} (.*)", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+
+    chapters = [line for _, lines in fences(DOCS / "index.md", "toctree") for line in lines if line.startswith("deriv")]
+    expected = headings((DOCS / "derivations.md").read_text("utf-8"), "##")
+    for chapter in chapters[2:]:
+        page = DOCS / f"{chapter}.md"
+        expected += headings(page.read_text("utf-8"), "#")
+        expected += [name for _, lines in fences(page, "derivations") for name in " ".join(lines).split()]
+    chinese = (DOCS / "derivations.zh.md").read_text("utf-8")
+    assert re.findall(r"^(?:- )?\[([^]]+)\]\([^)]+\)(?:：.+)?$", chinese, re.M) == ["English", *expected]
