@@ -393,6 +393,23 @@ def test_the_options_are_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch)
         assert not options.is_sealed(path)
 
 
+def test_predictions_are_written_as_a_whole_or_not_at_all(tmp_path, capsys, monkeypatch, whole):
+    np.save(tmp_path / "rows.npy", np.ones((2, 64)))
+    arguments = ["predict", whole, tmp_path / "rows.npy", "--output", tmp_path / "classes.csv"]
+    assert funcnet(capsys, *arguments)[0] == 0
+    before = (tmp_path / "classes.csv").read_text()
+    assert [line.partition(",")[0] for line in before.splitlines()] == ["row", "0", "1"]
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "classes.csv")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    code, _, error = funcnet(capsys, *arguments)
+    assert (code, "No space left on device" in error) == (2, True)
+    assert (tmp_path / "classes.csv").read_text() == before
+    assert sorted(os.listdir(tmp_path)) == ["classes.csv", "rows.npy"]
+
+
 def test_a_run_from_before_these_facts_were_kept(tmp_path, capsys, whole):
     folder = shutil.copytree(whole, tmp_path / "copy")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from funcnet import checking, plotting
 from funcnet.catalogue import CATALOGUE, Entry
 from funcnet.checking.page import Outcome, page, summary
+from funcnet.checkpoints.files import write_whole
 from funcnet.cli import options
 from funcnet.cli.folders import check_place
 from funcnet.cli.tables import print_json
@@ -125,4 +126,4 @@ def _write_page(outcomes: list[Outcome], path: Path) -> None:
         figure = plotting.gradient_errors(reports if len(reports) > 1 else next(iter(reports.values())))
     except (MissingExtraError, StopIteration):
         figure = None
-    path.write_text(page(outcomes, figure), encoding="utf-8", errors="backslashreplace")
+    write_whole(path, page(outcomes, figure).encode(errors="backslashreplace"))

@@ -1,6 +1,7 @@
 """The commands besides train, report and check, and which function runs each command."""
 
 import csv
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,8 +97,9 @@ def predict(chosen: options.Predict) -> int:
     probabilities = np.asarray(jax.nn.softmax(logits))
     found = [{"row": i, "class": row.argmax(), "probability": row.max()} for i, row in enumerate(probabilities)]
     if chosen.output is not None:
-        with chosen.output.open("w", newline="", encoding="utf-8") as file:
-            _write_predictions(found, file)
+        table = io.StringIO()
+        _write_predictions(found, table)
+        write_whole(chosen.output, table.getvalue().encode())
         if chosen.json:
             print_json({"rows": len(rows), "output": chosen.output})
         else:
