@@ -248,7 +248,7 @@ def test_graphs_without_a_target_have_the_rows_of_where():
     rows = [(x, None, where) for x, _, where in graphs()]
     assert np.isfinite(last_of(training.fit(GRAPH, energy, SGD, rows, epochs=1)).metrics["loss"])
     with pytest.raises(
-        DataError, match="^fit: expected x/edges and x/nodes of one length, got 7 and 6 rows; if the leaves"
+        DataError, match="^fit: batch 0 of pass 1: expected x/edges and x/nodes of one length, got 7 and 6 rows; if"
     ):
         training.fit(GRAPH, energy, SGD, [(x, None) for x, _, _ in graphs()], epochs=1)
 
@@ -264,7 +264,9 @@ def test_where_graphs_do_not_go():
     x, target, where = next(graphs())
     with pytest.raises(DataError, match="^fit: expected x/edges and x/nodes of one length, got 7 and 6 rows"):
         graph_fit((x, target, where))
-    with pytest.raises(DataError, match="^fit: expected target and where of one length, got 6 and 5 rows"):
+    with pytest.raises(
+        DataError, match="^fit: batch 0 of pass 1: expected target and where of one length, got 6"
+    ):
         graph_fit([(x, target, where[:5])])
 
 
@@ -289,7 +291,7 @@ def refuse(call, what, count):
 )
 def test_batches_are_like_the_first_one(change, message):
     first, second, *_ = graphs()
-    start = "^fit: expected all batches of the shapes and dtypes of the first one"
+    start = "^fit: batch 1 of pass 1: expected all batches of the shapes and dtypes of the first one"
     with pytest.raises(DataError, match=f"{start}, {message}"):
         list(graph_fit([first, change(*second)]))
 
