@@ -264,9 +264,7 @@ def test_where_graphs_do_not_go():
     x, target, where = next(graphs())
     with pytest.raises(DataError, match="^fit: expected x/edges and x/nodes of one length, got 7 and 6 rows"):
         graph_fit((x, target, where))
-    with pytest.raises(
-        DataError, match="^fit: batch 0 of pass 1: expected target and where of one length, got 6"
-    ):
+    with pytest.raises(DataError, match="^fit: batch 0 of pass 1: expected target and where of one length, got 6"):
         graph_fit([(x, target, where[:5])])
 
 
