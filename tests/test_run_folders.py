@@ -32,6 +32,11 @@ OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", 
 FILES = ("metrics.csv", "metrics.jsonl", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
 
 
+def check_same(folder, whole):
+    for name in FILES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def funcnet(capsys, *arguments):
     code = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
@@ -71,8 +76,7 @@ def test_a_killed_run_is_taken_up_and_ends_bit_for_bit_as_one_that_was_not(tmp_p
     code, printed, _ = funcnet(capsys, "train", "--resume", folder)
     assert code == 0
     assert printed.startswith("going on from step ")
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys, whole):
@@ -237,19 +241,16 @@ def test_as_a_program_ctrl_c_raises_nothing_in_jax(capsys, monkeypatch):
 
 
 def test_a_signal_while_the_plots_are_drawn_changes_nothing(tmp_path, capsys, monkeypatch, whole):
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
     for name in ("weights.safetensors", "curves.png"):
         (folder / name).unlink()
     monkeypatch.setattr(ending, "saved", raising(signal.SIGINT, ending.saved))
     assert funcnet(capsys, "train", "--resume", folder)[0] == 0
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 def test_plots_that_a_full_disk_does_not_take_are_made_by_the_next_call(tmp_path, capsys, monkeypatch, whole):
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
     (folder / "confusion.png").unlink()  # as where the process was killed
 
     def full(*_):
@@ -263,14 +264,12 @@ def test_plots_that_a_full_disk_does_not_take_are_made_by_the_next_call(tmp_path
     assert (code, error) == (5, f"funcnet: {problem}")
     assert not (folder / "curves.png").exists()
     assert funcnet(capsys, "train", "--resume", folder)[0] == 0
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 def test_weights_of_a_shorter_run_are_not_taken_for_those_of_the_longer(tmp_path, capsys, monkeypatch, whole):
     """One that was killed after its last step and before its weights were written."""
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -313,8 +312,7 @@ def test_rows_that_are_lost_come_back(tmp_path, capsys, whole, left):
     for name in ("metrics.csv", "metrics.jsonl"):
         (folder / name).unlink() if left is None else os.truncate(folder / name, left)
     assert funcnet(capsys, "train", "--resume", folder)[0] == 0
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
@@ -429,8 +427,7 @@ def test_a_run_from_before_these_facts_were_kept(tmp_path, capsys, whole):
     assert funcnet(capsys, "report", folder, "--most", 0)[0] == 0
     (folder / "weights.safetensors").unlink()
     assert funcnet(capsys, "train", "--resume", folder)[::2] == (0, "")
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 def test_what_may_not_change(tmp_path, capsys, whole):
@@ -449,8 +446,7 @@ def test_what_may_not_change(tmp_path, capsys, whole):
 
 def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     """A run whose newest checkpoint is damaged falls back to the one before, and says so."""
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
     code, printed, _ = funcnet(capsys, "checkpoints", "verify", folder)
     *_, older, newest = checkpoints.steps(folder / "checkpoints")
     assert code == 0
@@ -466,15 +462,13 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     assert code == 0
     assert f"{newest:08d}: state.safetensors has 0 bytes" in error
     assert f"going on from step {older}" in printed
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
     code, _, error = funcnet(capsys, "checkpoints", "list", tmp_path)
     assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with checkpoints, got neither.\n")
 
 
 def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, capsys, whole):
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
     (folder / "weights.safetensors").unlink()
     *_, older, newest = checkpoints.steps(folder / "checkpoints")
     manifest, tensors = read(folder / "checkpoints" / f"{newest:08d}")
@@ -488,8 +482,7 @@ def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, caps
     code, printed, error = funcnet(capsys, "train", "--resume", folder)
     assert (code, f"going on from step {older}" in printed) == (0, True)
     assert f"{newest:08d}: {bias} is not finite; going back to an older one.\n" in error
-    for name in FILES:
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    check_same(folder, whole)
 
 
 @pytest.mark.parametrize(
@@ -499,8 +492,7 @@ def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, caps
      {"classes": 10, "shape": [64], "options": []}, {"classes": 10, "shape": [64], "metrics": 3}],
 )  # fmt: skip
 def test_a_run_whose_facts_were_made_up(tmp_path, capsys, whole, metadata):
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", whole, folder], check=True)
+    folder = shutil.copytree(whole, tmp_path / "copy")
     params, state, _ = checkpoints.load_weights(folder / "weights.safetensors")
     checkpoints.save_weights(folder / "weights.safetensors", params, state, metadata)
     code, _, error = funcnet(capsys, "evaluate", folder)

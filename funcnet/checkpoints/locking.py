@@ -10,6 +10,7 @@ from pathlib import Path
 
 from funcnet.errors import CheckpointError, extra, translated
 from funcnet.made import leading
+from funcnet.reading import plain_file
 
 __all__ = ["held"]
 
@@ -54,7 +55,8 @@ def _self() -> list[object]:
 
 def _holder(folder: Path) -> str:
     try:
-        process, host, since = json.loads((folder / HOLDER).read_text())
+        with plain_file(folder / HOLDER, links=False) as file:
+            process, host, since = json.load(file)
     except (OSError, ValueError, TypeError):
         return "one that has just begun"
     return f"process {process} on {host} since {since}"

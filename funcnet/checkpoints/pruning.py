@@ -54,9 +54,10 @@ def _is_as_written(path: Path, manifest: Manifest) -> bool:
 
 
 def _best(finite: dict[int, Manifest], monitor: str, mode: str) -> set[int]:
-    """The step with the best metric, as `early_stopping` judges. The set is empty if there are no steps.
+    """The step with the best metric, by the rule of `early_stopping`. The set is empty if there are no steps.
 
-    So of several the first is the best, NaN counts as infinite, and what a stop within an epoch left does not count.
+    Of several equal ones the first is the best. NaN counts as infinite. The checkpoint of a stop within an epoch does
+    not count.
     """
     sign = 1 if mode == "min" else -1
     judged = {step: manifest for step, manifest in finite.items() if not manifest.partial}

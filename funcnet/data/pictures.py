@@ -43,7 +43,7 @@ def image_folder(
     Returns: x (n, height, width, channels) uint8, and an ordered dictionary of targets (n,).
 
     Raises:
-        DataError: files that are no pictures, a class without pictures, pictures of other sizes.
+        DataError: a file is not a picture, a class has no pictures, or the pictures differ in size.
         MissingExtraError: without `pip install 'funcnet[image]'`.
 
     >>> import pathlib, tempfile, funcnet as fn

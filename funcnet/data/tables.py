@@ -32,7 +32,7 @@ class Table(NamedTuple):
     decimal_comma: bool = False
 
     def place(self, rows: Sequence[int] | np.ndarray) -> str:
-        """Where rows are: `line 3`, or `rows 0, 2` where there are no lines."""
+        """The place of rows in words: `line 3`, or `rows 0, 2` if the table did not come from lines."""
         numbers = rows if self.lines is None else [self.lines[row] for row in rows]
         plural = "s" if len(rows) > 1 else ""
         return ("row" if self.lines is None else "line") + plural + " " + listed([str(number) for number in numbers])
@@ -238,6 +238,6 @@ def _dialect(text):
 
 
 def _has_header(first, expected):
-    """Names are no numbers, except where names are expected and all of them are in the line."""
+    """A line of numbers is not a line of names, unless all the names that are expected are in it."""
     known = set(expected) <= set(first) and not all(name.isdigit() for name in expected)
     return known or not any(map(is_number_text, first))

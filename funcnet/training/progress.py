@@ -31,7 +31,7 @@ def progress(
     Args:
         reports: `fit(...)`, or another function over it.
         epochs: how many there will be. This is known if `reports` comes from `fit` itself.
-        every: seconds between two lines where there is no bar.
+        every: how many seconds lie between two lines, if lines are printed and no bar is drawn.
         file: where to write; by default to stdout.
 
     Raises:
