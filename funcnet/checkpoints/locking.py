@@ -41,6 +41,7 @@ def held(name: str, folder: Path) -> Iterator[None]:
     try:
         if lock.lock_counter == 1:
             with translated(OSError, CheckpointError, f"{name}: the folder cannot be written"):
+                (folder / HOLDER).unlink(missing_ok=True)  # what is there may be a pipe, and never end
                 (folder / HOLDER).write_text(json.dumps(_self()))
         yield
     finally:
