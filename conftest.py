@@ -1,14 +1,17 @@
 """Test configuration: strict promotion everywhere, code blocks of Markdown files executed, a fixture for float64."""
 
 import gc
+import itertools
 import os
 from pathlib import Path
 
 # Nearly all the time of the tests goes into compiling. Compiled programs are kept for the next run, and shared by the
-# workers and by the processes that tests start; jax reads this when it is imported.
+# workers and by the processes that tests start; to write a very small one takes as long as to compile it. Programs do
+# not note the lines of Python that they come from. jax reads this when it is imported.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
 import pytest
@@ -36,10 +39,13 @@ import funcnet.training  # noqa: F401
 # Mixed dtypes in funcnet's own code are mistakes that JAX's default promotion would hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Most programs here take longer to compile than to run. The older of XLA's two code generators takes half the time; jax
-# 0.11 has the newer alone, and ends the process at an option that it does not know.
+# Most programs here take longer to compile than to run, and are too small to be compiled in parts. The older of XLA's
+# two code generators takes half the time; jax 0.11 has the newer alone, and ends the process at an option that it does
+# not know.
+quick = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    quick.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *quick])
 jax.config.update("jax_disable_most_optimizations", True)
 
 # A worker keeps a million objects alive, most of them parts of traced programs. Searching them for garbage takes time.
@@ -82,6 +88,18 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_addoption(parser):
     parser.addoption("--seeds", type=int, default=1, help="how many seeds the tests of false alarms draw")
+
+
+# Each compiled program has memory maps, and Linux gives a process 65,530 of them. XLA ends it when there are no more.
+MOST_MAPS, MAPS = 40_000, Path("/proc/self/maps")
+finished = itertools.count(1)
+
+
+def pytest_runtest_teardown():
+    """After every fifty tests: if this process has very many compiled programs, drop them."""
+    if next(finished) % 50 == 0 and MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

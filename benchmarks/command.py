@@ -11,12 +11,13 @@ import tyro
 
 from benchmarks import machine, report, roofline, starts
 from benchmarks.compare import Times, compare
+from benchmarks.network import Residual
 from benchmarks.profile import profile
 from benchmarks.worker import LIBRARIES, Worker, installed
 from benchmarks.workload import Inference, Training, Update
 
 #: The files of `workloads`, in the order of the report.
-SUITE = ("mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "inference", "update")
+SUITE = ("mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "gpt", "lstm", "inference", "update")
 MEMORY_OF = ("mlp_512", "lenet")
 
 
@@ -82,10 +83,17 @@ def workloads(options: Options) -> list[Training | Inference | Update]:
     return [_short(workload) for workload in chosen] if options.size == "smoke" else chosen
 
 
+def _thin(network):
+    """Each residual block once."""
+    return tuple(
+        layer for i, layer in enumerate(network) if not isinstance(layer, Residual) or layer not in network[:i]
+    )
+
+
 def _short(workload):
     match workload:
         case Training():
-            return workload._replace(steps=2, batch=min(workload.batch, 8))
+            return workload._replace(steps=2, batch=min(workload.batch, 8), network=_thin(workload.network))
         case Inference():
             return workload._replace(calls=2)
     shapes = workload.shapes if len(workload.shapes) > 1 else ((1000,),)

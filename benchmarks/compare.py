@@ -8,8 +8,6 @@ import numpy as np
 
 from benchmarks.worker import Worker
 
-#: The losses of the first steps may differ by this share, in float64.
-TOLERANCE = 1e-9
 #: A column stops running after this many seconds in total.
 BUDGET = 5
 #: Seconds between runs: threads of the last run that still wait for work must not slow the next one.
@@ -35,7 +33,7 @@ def compare(workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
     checks = {(worker, name): check for worker in workers for name, check in worker.prepare(workload).items()}
     (first, expected), *others = checks.items()
     for (worker, name), check in others:
-        assert np.allclose(check, expected[: len(check)], rtol=TOLERANCE, atol=0), (
+        assert np.allclose(check, expected[: len(check)], rtol=workload.tolerance, atol=0), (
             f"{workload.title}: expected the same numbers of {worker.library} ({name}) as of "
             f"{first[0].library} ({first[1]}), got {check} and {expected}"
         )

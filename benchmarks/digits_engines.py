@@ -20,21 +20,20 @@ SEEDS = range(10)
 
 def run(seed, engine, model="cnn", dtype=np.float32, report_steps=None):
     """`(losses, held-out accuracy)` of the main job."""
-    chosen = options.Train(seed=seed, engine=engine, model=model)
-    x, target = networks.load_data(chosen.data)
-    rows, held_out = fn.data.split(x.astype(dtype), target, fractions=(0.8, 0.2), seed=seed)
+    chosen = options.settled(options.Train(seed=seed, engine=engine, model=model), 1438)
+    x, target = fn.data.digits()
+    rows, held_out = fn.data.split(x.astype(dtype), target, fractions=(0.8, 0.2), seed=seed, stratified=True)
+    network, loss = networks.build_model(chosen, fn.data.prepare(x, target)), fn.losses.softmax_cross_entropy
     steps = chosen.epochs * fn.data.steps_per_epoch(len(rows[0]), chosen.batch_size)
     reports = fn.training.fit(
-        networks.build_model(chosen, x.shape[1:], 10), networks.LOSS, networks.build_optimizer(chosen, steps), rows,
-        engine=engine,
-        epochs=chosen.epochs, batch_size=chosen.batch_size, key=seed, report_steps=report_steps, copy_state=False,
+        network, loss, networks.build_optimizer(chosen, steps), rows, engine=engine, epochs=chosen.epochs,
+        batch_size=chosen.batch_size, key=seed, report_steps=report_steps, copy_state=False,
     )  # fmt: skip
     reports = list(reports)
     state = reports[-1].state
     result = fn.training.evaluate(
-        networks.build_model(chosen, x.shape[1:], 10), networks.LOSS, state.optimizer.params, state.model, held_out,
-        metrics={"accuracy": fn.metrics.accuracy()},
-    )  # fmt: skip
+        network, loss, state.optimizer.params, state.model, held_out, metrics={"accuracy": fn.metrics.accuracy()}
+    )
     return np.array([float(report.metrics["loss"]) for report in reports]), float(result["accuracy"])
 
 

@@ -3,6 +3,7 @@
 python -m benchmarks.soak_parallel losses          # 100 steps on 1, 2, 4, 8 devices and 2 processes
 python -m benchmarks.soak_parallel steps           # 10 000 steps without waiting in between, on 2, 4, 8 devices
 python -m benchmarks.soak_parallel kills [--kills 50] [--sharding fsdp]    # kills either process; takes minutes
+python -m benchmarks.soak_parallel parts [--flips 5000] [--cuts 500]    # damages the files that two processes wrote
 """
 
 import csv
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+
+from funcnet.checkpoints import folder as checkpoint
 
 STEPS = """
 import sys, time, jax
@@ -35,13 +38,18 @@ RUN = ["train", "--model", "mlp", "--hidden", "32", "--dropout", "0.1", "--batch
 
 
 def main(
-    what: tyro.conf.Positional[Literal["losses", "steps", "kills"]],
+    what: tyro.conf.Positional[Literal["losses", "steps", "kills", "parts"]],
     kills: int = 50,
     seed: int = 0,
     sharding: Literal["replicate", "fsdp"] = "replicate",
+    flips: int = 5_000,
+    cuts: int = 500,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        {"losses": losses, "steps": steps, "kills": kill}[what](Path(folder), kills, random.Random(seed), sharding)
+        if what == "parts":
+            damage(Path(folder) / "run", flips, cuts, random.Random(seed))
+        else:
+            {"losses": losses, "steps": steps, "kills": kill}[what](Path(folder), kills, random.Random(seed), sharding)
 
 
 def funcnet(*arguments, **options):
@@ -85,19 +93,19 @@ def kill(folder: Path, kills: int, rng: random.Random, sharding: str) -> None:
     """One run of two processes, one of which is killed again and again; then one run without kills."""
     # FSDP leaves arrays below 64 KB whole.
     wide = ("--hidden", 512) if sharding == "fsdp" else ()
-    long = (*RUN, *wide, "--sharding", sharding, "--epochs", 8 * kills, "--keep-checkpoints", 2)
+    long = (*RUN, *wide, "--sharding", sharding, "--epochs", 25 * kills, "--keep-checkpoints", 2)
     launched = funcnet("launch", "-n", 2, "--max-restarts", kills + 5, "--", *long, "--output", folder / "killed")
     history, waits = folder / "killed" / "metrics.csv", []
     for _ in range(kills):
         before = rows(history)
         while rows(history) < before + 2:  # training: two more epochs are written
-            assert launched.poll() is None, launched.communicate()[1]
+            assert launched.poll() is None, f"it ended before it was killed so often: {launched.communicate()[1]}"
             time.sleep(0.01)
         time.sleep(rng.random())
         before, started = rows(history), time.monotonic()
         os.kill(child_of(launched.pid, rng.randrange(2)), signal.SIGKILL)
         while rows(history) <= before + 1:  # one that had begun may still be written
-            assert launched.poll() is None, launched.communicate()[1]
+            assert launched.poll() is None, f"it ended before it was killed so often: {launched.communicate()[1]}"
             time.sleep(0.01)
         waits.append(time.monotonic() - started)
     error = launched.communicate()[1]
@@ -107,6 +115,35 @@ def kill(folder: Path, kills: int, rng: random.Random, sharding: str) -> None:
     assert alone.wait() == 0
     same = [(folder / run / "weights.safetensors").read_bytes() for run in ("killed", "whole")]
     print(f"final weights: {'equal bit for bit' if same[0] == same[1] else 'DIFFER'}")
+
+
+def damage(run: Path, flips: int, cuts: int, rng: random.Random) -> None:
+    """Flip a bit of a checkpoint that two processes wrote together, or cut a file, anywhere in its bytes."""
+    wide = (*RUN, "--hidden", 512, "--sharding", "fsdp", "--epochs", 1, "--keep-checkpoints", 1)
+    child = funcnet("launch", "-n", 2, "--", *wide, "--output", run, stdout=subprocess.DEVNULL)
+    error = child.communicate()[1]
+    assert child.returncode == 0, error
+    (path,) = (run / "checkpoints").glob("[0-9]*")
+    manifest = checkpoint.read_manifest(path)
+    owners = {f"shards/{entry.folder}": leaf for leaf, entry in manifest.spread.items()}
+    parts = {name: (path / name).read_bytes() for name in manifest.files if name.startswith("shards/")}
+    assert any("/kernel" in leaf for leaf in owners.values()), owners
+    seen = named = 0
+    for i in range(flips + cuts):
+        name = rng.choices(list(parts), [len(data) for data in parts.values()])[0]
+        data, at = parts[name], rng.randrange(len(parts[name]))
+        changed = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :] if i < flips else data[:at]
+        (path / name).write_bytes(changed)
+        problem = checkpoint.problem_of(path)
+        (path / name).write_bytes(data)
+        seen += problem is not None
+        owner = owners.get(name.rpartition("/")[0])
+        whose = name if owner is None else f"{name}, a part of tensor {owner},"
+        named += problem is not None and whose in problem
+    assert checkpoint.problem_of(path) is None
+    size = sum(map(len, parts.values()))
+    print(f"{len(parts)} files of parts, {size:,} bytes: {flips} flipped bits and {cuts} truncations:", end=" ")
+    print(f"{seen} seen, {named} with the right file and tensor named")
 
 
 def rows(history: Path) -> int:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.network import Network, Shape, output_shape
+from benchmarks.network import Embedding, Network, Shape, output_shape
 
 #: Batches that a library steps through, again and again.
 BATCHES = 32
@@ -14,7 +14,8 @@ CHECKED = 5
 
 
 class Training(NamedTuple):
-    """Training steps of a classifier with softmax cross-entropy; the time of one step."""
+    """Training steps of a classifier of examples, or of their positions, with the mean softmax cross-entropy; the time
+    of one step."""
 
     title: str
     network: Network
@@ -23,6 +24,7 @@ class Training(NamedTuple):
     optimizer: str  #: "adam" (rate 1e-3), "sgd" (0.01) or "momentum" (0.01, 0.9)
     steps: int  #: timed together
     dtype: str = "float32"
+    tolerance: float = 1e-9  #: by how much the losses of the first steps may differ, in float64
 
 
 class Inference(NamedTuple):
@@ -34,6 +36,7 @@ class Inference(NamedTuple):
     batch: int
     calls: int  #: timed together
     dtype: str = "float32"
+    tolerance: float = 1e-9
 
 
 class Update(NamedTuple):
@@ -43,15 +46,20 @@ class Update(NamedTuple):
     shapes: tuple[Shape, ...]
     updates: int  #: timed together
     dtype: str = "float32"
+    tolerance: float = 1e-9
 
 
 def batches(workload: Training) -> tuple[np.ndarray, np.ndarray]:
-    """Random examples and labels: (BATCHES · batch, *shape) and (BATCHES · batch,) int32."""
+    """Random examples, words in int32 if the network embeds them, and labels in int32 for each output; BATCHES · batch
+    rows."""
     random = np.random.default_rng(1)
     rows = BATCHES * workload.batch
-    (classes,) = output_shape(workload.network, workload.shape)
-    x = random.normal(size=(rows, *workload.shape)).astype(workload.dtype)
-    return x, random.integers(0, classes, rows).astype(np.int32)
+    *places, classes = output_shape(workload.network, workload.shape)
+    if isinstance(workload.network[0], Embedding):
+        x = random.integers(0, workload.network[0].words, (rows, *workload.shape)).astype(np.int32)
+    else:
+        x = random.normal(size=(rows, *workload.shape)).astype(workload.dtype)
+    return x, random.integers(0, classes, (rows, *places)).astype(np.int32)
 
 
 def leaves(workload: Update) -> list[tuple[np.ndarray, np.ndarray]]:

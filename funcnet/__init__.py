@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcnet import (
-        checking, checkpoints, compiler, data, deployment, errors, gradients, initializers, layers, logs, losses,
-        made, metrics, models, optimizers, parallel, plotting, pretraining, schedules, summaries, training, trees,
-        types,
+        checking, checkpoints, compiler, data, deployment, errors, generation, gradients, initializers, layers, logs,
+        losses, made, metrics, models, optimizers, parallel, plotting, pretraining, schedules, summaries, training,
+        trees, types,
     )  # fmt: skip
     from funcnet.made import Made, constructor
-    from funcnet.types import Gradient, Layer, Optimizer, Padded, Report, TrainState
+    from funcnet.types import Gradient, Layer, Optimizer, Padded, Report, TrainState, Whole
 
 __version__ = "0.1.0"
 
 _MODULES = (
-    "checking", "checkpoints", "compiler", "data", "deployment", "errors", "gradients", "initializers", "layers",
-    "logs", "losses", "made", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules",
-    "summaries", "training", "trees", "types",
+    "checking", "checkpoints", "compiler", "data", "deployment", "errors", "generation", "gradients", "initializers",
+    "layers", "logs", "losses", "made", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining",
+    "schedules", "summaries", "training", "trees", "types",
 )  # fmt: skip
-_NAMES = dict.fromkeys(("Gradient", "Layer", "Optimizer", "Padded", "Report", "TrainState"), "types") | {
+_NAMES = dict.fromkeys(("Gradient", "Layer", "Optimizer", "Padded", "Report", "TrainState", "Whole"), "types") | {
     "Made": "made", "constructor": "made",
 }  # fmt: skip
 
 __all__ = [
-    "Gradient", "Layer", "Made", "Optimizer", "Padded", "Report", "TrainState", "checking", "checkpoints", "compiler",
-    "constructor", "data", "deployment", "errors", "gradients", "initializers", "layers", "logs", "losses", "made",
-    "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules", "summaries", "training",
-    "trees", "types",
+    "Gradient", "Layer", "Made", "Optimizer", "Padded", "Report", "TrainState", "Whole", "checking", "checkpoints",
+    "compiler", "constructor", "data", "deployment", "errors", "generation", "gradients", "initializers", "layers",
+    "logs", "losses", "made", "metrics", "models", "optimizers", "parallel", "plotting", "pretraining", "schedules",
+    "summaries", "training", "trees", "types",
 ]  # fmt: skip
 
 

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from funcnet.dtypes import is_key
+from funcnet.dtypes import as_jax_has, is_key
 from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError
 
 __all__ = [
-    "as_shaped", "check_arrays", "check_choice", "check_count", "check_floating", "check_integers", "check_key",
-    "check_kind", "check_like", "check_mask", "check_multiple", "check_one_array", "check_same_shape", "check_shape",
-    "check_values", "check_weights", "check_where", "describe", "first_wrong", "fraction", "is_array", "is_count",
-    "is_floating", "is_number", "is_one_array", "listed", "nonnegative", "number", "over_leading_axes", "positive",
-    "unit_interval",
+    "as_shaped", "check_arrays", "check_choice", "check_count", "check_floating", "check_integers", "check_jax_holds",
+    "check_key", "check_kind", "check_like", "check_mask", "check_multiple", "check_one_array", "check_same_shape",
+    "check_shape", "check_values", "check_weights", "check_where", "describe", "first_wrong", "fraction", "is_array",
+    "is_concrete", "is_count", "is_floating", "is_number", "is_one_array", "listed", "nonnegative", "number",
+    "over_leading_axes", "positive", "unit_interval",
 ]  # fmt: skip
 
 
@@ -156,6 +156,25 @@ def check_arrays(what: str, tree: Any) -> None:
     if not all(map(is_array, jax.tree.leaves(tree))):
         fix = "the example input is a batch, or jax.ShapeDtypeStruct((batch, …), jnp.float32)"
         raise DtypeError(f"expected {what} to be an array or jax.ShapeDtypeStruct, got {describe(tree)}; {fix}.")
+    for leaf in jax.tree.leaves(tree):
+        check_jax_holds(what, leaf)
+
+
+def check_jax_holds(what: str, x: Any) -> None:
+    """An array of NumPy must hold what jax has: numbers in native byte order, no long double, no larger integers."""
+    if not isinstance(x, np.ndarray | np.generic):
+        return
+    dtype: np.dtype = x.dtype
+    is_numeric = dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number)
+    if not is_numeric or not dtype.isnative or dtype.type in (np.longdouble, np.clongdouble):
+        fix = f"convert it with .astype({as_jax_has(dtype).name!r})" if is_numeric else "give numbers"
+        raise DtypeError(f"expected {what} of a dtype that jax has, got {dtype.str} of NumPy; {fix}.")
+    held = as_jax_has(dtype)
+    if dtype.kind in "iu" and held != dtype and x.size:
+        outside = [int(one) for one in (x.min(), x.max()) if not jnp.iinfo(held).min <= one <= jnp.iinfo(held).max]
+        if outside:  # jax would keep its last 32 bits
+            fix = "jax.config.update('jax_enable_x64', True) makes room"
+            raise DtypeError(f"expected {what} of integers that {held} holds, got {outside[0]}; {fix}.")
 
 
 def check_floating(
@@ -293,7 +312,7 @@ def check_values(
 
 def first_wrong(values: Any, where: Any, is_valid: Callable[[Any], Any]) -> str | None:
     """The first marked entry that is not valid, and its place; `None` if there is none that this process can read."""
-    if not (_is_concrete(values) and _is_concrete(where)):
+    if not (is_concrete(values) and is_concrete(where)):
         return None
     values = np.asarray(values)
     wrong = ~is_valid(values)
@@ -308,6 +327,6 @@ def first_wrong(values: Any, where: Any, is_valid: Callable[[Any], Any]) -> str 
     return f"{values[index]}{place}"
 
 
-def _is_concrete(x):
+def is_concrete(x: Any) -> bool:
     """Whether this process can read the values."""
     return not isinstance(x, (Tracer, jax.ShapeDtypeStruct)) and getattr(x, "is_fully_addressable", True)

@@ -32,7 +32,16 @@ from funcnet.errors import (
 )
 from funcnet.made import leading
 from funcnet.reading import plain_file, size_of
-from funcnet.trees import equal_rows, flatten_with_paths, is_padded, map_leaves, shapes
+from funcnet.trees import (
+    equal_rows,
+    flatten_with_paths,
+    is_padded,
+    map_leaves,
+    map_rows,
+    shapes,
+    values_of,
+    with_values,
+)  # fmt: skip
 from funcnet.types import Layer, Padded, Params, State
 
 __all__ = ["export_model", "load_exported"]
@@ -60,7 +69,8 @@ def export_model(
     Args:
         model, params, state: what to export. The numbers become constants of the program.
         x: an example batch or a `jax.ShapeDtypeStruct` (a tree of them where the model takes one), batch axis first. In
-            the file, a `Padded` is a dictionary with the entries `values` and `where`, as input and as output.
+            the file, a `Padded` is a dictionary with the entries `values` and `where`, as input and as output, and a
+            `Whole` is its array.
         platforms: where the file will run, one or more of `"cpu"`, `"cuda"`, `"rocm"` and `"tpu"`. This machine need
             not have them.
         batch_size: `None` for batches of any size. For a model that needs to know the size, the one size of all
@@ -89,16 +99,16 @@ def export_model(
 
 def _exported(model: Layer, numbers: Any, x: Any, platforms: tuple[str, ...], batch_size: int | None) -> bytes:
     """The file without its trailer."""
-    example, x = x, shapes(_plain(x))
+    example, x = x, shapes(x)
     equal_rows(x, _SAME)
 
     def evaluate(x):
         # The barrier keeps XLA from computing with the constants at compile time, which may round differently.
         params, state = jax.lax.optimization_barrier(numbers)
-        x = map_leaves(lambda like, leaf: Padded(**leaf) if is_padded(like) else leaf, example, x)
+        x = map_leaves(_as_in, example, x)
         return _plain(model.apply(params, state, x, train=False)[0])
 
-    jax.eval_shape(evaluate, x)  # errors that have nothing to do with exporting are raised here
+    jax.eval_shape(evaluate, _plain(x))  # errors that have nothing to do with exporting are raised here
     write = export.export(jax.jit(evaluate), platforms=platforms)
     if batch_size is not None:
         exported = write(_with_batch(x, check_count("batch_size", batch_size)))
@@ -169,8 +179,17 @@ def _deserialized(data: bytearray) -> export.Exported:
 
 
 def _plain(tree: Any) -> Any:
-    """The tree without funcnet's own classes: each `Padded` as a dictionary."""
-    return map_leaves(lambda leaf: {"values": leaf.values, "where": leaf.where} if is_padded(leaf) else leaf, tree)
+    """The tree without funcnet's own classes: each `Padded` as a dictionary, and each `Whole` as its array."""
+
+    def plain(leaf):
+        return {"values": leaf.values, "where": leaf.where} if is_padded(leaf) else values_of(leaf)
+
+    return map_leaves(plain, tree)
+
+
+def _as_in(example: Any, leaf: Any) -> Any:
+    """A leaf of a plain tree as it is in the example."""
+    return Padded(**leaf) if is_padded(example) else with_values(example, leaf)
 
 
 def _check_flatbuffers() -> None:
@@ -197,7 +216,7 @@ def _host_arrays(params: Params, state: State) -> Any:
 
 
 def _with_batch(x: Any, batch: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x)
+    return _plain(map_rows(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype), x))
 
 
 def _read(path: str | os.PathLike[str]) -> bytearray:
@@ -223,7 +242,10 @@ def _check_input(expected: Any, x: Any) -> None:
             raise ShapeError(f"expected x of shape {_words(want.shape)}, got {got.shape}.")
         if got.dtype != want.dtype:
             raise DtypeError(f"expected x of dtype {want.dtype}, got {got.dtype}; convert it with .astype.")
-    equal_rows(x, _SAME)
+    # The rows are those of any number: what was a `Whole` has none, and a fixed batch was compared above.
+    rows = jax.tree.map(lambda want, got: None if isinstance(want.shape[0], int) else got, expected, x)
+    if jax.tree.leaves(rows):
+        equal_rows(rows, _SAME)
 
 
 def _words(shape: Any) -> str:

@@ -16,7 +16,8 @@ def as_jax_has(dtype: Any) -> np.dtype:
     (dtype('float32'), dtype('float32'))
     """
     dtype = np.dtype(dtype).newbyteorder("=")
-    return jax.dtypes.canonicalize_dtype(np.dtype(float) if dtype == np.longdouble else dtype)
+    narrower = {np.dtype(np.longdouble): np.dtype(float), np.dtype(np.clongdouble): np.dtype(complex)}
+    return jax.dtypes.canonicalize_dtype(narrower.get(dtype, dtype))
 
 
 def at_least_float32(dtype: Any) -> Any:

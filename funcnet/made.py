@@ -16,7 +16,10 @@ from weakref import WeakValueDictionary
 
 from funcnet.errors import FuncnetError
 
-__all__ = ["Made", "Part", "constructor", "leading", "own_call", "owned", "spelled", "within", "within_layer"]
+__all__ = [
+    "Made", "Part", "constructor", "folded", "kind_of", "leading", "own_call", "owned", "spelled", "within",
+    "within_layer",
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -336,18 +339,44 @@ def _word(function: Any) -> str:
 
 
 def _spelled_call(constructor: Any, arguments: Mapping[str, Any]) -> str:
-    words = []
+    return f"{_word(constructor)}({', '.join(_spelled_arguments(constructor, arguments))})"
+
+
+def _spelled_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Iterator[str]:
     for name, parameter in inspect.signature(constructor).parameters.items():
         value = arguments[name]
         if parameter.kind is parameter.VAR_POSITIONAL:
-            words += map(spelled, value)
+            yield from map(spelled, value)
         elif parameter.kind is parameter.VAR_KEYWORD:
-            words += [f"{key}={spelled(one)}" for key, one in value.items()]
+            yield from (f"{key}={spelled(one)}" for key, one in value.items())
         elif parameter.default is parameter.empty:
-            words.append(spelled(value))
+            yield spelled(value)
         elif spelled(value) != spelled(parameter.default):
-            words.append(f"{name}={spelled(value)}")
-    return f"{_word(constructor)}({', '.join(words)})"
+            yield f"{name}={spelled(value)}"
+
+
+def folded(made: Made, width: int = 88, most: int = 12) -> str:
+    """The call as people read it: if it is wider than `width`, with a line for each argument, at most `most` of them.
+
+    >>> import funcnet as fn
+    >>> print(folded(fn.layers.serial(*[fn.layers.dense(512), fn.layers.relu()] * 20).made, most=4))
+    serial(
+        dense(512),
+        relu(),
+        … 37 more …
+        relu(),
+    )
+    """
+    if len(made.name) <= width or made.constructor is None:
+        return made.name
+    words = [f"{_cut(word, width)}," for word in _spelled_arguments(made.constructor, made.arguments)]
+    if len(words) > most:
+        words[most - 2 : -1] = [f"… {len(words) - most + 1} more …"]
+    return "\n".join([f"{made.word}(", *(f"    {word}" for word in words), ")"])
+
+
+def _cut(word: str, width: int) -> str:
+    return word if len(word) <= width else word[: width - 1] + "…"
 
 
 def spelled(value: Any) -> str:
@@ -362,5 +391,21 @@ def spelled(value: Any) -> str:
         return f"({words},)" if len(value) == 1 else f"({words})"
     if type(value) is dict:
         return f"{{{', '.join(f'{name!r}: {spelled(one)}' for name, one in value.items())}}}"
-    known = isinstance(getattr(value, "made", None), Made)
-    return repr(value) if known else getattr(value, "__name__", None) or repr(value)
+    if isinstance(getattr(value, "made", None), Made):
+        return repr(value)
+    if isinstance(size := getattr(value, "size", None), int) and size > _FEW and hasattr(value, "dtype"):
+        return kind_of(value)
+    return getattr(value, "__name__", None) or repr(value)
+
+
+_FEW = 16  # numbers of an array that are written out
+
+
+def kind_of(array: Any) -> str:
+    """The dtype and shape of an array, whose numbers are not read.
+
+    >>> import jax, jax.numpy as jnp
+    >>> kind_of(jax.ShapeDtypeStruct((3, 4), jnp.float32))
+    'float32[3, 4]'
+    """
+    return f"{array.dtype}{list(array.shape)}"

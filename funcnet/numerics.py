@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from funcnet.types import Array
 
-__all__ = ["inverse_root", "power_of_two", "root"]
+__all__ = ["blocked", "inverse_root", "power_of_two", "root", "rows_at_a_time", "unblocked"]
 
 
 def root(x: Any) -> Array:
@@ -47,3 +47,33 @@ def power_of_two(arrays: Iterable[Any], dtype: Any) -> Array:
     size = jax.lax.stop_gradient(jnp.where((size > 0) & (size < jnp.inf), size, 1))
     # It and its reciprocal are normal numbers: XLA may multiply by the reciprocal, and CPUs take subnormal ones for 0.
     return jnp.ldexp(jnp.ones((), dtype), jnp.maximum(jnp.frexp(size)[1] - 2, jnp.finfo(dtype).minexp))
+
+
+def blocked(rows: Array, size: int) -> Array:
+    """Rows (n, …) in equal blocks of at most `size`, (blocks, rows, …), with zeros after the last row.
+
+    >>> blocked(jnp.arange(5), 3)
+    Array([[0, 1, 2],
+           [3, 4, 0]], dtype=int32)
+    """
+    blocks = -(-len(rows) // size) or 1
+    size = -(-len(rows) // blocks)
+    padded = jnp.pad(rows, [(0, blocks * size - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+    return padded.reshape(blocks, size, *rows.shape[1:])
+
+
+def rows_at_a_time(width: int) -> int:
+    """How many rows of so many numbers are a block: of four million numbers, and at least eight rows.
+
+    A block of 16 MB is small beside the parameters of such a layer, and its products still run at full speed.
+    """
+    return max(8, 2**22 // max(width, 1))
+
+
+def unblocked(blocks: Array, n: int) -> Array:
+    """The first n rows of blocks.
+
+    >>> unblocked(jnp.array([[0, 1, 2], [3, 4, 0]]), 5)
+    Array([0, 1, 2, 3, 4], dtype=int32)
+    """
+    return blocks.reshape(-1, *blocks.shape[2:])[:n]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from html import escape
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,8 +12,8 @@ import jax
 from funcnet.checks import check_count
 from funcnet.layers import batch_norm, serial
 from funcnet.made import Made, leading
-from funcnet.rendering import text_table
-from funcnet.trees import is_padded, map_leaves, total_bytes, total_size
+from funcnet.rendering import pages, text_table
+from funcnet.trees import map_leaves, total_bytes, total_size, values_of
 from funcnet.types import Key, Layer
 
 __all__ = ["Row", "Summary", "residual_bytes", "summary"]
@@ -32,7 +33,10 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of a model. `str(summary)` is a table, with the layers of a container indented, and the notes."""
+    """The rows of a model. `str(summary)` is a table, with the layers of a container indented, and the notes.
+
+    A notebook shows it as a table too.
+    """
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  #: on layers with a bias that a batch norm subtracts again
@@ -50,12 +54,27 @@ class Summary(NamedTuple):
     def residual_bytes(self) -> int:
         return sum(row.residual_bytes for row in self.rows)
 
+    def __repr__(self) -> str:
+        rows = f"{len(self.rows)} row{'s' if len(self.rows) > 1 else ''}"
+        return f"Summary({rows}, {self.parameters:,} parameters, {self.residual_bytes:,} residual bytes)"
+
     def __str__(self) -> str:
-        head = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
-        body = [(*map(_shorten, _words(row)), *(f"{n:,}" for n in row[4:7])) for row in self.rows]
-        totals = (f"{n:,}" for n in (self.parameters, self.parameter_bytes, self.residual_bytes))
-        table = text_table([head, *body, ("", "total", "", "", *totals)], right=3, total=True)
+        table = text_table([_HEAD, *self._lines()], right=3, total=True)
         return "\n".join([table, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>note: {escape(note)}</p>" for note in self.notes)
+        lines = [[word.replace("  ", "\N{EM SPACE}") for word in line] for line in self._lines()]  # a page drops spaces
+        return pages.fragment(pages.table(_HEAD, lines, right=3) + notes)
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        for row in self.rows:
+            yield *map(_shorten, _words(row)), *(f"{n:,}" for n in row[4:7])
+        totals = (f"{n:,}" for n in (self.parameters, self.parameter_bytes, self.residual_bytes))
+        yield "", "total", "", "", *totals
+
+
+_HEAD = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
 
 
 def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None = None) -> Summary:
@@ -224,7 +243,7 @@ def _described(y: Any) -> _Output:
     if type(y) is dict:
         parts = {name: _described(one) for name, one in y.items()}
         return {name: shape for name, (shape, _) in parts.items()}, _joined(dtype for _, dtype in parts.values())
-    values = map_leaves(lambda leaf: leaf.values if is_padded(leaf) else leaf, y)
+    values = map_leaves(values_of, y)
     return jax.tree.map(lambda leaf: leaf.shape, values), _joined(str(leaf.dtype) for leaf in jax.tree.leaves(values))
 
 

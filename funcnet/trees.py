@@ -14,13 +14,14 @@ from funcnet.checks import as_shaped, check_kind, listed, over_leading_axes
 from funcnet.dtypes import as_jax_has, is_key
 from funcnet.errors import ConfigError, ShapeError, StructureError, translated
 from funcnet.numerics import power_of_two, root
-from funcnet.types import Array, Padded
+from funcnet.types import Array, Padded, Whole
 
 __all__ = [
-    "Select", "check_matches", "check_same_structure", "differences", "equal_rows", "filled", "flatten_with_paths",
-    "global_norm", "is_empty", "is_padded", "keep_shape", "kept_shape", "leaves", "map_leaves", "map_with_paths",
-    "norm_factors", "on_host", "path_string", "selector", "shapes", "spread", "total", "total_bytes", "total_size",
-    "unpadded", "zeros_like",
+    "Select", "apart", "check_matches", "check_same_structure", "differences", "equal_rows", "filled",
+    "flatten_with_paths", "global_norm", "is_empty", "is_leaf", "is_padded", "is_whole", "keep_shape", "kept_shape",
+    "leaves", "map_leaves", "map_rows", "map_with_paths", "norm_factors", "on_host", "path_string", "selector",
+    "shapes", "spread", "to_the_front", "together", "total", "total_bytes", "total_size", "unpadded", "values_of",
+    "with_values", "zeros_like",
 ]  # fmt: skip
 
 #: Chooses leaves by their path, such as `"2/kernel"`: a regular expression that matches the whole path, or a function.
@@ -82,7 +83,7 @@ def check_matches(select: Any, paths: Collection[str]) -> None:
         raise ConfigError(f"expected {select!r} to match a leaf, got {got}.")
 
 
-# Batches: trees of arrays with the rows on the first axis. A `Padded` is one leaf of them.
+# Batches: trees of arrays with the rows on the first axis. A `Padded` is one leaf. So is a `Whole`, which has no rows.
 
 
 def is_padded(node: Any) -> bool:
@@ -94,13 +95,31 @@ def is_padded(node: Any) -> bool:
     return isinstance(node, Padded)
 
 
+def is_whole(node: Any) -> bool:
+    """Whether it is an array without rows.
+
+    >>> is_whole(Whole(jnp.ones((3, 2))))
+    True
+    """
+    return isinstance(node, Whole)
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether it is one leaf of a batch, although JAX sees a tree in it.
+
+    >>> is_leaf(Whole(jnp.ones(2))), is_leaf((jnp.ones(2),))
+    (True, False)
+    """
+    return isinstance(node, Padded | Whole)
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves of a batch.
 
     >>> len(leaves({"words": Padded(jnp.ones((1, 2, 3)), jnp.array([[True, False]])), "age": jnp.ones(1)}))
     2
     """
-    return jax.tree.leaves(tree, is_leaf=is_padded)
+    return jax.tree.leaves(tree, is_leaf=is_leaf)
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -109,11 +128,43 @@ def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     >>> map_leaves(is_padded, {"words": Padded(jnp.ones((1, 2)), jnp.ones((1, 2), bool)), "age": jnp.ones(1)})
     {'age': False, 'words': True}
     """
-    return jax.tree.map(function, tree, *rest, is_leaf=is_padded)
+    return jax.tree.map(function, tree, *rest, is_leaf=is_leaf)
+
+
+def map_rows(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` over the arrays that have rows. A `Whole` stays as it is.
+
+    >>> map_rows(lambda array: array[:1], (jnp.ones((2, 1)), Whole(jnp.ones(2))))
+    (Array([[1.]], dtype=float32), Whole(array=Array([1., 1.], dtype=float32)))
+    """
+    return jax.tree.map(lambda *a: a[0] if is_whole(a[0]) else function(*a), tree, *rest, is_leaf=is_whole)
+
+
+def apart(tree: Any) -> tuple[Any, Any]:
+    """Two trees: the arrays that have rows, and the `Whole` ones, each with `None` for the rest.
+
+    >>> apart((jnp.ones(1), Whole(jnp.ones(2))))
+    ((Array([1.], dtype=float32), None), (None, Whole(array=Array([1., 1.], dtype=float32))))
+    """
+    rows = jax.tree.map(lambda leaf: None if is_whole(leaf) else leaf, tree, is_leaf=is_whole)
+    return rows, jax.tree.map(lambda leaf: leaf if is_whole(leaf) else None, tree, is_leaf=is_whole)
+
+
+def together(rows: Any, whole: Any) -> Any:
+    """The tree that `apart` took apart.
+
+    >>> together(*apart((jnp.ones(1), Whole(jnp.ones(2)))))
+    (Array([1.], dtype=float32), Whole(array=Array([1., 1.], dtype=float32)))
+    """
+
+    def either(row, one):
+        return one if row is None else row
+
+    return jax.tree.map(either, rows, whole, is_leaf=lambda node: node is None)
 
 
 def equal_rows(batch: Any, fix: str) -> int:
-    """How many rows each array of a batch has. Whatever cuts a batch, or pairs its rows, asks this first.
+    """How many rows each array of a batch has, except a `Whole`. What cuts a batch, or pairs its rows, asks this first.
 
     Raises:
         ShapeError: the arrays have not the same number of rows, or one of them has no axis.
@@ -121,7 +172,9 @@ def equal_rows(batch: Any, fix: str) -> int:
     >>> equal_rows((jnp.ones((4, 3)), jnp.ones(4)), "batches of graphs cannot be cut")
     4
     """
-    found = flatten_with_paths(batch)
+    found = flatten_with_paths(apart(batch)[0])
+    if not found:
+        raise ShapeError("expected arrays with rows, got none.")
     if any(jnp.ndim(array) == 0 for _, array in found):
         raise ShapeError("expected arrays with rows, got a scalar.")
     rows = found[0][1].shape[0]
@@ -130,6 +183,26 @@ def equal_rows(batch: Any, fix: str) -> int:
             got = f"{rows} at {found[0][0]} and {array.shape[0]} at {path}"
             raise ShapeError(f"expected the same number of rows in every array of a batch, got {got}; {fix}.")
     return rows
+
+
+def values_of(x: Any) -> Any:
+    """The values of a `Padded`, the array of a `Whole`, and anything else as it is.
+
+    >>> values_of(Padded(jnp.ones((1, 2)), jnp.array([[True, False]]))).shape
+    (1, 2)
+    """
+    return x.values if isinstance(x, Padded) else x.array if isinstance(x, Whole) else x
+
+
+def with_values(leaf: Any, values: Any) -> Any:
+    """A leaf of a batch with other values. A `Padded` keeps its mask.
+
+    >>> with_values(Whole(jnp.ones(2)), None)
+    Whole(array=None)
+    """
+    if isinstance(leaf, Padded):
+        return Padded(values, leaf.where)
+    return Whole(values) if isinstance(leaf, Whole) else values
 
 
 def unpadded(prediction: Any, target: Any, where: Any) -> tuple[Any, Any, Any]:
@@ -142,8 +215,7 @@ def unpadded(prediction: Any, target: Any, where: Any) -> tuple[Any, Any, Any]:
     for one in (prediction, target):
         if isinstance(one, Padded) and one.where is not where:
             where = one.where if where is None else _both(as_shaped(where), as_shaped(one.where))
-    values = (one.values if isinstance(one, Padded) else one for one in (prediction, target))
-    return *values, where
+    return values_of(prediction), values_of(target), where
 
 
 def _both(a: Any, b: Any) -> Any:
@@ -151,6 +223,16 @@ def _both(a: Any, b: Any) -> Any:
         return jax.eval_shape(_both, jnp.zeros(a.shape, a.dtype), jnp.zeros(b.shape, b.dtype))
     ndim = max(a.ndim, b.ndim)
     return over_leading_axes(a, ndim) & over_leading_axes(b, ndim)
+
+
+def to_the_front(xp: Any, values: Any, there: Any) -> tuple[Any, Any]:
+    """Sequences (batch, time) with what is there before all else, in its order, and the mask of that.
+
+    >>> to_the_front(np, np.array([[7, 0, 5]]), np.array([[True, False, True]]))[0]
+    array([[7, 5, 0]])
+    """
+    order = (~there).argsort(axis=1, stable=True)
+    return xp.take_along_axis(values, order, axis=1), xp.take_along_axis(there, order, axis=1)
 
 
 def shapes(tree: Any) -> Any:
@@ -174,7 +256,7 @@ def keep_shape(x: Any) -> Any:
     >>> keep_shape(jnp.ones((4, 3))).shape
     (0, 4, 3)
     """
-    x = x.values if is_padded(x) else x
+    x = values_of(x)
     shape = (0, *x.shape)
     return jax.ShapeDtypeStruct(shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else jnp.zeros(shape, x.dtype)
 

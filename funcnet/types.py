@@ -26,7 +26,8 @@ because the two share the forward pass and nothing else.
 Besides the functions, a layer has facts about itself: `made`, the call that made it (`funcnet.made`), `inside`, the
 layers that a container runs, and `rules`, what else is known about it.
 
-**`Padded`** is a batch of sequences of several lengths. Functions of trees treat it as one leaf.
+**`Padded`** is a batch of sequences of several lengths, and **`Whole`** an array without rows. Functions of trees treat
+each of them as one leaf.
 
 **A loss** is a value that is called as a pure function and carries its hand-derived gradient (`funcnet.losses`).
 **A gradient engine** turns a model and a loss into one function. The two engines have the same signature
@@ -34,18 +35,21 @@ layers that a container runs, and `rules`, what else is known about it.
 (`funcnet.optimizers`). **A train state** is all that a training step reads and writes (`funcnet.training`).
 """
 
+import reprlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 
-from funcnet.made import Made, own_call
+from funcnet.made import Made, folded, kind_of, own_call
 
 __all__ = [
     "ApplyFn", "Array", "BackwardFn", "Batch", "ForwardFn", "Gradient", "GradientFn", "InitFn", "Inside", "Key",
     "Layer", "Layout", "LossFn", "Optimizer", "Padded", "Params", "Report", "Residuals", "Rules", "Schedule", "State",
-    "TrainState",
+    "TrainState", "Whole", "brief",
 ]  # fmt: skip
 
 Array: TypeAlias = jax.Array
@@ -68,6 +72,17 @@ class Padded:
 
     values: Any  #: (batch, time, …)
     where: Any  #: (batch, time), bool, true where there is something
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Whole:
+    """An array without rows in a batch or a prediction: it belongs to all examples, and is never cut into parts.
+
+    Its gradient is an array of its shape, the sum over all examples.
+    """
+
+    array: Any
 
 
 class InitFn(Protocol):
@@ -100,7 +115,8 @@ class Rules(NamedTuple):
     #: how many last axes the layer reads together, while it treats all positions of the other axes alike: 0 for an
     #: activation, 1 for a dense layer, `None` for a layer that is not position-wise
     positionwise: int | None = None
-    #: the layer one position at a time, with the same params and state: `(carry, x_t)` -> `(carry, y_t)`
+    #: the layer one position at a time, with the same params and state: `(carry, x_t)` -> `(carry, y_t)`. The arrays of
+    #: the carry have the rows first, and `init` also takes `None` for it
     cell: "Layer | None" = None
     #: for a cell, `(params, state, x_t, length) -> carry`, the first carry, from shapes and options alone
     start: Callable[[Params, State, Any, int], Any] | None = None
@@ -148,6 +164,9 @@ class Layer(NamedTuple):
     def __repr__(self) -> str:
         return str(self.made)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(folded(self.made))  # what IPython and notebooks show
+
 
 class Gradient(NamedTuple):
     """What a gradient engine returns for one batch."""
@@ -157,6 +176,9 @@ class Gradient(NamedTuple):
     state: State  #: the layers' state after the batch
     prediction: Any  #: the model's output for the batch
     counted: Any = None  #: the number that divided the loss, or one number per part of a `losses.weighted_sum`
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 class GradientFn(Protocol):
@@ -182,6 +204,9 @@ class Optimizer(NamedTuple):
     def __repr__(self) -> str:
         return str(self.made)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(folded(self.made))
+
 
 class TrainState(NamedTuple):
     """All that a training step reads and writes."""
@@ -189,6 +214,9 @@ class TrainState(NamedTuple):
     optimizer: Any  #: the optimizer's state; the parameters are `state.optimizer.params`
     model: State  #: the layers' state
     key: Key  #: the root of all randomness; step t draws from `fold_in(key, t)`
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 class Layout(NamedTuple):
@@ -215,3 +243,65 @@ class Report(NamedTuple):
     state: TrainState  #: stays valid after the next report
     cursor: Any = None  #: the position of an iterator of batches, for `fit(cursor=…)`; arrays need none
     partial: bool = False  #: whether a stop came before the report was due, so that nothing is judged by it
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+
+# How these values print. Their arrays may be large, on another device, traced or deleted.
+
+_MOST = 8  # entries of a dictionary
+
+
+def brief(self: Any) -> str:
+    """A named tuple of arrays in a line: its scalars as numbers, and how many numbers its other fields hold.
+
+    Only scalars are read. One that cannot be read is shown by its dtype and shape, for example if it is traced or its
+    buffer was donated. Fields that hold nothing, or their default, are left out. A state of your own prints like this
+    with `__repr__ = brief` in its class.
+
+    >>> import jax, jax.numpy as jnp, funcnet as fn
+    >>> state = fn.training.create_state(fn.layers.dense(3), fn.optimizers.sgd(0.1), 0, jnp.ones((1, 4)))
+    >>> state
+    TrainState(optimizer=SGDState(step=0, params=<15 numbers in 2 arrays>, scale=1), key=key<fry>[])
+    >>> fn.Report(2, 90, {"loss": jnp.array(0.25), "confusion": jnp.eye(10)}, state=None)
+    Report(epoch=2, step=90, metrics={'loss': 0.25, 'confusion': float32[10, 10]})
+    """
+    return _fields(self, _word)
+
+
+def _fields(value: Any, word: Callable[[Any], str]) -> str:
+    words = [
+        f"{name}={word(one)}"
+        for name, one in zip(value._fields, value, strict=True)
+        if jax.tree.leaves(one) and one is not value._field_defaults.get(name)
+    ]
+    return f"{type(value).__name__}({', '.join(words)})"
+
+
+def _word(value: Any) -> str:
+    """A field in words. The fields of a named tuple in it are given by their sizes."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return _fields(value, _size)
+    if isinstance(value, dict) and any(getattr(one, "shape", None) == () for one in value.values()):
+        entries = [f"{name!r}: {_size(one)}" for name, one in islice(value.items(), _MOST)]
+        return f"{{{', '.join(entries)}{', …' if len(value) > _MOST else ''}}}"
+    return _size(value)
+
+
+def _size(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _number(value)
+    sizes = [leaf.size for leaf in jax.tree.leaves(value) if isinstance(getattr(leaf, "size", None), int)]
+    if not sizes:
+        return f"{value:.4g}" if isinstance(value, float) else reprlib.repr(value)
+    return f"<{sum(sizes):,} numbers in {len(sizes)} array{'s' if len(sizes) > 1 else ''}>"
+
+
+def _number(array: Any) -> str:
+    """A scalar as its number, if that can be read, and any other array by dtype and shape."""
+    if array.shape == ():
+        with suppress(Exception):
+            number = array.item()
+            return f"{number:.4g}" if isinstance(number, float) else str(number)
+    return kind_of(array)

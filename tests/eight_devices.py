@@ -188,9 +188,15 @@ def test_fit_of_trees_and_padding_is_that_of_one_device(x64, engine):
     both = losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.huber))
     words = Padded(random.normal(size=(20, 6, 3)), np.arange(6) < (np.arange(20) % 7)[:, None])
     tagger = layers.serial(layers.dense(4), layers.tanh(), layers.dense(3))
+    thin = layers.serial(layers.dense(4), layers.tanh(), layers.deferred(layers.dense(3, use_bias=False)))
+    unaligned = Padded(random.integers(1, 3, (20, 2)), np.arange(2) < (np.arange(20) % 7 // 2)[:, None])
+    reader = layers.serial(layers.bidirectional(layers.lstm(4)), layers.last(), layers.dense(3))
     for model, loss, rows in (
+        (reader, losses.softmax_cross_entropy, (words, random.integers(0, 3, 20))),
         (heads, both, (x, target, {"ink": np.arange(20) % 2 == 0})),
         (tagger, losses.softmax_cross_entropy, (words, random.integers(0, 3, (20, 6)))),
+        (tagger, losses.ctc, (words, unaligned)),
+        (thin, losses.linear_cross_entropy, (words, random.integers(0, 3, (20, 6)))),
     ):
         found = []
         for layout in (None, flat(8), automatic(4)):
@@ -314,6 +320,23 @@ def test_convolutions_run_split_over_data_and_model(name, x64):
     assert worst(gradient_of(model, parallel.layout(mesh, rules), "backprop", batch), expected) <= 1e-12
 
 
+SEQUENCES = {
+    "gpt": (models.gpt(8, 6, blocks=1, features=8, heads=2), np.arange(24).reshape(4, 6) % 8, (4, 6)),
+    "lstm": (layers.serial(layers.lstm(8), layers.last(), layers.dense(8)), np.ones((4, 6, 4)), (4,)),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequences_run_split_over_data_and_model(name, x64):
+    model, x, places = SEQUENCES[name]
+    batch, mesh = (x, np.arange(np.prod(places)).reshape(places) % 8), mesh_of(4, model=2)
+    rules = parallel.tensor_parallel(model, x, mesh, otherwise=parallel.fsdp(min_bytes=256))
+    expected = gradient_of(model, None, "backprop", batch)
+    for engine in ENGINES:
+        assert worst(gradient_of(model, parallel.layout(mesh, rules), engine, batch), expected) <= 1e-12
+    assert worst(gradient_of(model, fsdp(4), "backprop", batch), expected) <= 1e-12
+
+
 # Where arrays lie
 
 
@@ -349,6 +372,14 @@ def test_the_first_state_has_the_bits_of_one_device():
         state = layout.init_state(model, jax.random.key(3))
         for (path, a), (_, b) in zip(flatten_with_paths(state), flatten_with_paths(expected), strict=True):
             assert (a == b).all(), path
+
+
+def test_a_training_leaves_the_state_where_the_rules_have_it():
+    mesh, rules, model = mesh_of(4), [(".*", parallel.fsdp(min_bytes=2**16))], models.mlp((256, 10))
+    options = {"epochs": 1, "batch_size": 16, "layout": parallel.layout(mesh, rules)}
+    *_, last = training.fit(model, losses.softmax_cross_entropy, optimizers.adam(0.1), digits(64, 64), **options)
+    planned = flatten_with_paths(parallel.shardings(last.state, mesh, rules))
+    assert {path: leaf.sharding for path, leaf in flatten_with_paths(last.state)} == dict(planned)
 
 
 def test_slots_lie_as_their_parameters():

@@ -3,6 +3,8 @@
 A formula takes the options of its loss. With class weights, `SHARES` says by how much each value counts in the mean.
 """
 
+import itertools
+
 import numpy as np
 
 from funcnet import losses
@@ -64,6 +66,23 @@ def multiclass_hinge(s, y, margin=1.0, variant="weston_watkins", class_weights=(
     return np.array([row(*pair) for pair in zip(s.reshape(-1, 4), y.ravel(), strict=True)]).reshape(y.shape)
 
 
+def reads(path, blank=0):
+    """What an alignment says: equal neighbours are one, and blanks are none."""
+    return [k for k, _ in itertools.groupby(path) if k != blank]
+
+
+def ctc(z, labels, blank=0):
+    """By a sum over all alignments, one after the other."""
+    y = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    paths = [(path, reads(path, blank)) for path in itertools.product(range(z.shape[-1]), repeat=z.shape[1])]
+
+    def likelihood(y, labels):
+        return sum(y[range(len(path)), path].prod() for path, read in paths if read == [*labels])
+
+    with np.errstate(divide="ignore"):
+        return -np.log([likelihood(*row) for row in zip(y, labels, strict=True)])
+
+
 # Of a loss that is no mean of values, with what counts: the whole loss.
 
 
@@ -71,19 +90,21 @@ def root_mean_squared_error(p, t, counts):
     return np.sqrt((counts * (p - t) ** 2).sum() / counts.sum())
 
 
-def dice(p, t, counts, smoothing=1e-5, per_class=True):
+def dice(p, t, counts, smoothing=1e-5, per_class=True, class_weights=None):
     t = np.eye(p.shape[-1])[t] if t.ndim < p.ndim else t
     counts = counts.ravel()[:, None] / counts.sum()
     both, either = [(counts * x.reshape(-1, p.shape[-1])).sum(0) for x in (p * t, p + t)]
+    w = np.ones(p.shape[-1]) if class_weights is None else np.array(class_weights)
     if not per_class:
-        both, either = both.sum(), either.sum()
-    return np.mean(1 - (2 * both + smoothing) / (either + smoothing))
+        return 1 - (2 * w @ both + smoothing) / (w @ either + smoothing)
+    return np.average(1 - (2 * both + smoothing) / (either + smoothing), weights=w)
 
 
 FORMULAS = {
     losses.binary_cross_entropy: binary_cross_entropy,
     losses.binary_cross_entropy_with_logits: binary_cross_entropy_with_logits,
     losses.cross_entropy: cross_entropy,
+    losses.ctc: ctc,
     losses.dice: dice,
     losses.half_squared_error: half_squared_error,
     losses.huber: huber,

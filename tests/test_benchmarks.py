@@ -63,14 +63,20 @@ def test_bandwidth_is_that_of_the_working_set():
 def test_every_training_has_a_class_for_each_output(name):
     (workload,) = workloads(Options(only=(name,)))
     x, target = batches(workload._replace(batch=2))
+    *places, classes = output_shape(workload.network, workload.shape)
     assert x.shape[1:] == workload.shape
-    assert target.max() < output_shape(workload.network, workload.shape)[0] == 10
+    assert target.shape == (len(x), *places)
+    assert 0 == target.min() < target.max() < classes
     assert with_funcnet.OPTIMIZERS.keys() >= {workload.optimizer}
 
 
 def test_a_smoke_is_short():
     short = workloads(Options(size="smoke", only=SUITE))
-    assert max(workload.batch for workload in short if isinstance(workload, Training)) == 8
+    trained = [workload for workload in short if isinstance(workload, Training)]
+    assert max(workload.batch for workload in trained) == 8
+    blocks = [sum(isinstance(layer, Residual) for layer in workload.network) for workload in trained]
+    assert blocks == [0, 0, 0, 0, 5, 2, 0]
+    assert all(output_shape(workload.network, workload.shape)[-1] in (10, 96) for workload in trained)
     assert {workload.calls for workload in short if isinstance(workload, Inference)} == {2}
     assert max(sum(p.size for p, _ in leaves(workload)) for workload in short if isinstance(workload, Update)) < 1e6
 

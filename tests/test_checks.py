@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import checks
+from funcnet import checks, layers
 from funcnet.checks import (
     as_shaped,
     check_arrays,
@@ -19,6 +19,7 @@ from funcnet.checks import (
     check_count,
     check_floating,
     check_integers,
+    check_jax_holds,
     check_key,
     check_kind,
     check_like,
@@ -34,6 +35,7 @@ from funcnet.checks import (
     first_wrong,
     fraction,
     is_array,
+    is_concrete,
     is_count,
     is_floating,
     is_number,
@@ -67,10 +69,10 @@ def refusal(check, *arguments):
 
 
 def test_every_check_is_tested():
-    tested = {*BOUNDS, as_shaped, check_arrays, check_choice, check_count, check_floating, check_integers, check_key,
-              check_kind, check_like, check_mask, check_multiple, check_one_array, check_same_shape, check_shape,
-              check_values, check_weights, check_where, describe, first_wrong, is_array, is_count, is_floating,
-              is_number, is_one_array, listed, over_leading_axes}  # fmt: skip
+    tested = {*BOUNDS, as_shaped, check_arrays, check_choice, check_count, check_floating, check_integers,
+              check_jax_holds, check_key, check_kind, check_like, check_mask, check_multiple, check_one_array,
+              check_same_shape, check_shape, check_values, check_weights, check_where, describe, first_wrong, is_array,
+              is_concrete, is_count, is_floating, is_number, is_one_array, listed, over_leading_axes}  # fmt: skip
     assert tested == {getattr(checks, name) for name in checks.__all__}
 
 
@@ -317,3 +319,45 @@ def test_the_first_wrong_value():
     assert first_wrong(values, None, lambda v: v.sum(-1) > 0) == "[ 3 -4] at row 1"
     assert first_wrong(values, None, lambda v: v < 10) is None
     assert first_wrong(jax.ShapeDtypeStruct((3, 2), jnp.float32), None, lambda v: v > 0) is None
+
+
+def test_dtypes_that_jax_holds():
+    for fine in (True, np.int64, np.uint8, np.float16, np.float64, np.complex64, jnp.bfloat16, jnp.int4):
+        check_jax_holds("x", np.ones(2, bool if fine is True else fine))
+    for other in (None, [1.0], "a", jnp.ones(2), jax.ShapeDtypeStruct((2,), jnp.float32)):
+        check_jax_holds("x", other)
+    for odd, name in ((">f4", "float32"), (">i2", "int16"), (np.longdouble, "float32"), (np.clongdouble, "complex64")):
+        with pytest.raises(
+            DtypeError, match=rf"^expected x of a dtype that jax has, got .*; convert it .*'{name}'\)\.$"
+        ):
+            check_jax_holds("x", np.ones(2, odd))
+    for odd in ("U1", object, "M8[s]", [("a", "f4")]):
+        with pytest.raises(DtypeError, match=r"^expected x of a dtype that jax has, got .* of NumPy; give numbers\.$"):
+            check_jax_holds("x", np.zeros(2, odd))
+
+
+@pytest.mark.parametrize("value, dtype", [(2**40, np.int64), (-(2**31) - 1, np.int64), (2**32, np.uint64)])
+def test_integers_that_would_lose_their_first_bits(value, dtype):
+    with pytest.raises(DtypeError, match=rf"^expected x of integers that u?int32 holds, got {value}; .*enable_x64"):
+        check_jax_holds("x", np.array([0, value, 1], dtype))
+    with pytest.raises(DtypeError, match=r"embedding\(4, 2\): expected x of integers that int32 holds"):
+        layers.embedding(4, 2).apply({"embedding": jnp.ones((4, 2))}, (), np.array([[2**40]]))
+    for fine in (np.array([2**31 - 1, -(2**31)]), np.array([2**32 - 1], np.uint64), np.zeros(0, np.int64)):
+        check_jax_holds("x", fine)
+
+
+def test_large_integers_are_held_in_64_bits(x64):
+    check_jax_holds("x", np.array([2**40]))
+
+
+def test_values_that_can_be_read():
+    def of_traced(x):
+        seen.append(is_concrete(x))
+        return x
+
+    seen = []
+    jax.jit(of_traced)(jnp.ones(2))
+    assert seen == [False]
+    assert not is_concrete(jax.ShapeDtypeStruct((2,), jnp.float32))
+    assert is_concrete(jnp.ones(2))
+    assert is_concrete(np.ones(2))

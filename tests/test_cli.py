@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from image_files import idx_bytes
 from rich.console import Console
+from rich.markup import escape
 
 from funcnet import checkpoints, data
 from funcnet.cli import folders, main, networks, options
-from funcnet.cli.tables import confusion_table, print_json
+from funcnet.cli.tables import confusion_table, new_table, print_json, print_table
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -193,16 +194,14 @@ def test_half_and_double_precision_predict_as_single(run, tmp_path, capsys):
     "target, message",
     [
         (
-            np.where(np.arange(60) == 41, -1, np.arange(60) % 3),
-            "class numbers from 0, got -1 at row 41; number them",
+            np.where(np.arange(60) == 41, np.nan, 1.5),
+            "targets that are finite, got nan at row 41; leave",
         ),
-        (
-            np.where(np.arange(60) == 41, 40_000, np.arange(60) % 3),
-            "fewer classes than rows, .*, got 40000 among 60 rows",
-        ),
-        (np.eye(3)[np.arange(60) % 3], r"one class number per row, got float64 of shape \(60, 3\)"),
+        (np.ones((60, 2, 2)), r"numbers or texts of shape \(n,\) or \(n, outputs\), got float64 of shape"),
+        (np.ones(59), r"one target for each of 60 rows, got an array \(59,\)"),
+        (np.ones(60, complex), r"numbers or texts of shape .*, got complex128 of shape \(60,\)"),
     ],
-    ids=["negative", "ids", "one-hot"],
+    ids=["nan", "axes", "length", "complex"],
 )
 def test_labels_are_named_by_the_rows_of_the_file(tmp_path, capsys, target, message):
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((60, 4)), target=target)
@@ -226,25 +225,26 @@ def test_a_class_may_occur_among_held_out_rows_alone(tmp_path, capsys, patience)
     target[data.split(rows, rows, fractions=(0.8, 0.2), seed=0)[1][0][:3]] = 1
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((60, 4)), target=target)
     options = ["--model", "linear", "--data", tmp_path / "data.npz", "--epochs", "1", "--batch-size", "8", *patience]
+    options += ["--split", "random"]
     code, _, err = output_of(capsys, "train", *options, "--output", tmp_path / "run")
     assert (code, err) == (0, "")
     assert np.sum(json_of(capsys, "evaluate", tmp_path / "run")["confusion"], 1).tolist() == [9, 3]
 
 
 def test_a_confusion_matrix_has_at_most_a_thousand_classes(tmp_path, capsys):
-    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((1500, 2)), target=np.arange(1500) % 1001)
-    options = ["--model", "linear", "--data", tmp_path / "data.npz", "--epochs", "1", "--batch-size", "500"]
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((2600, 2)), target=np.arange(2600) % 1001)
+    options = ["--data", tmp_path / "data.npz", "--epochs", "1", "--batch-size", "500", "--task", "classes"]
     code, out, _ = output_of(capsys, "train", *options, "--output", tmp_path / "run")
     assert code == 0
     assert "confusion.png" not in out
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"weights.safetensors", "curves.png"}
-    assert sorted(json_of(capsys, "evaluate", tmp_path / "run")) == ["accuracy", "loss", "rows", "run"]
+    assert sorted(json_of(capsys, "evaluate", tmp_path / "run")) == ["accuracy", "baseline", "loss", "rows", "run"]
     assert output_of(capsys, "evaluate", tmp_path / "run")[0] == 0
 
 
 def printed_table(counts, width):
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(confusion_table(counts, width))
+    console.print(confusion_table(counts, width, range(len(counts))))
     return console.export_text()
 
 
@@ -271,17 +271,41 @@ def test_a_confusion_table_that_does_not_fit_lists_the_commonest_mistakes():
     assert sum(line.startswith("│") for line in lines) == 20
 
 
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_no_cell_is_cut_off_in_a_narrow_terminal(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = new_table("runs/001: [359] held-out rows", "", "rows", "loss", "accuracy", "one answer for all")
+    table.add_row("held out", "359", "0.1134", "97.77%", "10.03%")
+    table.add_row(escape("[/b] 中文"), "1", "0.1250", "", "100.00%")
+    print_table(table)
+    out = capsys.readouterr().out
+    assert "…" not in out
+    words = ("[359]", "accuracy", "359", "0.1134", "97.77%", "10.03%", "[/b]", "中文", "0.1250", "100.00%")
+    assert all(word in out for word in words)
+    if width < 80:
+        start = ["[/b] 中文", "rows  1", "loss  0.1250", "one answer for all  100.00%"]
+        assert out.split("\n\n")[2].splitlines() == start
+    else:
+        assert "┏" in out
+
+
 def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):
     rows, _ = data.digits()
     np.save(tmp_path / "rows.npy", rows[:20])
     file = tmp_path / "digits.stablehlo"
     code, printed, _ = output_of(capsys, "export", run[0], "--output", file, "--platforms", "cpu", "tpu")
-    assert (code, printed) == (0, f"{file.stat().st_size:,} bytes for cpu, tpu -> {file}\n")
+    assert (code, printed.splitlines()) == (
+        0,
+        [
+            f"{file.stat().st_size:,} bytes for cpu, tpu -> {file}",
+            f"what it takes and gives -> {tmp_path / 'preparation.json'}",
+        ],
+    )
     by_run = output_of(capsys, "predict", run[0], tmp_path / "rows.npy")
     assert output_of(capsys, "predict", file, tmp_path / "rows.npy") == by_run
     np.save(tmp_path / "rows.npy", rows[:20, :5])
     code, _, error = output_of(capsys, "predict", file, tmp_path / "rows.npy")
-    assert (code, "expected x of shape (batch, 64), got (20, 5)" in error) == (2, True)
+    assert (code, "expected rows of shape (64,), got an array of shape (20, 5)" in error) == (4, True)
     code, _, error = output_of(capsys, "export", run[0], "--output", tmp_path / "no" / "folder")
     assert (code, error) == (
         2,
@@ -357,7 +381,7 @@ def json_of(capsys, *arguments, code=0):
 def test_evaluate_for_machines(run, capsys):
     folder, printed = run
     found = json_of(capsys, "evaluate", folder)
-    assert sorted(found) == ["accuracy", "confusion", "loss", "rows", "run"]
+    assert sorted(found) == ["accuracy", "baseline", "confusion", "loss", "rows", "run"]
     assert (found["run"], found["rows"], np.sum(found["confusion"])) == (str(folder), 359, 359)
     assert f"{found['accuracy']:.2%}" in printed
     assert np.trace(found["confusion"]) == round(359 * found["accuracy"])
@@ -367,7 +391,7 @@ def test_predict_for_machines(run, tmp_path, capsys):
     np.save(tmp_path / "rows.npy", data.digits()[0][:2])
     found = json_of(capsys, "predict", run[0], tmp_path / "rows.npy")
     _, out, _ = output_of(capsys, "predict", run[0], tmp_path / "rows.npy")
-    lines = [(int(row["row"]), int(row["class"]), row["probability"]) for row in csv.DictReader(out.splitlines())]
+    lines = [(int(row["row"]), row["class"], row["probability"]) for row in csv.DictReader(out.splitlines())]
     assert [(row["row"], row["class"], f"{row['probability']:.6f}") for row in found] == lines
     told = json_of(capsys, "predict", run[0], tmp_path / "rows.npy", "--output", tmp_path / "out.csv")
     assert told == {"rows": 2, "output": str(tmp_path / "out.csv")}
@@ -410,9 +434,13 @@ def test_an_output_folder_that_is_missing_is_named_before_the_work(run, tmp_path
     assert err == f"funcnet: --output {tmp_path}/no/x.csv: expected a folder that exists; make {tmp_path}/no first.\n"
 
 
+def of_shape(shape):
+    return data.prepare(np.random.default_rng(0).random((8, *shape)), np.arange(8) % 4)
+
+
 @pytest.mark.parametrize("shape, image", [((6, 5, 2), (6, 5, 2)), ((6, 5), (6, 5, 1)), ((36,), (6, 6, 1))])
 def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
-    model = networks.build_model(options.Train(features=(3,)), shape, 4)
+    model = networks.build_model(options.Train(features=(3,)), of_shape(shape))
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     assert (str(model.inside.layers[0]) == f"reshape({image})") == (shape != image)
@@ -421,7 +449,7 @@ def test_a_cnn_takes_images_and_rows_that_are_square(shape, image):
 
 
 def test_images_are_rows_to_an_mlp():
-    model = networks.build_model(options.Train(model="linear"), (2, 3, 1), 4)
+    model = networks.build_model(options.Train(model="linear"), of_shape((2, 3, 1)))
     assert str(model) == "serial(reshape((6,)), dense(4))"
 
 
@@ -537,12 +565,12 @@ def test_strings_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["train", "--data", "missing.npz"], 4, 'missing.npz: expected "digits", "mnist", "fashion_mnist", '),
+        (["train", "--data", "missing.npz"], 4, "missing.npz: expected digits, mnist, fashion_mnist, "),
         (["train", "--learning-rate", "-1"], 2, "--learning-rate: expected learning_rate to be a finite number > 0"),
         (["train", "--epochs", "0"], 2, "expected epochs to be a positive integer, got 0"),
         (["train", "--batch-size", "0"], 2, "batch_size"),
         (["train", "--batch-size", "5000"], 4, "expected batch_size to be at most 1438, the number of rows, got 5000"),
-        (["train", "--data", "from_one.npz"], 4, "expected class numbers from 0, got 1 as the smallest; subtract it"),
+        (["train", "--data", "one_class.npz"], 4, "at least two classes in 'target', got 1 alone; add another"),
         (["train", "--dropout", "1.5"], 2, "expected dropout to be a finite number in [0, 1), got 1.5"),
         (["train", "--hidden", "0"], 2, "positive integer"),
         (["train", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "1e30", "--epochs", "3"], 3,
@@ -553,7 +581,7 @@ def test_strings_survive_the_file(tmp_path):
 )  # fmt: skip
 def test_mistakes_are_named_without_a_traceback(tmp_path, capsys, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
-    np.savez("from_one.npz", x=np.zeros((4, 2), np.float32), target=np.array([1, 2, 1, 2]))
+    np.savez("one_class.npz", x=np.zeros((8, 2), np.float32), target=np.full(8, 1))
     got, _, err = output_of(capsys, *arguments)
     assert got == code
     assert err.startswith("funcnet: ")
@@ -572,10 +600,30 @@ def test_damaged_weights_are_named(run, tmp_path, capsys):
     assert "weights.safetensors" in err
 
 
-@pytest.mark.parametrize("arguments", [["--optimiser", "sgd"], ["--engine", "manual"], ["--epochs", "many"]])
-def test_unknown_options_are_refused(capsys, arguments):
+@pytest.mark.parametrize("arguments", [["--engine", "manual"], ["--epochs", "many"]])
+def test_values_that_do_not_fit_are_refused(capsys, arguments):
     with pytest.raises(SystemExit, match="2"):
         main(["train", *arguments])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--optimiser", "sgd"], "funcnet train: unknown option '--optimiser'; did you mean --optimizer?"),
+        (["train", "--lr", "0.1"], "funcnet train: unknown option '--lr'; did you mean --learning-rate?"),
+        (["train", "--rate=1"], "unknown option '--rate=1'; did you mean --find-rate or --learning-rate?"),
+        (["launch", "-n", "1", "--", "train", "--bs", "3"], "unknown option '--bs'; did you mean --batch-size?"),
+        (["check", "--xyz"], "funcnet check: unknown option '--xyz'; funcnet check --help lists the options."),
+        (["evaluate", "run", "more"], "funcnet evaluate: unknown option 'more'; funcnet evaluate --help lists"),
+        (["trian"], "funcnet: unknown command 'trian'; did you mean train?"),
+        (["xyz"], "funcnet: unknown command 'xyz'; the commands are train, evaluate, report, predict, summary, "),
+        (["train", "--\x1b[31mx"], "unknown option '--\\x1b[31mx'"),
+    ],
+)
+def test_unknown_options_and_commands_are_named(capsys, arguments, message):
+    code, out, err = output_of(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_a_batch_in_parts(tmp_path, capsys):
@@ -610,7 +658,7 @@ def test_the_version(capsys):
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion(capsys, shell):
     with pytest.raises(SystemExit, match=r"^(None)?$"):
-        main(["--tyro-print-completion", shell])
+        main(["--completion", shell])
     out = capsys.readouterr().out
     assert all(word in out for word in ("checkpoints", "--learning-rate"))
 
@@ -618,6 +666,7 @@ def test_completion(capsys, shell):
 def test_weights_are_saved_with_what_evaluation_needs(run):
     params, _, metadata = checkpoints.load_weights(run[0] / "weights.safetensors")
     assert metadata is not None
-    assert (metadata["classes"], metadata["shape"]) == (10, [64])
+    preparation = data.Preparation.from_json(metadata["preparation"])
+    assert (preparation.outputs, preparation.shape) == (10, (64,))
     convolutions, dense = 9 * 8 + 16 + 9 * 8 * 8 + 16, 4 * 4 * 8 * 32 + 32 + 32 * 10 + 10
     assert sum(leaf.size for leaf in params.values()) == convolutions + dense

@@ -136,6 +136,36 @@ def test_split_errors(error, message, arrays, options):
         split(*arrays, **options)
 
 
+def test_split_keeps_groups_together():
+    groups = np.repeat([7, 3, 9, 1, 5], [10, 20, 5, 5, 10])
+    parts = split(np.arange(50.0), groups, fractions=(0.6, 0.2, 0.2), groups=groups, seed=2)
+    assert sorted(np.concatenate([part[0] for part in parts])) == list(range(50))
+    found = [set(part[1].tolist()) for part in parts]
+    assert sum(map(len, found)) == 5 == len(set.union(*found))
+    texts = split(np.arange(50.0), groups, fractions=(0.6, 0.2, 0.2), groups=groups.astype(str), seed=2)
+    assert [len(part[0]) for part in texts] == [len(part[0]) for part in parts]
+    assert len({len(split(np.arange(50.0), None, groups=groups, seed=seed)[1][0]) for seed in range(9)}) > 1
+
+
+def test_split_in_the_order_of_the_rows():
+    parts = split(np.arange(10.0), None, fractions=(0.5, 0.3, 0.2), shuffle=False)
+    assert [part[0].tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"groups": np.arange(10), "shuffle": False}, ConfigError, "expected one of stratified=True, groups and shuff"),
+        ({"groups": np.arange(9)}, DataError, r"groups to be integers or texts of shape \(10,\), got int64 of shape"),
+        ({"groups": np.arange(10.0)}, DataError, "groups to be integers or texts .*, got float64"),
+        ({"groups": np.zeros(10, int)}, DataError, "expected groups for each of 2 parts, got 1 groups; take smaller"),
+    ],
+)
+def test_impossible_groups(options, error, message):
+    with pytest.raises(error, match=f"^split: {message}" if message.startswith("expected") else message):
+        split(np.arange(10.0), None, **options)
+
+
 def test_split_of_trees_has_as_many_entries_as_were_given():
     x = {"image": ROWS, "text": (jnp.asarray(NUMBERS),)}
     where, weights = NUMBERS > 3, NUMBERS / 20

@@ -23,12 +23,14 @@ from funcnet.errors import (
 )
 from funcnet.types import Gradient, Padded
 
-# constructor: (a small model, the shape of an example)
+# constructor: (a small model, the shape of an example, and its dtype if it is not float32)
 MODELS = {
     "linear": (models.linear(3), (4,)),
     "mlp": (models.mlp((8, 3), dropout=0.5), (4,)),
     "sigmoid_network": (models.sigmoid_network((5, 3)), (4,)),
     "perceptron": (models.perceptron(3), (4,)),
+    "recurrent_classifier": (models.recurrent_classifier(3, features=(4, 4), bidirectional=True), (5, 3)),
+    "gpt": (models.gpt(5, 6, blocks=1, features=4, heads=2), (6,), jnp.int32),
     "softmax_regression": (models.softmax_regression(3), (4, 4, 2)),
     "lenet": (models.lenet(3, features=(2, 3), hidden=(5,)), (12, 12, 1)),
     "vgg": (models.vgg(3, blocks=((2, 3), (4,)), hidden=(5,), dropout=0.1), (8, 8, 1)),
@@ -46,7 +48,9 @@ def started(model, *shape, dtype=jnp.float32):
 
 
 def rows(batch, *shape, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(1).normal(size=(batch, *shape)), dtype)
+    random, size = np.random.default_rng(1), (batch, *shape)
+    words = jnp.issubdtype(dtype, jnp.integer)
+    return jnp.asarray(random.integers(0, 5, size) if words else random.normal(size=size), dtype)
 
 
 def test_every_model_has_a_row():
@@ -56,12 +60,12 @@ def test_every_model_has_a_row():
 @pytest.mark.parametrize("name", MODELS)
 def test_the_output_is_that_of_apply(name):
     """For a platform among others, and for every batch size, which the file was not made for."""
-    model, shape = MODELS[name]
-    params, state = started(model, *shape)
-    file = export_model(model, params, state, rows(2, *shape))
+    model, shape, dtype = (*MODELS[name], jnp.float32)[:3]
+    params, state = started(model, *shape, dtype=dtype)
+    file = export_model(model, params, state, rows(2, *shape, dtype=dtype))
     exported, apply = export.deserialize(bytearray(file)), jax.jit(model.apply)
     for batch in (1, 3):
-        x = rows(batch, *shape)
+        x = rows(batch, *shape, dtype=dtype)
         np.testing.assert_array_equal(exported.call(x), apply(params, state, x)[0], strict=True)
 
 

@@ -93,13 +93,6 @@ def test_the_names_in_the_conventions_exist():
     assert [name for name in dotted if not resolves(name)] == []
 
 
-def test_what_is_not_yet_there_is_not_there():
-    """Once it is, its row moves up into the tables."""
-    _, heading, items = SEEDS.read_text(encoding="utf-8").partition("### Not yet")
-    assert heading
-    assert [name for name in quoted(items) if resolves(name)] == []
-
-
 # README
 
 # Public, but for those who write losses and layers.
@@ -152,6 +145,14 @@ def test_links_lead_somewhere(document):
     assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("name", MODULES["plotting"].__all__)
+def test_the_gallery_has_every_picture_with_its_call(name):
+    """In a block of code, and between this block and the next one the picture."""
+    text = (ROOT / "docs/pictures.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$(.*?)(?=^```|\Z)", text, re.M | re.S)
+    assert [after for code, after in blocks if f"fn.plotting.{name}(" in code and re.search(r"^!\[", after, re.M)]
+
+
 def test_pictures_are_small():
     for path in ROOT.glob("docs/images/*"):
         assert path.stat().st_size < 60_000, path
@@ -166,6 +167,9 @@ EXAMPLES = {
     "vanishing_gradients.py": (r"sigmoid, Xavier: .*, a factor of (\S+)", 1e6),
     "regression.py": (r"R² (\S+), at best 0.980", 0.95),
     "spoken_digits.py": (r"(?:speak|dial): (\S+)% of (?:50|150) digits in unheard voices", 90),
+    "spoken_numbers.py": (r"(?:speak|dial): (\S+)% of the digits of 100 numbers, in unheard voices", 90),
+    "sequences.py": (r"digits of 3 to 7 columns, held out: accuracy (\S+)%", 97),
+    "word_vectors.py": (r"the nearest neighbour is of the same topic for (\S+)% of the words", 95),
     "jobs.py": (r"linear regression .* R² (\S+)", 0.25),
     "optimizer_paths.py": (r"ravine  Adam +\d+ steps to within 0.01 of the minimum, (\S+) above it at the end", 0),
     "decision_boundary.py": (r"epoch 80 .*accuracy (\S+)%", 97),

@@ -37,7 +37,7 @@ def numbers(random, shape):
 def inputs(random, shape):
     """Such numbers in each floating leaf."""
     if isinstance(shape, Padded):
-        return Padded(numbers(random, shape.values.shape), drawn_like(random, shape).where)
+        return Padded(inputs(random, shape.values), drawn_like(random, shape).where)
     return numbers(random, shape.shape) if jnp.issubdtype(shape.dtype, jnp.floating) else drawn_like(random, shape)
 
 

@@ -276,7 +276,7 @@ def refuse(call, what, count):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda x, t, w: ({**x, "edges": x["edges"][:5]}, t, w), r"int32\[7, 2\] in x/edges, got int32\[5, 2\]; pad"),
+        (lambda x, t, w: ({**x, "edges": x["edges"][:5]}, t, w), r"int32\[7, 2\] in x/edges, got int32\[5, 2\]; fill"),
         (lambda x, t, w: ({"nodes": x["nodes"]}, t, w), r"int32\[7, 2\] in x/edges, got nothing"),
         (lambda x, t, w: (x, t.astype(np.int16), w), r"int32\[6\] in target, got int16\[6\]"),
         (lambda x, t, w: (x, t), r"bool\[6\] in where, got nothing"),
@@ -702,7 +702,7 @@ def count(prediction, target):
         ({"data": (A, B, KNOWN), "loss": count}, ConfigError, r"^evaluate: expected count to take where= \(the data"),
         ({"data": (A, B, None, WEIGHTS), "loss": energy}, ConfigError, r"^evaluate: expected energy to take weights="),
         ({"data": (A, B, THERE)}, ShapeError, r"mean_squared_error: expected where of shape \(23,\)"),
-        ({"data": [(A, B)] * 2}, DataError, "^evaluate: .* two tuples of 2 that look like batches; join batches with"),
+        ({"data": [(A, B)] * 2}, DataError, "^evaluate: .* two tuples of 2 that look like batches; join batches, x"),
         ({"batch_size": 0}, ConfigError, "^evaluate: expected batch_size to be a positive integer, got 0"),
         ({"key": "a"}, DtypeError, "^evaluate: expected key to be a PRNG key, got 'a'"),
         ({"metrics": {"loss": metrics.accuracy()}}, ConfigError, "^evaluate: expected names of metrics that do not"),

@@ -72,6 +72,7 @@ HOUSE = {
     "pretraining": BASE | {"initializers", "layers", "data", "gradients", "training"},
     "checkpoints": BASE,
     "deployment": BASE,
+    "generation": BASE,
     "logs": BASE,
     "parallel": BASE | {"compiler", "gradients"},
     "plotting": BASE | {"layers"},
@@ -170,7 +171,8 @@ CHECKPOINTS = {"ad_checkpoint", "checkpoint", "checkpoint_policies", "remat"}
 def differentiation(tree):
     """The places where a file reaches for jax's differentiation, as `(line, name)`.
 
-    `jax.checkpoint` differentiates nothing, but changes what autodiff keeps: it may stand in an `apply`, nowhere else.
+    `jax.checkpoint` differentiates nothing, but changes what autodiff keeps: it may stand in an `apply` or in the value
+    of a loss, nowhere else.
     """
     bound = set()  # names through which the file sees jax
     for node in ast.walk(tree):
@@ -181,13 +183,17 @@ def differentiation(tree):
 
 def _reaches(node, bound, in_apply):
     if isinstance(node, ast.FunctionDef):
-        in_apply = in_apply or node.name == "apply"
+        in_apply = in_apply or node.name == "apply" or any(map(_makes_loss, node.decorator_list))
     forbidden = DIFFERENTIATION if in_apply else DIFFERENTIATION | CHECKPOINTS
     for name in _words_of_jax(node, bound):
         if name in forbidden:
             yield node.lineno, name
     for child in ast.iter_child_nodes(node):
         yield from _reaches(child, bound, in_apply)
+
+
+def _makes_loss(decorator):
+    return isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "loss"
 
 
 def _words_of_jax(node, bound):
@@ -237,6 +243,8 @@ def test_the_scan_reads_layers_and_losses():
         ("from jax.interpreters import ad", "ad"),
         ("from jax.experimental.jet import jet", "jet"),
         ("from jax.ad_checkpoint import checkpoint", "checkpoint"),
+        ("import jax\n@own.hand_gradient\ndef _(p, t):\n    return jax.checkpoint(f)(p)", "checkpoint"),
+        ("import jax\n@loss(axes=1)\ndef own(p, t):\n    return jax.grad(f)(p)", "grad"),
         ("import jax\ndef apply(x):\n    return jax.grad(f)(x)", "grad"),
         ("import jax\ngetattr(jax, name)(f)", "grad"),
     ],
@@ -249,6 +257,7 @@ def test_planted_differentiation_is_seen(source, name):
     "source",
     [
         "import jax\ndef apply(x):\n    return jax.checkpoint(f)(x)",
+        "import jax\n@loss(axes=1)\ndef own(p, t):\n    return jax.checkpoint(f)(p)",
         "import jax\njax.lax.stop_gradient(x)",
         "for grad in grads:\n    total += grad.sum()",
         "dprediction = loss.gradient(prediction, target)",

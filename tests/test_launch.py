@@ -209,6 +209,32 @@ def test_restarts_are_bounded_and_may_shrink(tmp_path, monkeypatch, shrink, coun
     assert [arguments for _, arguments in seen] == [["train"], again, again]
 
 
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_that_cannot_write_ends_all_and_is_tried_again(tmp_path, monkeypatch, capfd, who):
+    """The others wait for it, or lose it as a peer. A full disk may have room again at the next start."""
+    sources = [
+        "import sys, time; time.sleep(0.4); sys.exit(75)",
+        f"""if True:
+            import os, pathlib, sys
+            tries = pathlib.Path({str(tmp_path / "tries")!r})
+            tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+            if len(tries.read_text()) < 3:
+                raise OSError(28, "No space left on device", "shards/0/0.0")
+            """,
+    ]
+    programs = sources if who == 1 else sources[::-1]
+    monkeypatch.setattr(launch, "_command", lambda i, *_: [sys.executable, "-S", "-c", programs[i]])
+    chosen, train = options.Launch(processes=2, max_restarts=1), options.Train(output=tmp_path / "run")
+    assert launch.launch(chosen, ["train"], train) == 1  # tried twice, as --max-restarts says
+    out, err = capfd.readouterr()
+    assert out.count(f"funcnet launch: process {who} failed; restarting from the last checkpoint with") == 1
+    assert err.count(f"funcnet launch: process {who} ended with status 1") == 2
+    assert err.count("OSError: [Errno 28] No space left on device: 'shards/0/0.0'\n") == 2
+    programs[1 - who] = "pass"
+    assert launch.launch(chosen, ["train"], train) == 0
+    assert (tmp_path / "tries").read_text() == "xxx"
+
+
 @pytest.mark.parametrize("status", [0, 2, 3, 4])
 def test_what_a_new_start_cannot_mend_is_not_started_anew(tmp_path, monkeypatch, status):
     runs = []

@@ -120,6 +120,8 @@ REFUSED = [
      'dice: expected reduction to be "mean", got \'none\'; the areas are those of the whole batch.'),
     (losses.dice, (flat[:, None], flat[:, None]), {"smoothing": 0}, ConfigError, "dice: expected smoothing "),
     (losses.dice, (flat[:, None], flat[:, None]), {"per_class": 1}, ConfigError, "expected per_class to be True or F"),
+    (losses.dice, (table * 0, labels), {"class_weights": [1, 2]}, ShapeError,
+     "dice: expected class_weights of shape (10,), got (2,); give one number for each class."),
     (losses.dice, (flat[:, None], flat), {}, ShapeError, "dice: expected target of the shape of prediction, (4, 1), "),
     (losses.dice, (flat[0], flat), {}, ShapeError, "dice: expected prediction of shape (…, classes), got ()"),
     (losses.dice, (flat[:, None], 2 * flat[:, None]), {}, LabelError, "dice: expected target in 0..1, got 2.0 at"),

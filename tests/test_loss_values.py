@@ -160,6 +160,25 @@ def test_dice_by_hand(x64):
         np.testing.assert_allclose(gradient, slopes, rtol=1e-14)
 
 
+def test_dice_with_class_weights_by_hand(x64):
+    """The classes of `test_dice_by_hand` with the weights 1 and 3."""
+    p, t = np.array([[1.0, 0.5], [0.0, 1.0], [0.0, 0.5], [1.0, 0.0]]), np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    options = {"smoothing": 0.01, "class_weights": (1.0, 3.0), "reduction": "mean"}
+    by_class = 1 - np.array([(2 / 4 + 0.01) / (3 / 4 + 0.01), (2 * 3 / 8 + 0.01) / (1 + 0.01)])
+    np.testing.assert_allclose(losses.dice(p, t, **options), (by_class[0] + 3 * by_class[1]) / 4, rtol=1e-14)
+    slopes = np.array([1, 3]) / 4 * (1 - 2 * t - by_class) / (np.array([3 / 4, 1]) + 0.01) / 4
+    for gradient in both_gradients(losses.dice, p, t, **options):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-14)
+    overall = 1 - (2 * (1 / 4 + 3 * 3 / 8) + 0.01) / (3 / 4 + 3 * 1 + 0.01)
+    np.testing.assert_allclose(losses.dice(p, t, per_class=False, **options), overall, rtol=1e-14)
+    slopes = np.array([1, 3]) * (1 - 2 * t - overall) / (15 / 4 + 0.01) / 4
+    for gradient in both_gradients(losses.dice, p, t, per_class=False, **options):
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-14)
+    only_second = losses.dice(p, t, smoothing=0.01, class_weights=[0, 2])
+    np.testing.assert_allclose(only_second, losses.dice(p[:, 1:], t[:, 1:], smoothing=0.01), rtol=1e-14)
+    assert losses.dice(p, t, class_weights=[0, 0]) == 0
+
+
 def test_dice_of_what_is_not_there(x64):
     """A class that is nowhere adds 0; labels are their one-hot rows; the size of the image does not matter."""
     p, labels = np.array([[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]), np.array([0, 1])

@@ -11,10 +11,9 @@ from wav_files import FILES
 
 from funcnet import data, logs
 from funcnet.cli.history import read_history
-from funcnet.cli.jobs import read_rows
-from funcnet.cli.networks import load_data
 from funcnet.cli.options import read_config
 from funcnet.cli.sessions import read_sessions
+from funcnet.data.arrays import read_npz, read_rows
 from funcnet.errors import FuncnetError
 from funcnet.types import Report
 
@@ -36,7 +35,7 @@ def resumed_log(write):
 
 # name -> (how it is read, a good file, what else may be in one)
 KINDS = {
-    "npz": (lambda path: load_data(str(path)), saved(np.savez, x=X, target=TARGET), [b"x.npy", b"'descr'", b"PK\5\6"]),
+    "npz": (read_npz, saved(np.savez, x=X, target=TARGET), [b"x.npy", b"'descr'", b"PK\5\6"]),
     "npy": (read_rows, saved(np.save, X), [b"(-1,)", b"((((((", b"'|O'", b"(99999999999, 9999999)"]),
     "csv": (read_rows, b"0.5,0.25\n1,2\n", [b"1e999", b"nan", b"\xff", b",,", b"#", b'"']),
     "wav": (data.read_wav, FILES["sox, 24 bits"], [b"fmt ", b"data", b"\xff\xff\xff\xff", b"\xfe\xff"]),
@@ -118,9 +117,20 @@ def test_only_the_arrays_that_are_needed_are_read(tmp_path, monkeypatch):
         "open",
         lambda self, name, *more, **k: read.append(str(name)) or original(self, name, *more, **k),
     )
-    x, target = load_data(str(path))
+    (x, target), _ = read_npz(path)
     assert (x.shape, target.tolist()) == ((6, 2), TARGET.tolist())
     assert not [name for name in read if "unused" in name]
+
+
+@pytest.mark.parametrize("name", ["x", "target"])
+def test_an_entry_of_a_file_that_is_no_array(name, tmp_path):
+    path = tmp_path / "a.npz"
+    arrays = {"x": X, "target": TARGET}
+    np.savez(path, **{one: array for one, array in arrays.items() if one != name})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{name}.npy", b"no array")
+    with pytest.raises(FuncnetError, match=f"expected a readable .npz file: {name} is no array"):
+        read_npz(path)
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, np.float16])
@@ -128,7 +138,7 @@ def test_only_the_arrays_that_are_needed_are_read(tmp_path, monkeypatch):
 def test_numbers_of_any_machine_become_those_of_this_one(dtype, labels, tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=X.astype(dtype), target=TARGET.astype(labels))
-    x, target = load_data(str(path))
+    (x, target), _ = read_npz(path)
     assert (x.dtype, target.dtype.isnative) == (np.float32, True)
     np.testing.assert_array_equal(x, X.astype(np.float16 if dtype is np.float16 else np.float32))
     np.testing.assert_array_equal(target, TARGET)

@@ -6,6 +6,8 @@ array, or of dy if that is larger: a derivative that is read from a rounded y is
 layers it is dy times x, as what one of them gets may be such a product.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from layer_cases import CASES, draw, drawn_like
 from numerics import quick_jit
 from test_layer_laws import random_dy
 
+from funcnet import layers
 from funcnet.catalogue import LOSSES, PENALTIES
 from funcnet.checking.subjects import joined, parted
 from funcnet.gradients.cotangents import as_cotangent, as_gradient
@@ -36,12 +39,14 @@ OF_A_COMPOSITION = (2.5, 256, 256)
 #: in float32, though the exact result may be finite. The same holds for what lies between the layers of a composition,
 #: and in a user's own layer, in the dtype itself.
 LIMITED = {
-    "avg_pool", "avg_pool_no_pad", "batch_norm", "batch_norm_features", "conv", "conv_1d_wide", "conv_3d",
+    "attention", "attention_causal", "attention_cross", "attention_grouped", "attention_padded", "avg_pool",
+    "avg_pool_no_pad", "batch_norm", "batch_norm_features", "conv", "conv_1d_wide", "conv_3d", "conv_causal",
     "conv_strided", "conv_transpose", "conv_transpose_cut", "dense", "dense_no_bias", "dense_time_axis",
     "depthwise_conv", "depthwise_conv_twice", "global_avg_pool", "group_norm", "instance_norm",
     "instance_norm_no_scale", "layer_norm", "linear", "local_response_norm", "perceptron", "rms_norm",
-    "softmax_regression",
+    "softmax_regression", "unembedding",
 }  # fmt: skip
+RECURRENT = re.compile("(rnn|lstm|gru|scan)(_.*)?")  # of many steps, whose numbers are rounded in between
 OWN = {"automatic_function", "elementwise", "elementwise_keep_x", "layer", "parameterless"}
 
 
@@ -64,10 +69,18 @@ def worst(got, want, dtype, scale=0.0):
     return max((ulps(*pair, dtype, scale) for pair in pairs if jnp.issubdtype(pair[0].dtype, jnp.floating)), default=0)
 
 
+def is_composed(name, layer):
+    """Whether its numbers are rounded in between, as those of attention are: queries, keys, values and their means."""
+    attends = layer.made.constructor is layers.attention
+    return layer.inside is not None or attends or RECURRENT.fullmatch(name) is not None
+
+
 def magnitudes(name, dtype, layer):
     limit = 1e18 if name in LIMITED else np.inf
-    if name in OWN or layer.inside is not None:
+    if name in OWN or is_composed(name, layer):
         limit = 1e4 if dtype == jnp.float16 else 1e18
+    if layer.made.constructor is layers.attention:
+        limit = 10.0  # beyond it the rounding of queries and keys decides which key wins
     return [size for size in MAGNITUDES if size <= min(float(jnp.finfo(dtype).max), limit)]
 
 
@@ -89,7 +102,7 @@ def of_magnitude(random, leaf, size):
 def test_layers(name, x64):
     case, random = CASES[name], np.random.default_rng(0)
     layer = case.layer
-    bounds = ULPS.get(name, OF_A_LAYER if layer.inside is None else OF_A_COMPOSITION)
+    bounds = ULPS.get(name, OF_A_COMPOSITION if is_composed(name, layer) else OF_A_LAYER)
 
     @quick_jit  # one program in float64 for both dtypes
     def passes(params, state, x, key, dy):
@@ -107,7 +120,7 @@ def test_layers(name, x64):
         for size in magnitudes(name, dtype, layer):
             x = map_leaves(lambda leaf, size=size: of_magnitude(random, leaf, size), x)
             half, full = passes(params, state, x, key, dy), passes(*map(wide, (params, state, x, key, dy)))
-            most = scale if layer.inside is None else scale * max(1, size)
+            most = scale * max(1, size) if is_composed(name, layer) else scale
             for got, want, least, bound in zip(half, full, (0, most, most), bounds, strict=True):
                 assert worst(got, want, dtype, least) <= bound, (dtype, size)
 

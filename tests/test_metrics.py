@@ -1,5 +1,7 @@
 """Metrics: values against NumPy, and the laws that all of them obey."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,11 @@ from funcnet.metrics import (
     accuracy,
     binary_accuracy,
     confusion_matrix,
+    ctc_labels,
+    edit_distance,
     mean_iou,
     mean_loss,
+    perplexity,
     precision_recall_f1,
     r_squared,
     top_k_accuracy,
@@ -26,6 +31,27 @@ LABELS = rng.integers(0, 4, N).astype(np.int32)
 ONE_HOT = np.eye(4, dtype=np.float32)[LABELS]
 VALUES = rng.normal(size=(N, 3)).astype(np.float32)
 TARGETS = (VALUES + rng.normal(size=(N, 3))).astype(np.float32)
+
+
+SPOKEN = rng.normal(size=(N, 6, 3)).astype(np.float32)
+WORDS = rng.integers(1, 3, (N, 3)).astype(np.int32)
+
+
+def softmax(p):
+    return np.exp(p.astype(np.float64)) / np.exp(p.astype(np.float64)).sum(-1, keepdims=True)
+
+
+def spoken(p):
+    """What each row says, label by label, with the blank 0."""
+    return [[k for k, _ in itertools.groupby(row) if k != 0] for row in p.argmax(-1)]
+
+
+def levenshtein(a, b):
+    """By its recursion: the last label of one or of the other, or of both, is dealt with last."""
+    if len(a) == 0 or len(b) == 0:
+        return len(a) + len(b)
+    last = levenshtein(a[:-1], b[:-1]) + (a[-1] != b[-1])
+    return min(levenshtein(a[:-1], b) + 1, levenshtein(a, b[:-1]) + 1, last)
 
 
 def squared_error(prediction, target, *, reduction, where=None, weights=None):
@@ -107,12 +133,23 @@ CASES = {
         mean_loss(losses.weighted_sum(a=(0.5, losses.mean_squared_error), b=(2.0, losses.half_squared_error))),
         VALUES, TARGETS, lambda p, t: 0.5 * np.mean((p - t) ** 2) + 2.0 * np.mean(((p - t) ** 2).sum(1)) / 2,
     ),
+    "perplexity": (
+        perplexity(losses.softmax_cross_entropy), SCORES, LABELS,
+        lambda p, t: 1 / np.prod(softmax(p)[range(len(t)), t] ** (1 / len(t))),
+    ),
+    "edit_distance": (
+        edit_distance(read=ctc_labels), SPOKEN, WORDS, lambda p, t: np.mean([*map(levenshtein, spoken(p), t)]),
+    ),
+    "edit_distance normalized": (
+        edit_distance(normalized=True, read=ctc_labels), SPOKEN, WORDS,
+        lambda p, t: np.sum([*map(levenshtein, spoken(p), t)]) / t.size,
+    ),
 }  # fmt: skip
 every_case = pytest.mark.parametrize("metric, prediction, target, expected", CASES.values(), ids=CASES.keys())
 
 
 def test_every_public_metric_has_a_row():
-    assert {call.split()[0] for call in CASES} == {*metrics.__all__} - {"Metric", "ClassScores"}
+    assert {call.split()[0] for call in CASES} == {*metrics.__all__} - {"Metric", "ClassScores", "ctc_labels"}
 
 
 def assert_close(got, expected, tolerance=1e-5):

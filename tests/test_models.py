@@ -38,6 +38,10 @@ KEY = jax.random.key(0)
                 "dense(2, kernel_init=xavier_normal(), bias_init=ones)", "sigmoid()",
             ],
         ),
+        (
+            models.recurrent_classifier(3, features=(5, 4), recurrence=layers.rnn, dropout=0.1),
+            ["rnn(5)", "dropout(0.1)", "rnn(4)", "dropout(0.1)", "last()", "dense(3)"],
+        ),
     ],
 )  # fmt: skip
 def test_the_layers(model, layers_in_order):

@@ -22,7 +22,8 @@ def shape(*sizes):
 # One of each kind; CI runs `funcnet check --mutants`, which has every layer and 20 seeds.
 @pytest.mark.parametrize(
     "name",
-    ["identity", "dense", "dropout", "prelu", "gelu", "binary_step", "log_softmax_axis_1", "residual_random", "repeat"],
+    ["identity", "attention_causal", "dense", "dropout", "prelu", "gelu", "binary_step", "log_softmax_axis_1",
+     "residual_random", "repeat"],
 )  # fmt: skip
 def test_every_mutant_of_a_layer_is_caught(name):
     case = CASES[name]
@@ -36,7 +37,7 @@ def test_every_mutant_of_trees_is_caught(name):
     case = TREES[name]
     score = mutation_score(case.layer, case.example(3, 2), modes=("training",), seeds=2)
     assert score.ok, score
-    assert score.made >= 20, score
+    assert score.made >= (20 if name != "embedding" else 12), score  # which has one leaf, and no dx
 
 
 def test_the_mistakes_of_trees():

@@ -100,7 +100,9 @@ def test_a_mask_of_another_length():
             call((X, X, np.ones(5, bool)))
 
 
-@pytest.mark.parametrize("batch", [(X * np.nan, X), (X, X * np.inf), (X[:3], X[:3]), 3, (X, X, np.ones(5, bool))])
+@pytest.mark.parametrize(
+    "batch", [(X * np.nan, X), (X, X * np.inf), (np.hstack([X, X]), X), 3, (X, X, np.ones(5, bool))]
+)
 def test_a_bad_batch_is_named_by_its_number(batch):
     for before in (1, 2, 9):
         with pytest.raises(FuncnetError, match=f"fit: batch {before} of pass 1: "):
@@ -164,3 +166,40 @@ def test_files_of_a_checkpoint_have_the_mode_of_all_files(umask, tmp_path):
         os.umask(before)
     files = [*folder.iterdir(), tmp_path / "weights"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
+
+
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [
+        (X.astype(">f4"), r"got >f4 of NumPy; convert it with \.astype\('float32'\)"),
+        (X.astype(np.longdouble), r"got <f\d+ of NumPy; convert it with \.astype\('float32'\)"),
+        (np.array([["a"]]), "got <U1 of NumPy; give numbers"),
+        (np.array([[None]]), r"got \|O of NumPy; give numbers"),
+        (np.array(["2020"], "M8[Y]"), r"got <M8\[Y\] of NumPy; give numbers"),
+    ],
+    ids=["big-endian", "long double", "text", "objects", "dates"],
+)
+def test_arrays_of_numpy_that_jax_does_not_have(odd, named):
+    """`fit`, `evaluate` and `check_data` convert numbers; what takes single arrays names them."""
+    params, state = MODEL.init(jax.random.key(0), X)
+    held = f"of a dtype that jax has, {named}"
+    with pytest.raises(DtypeError, match=rf"^serial\(dense\(1\)\): expected x {held}"):
+        layers.serial(MODEL).apply((params,), (state,), odd)
+    for method in (MODEL.apply, MODEL.forward):
+        with pytest.raises(DtypeError, match=rf"^dense\(1\): expected x {held}"):
+            method(params, state, odd)
+    with pytest.raises(DtypeError, match=rf"^dense\(1\): expected x {held}"):
+        MODEL.init(jax.random.key(0), odd)
+    for function in (LOSS, LOSS.gradient, LOSS.check, LOSS.counted):
+        with pytest.raises(DtypeError, match=f"^mean_squared_error: expected prediction {held}"):
+            function(odd, X)
+    with pytest.raises(
+        DtypeError, match=r"^mean_squared_error: expected target of .* dtype.*, got .*; convert it with"
+    ):
+        LOSS(X, odd.reshape(-1, 1)[[0] * 6])
+    labels = np.array([0, 1, 0, 1, 1, 0])  # which are converted on the host
+    logits = np.hstack([X, -X])
+    assert losses.softmax_cross_entropy(logits, labels) == losses.softmax_cross_entropy(logits, labels.astype(">i8"))
+    metric = metrics.r_squared()
+    with pytest.raises(DtypeError, match=f"expected prediction {held}"):
+        metric.update(metric.init(), odd, X)

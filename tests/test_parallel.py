@@ -136,11 +136,13 @@ def test_options_of_fsdp(options, message):
 
 IMAGES = (8, 16, 16, 3)
 MODELS = {
+    "gpt": (models.gpt(64, 16, blocks=2, features=32, heads=4), (8, 16), jnp.int32),
     "lenet": (models.lenet(), IMAGES),
     "linear": (models.linear(8), (8, 8)),
     "mlp": (models.mlp((16, 16, 10)), (8, 8)),
     "mobilenet": (models.mobilenet(), IMAGES),
     "perceptron": (models.perceptron(8), (8, 8)),
+    "recurrent_classifier": (models.recurrent_classifier(8, features=(16, 16)), (8, 5, 8)),
     "resnet": (models.resnet(depth=8), IMAGES),
     "sigmoid_network": (models.sigmoid_network((8, 4)), (8, 8)),
     "softmax_regression": (models.softmax_regression(8), IMAGES),
@@ -161,9 +163,9 @@ def held(params, specs, mesh):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_split(name):
     """Over two devices the kernels are halved, all but what does not divide; fully sharded besides, in eighths."""
-    model, shape = MODELS[name]
-    params, mesh = shapes_of(model, shape), mesh_of(data=4, model=2)
-    x, fsdp = jax.ShapeDtypeStruct(shape, jnp.float32), parallel.fsdp(min_bytes=2048)
+    model, shape, dtype = (*MODELS[name], jnp.float32)[:3]
+    x, fsdp = jax.ShapeDtypeStruct(shape, dtype), parallel.fsdp(min_bytes=2048)
+    params, mesh = jax.eval_shape(model.init, jax.random.key(0), x)[0], mesh_of(data=4, model=2)
     total = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
     halves = parallel.specs(params, mesh, parallel.tensor_parallel(model, x, mesh))
     assert held(params, halves, mesh) <= 0.55 * total
@@ -191,13 +193,28 @@ def test_kernels_take_turns():
         parallel.tensor_parallel(model, x, mesh_of(data=2))
 
 
+def test_attention_is_split_by_heads_and_tables_by_rows():
+    model = layers.serial(
+        layers.embedding(7, 4), layers.position_embedding(6), layers.attention(2, use_bias=True), layers.dense(2)
+    )
+    x, mesh = jax.ShapeDtypeStruct((1, 6), jnp.int32), mesh_of(data=1, model=2)
+    assert dict(parallel.tensor_parallel(model, x, mesh)) == {
+        "0/embedding": P(), "1/embedding": P("model", None),  # seven rows do not divide
+        "2/query_kernel": P(None, "model"), "2/key_kernel": P(None, "model"), "2/value_kernel": P(None, "model"),
+        "2/query_bias": P("model"), "2/value_bias": P("model"), "2/out_kernel": P("model", None), "2/out_bias": P(),
+        "3/kernel": P(None, "model"), "3/bias": P("model"),
+    }  # fmt: skip
+
+
 # Whether a gradient is the mean of its parts'
 
-ROWS = {"(batch, 3)": jnp.zeros((8, 3)), "labels": jnp.zeros(8, jnp.int32)}
+ROWS = {"(batch, 3)": jnp.zeros((8, 3)), "labels": jnp.zeros(8, jnp.int32), "words": jnp.ones((8, 1), jnp.int32)}
 LOSSES = {
     "binary_cross_entropy": "(batch, 3)", "binary_cross_entropy_with_logits": "(batch, 3)", "cross_entropy": "labels",
-    "dice": "labels", "half_squared_error": "(batch, 3)", "huber": "(batch, 3)", "log_cosh": "(batch, 3)",
-    "mean_absolute_error": "(batch, 3)", "mean_squared_error": "(batch, 3)", "multiclass_hinge": "labels",
+    "ctc": "words", "dice": "labels", "half_squared_error": "(batch, 3)", "huber": "(batch, 3)",
+    "linear_cross_entropy": "labels",
+    "log_cosh": "(batch, 3)", "mean_absolute_error": "(batch, 3)", "mean_squared_error": "(batch, 3)",
+    "multiclass_hinge": "labels",
     "negative_log_likelihood": "labels", "root_mean_squared_error": "(batch, 3)", "smooth_l1": "(batch, 3)",
     "softmax_cross_entropy": "labels",
 }  # fmt: skip
@@ -217,10 +234,14 @@ def test_every_loss_has_a_row():
 def test_losses_that_are_means_over_rows(name):
     outputs = {
         "binary_cross_entropy": layers.sigmoid(), "cross_entropy": layers.softmax(), "dice": layers.softmax(),
-        "negative_log_likelihood": layers.log_softmax(),
+        "negative_log_likelihood": layers.log_softmax(), "ctc": layers.reshape((1, 3)),
     }  # fmt: skip
     model = layers.serial(layers.dense(3), outputs.get(name, layers.identity()))
+    if name == "linear_cross_entropy":
+        model = layers.deferred(layers.dense(3, use_bias=False))
     loss = getattr(losses, name)
+    if loss is losses.ctc:  # random labels are 0 and 1
+        loss = losses.partial(losses.ctc, blank=2)
     assert is_mean(model, loss, LOSSES[name], masked=True) == (loss.counted is not None)
 
 

@@ -46,6 +46,9 @@ CASES = {
     "rms_norm": Case(layers.rms_norm(), target=NUMBERS[:, :2]),
     "group_norm": Case(layers.group_norm(1), target=np.ones((4, 3, 2)), axes=(3,)),
     "instance_norm": Case(layers.instance_norm(use_bias=False), target=np.ones((4, 3, 2)), axes=(3,)),
+    "attention": Case(layers.attention(1, rotary=10.0), target=np.ones((4, 3, 2)), axes=(3,)),
+    "unembedding": Case(layers.unembedding(3), target=np.ones((4, 2, 3)) / 2, axes=(2,)),
+    "position_embedding": Case(layers.position_embedding(4), target=np.ones((4, 3, 2)), axes=(3,)),
     "serial": Case(BLOCK, losses.softmax_cross_entropy, LABELS),
     "residual": Case(layers.residual(BLOCK, layers.dense(3)), losses.half_squared_error),
     "parallel": Case(layers.parallel(BLOCK, layers.dense(3)), losses.log_cosh),
@@ -53,6 +56,13 @@ CASES = {
     "repeat": Case(layers.repeat(layers.serial(layers.dense(2), layers.tanh()), 4), target=NUMBERS[:, :2]),
     "repeat_twice": Case(layers.repeat(layers.repeat(layers.serial(layers.dense(2)), 2), 3), target=NUMBERS[:, :2]),
     "repeat_recompute": Case(layers.repeat(layers.recompute(layers.dense(2)), 2), target=NUMBERS[:, :2]),
+    "rnn": Case(layers.rnn(3), target=np.ones((4, 2, 3)) / 2, axes=(2,)),
+    "lstm": Case(layers.lstm(3, reverse=True), target=np.ones((4, 2, 3)) / 2, axes=(2,)),
+    "gru": Case(layers.gru(3), target=np.ones((4, 2, 3)) / 2, axes=(2,)),
+    "scan": Case(layers.scan(layers.gru_cell(3)), target=np.ones((4, 2, 3)) / 2, axes=(2,)),
+    "bidirectional": Case(
+        layers.serial(layers.bidirectional(layers.lstm(2)), layers.last(), layers.dense(3)), axes=(2,)
+    ),
     "dropout": Case(MODEL, losses.softmax_cross_entropy, LABELS),
     "masked": Case(BLOCK, losses.multiclass_hinge, LABELS, where=LABELS != 2),
     "masked_values": Case(layers.dense(3), where=NUMBERS > -0.5),
@@ -129,11 +139,15 @@ def test_an_unmarked_example_has_no_gradient(x64):
 
 
 def test_every_layer_of_the_library_with_parameters_has_a_rule():
+    """But for a `scan` of a cell that has none, as that of a container."""
     library = {getattr(layers, name) for name in layers.__all__}
     for name, case in LAYER_CASES.items():
         if case.layer.inside is None and case.layer.made.constructor in library:
             params, _ = jax.eval_shape(case.layer.init, jax.random.key(0), case.example(3, 2, jnp.float32))
-            assert (case.layer.rules.per_example is not None) == bool(jax.tree.leaves(params)), name
+            made = case.layer.made
+            bare = made.constructor is layers.scan and made.arguments["cell"].rules.per_example is None
+            has_rule = case.layer.rules.per_example is not None
+            assert has_rule == (bool(jax.tree.leaves(params)) and not bare), name
 
 
 def ones_for(model: Layer, width: int = 2) -> tuple[Any, Any, Any]:

@@ -5,30 +5,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from malformed import COLOUR, FOLDERS, GREY, save, two_classes
 from PIL import Image
 
 from funcnet.data import Preparation, image_folder, prepare, read_table, split
 from funcnet.data.pictures import read_pictures
 from funcnet.errors import ConfigError, DataError, MissingExtraError
-
-GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
-COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], 2)
-
-
-def save(path, pixels, mode=None, **options):
-    path.parent.mkdir(exist_ok=True, parents=True)
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels, mode)
-    image.save(path, **options)
-    return path
-
-
-def two_classes(folder):
-    """Two dark and two light pictures of 2 × 3 grey pixels, with the means 0, 0.2, 0.8 and 1."""
-    for name, values in {"dark": (0, 51), "light": (204, 255)}.items():
-        for i, value in enumerate(values):
-            save(folder / name / f"{i}.png", np.full((2, 3), value, np.uint8))
-    return folder
-
 
 # One picture
 
@@ -181,59 +163,9 @@ def test_targets_of_a_table_may_be_numbers(tmp_path):
 # What is refused
 
 
-def damaged(folder):
-    path = save(folder / "dark" / "2.jpg", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def renamed(folder):
-    (folder / "light" / "2.png").write_text("no picture")
-
-
-def bomb(folder):
-    save(folder / "dark" / "bomb.png", Image.new("1", (20_000, 20_000)))
-
-
-def table(text, name="t.csv"):
-    return lambda folder: (folder / name).write_text(text)
-
-
 @pytest.mark.parametrize(
     "change, message",
-    [
-        (damaged, r"image_folder\('.*'\): expected files that are PNG, .*/dark/2.jpg \(image file is truncated"),
-        (renamed, r"PNG, JPEG or WebP, got others: .*/light/2.png; replace or remove them"),
-        (bomb, r"/dark/bomb.png \(Image size \(400000000 pixels\) exceeds limit"),
-        (
-            lambda folder: (folder / "dark" / "notes.txt").touch(),
-            "alone in .*/dark, got .*notes.txt; convert or",
-        ),
-        (lambda folder: (folder / "dark" / "0.gif").touch(), r"alone in .*/dark, got .*0.gif; convert or remove"),
-        (lambda folder: (folder / "empty").mkdir(), "expected pictures in .*/empty, got none; remove the folder"),
-        (
-            lambda folder: two_classes(folder / "dark"),
-            "got .*/dark/dark, .*/dark/light; .* folders are the",
-        ),
-        (
-            lambda folder: save(folder / "light" / "2.png", GREY.T),
-            "2 × 3 in .*0.png and 3 × 2 in .*; write image_size",
-        ),
-        (table("file,y\nnone.png,1\n"), r"t.csv: expected a column with the names of files in .*, got .* 'file', 'y'"),
-        (
-            table("file,y\ndark/0.png,1\n,2\n"),
-            r"image_folder\('.*'\): t.csv: expected names of files in column 'file', got .* in line 3, which is",
-        ),
-        (
-            table("file,y\ndark/0.png,1\ndark/1.png,\n"),
-            "t.csv: expected the target 'y' .* got none in line 3",
-        ),
-        (table("file\ndark/0.png\n"), "t.csv: expected a column of targets besides 'file', got none; add one"),
-        (table("file,y\ndark/0.png,1,2\n"), "t.csv: expected 2 cells, as in line 1, got 3 in line 2"),
-        (
-            lambda folder: [table("a", name)(folder) for name in ("a.csv", "b.tsv")],
-            "one table, got a.csv, b.tsv",
-        ),
-    ],
+    FOLDERS,
 )
 def test_malformed_folders(tmp_path, change, message):
     change(two_classes(tmp_path))

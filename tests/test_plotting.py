@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from funcnet import models
 from funcnet.checking import check_gradients
 from funcnet.errors import DataError, MissingExtraError, ShapeError
-from funcnet.plotting import confusion_matrix, gradient_errors, gradient_flow, learning_curves
+from funcnet.plotting import confusion_matrix, gradient_errors, gradient_flow, learning_curves, predicted_values
 
 HISTORY = [
     {"epoch": 1, "step": 10, "loss": 2.0, "accuracy": 0.25, "validation_loss": 2.1, "validation_accuracy": 0.2},
@@ -343,3 +343,53 @@ def test_gradient_flow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"gradient_flow: .*pip install 'funcnet\[plot\]'"):
         gradient_flow(trace([1.0, 1.0, 1.0]))
+
+
+# Predicted values
+
+
+def test_predicted_values_lie_over_their_targets():
+    targets, predictions = np.float32([[1, 10], [2, 20], [4, 40]]), np.float32([[1, 10], [2, 20], [1, 44]])
+    figure = predicted_values(targets, predictions, names=["price", "size"])
+    points = [axes.lines[1].get_xydata().tolist() for axes in figure.axes]
+    assert points == [[[1, 1], [2, 2], [4, 1]], [[10, 10], [20, 20], [40, 44]]]
+    assert [axes.lines[0].get_xydata().tolist() for axes in figure.axes] == [[[1, 1], [4, 4]], [[10, 10], [44, 44]]]
+    assert [axes.get_title("left") for axes in figure.axes] == ["price: error 1.732", "size: error 2.309"]
+    assert len(predicted_values(np.ones((2, 4)), np.ones((2, 4))).axes) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (([1.0, 2.0], [1.0]), ShapeError, "^predicted_values: "),
+        ((np.ones((2, 2, 2)),) * 2, ShapeError, r"expected targets of shape \(n, outputs\), got \(2, 2, 2\)"),
+        ((np.ones((0, 1)),) * 2, DataError, r"expected at least one row and one output, got shape \(0, 1\)"),
+        (([1.0, np.nan], [1.0, 2.0]), DataError, r"targets that are finite, got nan at \[1, 0\]; leave these rows out"),
+        (([1.0], [np.inf]), DataError, "predictions that are finite, got inf"),
+    ],
+)
+def test_what_are_no_predicted_values(arguments, error, message):
+    with pytest.raises(error, match=message):
+        predicted_values(*arguments)
+
+
+def test_names_of_predicted_values_fit():
+    with pytest.raises(ShapeError, match=r"expected names of shape \(1,\), got \(2,\); give one per output"):
+        predicted_values([1.0], [1.0], names=["a", "b"])
+
+
+def test_learning_curves_draw_the_score_of_a_regression():
+    history = [{"epoch": i, "loss": 1 / i, "validation_loss": 2 / i, "r_squared": i / 9} for i in (1, 2)]
+    figure = learning_curves(history)
+    assert [axes.get_title("left") for axes in figure.axes] == ["loss", "R²"]
+
+
+def test_the_curves_mark_the_weights_that_were_kept():
+    figure = learning_curves(HISTORY, kept=4)
+    assert [text.get_text() for axes in figure.axes[:2] for text in axes.texts if "weights" in text.get_text()] == [
+        "weights of epoch 4\n1.4", "weights of epoch 4\n50.00%",
+    ]  # fmt: skip
+    with pytest.raises(
+        DataError, match="^learning_curves: expected kept to be one of the epochs of the reports, got 7"
+    ):
+        learning_curves(HISTORY, kept=7)

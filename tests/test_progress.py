@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import closing
 
 import jax.numpy as jnp
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 from funcnet import layers, losses, optimizers, training
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.training import progress
+from funcnet.training.reports import Position, Reports
 from funcnet.types import Report
 
 RUN = layers.dense(1), losses.mean_squared_error, optimizers.sgd(0.1), (jnp.ones((4, 2)), jnp.zeros((4, 1)))
@@ -42,6 +44,22 @@ def test_fit_says_how_many_epochs_there_are():
     *_, last = progress(training.fit(*RUN, epochs=3), every=0.0, file=file)
     assert last.epoch == 3
     assert [line.split("  ")[0] for line in file.getvalue().splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_network_of_many_arrays_is_told_before_it_compiles(monkeypatch, terminal):
+    """300 layers take minutes. `fit` counts the arrays, and whatever shows its reports tells."""
+    with closing(training.fit(*RUN, epochs=1)) as run:
+        assert run.position.arrays == 2
+    for arrays, told in ((200, False), (201, True)):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=terminal, width=150, force_jupyter=False)
+        monkeypatch.setattr("rich.console.Console", lambda file, console=console: console)
+        shown = progress(Reports(reports(2), "fit", 2, Position(0, 10, arrays)))
+        next(shown)
+        said = f"compiling a network with {arrays} arrays of parameters, which may take minutes"
+        assert (said in file.getvalue()) == told
+        shown.close()
 
 
 @pytest.mark.parametrize("total", [None, 3])

@@ -25,10 +25,10 @@ from funcnet.checkpoints import manifest as manifests
 from funcnet.checkpoints.folder import read
 from funcnet.checkpoints.manifest import parse
 from funcnet.cli.history import History
-from funcnet.cli.jobs import inspect_checkpoints, read_rows
-from funcnet.cli.networks import load_data
+from funcnet.cli.jobs import inspect_checkpoints
 from funcnet.cli.options import Checkpoints, Train, read_config, write_config
 from funcnet.cli.sessions import read_sessions, timed
+from funcnet.data.arrays import read_npz, read_rows
 from funcnet.errors import CheckpointError, ConfigError, DataError
 
 PARAMS = {"0": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
@@ -91,12 +91,12 @@ def history(folder):
 
 def arrays(folder):
     np.savez(folder / "data.npz", x=np.ones((3, 2), np.float32), target=np.arange(3))
-    return folder / "data.npz", load_data
+    return folder / "data.npz", read_npz
 
 
 def packed_arrays(folder):
     np.savez_compressed(folder / "data.npz", x=np.ones((3, 2), np.float32), target=np.arange(3))
-    return folder / "data.npz", load_data
+    return folder / "data.npz", read_npz
 
 
 def rows(folder):

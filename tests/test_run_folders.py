@@ -25,9 +25,11 @@ from funcnet.checkpoints.folder import read
 from funcnet.cli import ending, folders, main, options
 from funcnet.cli import train as trains
 from funcnet.errors import ConfigError
+from funcnet.training import loop
 from funcnet.training.interruption import Stop
 from funcnet.types import Report
 
+PREPARED = fn.data.prepare(*fn.data.digits()).to_json()
 OPTIONS = ["--model", "mlp", "--hidden", "16", "--epochs", "8", "--batch-size", "128", "--patience", "6"]
 FILES = ("metrics.csv", "metrics.jsonl", "weights.safetensors", "config.toml", "curves.png", "confusion.png")
 
@@ -181,8 +183,26 @@ def raising(number, call):
 def test_a_signal_before_the_first_step_leaves_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trains, "_job", raising(signal.SIGINT, trains._job))
     code, printed, error = funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")
-    assert (code, printed, error) == (130, "stopped by SIGINT before the first step\n", "")
+    assert (code, printed) == (130, "stopped by SIGINT before the first step\n")
+    assert error == "funcnet: SIGINT: stopping after the work under way\n"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("more", [[], ["--folds", "2"]])
+def test_a_run_that_fails_before_its_first_report_leaves_nothing(tmp_path, capsys, monkeypatch, more):
+    def too_large(*_):
+        raise fn.errors.OutOfMemoryError("expected less memory")
+
+    monkeypatch.setattr(loop, "check_memory", too_large)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", *OPTIONS, "--hidden", "17", *more]  # a program that no other test has compiled
+    assert funcnet(capsys, *arguments)[::2] == (2, "funcnet: fit: expected less memory\n")
+    assert funcnet(capsys, *arguments, "--output", "new/run")[0] == 2
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert funcnet(capsys, *arguments, "--output", "mine")[0] == 2
+    assert os.listdir(tmp_path / "mine") == ["notes.txt"]
 
 
 def test_a_signal_while_the_first_step_is_compiled_is_not_lost(tmp_path, capsys, monkeypatch, whole):
@@ -213,11 +233,11 @@ def test_a_checkpoint_that_a_stopped_run_cannot_write_is_named(tmp_path, capsys,
 
 
 def test_a_terminal_that_is_closed_takes_no_text(tmp_path, capsys, monkeypatch):
-    def closed(report, epochs):
+    def closed(*_):
         signal.raise_signal(signal.SIGHUP)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(trains, "_line", closed)
+    monkeypatch.setattr(sys.modules["funcnet.training.progress"], "_line", closed)
     silenced = []
     monkeypatch.setattr(trains, "be_silent", lambda: silenced.append(1))
     assert funcnet(capsys, "train", *OPTIONS, "--output", tmp_path / "run")[0] == 129
@@ -278,7 +298,12 @@ def test_weights_of_a_shorter_run_are_not_taken_for_those_of_the_longer(tmp_path
         patch.setattr(trains, "save_results", killed)
         assert funcnet(capsys, "train", "--resume", folder, "--epochs", 9)[0] == 130
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    old, new = (checkpoints.steps(one / "checkpoints")[-1] for one in (whole, folder))
+    code, _, error = funcnet(capsys, "evaluate", folder)
+    said = f"these are the weights of the run of {old} steps; a longer one is at step {new}"
+    assert (code, error) == (0, f"funcnet: {folder}: {said}; finish it with funcnet train --resume {folder}.\n")
     assert funcnet(capsys, "train", "--resume", folder)[0] == 0
+    assert funcnet(capsys, "evaluate", folder)[::2] == (0, "")
     *_, facts = checkpoints.load_weights(folder / "weights.safetensors")
     assert facts["steps"] == checkpoints.steps(folder / "checkpoints")[-1]
     code, _, error = funcnet(capsys, "train", "--resume", folder)
@@ -450,7 +475,7 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     code, printed, _ = funcnet(capsys, "checkpoints", "verify", folder)
     *_, older, newest = checkpoints.steps(folder / "checkpoints")
     assert code == 0
-    assert printed.count("whole") == len(checkpoints.steps(folder / "checkpoints"))
+    assert printed.count("whole") == len(checkpoints.steps(folder / "checkpoints")) + 4  # with the other files
     (folder / "weights.safetensors").unlink()
     (folder / "checkpoints" / f"{newest:08d}" / "state.safetensors").write_bytes(b"")
     code, printed, error = funcnet(capsys, "checkpoints", "verify", folder)
@@ -465,6 +490,44 @@ def test_checkpoints_are_listed_and_damage_is_named(tmp_path, capsys, whole):
     check_same(folder, whole)
     code, _, error = funcnet(capsys, "checkpoints", "list", tmp_path)
     assert (code, error) == (5, f"funcnet: {tmp_path}: expected checkpoints, or a run with checkpoints, got neither.\n")
+
+
+def test_the_other_files_of_a_run_are_verified_and_what_is_wrong_is_named(tmp_path, capsys, whole):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    names = ["config.toml", "metrics.csv", "sessions.jsonl", "weights.safetensors"]
+
+    def wrong():
+        code, printed, error = funcnet(capsys, "checkpoints", "verify", folder)
+        assert code == (5 if error else 0)
+        assert printed.count("damaged") == len(error.splitlines())
+        return error
+
+    assert wrong() == ""
+    entries = json.loads(funcnet(capsys, "checkpoints", "verify", folder, "--json")[1])
+    assert [os.path.basename(entry["path"]) for entry in entries if entry["step"] is None] == names
+    for name in names:
+        content = (folder / name).read_bytes()
+        for place in range(len(content) // 7, len(content), len(content) // 3):
+            (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            assert wrong().startswith(f"{folder / name}: "), (name, place)
+        (folder / name).unlink()
+        needed = name != "weights.safetensors"  # which come at the end of a run
+        assert wrong().startswith(f"{folder / name}: cannot be read: [Errno 2]") == needed
+        (folder / name).write_bytes(content)
+    config, rows = (folder / "config.toml").read_bytes(), (folder / "metrics.csv").read_text()
+    (folder / "config.toml").write_bytes(config + b"# mine\n")
+    assert "config.toml: expected the lines that train wrote, with their SHA-256 above them, got others." in wrong()
+    (folder / "config.toml").write_bytes(config)
+    (folder / "metrics.csv").write_text("".join(rows.splitlines(keepends=True)[:-1]))
+    assert "metrics.csv: expected all rows of the run, got fewer than the 8 rows that the run recorded" in wrong()
+    (folder / "metrics.csv").write_text(rows)
+    weights = (folder / "weights.safetensors").read_bytes()
+    params, state, facts = checkpoints.load_weights(folder / "weights.safetensors")
+    checkpoints.save_weights(folder / "weights.safetensors", params, state, metadata={**facts, "data_sha256": "0"})
+    assert "weights.safetensors: expected weights that funcnet train wrote in this run, got others." in wrong()
+    (folder / "weights.safetensors").write_bytes(weights)
+    shutil.rmtree(folder / "checkpoints")  # which take much room
+    assert wrong() == ""
 
 
 def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, capsys, whole):
@@ -487,9 +550,9 @@ def test_a_run_goes_on_from_before_parameters_that_are_not_finite(tmp_path, caps
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, [], 3, {}, {"classes": 10}, {"classes": 10, "shape": 64}, {"classes": "ten", "shape": [64]},
-     {"classes": 10, "shape": [[64]]}, {"classes": 10, "shape": [-64]}, {"classes": 2**31, "shape": [64]},
-     {"classes": 10, "shape": [64], "options": []}, {"classes": 10, "shape": [64], "metrics": 3}],
+    [None, [], 3, {}, {"classes": 10, "shape": [64]}, {"preparation": 3}, {"preparation": "{}"},
+     {"preparation": PREPARED.replace("64", "-64")}, {"preparation": PREPARED.replace("[", "")},
+     {"preparation": PREPARED, "options": []}, {"preparation": PREPARED, "metrics": 3}],
 )  # fmt: skip
 def test_a_run_whose_facts_were_made_up(tmp_path, capsys, whole, metadata):
     folder = shutil.copytree(whole, tmp_path / "copy")
@@ -530,7 +593,7 @@ def test_other_data_are_refused(tmp_path, capsys):
     np.savez(file, x=x, target=target)
     assert funcnet(capsys, "evaluate", tmp_path / "run")[0] == 0
     # Rows of another file: those that were trained on are counted.
-    trained_on, _ = fn.data.split(x.astype(np.float32), target, seed=0)
+    trained_on, _ = fn.data.split(x.astype(np.float32), target, stratified=True)
     few, other = trained_on[0][:5], ["evaluate", tmp_path / "run", "--data", tmp_path / "other.npz"]
     np.savez(tmp_path / "other.npz", x=np.concatenate([few, rng.random((2, 4), np.float32)]), target=np.full(7, 2))
     code, printed, _ = funcnet(capsys, *other)
@@ -541,7 +604,10 @@ def test_other_data_are_refused(tmp_path, capsys):
     code, printed, _ = funcnet(capsys, *other)
     assert (code, "trained on are not counted: the data of the run are not there any more" in printed) == (0, True)
     narrow = "expected rows of shape (4,), got an array of shape (5, 3)"
-    for rows, labels, said in ((few[:, :3], 0, narrow), (few, 3, "expected label in 0..2")):
+    for rows, labels, said in (
+        (few[:, :3], 0, narrow),
+        (few, 3, "other.npz: Preparation: expected a class that training rows have, 0, 1, 2, got '3' at row 0"),
+    ):
         np.savez(tmp_path / "other.npz", x=rows, target=np.full(5, labels))
         code, _, error = funcnet(capsys, *other)
         assert (code, said in error) == (4, True)

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,29 @@ def test_names_in_the_tables_for_movers_exist():
     names = {name for row in rows for name in re.findall(r"([a-z]+)\.([a-z]\w+)", row)}
     assert len(names) > 25
     assert [name for name in sorted(names) if not hasattr(getattr(fn, name[0]), name[1])] == []
+
+
+def test_a_notebook_becomes_a_page(tmp_path):
+    output = {"data": {"text/html": ["<table>"], "text/plain": ["no"]}}
+    picture = {"data": {"image/png": "YWJj\n", "text/plain": ["<Figure>"]}}
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "\n", "[a](../docs/guides/own_data.md) [b](digits.ipynb)"]},
+        {"cell_type": "code", "source": ["x < 1"], "outputs": [{"text": ["1 < 2\n"]}, output, picture]},
+    ]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": cells}), "utf-8")
+    notebooks = load("notebooks")
+    assert notebooks.title_of(path) == "Title"
+    assert notebooks.as_html(path, lambda code: f"[{code}]").split("\n") == [
+        "<h1>Title</h1>",
+        '<p><a href="../../guides/own_data.html">a</a> <a href="digits.ipynb.html">b</a></p>',
+        "",
+        "[x < 1]",
+        '<div class="output"><pre>1 &lt; 2',
+        "</pre></div>",
+        '<div class="output"><table></div>',
+        '<div class="output"><img alt="&lt;Figure&gt;" src="data:image/png;base64,YWJj"></div>',
+    ]
 
 
 # The book of derivations
@@ -230,29 +254,35 @@ def test_every_docstring_can_be_read():
 
 # The translation
 
-ENGLISH, CHINESE = DOCS / "start.md", DOCS / "start.zh.md"
+TRANSLATED = [DOCS / "start.md", DOCS / "guides" / "own_data.md"]
 
 
-def shape_of(path):
+def chinese_of(path):
+    return path.with_suffix(".zh.md")
+
+
+def shape_of(path, page):
     """What a translation leaves as it is: levels of headings, code blocks, where links and pictures lead."""
     text = path.read_text("utf-8")
     blocks = re.findall(r"^```.*?^```$", text, re.M | re.S)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
-    links = [link.replace(".zh", "") for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("start")]
+    links = [link.replace(".zh", "") for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith(page.stem)]
     return {"headings": re.findall(r"^#+", prose, re.M), "blocks": blocks, "links": links}
 
 
-def test_the_translation_has_the_shape_of_the_original():
-    assert shape_of(CHINESE) == shape_of(ENGLISH)
-    assert len(shape_of(ENGLISH)["blocks"]) >= 5
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.stem)
+def test_the_translation_has_the_shape_of_the_original(page):
+    assert shape_of(chinese_of(page), page) == shape_of(page, page)
+    assert len(shape_of(page, page)["blocks"]) >= 4
 
 
-def test_the_translation_is_of_this_text():
-    digest = hashlib.sha256(ENGLISH.read_bytes()).hexdigest()[:16]
-    noted = re.findall(r"<!-- start\.md: (\w+) -->", CHINESE.read_text("utf-8"))
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.stem)
+def test_the_translation_is_of_this_text(page):
+    digest = hashlib.sha256(page.read_bytes()).hexdigest()[:16]
+    noted = re.findall(rf"<!-- {page.name}: (\w+) -->", chinese_of(page).read_text("utf-8"))
     assert noted == [digest], (
-        f"docs/start.md has changed since docs/start.zh.md was written. Bring the Chinese text in step with it, then "
-        f"write <!-- start.md: {digest} --> at its end."
+        f"{page.name} has changed since {chinese_of(page).name} was written. Bring the Chinese text in step with it, "
+        f"then write <!-- {page.name}: {digest} --> at its end."
     )
 
 

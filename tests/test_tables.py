@@ -7,9 +7,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from malformed import TABLES
 
 from funcnet.data import Preparation, prepare, read_table, split
-from funcnet.errors import ConfigError, DataError, DtypeError, FormatError, LabelError, MissingExtraError, ShapeError
+from funcnet.errors import ConfigError, DataError, FormatError, LabelError, MissingExtraError, ShapeError
 
 PEOPLE = """age,town,member,income
 20,Bern,true,10.5
@@ -127,42 +128,9 @@ def test_in_texts_only_the_empty_cell_is_missing():
     same(x, {"land": np.array(["NA", None, "none"], object)})
 
 
-MALFORMED = {
-    "empty": (b"", DataError, r"read_table\(BytesIO\): expected at least one row, got an empty file"),
-    "names alone": (b"a,y\n", DataError, "expected at least one row, got the names a, y alone"),
-    "too long": (b"a,y\n1,2\n1,2,3\n", DataError, "expected 2 cells, as in line 1, got 3 in line 3; .* needs quotes"),
-    "too short": (b'a,y\n"1\n",2\n1\n', DataError, "expected 2 cells, as in line 1, got 1 in line 4"),
-    "named twice": (b"a,b,a,y\n1,2,3,4\n", DataError, "got 'a' for column 1 and 3; rename them, or write header=False"),
-    "without a name": (b"a,,y\n1,2,3\n", DataError, "columns with names, each its own, got '' for column 2"),
-    "no such target": (b"a,Y\n1,2\n", DataError, "expected a column 'y', got 'a', 'Y'; names are in the first line"),
-    "target alone": (b"y\n1\n", DataError, "at least one column besides it, got y of 'y'; name the target"),
-    "target missing": (
-        b"a,y\n1,2\n\n3,\n4,n/a\n5,6\n", DataError, "the target 'y' in every row, got none in lines 4, 5; leave these"
-    ),
-    "dates": (
-        b"when,y\n,1\n2024-01-05,1\n", DataError,
-        r"column 'when' of numbers or texts, got the date or time '2024-01-05' in line 3; .* drop=\('when',\)",
-    ),
-    "times of day": (b"a,y\n12:30,1\n9:05:11,2\n", DataError, "got the date or time '12:30' in line 2"),
-    "month names": (b"a,y\n3 Jan 2024,1\n", DataError, "got the date or time '3 Jan 2024' in line 2"),
-    "text among numbers": (
-        b"a,y\n1,1\n2,1\nx,1\n", DataError,
-        r"column 'a' of numbers that float32 holds, got 'x' in line 4; correct it, or write categories=\('a',\)",
-    ),
-    "thousands": (b'a,y\n"1,234",1\n"9,000",2\n', DataError, "got '1,234' in line 2; correct it"),
-    "codes": (b"a,y\n8001,1\n08001,2\n", DataError, "got '08001' in line 3; .* categories"),
-    "too large": (b"a,y\n1,1\n1e39,2\n", DataError, "got '1e39' in line 3"),
-    "an open quote": (b'a,y\n1,"2\n3,4\n', FormatError, "an error in the row that begins in line 2: unexpected end"),
-    "a quote within": (b'a,y\n1,"2"3\n', FormatError, "begins in line 2: .*a quote within them is written twice"),
-    "Latin-1": ("a,y\n1,2\nü,3\n".encode("latin1"), FormatError, "got the byte 0xfc in line 3; .* encoding='cp1252'"),
-    "UTF-16": ("a,y\n1,2\n".encode("utf-16"), FormatError, "got bytes of 0, .* encoding='utf-16'"),
-    "a cut Parquet file": (b"PAR1 and no more", FormatError, "expected a whole Parquet file, got an error"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("name", TABLES)
 def test_malformed_tables(name):
-    content, error, message = MALFORMED[name]
+    content, error, message = TABLES[name]
     with pytest.raises(error, match=message):
         read_table(io.BytesIO(content), target="y")
 
@@ -178,7 +146,7 @@ def test_refused_arguments_and_sources(tmp_path):
 
     with pytest.raises(DataError, match=r"read_table\('.*none.csv'\): the file cannot be read: .*No such file"):
         read_table(tmp_path / "none.csv", target="y")
-    with pytest.raises(DataError, match=r"ends in .csv, .tsv or .parquet, got '.xlsx'; save it as .csv"):
+    with pytest.raises(DataError, match=r"ends in .csv, .tsv, .parquet, .npy, got '.xlsx'; save it as .csv"):
         read_table("book.xlsx", target="y")
     with pytest.raises(ConfigError, match="expected a file or a frame of pandas or polars, got 3"):
         read_table(3, target="y")
@@ -246,6 +214,35 @@ def test_features_by_hand():
     assert preparation.unusual({**x, "age": np.array([20.0, 19.0, 40.0])})["age"] == {"below": 1}
 
 
+def test_an_array_stays_as_it_is():
+    x = np.float32([[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[1, 1], [1, 9]]])
+    preparation = prepare(x, np.array([3, 7, 3]), task="classes", classes=("3", "5", "7"))
+    assert (preparation.shape, preparation.outputs, preparation.targets[0].counts) == ((2, 2), 3, (2, 0, 1))
+    features, target = preparation.rows(x, np.array([7, 3, 5]))
+    np.testing.assert_array_equal(features, x, strict=True)
+    np.testing.assert_array_equal(target, np.int32([2, 0, 1]), strict=True)
+    np.testing.assert_array_equal(preparation.features(x), x)
+    assert preparation.example == jax.ShapeDtypeStruct((1, 2, 2), np.float32)
+    assert Preparation.from_json(preparation.to_json()) == preparation
+    assert preparation.unusual(x) == {}
+    assert preparation.unusual(x + np.float32([[[0]], [[0]], [[1]]])) == {"x": {"above": 1}}
+    assert repr(preparation).splitlines() == [
+        "task      classes: target, 3 classes (3 67%, 5 0%, 7 33%)",
+        "array     3 × 2 × 2, numbers from 0 to 9",
+    ]
+    with pytest.raises(ShapeError, match=r"^Preparation: expected x of shape \(n, 2, 2\), got \(3, 2\)"):
+        preparation.rows(x[:, 0])
+    with pytest.raises(FormatError, match="row_shape"):
+        Preparation.from_json(preparation.to_json().replace('"row_shape": [\n  2', '"row_shape": [\n  0'))
+
+
+def test_the_example_has_the_shapes_of_the_inputs():
+    preparation = prepared()
+    assert {name: (leaf.shape, str(leaf.dtype)) for name, leaf in preparation.example.items()} == {
+        "numbers": ((1, 2), "float32"), "codes": ((1, 1), "int32"),
+    }  # fmt: skip
+
+
 def test_the_program_of_the_features_gives_the_same_bits():
     preparation, random = prepared(), np.random.default_rng(0)
     numbers = random.normal(30, 20, (100, 2)).astype(np.float32)
@@ -289,6 +286,8 @@ def test_labels_by_hand():
         ([1, 2, 3, 3], "regression"),
         ([*range(20)] * 2, "classes"),
         ([*range(21)] * 2, "regression"),
+        ([2 * n + n // 10 for n in range(21)], "regression"),
+        ([n + 0.5 for n in range(21)], "regression"),
         ({"a": [0, 1], "b": [True, False]}, "labels"),
         ({"a": [0, 2], "b": [1, 0]}, "regression"),
     ],
@@ -430,6 +429,13 @@ Y = np.array([0, 1] * 3)
         (A, {"y": np.arange(6)}, {"task": "labels"}, DataError, "labels 0 and 1 in 'y', got 0 to 5"),
         (A, {"y": Y, "z": Y}, {"task": "classes"}, DataError, "expected one target of classes, got y, z; choose one"),
         (A, {"y": Y, "z": np.array(["a", "b"] * 3)}, {}, DataError, "targets to be numbers, got texts in z; choose"),
+        (
+            {"a": np.arange(21.0)},
+            np.arange(21) * 2,
+            {},
+            DataError,
+            "got 0 to 40, each once, as rows are numbered, in 'ta",
+        ),
         (A, Y, {"task": "guess"}, ConfigError, "expected task to be .* or .regression., got 'guess'"),
         (A, Y[:5], {}, DataError, "expected x and target of one length, got 6 and 5 rows"),
         ({"a": np.zeros(6)}, Y, {}, DataError, "a column with several values, got a; each is the same in all rows"),
@@ -439,8 +445,8 @@ Y = np.array([0, 1] * 3)
         ({"a": np.zeros((6, 2))}, Y, {}, DataError, r"columns of x of shape \(n,\) and one length, got a \(6, 2\)"),
         ({"a": np.array(["2024-01-05"] * 6, "M8[D]")}, Y, {}, DataError, "'a' of numbers or texts, got .*datetime64"),
         ({}, Y, {}, DataError, "expected x to be a dictionary of columns, got a dict {}; read_table gives them"),
-        (np.zeros((6, 2)), Y, {}, ShapeError, r"x of shape \(n, height, width, channels\), got \(6, 2\)"),
-        (np.zeros((6, 2, 2, 1)), Y, {}, DtypeError, "pictures of dtype uint8, got float64; image_folder gives them"),
+        (np.zeros((6, 2), int), Y, {}, DataError, r"x of floating-point numbers, got an array of dtype int64"),
+        (np.full((6, 2), np.nan), Y, {}, DataError, r"x\[0, 0\] is nan; 6 of 6 rows have such values"),
         (np.zeros((6, 2, 2, 2), np.uint8), Y, {}, DataError, "expected pictures of 1 or 3 channels, got 2"),
     ],
 )

@@ -567,9 +567,9 @@ def test_early_stopping_names_impossible_arguments(options, message):
         ({"rows": [1, 2, 3]}, DataError, "got a list that begins with 1; write"),
         ({"rows": list(zip(*blobs(), strict=True))}, DataError, "got a list of single examples; .* np.stack"),
         ({"rows": (blobs(10), blobs(10))}, DataError, "two tuples of 2 that look like batches; join batches"),
-        ({"rows": (blobs(10),) * 3}, DataError, r"data to be \(x, target\), .* got a tuple of 3; join batches with"),
+        ({"rows": (blobs(10),) * 3}, DataError, r"data to be \(x, target\), .* got a tuple of 3; join batches, x"),
         ({"validation": [blobs(10)] * 5}, DataError, r"validation to be \(x, target\), .* got a list of 5; join"),
-        ({"validation": [blobs(10)] * 2}, DataError, "two tuples of 2 that look like batches; join batches with"),
+        ({"validation": [blobs(10)] * 2}, DataError, "two tuples of 2 that look like batches; join batches, x"),
         ({"validation": iter([blobs(10)])}, DataError, r"validation to be .* got a list_iterator .*; join batches"),
         ({"model": jax.nn.relu}, ConfigError, r"^fit: expected model to be a layer, such as .*, got a custom_jvp\."),
         ({"stop": 3}, ConfigError, "^fit: expected stop to be a function step -> bool, got 3"),
@@ -635,7 +635,7 @@ def test_unknown_options_are_named():
 
 def test_batches_must_be_alike():
     with pytest.raises(DataError, match="expected all batches of the shapes and dtypes of the first one"):
-        list(fit(rows=[blobs(10), blobs(7)], batch_size=None))
+        list(fit(rows=[blobs(10), (blobs(10)[0].astype(np.float16), blobs(10)[1])], batch_size=None))
     with pytest.raises(LabelError, match=r"expected label in 0\.\.2, got 3"):
         list(fit(rows=[blobs(9), (blobs(9)[0], blobs(9)[1] + 1)], batch_size=None))
     with pytest.raises(DataError, match="expected 2 passes over the batches, but they ended before pass 2"):

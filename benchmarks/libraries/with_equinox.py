@@ -39,6 +39,56 @@ class Residual(eqx.nn.StatefulLayer):
         return y + shortcut, state
 
 
+class AtEach(eqx.Module):
+    """A module at each position."""
+
+    inner: eqx.Module
+
+    def __call__(self, x, *, key=None):
+        return jax.vmap(self.inner)(x)
+
+
+class Positions(eqx.Module):
+    embedding: jax.Array
+
+    def __call__(self, x, *, key=None):
+        return x + self.embedding
+
+
+class Attention(eqx.Module):
+    inner: eqx.nn.MultiheadAttention
+
+    def __init__(self, heads, width, own, key):
+        with_biases = {f"use_{name}_bias": True for name in ("query", "value", "output")}
+        inner = eqx.nn.MultiheadAttention(heads, width, **with_biases, key=key)
+        parts = {"query_proj": "query", "key_proj": "key", "value_proj": "value", "output_proj": "out"}
+        loaded = [
+            _with(getattr(inner, part), own[f"{name}_kernel"].T, own.get(f"{name}_bias"))
+            for part, name in parts.items()
+        ]
+        self.inner = eqx.tree_at(lambda inner: [getattr(inner, part) for part in parts], inner, loaded)
+
+    def __call__(self, x, *, key=None):
+        return self.inner(x, x, x, mask=jnp.tri(len(x), dtype=bool))
+
+
+class Lstm(eqx.Module):
+    cell: eqx.nn.LSTMCell
+
+    def __init__(self, width, features, own, key):
+        cell = eqx.nn.LSTMCell(width, features, key=key)
+        given = [jnp.asarray(leaf) for leaf in (own["kernel"].T, own["recurrent_kernel"].T, own["bias"])]
+        self.cell = eqx.tree_at(lambda cell: [cell.weight_ih, cell.weight_hh, cell.bias], cell, given)
+
+    def __call__(self, x, *, key=None):
+        def step(carry, x):
+            carry = self.cell(x, carry)
+            return carry, carry[0]
+
+        zero = jnp.zeros(self.cell.hidden_size, x.dtype)
+        return jax.lax.scan(step, (zero, zero), x)[1]
+
+
 def build(network, shape, given):
     return eqx.nn.Sequential([_layer(use.layer, use.before, given) for use in chain(network, shape)])
 
@@ -48,8 +98,8 @@ def _layer(layer, before, given):
     match layer:
         case n.Dense(features):
             own = next(given)
-            dense = eqx.nn.Linear(before[-1], features, key=key)
-            return _with(dense, own["kernel"].T, own["bias"])
+            dense = _with(eqx.nn.Linear(before[-1], features, key=key), own["kernel"].T, own["bias"])
+            return dense if len(before) == 1 else AtEach(dense)
         case n.Conv(features, size, stride, bias):
             own = next(given)
             conv = eqx.nn.Conv2d(before[-1], features, size, stride, size // 2, use_bias=bias, key=key)
@@ -67,6 +117,21 @@ def _layer(layer, before, given):
             return eqx.nn.Lambda(lambda x: jnp.moveaxis(x, 0, -1).ravel())
         case n.Relu():
             return eqx.nn.Lambda(jax.nn.relu)
+        case n.Gelu():
+            return eqx.nn.Lambda(jax.nn.gelu)
+        case n.Last():
+            return eqx.nn.Lambda(lambda x: x[-1])
+        case n.Embedding():
+            return AtEach(eqx.nn.Embedding(weight=jnp.asarray(next(given)["embedding"])))
+        case n.Positions():
+            return Positions(jnp.asarray(next(given)["embedding"]))
+        case n.LayerNorm():
+            own = next(given)
+            return AtEach(_with(eqx.nn.LayerNorm(before[-1], dtype=own["scale"].dtype), own["scale"], own["bias"]))
+        case n.Attention(heads):
+            return Attention(heads, before[-1], next(given), key)
+        case n.Lstm(features):
+            return Lstm(before[-1], features, next(given), key)
         case n.Residual(body, shortcut):
             return Residual(build(body, before, given), build(shortcut, before, given))
     raise TypeError(layer)

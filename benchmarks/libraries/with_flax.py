@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -40,6 +41,40 @@ class Residual(nnx.Module):
         return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
 
 
+class Positions(nnx.Module):
+    def __init__(self, embedding):
+        self.embedding = nnx.Param(embedding)
+
+    def __call__(self, x):
+        return x + self.embedding[...]
+
+
+class Attention(nnx.Module):
+    def __init__(self, heads, width, own):
+        dtype, each = own["out_bias"].dtype, width // heads
+        self.inner = nnx.MultiHeadAttention(
+            heads, width, decode=False, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0)
+        )
+        for name in ("query", "key", "value"):
+            bias = own.get(f"{name}_bias", np.zeros(width, dtype)).reshape(heads, each)
+            _with(
+                getattr(self.inner, name), {"kernel": own[f"{name}_kernel"].reshape(width, heads, each), "bias": bias}
+            )
+        _with(self.inner.out, {"kernel": own["out_kernel"].reshape(heads, each, width), "bias": own["out_bias"]})
+
+    def __call__(self, x):
+        return self.inner(x, mask=nnx.make_causal_mask(x[..., 0]))
+
+
+def _lstm_cell(width, features, own):
+    """Flax has a kernel for each gate, in one product, and the biases with the product of the state."""
+    dtype = own["bias"].dtype
+    cell = nnx.OptimizedLSTMCell(width, features, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
+    _with(cell.dense_i, {"kernel": own["kernel"]})
+    _with(cell.dense_h, {"kernel": own["recurrent_kernel"], "bias": own["bias"]})
+    return cell
+
+
 def build(network, shape, given):
     return nnx.Sequential(*(_layer(use.layer, use.before, given) for use in chain(network, shape)))
 
@@ -68,6 +103,20 @@ def _layer(layer, before, given):
             return lambda x: x.reshape(x.shape[0], -1)
         case n.Relu():
             return nnx.relu
+        case n.Gelu():
+            return nnx.gelu
+        case n.Last():
+            return lambda x: x[:, -1]
+        case n.Embedding(words, features):
+            return _with(nnx.Embed(words, features, rngs=rngs), next(given))
+        case n.Positions():
+            return Positions(jnp.asarray(next(given)["embedding"]))
+        case n.LayerNorm():
+            return _with(nnx.LayerNorm(before[-1], epsilon=1e-5, rngs=rngs), next(given))
+        case n.Attention(heads):
+            return Attention(heads, before[-1], next(given))
+        case n.Lstm(features):
+            return nnx.RNN(_lstm_cell(before[-1], features, next(given)))
         case n.Residual(body, shortcut):
             inner = build(body, before, given)
             return Residual(inner, build(shortcut, before, given) if shortcut else None)

@@ -39,6 +39,12 @@ def build(network):
     return fn.layers.serial(*map(_layer, network))
 
 
+PLAIN = {
+    n.Relu: fn.layers.relu, n.Flatten: fn.layers.flatten, n.MeanOverPlaces: fn.layers.global_avg_pool,
+    n.LayerNorm: fn.layers.layer_norm, n.Last: fn.layers.last,
+}  # fmt: skip
+
+
 def _layer(layer):
     match layer:
         case n.Dense(features):
@@ -50,17 +56,25 @@ def _layer(layer):
             return fn.layers.batch_norm(epsilon=1e-5)
         case n.MaxPool(size):
             return fn.layers.max_pool(size)
+        case n.Embedding(words, features):
+            return fn.layers.embedding(words, features)
+        case n.Positions(length):
+            return fn.layers.position_embedding(length)
+        case n.Gelu():
+            return fn.layers.gelu(approximate=True)
+        case n.Attention(heads):
+            return fn.layers.attention(heads, causal=True)
+        case n.Lstm(features):
+            return fn.layers.lstm(features)
         case n.Residual(body, shortcut):
             return fn.layers.residual(build(body), *([build(shortcut)] if shortcut else []))
-    return {n.Relu: fn.layers.relu, n.Flatten: fn.layers.flatten, n.MeanOverPlaces: fn.layers.global_avg_pool}[
-        type(layer)
-    ]()
+    return PLAIN[type(layer)]()
 
 
 def loaded(workload):
     """The model, its parameters from `parameters`, and its state."""
     model = build(workload.network)
-    x = jax.ShapeDtypeStruct((workload.batch, *workload.shape), workload.dtype)
+    x = batches(workload)[0][: workload.batch]
     drawn, state = model.init(jax.random.key(0), x)
     given = jax.tree.leaves(parameters(workload.network, workload.shape, workload.dtype))
     assert [leaf.shape for leaf in given] == [leaf.shape for leaf in jax.tree.leaves(drawn)]

@@ -1,4 +1,5 @@
-"""JAX's own stax with optax: pure functions, `jax.jit` with donated state, and the same step scanned by hand."""
+"""JAX's own stax with optax: pure functions, `jax.jit` with donated state, and the same step scanned by hand. What
+stax lacks is written here as anyone would with JAX: attention by `jax.nn`, a recurrence as a plain `lax.scan`."""
 
 from functools import partial
 
@@ -48,7 +49,49 @@ def _layer(layer):
         case n.Residual(body, shortcut):
             branches = stax.parallel(build(body), build(shortcut) if shortcut else stax.Identity)
             return stax.serial(stax.FanOut(2), branches, stax.FanInSum)
-    return {n.Relu: stax.Relu, n.Flatten: stax.Flatten}[type(layer)]
+        case n.Embedding(_, features):
+            return _pair(lambda params, x: params["embedding"][x], lambda shape: (*shape, features))
+        case n.Attention(heads):
+            return _pair(partial(_attention, heads))
+        case n.Lstm(features):
+            return _pair(_lstm, lambda shape: (*shape[:-1], features))
+    return PLAIN[type(layer)]
+
+
+def _pair(apply, after=lambda shape: shape):
+    return lambda key, shape: (after(shape), ()), lambda params, x, **_: apply(params, x)
+
+
+def _layer_norm(params, x):
+    return jax.nn.standardize(x, epsilon=1e-5) * params["scale"] + params["bias"]
+
+
+def _attention(heads, params, x):
+    def split(name):
+        y = x @ params[f"{name}_kernel"] + params.get(f"{name}_bias", 0)
+        return y.reshape(*y.shape[:-1], heads, -1)
+
+    y = jax.nn.dot_product_attention(split("query"), split("key"), split("value"), is_causal=True)
+    return y.reshape(x.shape) @ params["out_kernel"] + params["out_bias"]
+
+
+def _lstm(params, x):
+    def step(carry, x):
+        h, c = carry
+        i, f, g, o = jnp.split(x @ params["kernel"] + h @ params["recurrent_kernel"] + params["bias"], 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    zero = jnp.zeros((len(x), params["recurrent_kernel"].shape[0]), x.dtype)
+    return jax.lax.scan(step, (zero, zero), x.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+
+PLAIN = {
+    n.Relu: stax.Relu, n.Flatten: stax.Flatten, n.Gelu: stax.Gelu, n.LayerNorm: _pair(_layer_norm),
+    n.Positions: _pair(lambda params, x: x + params["embedding"]),
+    n.Last: _pair(lambda _, x: x[:, -1], lambda shape: (shape[0], shape[-1])),
+}  # fmt: skip
 
 
 def loaded(workload):
@@ -59,7 +102,7 @@ def loaded(workload):
 
 
 def _params(network, given):
-    """One tuple per layer: (kernel, bias), or (shift, scale) as stax has them."""
+    """One tuple per layer: (kernel, bias), or (shift, scale) as stax has them. Of the layers above a dictionary."""
 
     def one(layer):
         match layer:
@@ -74,6 +117,8 @@ def _params(network, given):
                 return jnp.asarray(own["bias"]), jnp.asarray(own["scale"])
             case n.Residual(body, shortcut):
                 return (), (_params(body, given), _params(shortcut, given) if shortcut else ()), ()
+            case n.Embedding() | n.Positions() | n.LayerNorm() | n.Attention() | n.Lstm():
+                return jax.tree.map(jnp.asarray, next(given))
         return ()
 
     return tuple(one(layer) for layer in network)

@@ -57,6 +57,55 @@ class Flatten(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
+class Last(nn.Module):
+    def forward(self, x):
+        return x[:, -1]
+
+
+class Positions(nn.Module):
+    def __init__(self, embedding):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.tensor(embedding))
+
+    def forward(self, x):
+        return x + self.embedding
+
+
+class Attention(nn.Module):
+    """The three products as one, and torch's own kernel for the rest."""
+
+    def __init__(self, heads, width, own):
+        super().__init__()
+        self.heads = heads
+        names = ("query", "key", "value")
+        kernel = np.concatenate([own[f"{name}_kernel"].T for name in names])
+        bias = np.concatenate([own.get(f"{name}_bias", np.zeros_like(own["out_bias"])) for name in names])
+        self.looks = _with(nn.Linear(width, 3 * width), kernel, bias)
+        self.out = _with(nn.Linear(width, width), own["out_kernel"].T, own["out_bias"])
+
+    def forward(self, x):
+        q, k, v = self.looks(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Lstm(nn.Module):
+    """torch has two biases, whose sum counts. One stays 0."""
+
+    def __init__(self, width, features, own):
+        super().__init__()
+        self.inner = nn.LSTM(width, features, batch_first=True, dtype=torch.tensor(own["bias"]).dtype)
+        self.inner.bias_hh_l0.requires_grad_(False)
+        given = {"weight_ih": own["kernel"].T, "weight_hh": own["recurrent_kernel"].T, "bias_ih": own["bias"]}
+        with torch.no_grad():
+            self.inner.bias_hh_l0.zero_()
+            for name, value in given.items():
+                getattr(self.inner, f"{name}_l0").copy_(torch.tensor(np.ascontiguousarray(value)))
+
+    def forward(self, x):
+        return self.inner(x)[0]
+
+
 def build(network, shape, given):
     return nn.Sequential(*(_layer(use.layer, use.before, given) for use in chain(network, shape)))
 
@@ -81,6 +130,21 @@ def _layer(layer, before, given):
             return Flatten()
         case n.Relu():
             return nn.ReLU()
+        case n.Gelu():
+            return nn.GELU("tanh")
+        case n.Last():
+            return Last()
+        case n.Embedding(words, features):
+            return _with(nn.Embedding(words, features), next(given)["embedding"], None)
+        case n.Positions():
+            return Positions(next(given)["embedding"])
+        case n.LayerNorm():
+            own = next(given)
+            return _with(nn.LayerNorm(before[-1]), own["scale"], own["bias"])
+        case n.Attention(heads):
+            return Attention(heads, before[-1], next(given))
+        case n.Lstm(features):
+            return Lstm(before[-1], features, next(given))
         case n.Residual(body, shortcut):
             return Residual(build(body, before, given), build(shortcut, before, given))
     raise TypeError(layer)
@@ -115,12 +179,13 @@ def training(workload, way):
 
     def start():
         model = loaded(workload)
-        optimizer = OPTIMIZERS[workload.optimizer](model.parameters())
+        optimizer = OPTIMIZERS[workload.optimizer]([leaf for leaf in model.parameters() if leaf.requires_grad])
         called = way(model)
 
         def advance(x, target):
             optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(called(x), target)
+            scores = called(x)
+            loss = nn.functional.cross_entropy(scores.flatten(0, -2), target.flatten())
             loss.backward()
             optimizer.step()
             return loss

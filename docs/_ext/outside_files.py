@@ -4,6 +4,7 @@ import ast
 import html
 from pathlib import Path
 
+import notebooks
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
@@ -66,17 +67,28 @@ def pages(app):
     """Sphinx's `html-collect-pages`: every file, and for a folder the list of its files."""
     found = outside(app.env)
     folders = {path for path in found if path.is_dir()}
-    files = (found - folders) | {file for folder in folders for file in folder.glob("*.py")}
+    files = (found - folders) | {file for folder in folders for file in shown(folder)}
+    highlight = app.builder.highlighter.highlight_block
     for path in sorted(files):
-        code = app.builder.highlighter.highlight_block(path.read_text("utf-8"), language_of(path), linenos=False)
-        yield page(path, code)
+        if path.suffix == ".ipynb":
+            yield page(path, notebooks.as_html(path, lambda source: highlight(source, "python", linenos=False)))
+        else:
+            yield page(path, highlight(path.read_text("utf-8"), language_of(path), linenos=False))
     for path in sorted(folders):
-        yield page(path, f"<ul>{''.join(map(entry, sorted(path.glob('*.py'))))}</ul>")
+        yield page(path, f"<ul>{''.join(map(entry, shown(path)))}</ul>")
+
+
+def shown(folder: Path) -> list[Path]:
+    """The files of a folder that have a page."""
+    return sorted([*folder.glob("*.ipynb"), *folder.glob("*.py")])
 
 
 def entry(file: Path) -> str:
-    """A file of a folder, with the first paragraph of its docstring."""
-    about = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")[0]
+    """A file of a folder, with its heading or the first paragraph of its docstring."""
+    if file.suffix == ".ipynb":
+        about = notebooks.title_of(file)
+    else:
+        about = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")[0]
     return f'<li><a href="{file.parent.name}/{file.name}.html">{file.name}</a>: {html.escape(about)}</li>'
 
 

@@ -1,7 +1,7 @@
-"""The pictures of docs/pictures.md and docs/report.md, with those of three examples.
+"""The pictures of docs/pictures.md, docs/report.md and docs/notebook.md, with those of four examples.
 
-`python docs/images/pictures.py` writes them beside itself, in a minute. The picture of the report, a screenshot, needs
-playwright and a Chromium on the path.
+`python docs/images/pictures.py` writes them beside itself, in a minute. The pictures of the report and of a notebook,
+screenshots, need playwright, nbconvert and a Chromium on the path.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ EXAMPLES = {
     "optimizer_paths.py": ("saddle.png", "ravine.png"),
     "decision_boundary.py": ("boundary.gif",),
     "initialisation.py": ("initialisation_relu.png", "initialisation_tanh.png"),
+    "word_vectors.py": ("words.png",),
 }
 
 
@@ -72,6 +73,40 @@ def draw_training():
     fn.plotting.histograms(moved, HERE / "updates.png")
 
 
+def draw_confusion():
+    """The mistakes of a small network."""
+    train, held_out = fn.data.split(*fn.data.digits())
+    model, loss = fn.models.mlp((32, 10)), fn.losses.softmax_cross_entropy
+    *_, last = fn.training.fit(
+        model, loss, fn.optimizers.adam(0.003), train, epochs=6, batch_size=32, validation=held_out,
+        metrics={"confusion": fn.metrics.confusion_matrix(10)},
+    )  # fmt: skip
+    fn.plotting.confusion_matrix(last.metrics["validation_confusion"], path=HERE / "confusion.png")
+
+
+def draw_boundary():
+    """A disc and what lies around it."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)).astype(np.float32)
+    labels = (np.hypot(*x.T) > 1).astype(np.int32)
+    model, loss = fn.models.mlp((16, 2), activation=fn.layers.tanh), fn.losses.softmax_cross_entropy
+    *_, last = fn.training.fit(model, loss, fn.optimizers.adam(0.03), (x, labels), epochs=40, batch_size=50)
+    params, state = last.state.optimizer.params, last.state.model
+    fn.plotting.decision_boundary(model, params, state, x, labels, HERE / "boundary.png")
+
+
+def draw_values():
+    """Two targets of a regression on noisy numbers."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(400, 3)).astype(np.float32)
+    y = np.stack([x[:, 0] * x[:, 1] + x[:, 2], np.abs(x[:, 0])], 1) + 0.2 * random.normal(size=(400, 2))
+    train, held_out = fn.data.split(x, y.astype(np.float32))
+    model, loss = fn.models.mlp((32, 32, 2)), fn.losses.mean_squared_error
+    *_, last = fn.training.fit(model, loss, fn.optimizers.adam(0.01), train, epochs=60, batch_size=32)
+    predicted, _ = model.apply(last.state.optimizer.params, last.state.model, held_out[0])
+    fn.plotting.predicted_values(held_out[1], predicted, HERE / "predicted.png", names=["price", "size"])
+
+
 def draw_graph():
     from funcnet.layers import batch_norm, conv, dense, global_avg_pool, relu, repeat, residual, serial
 
@@ -103,6 +138,25 @@ def draw_report():
     light.save(HERE / "report.png")
 
 
+def draw_notebook():
+    """The middle of the notebook of the digits."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from playwright.sync_api import sync_playwright
+
+    notebook = nbformat.read(HERE.parent.parent / "examples" / "digits.ipynb", as_version=4)
+    notebook.cells = notebook.cells[3:6] + notebook.cells[10:12]
+    page, _ = HTMLExporter(exclude_input_prompt=False).from_notebook_node(notebook)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        path = Path(folder, "digits.html")
+        path.write_text(page, encoding="utf-8")
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 1080, "height": 400})
+        shown.goto(path.as_uri(), wait_until="domcontentloaded")
+        shown.screenshot(path=HERE / "notebook.png", full_page=True)
+        browser.close()
+
+
 def shrink(paths):
     """Fewer colours: these pictures have few."""
     for path in paths:
@@ -114,8 +168,24 @@ if __name__ == "__main__":
     run_examples()
     draw_functions()
     draw_training()
+    draw_confusion()
+    draw_boundary()
+    draw_values()
     draw_graph()
     draw_report()
-    names = ["activations", "schedules", "learning_rate", "weights", "updates", "graph", "saddle", "ravine"]
-    names += ["initialisation_relu", "initialisation_tanh", "report"]
+    draw_notebook()
+    names = [
+        "activations",
+        "schedules",
+        "learning_rate",
+        "weights",
+        "updates",
+        "confusion",
+        "boundary",
+        "predicted",
+        "graph",
+        "saddle",
+        "ravine",
+    ]
+    names += ["initialisation_relu", "initialisation_tanh", "words", "report", "notebook"]
     shrink(HERE / f"{name}.png" for name in names)

@@ -5,6 +5,8 @@ most of the time goes into compiling. Forms with a random layer or a state insid
 twice as much. So each container has only one row of each kind.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -19,12 +21,25 @@ _tanh_block = layers.serial(layers.dense(3), layers.tanh())
 _noisy_block = layers.serial(_tanh_block, layers.dropout(0.2))
 
 
+def _stepped(*entries) -> Any:
+    """The layers one after the other, one position at a time."""
+    return layers.serial(*entries).rules.cell
+
+
 def _fixed(batch, width):
     return (batch, 3)
 
 
 def _sequence(batch, width):
     return (batch, 2, width)
+
+
+def _times(batch, width):
+    return (batch, 3, width)
+
+
+def _four(batch, width):
+    return (batch, 3, 4)
 
 
 def _image(batch, width):
@@ -48,6 +63,15 @@ LAYERS: dict[str, LayerRow] = {
     "dropout_channels": LayerRow(
         layers.dropout(0.4, broadcast_dims=(1, 2)), lambda batch, width: (batch, 2, 2, width), random=True
     ),
+    # attention, positions and words
+    "attention": LayerRow(layers.attention(2, head_features=2), _times),
+    "attention_causal": LayerRow(layers.attention(2, causal=True, rotary=100.0, head_features=2), _times),
+    "attention_grouped": LayerRow(
+        layers.attention(4, kv_heads=2, head_features=1, window=2, use_bias=False, dropout=0.3), _times, random=True
+    ),
+    "position_embedding": LayerRow(layers.position_embedding(3), _sequence),
+    "sinusoidal_positions": LayerRow(layers.sinusoidal_positions(), lambda batch, width: (batch, 2, width + 1)),
+    "unembedding": LayerRow(layers.unembedding(5), _sequence),
     # convolution
     "conv": LayerRow(layers.conv(3, 3), _image),
     "conv_strided": LayerRow(
@@ -55,6 +79,7 @@ LAYERS: dict[str, LayerRow] = {
         lambda batch, width: (batch, 4, 5, 2 * width),
     ),
     "conv_1d_wide": LayerRow(layers.conv(33, (2,), padding="VALID"), lambda batch, width: (batch, 4, width)),
+    "conv_causal": LayerRow(layers.conv(3, (2,), padding="CAUSAL", dilation=2), lambda batch, width: (batch, 4, width)),
     "conv_3d": LayerRow(layers.conv(2, (2, 1, 2), strides=2), lambda batch, width: (batch, 3, 2, 2, width)),
     "depthwise_conv": LayerRow(layers.depthwise_conv(3), _image),
     "depthwise_conv_twice": LayerRow(
@@ -142,10 +167,32 @@ LAYERS: dict[str, LayerRow] = {
     "recompute_random": LayerRow(layers.recompute(_noisy_block), random=True),
     "gated": LayerRow(layers.gated(layers.dense(1))),
     "gated_wide": LayerRow(layers.gated(_tanh_block), _fixed),
+    "glu": LayerRow(layers.glu(layers.silu()), lambda batch, width: (batch, 2, 2 * width)),
+    "transformer_block": LayerRow(layers.transformer_block(4, 2, hidden=3, causal=True), _four),
+    "transformer_block_post": LayerRow(
+        layers.transformer_block(
+            4, 1, hidden=3, pre_norm=False, activation=layers.glu(), norm=layers.rms_norm(), rotary=10.0, use_bias=False
+        ),
+        _four,
+    ),
     "squeeze_excitation": LayerRow(
         layers.squeeze_excitation(3, reduction=2), lambda batch, width: (batch, width, 2, 3)
     ),
+    "scan": LayerRow(layers.scan(_stepped(layers.rnn(3), layers.tanh())), _sequence),
+    "over_time": LayerRow(layers.over_time(_tanh_block), _sequence),
+    "bidirectional": LayerRow(layers.bidirectional(layers.gru(2)), _sequence),
+    "bidirectional_sum": LayerRow(layers.bidirectional(layers.rnn(3), combine="sum"), _sequence),
     "held": LayerRow(layers.held(layers.serial(_tanh_block, layers.dropout(0.5), counter()))),
+    # sequences
+    "rnn": LayerRow(layers.rnn(3), _sequence),
+    "rnn_relu": LayerRow(layers.rnn(3, activation="relu", reverse=True, use_bias=False), _sequence, kink=True),
+    "lstm": LayerRow(layers.lstm(3), _sequence),
+    "lstm_reverse": LayerRow(layers.lstm(2, reverse=True, use_bias=False), _sequence),
+    "gru": LayerRow(layers.gru(3), _sequence),
+    "gru_reverse": LayerRow(layers.gru(2, reverse=True, use_bias=False), _sequence),
+    "last": LayerRow(layers.last(), lambda batch, width: (batch, 3, width)),
+    "mean_over": LayerRow(layers.mean_over(), lambda batch, width: (batch, 3, width)),
+    "max_over": LayerRow(layers.max_over(), lambda batch, width: (batch, 3, width)),
     # functions that make a user's own layers
     "layer": LayerRow(scale()),
     "parameterless": LayerRow(square()),
@@ -170,6 +217,24 @@ def _padded(batch, width):
     return Padded((batch, 4, width), jax.ShapeDtypeStruct((batch, 4), bool))
 
 
+def _words(batch, width):
+    return jax.ShapeDtypeStruct((batch, width + 1), jnp.int32)
+
+
+def _padded_words(batch, width):
+    return Padded(_words(batch, 3), jax.ShapeDtypeStruct((batch, 4), bool))
+
+
+def _step(states):
+    """A carry of width 3, and x_t."""
+    return lambda batch, width: ((batch, 3) if states == 1 else ((batch, 3),) * states, (batch, width))
+
+
+def _carried(batch, width):
+    """A carry of width 3, and a padded sequence."""
+    return (((batch, 3),) * 2, _padded(batch, width))
+
+
 #: Layers with trees as inputs or outputs, also of integers, and with padded sequences.
 TREES: dict[str, LayerRow] = {
     "each": LayerRow(layers.each(_tanh_block, layers.dropout(0.4)), _pair, random=True),
@@ -186,6 +251,39 @@ TREES: dict[str, LayerRow] = {
     "repeat_tree": LayerRow(
         layers.repeat(layers.each(_tanh_block, layers.dense(3)), 2), lambda batch, width: ((batch, 3),) * 2
     ),
+    "deferred": LayerRow(layers.serial(layers.tanh(), layers.deferred(layers.dense(3, use_bias=False)))),
+    "deferred_padded": LayerRow(
+        layers.serial(layers.dense(4), layers.deferred(layers.dense(3, use_bias=False))), _padded
+    ),
     "serial_padded": LayerRow(layers.serial(layers.dense(4), layers.tanh(), layers.layer_norm()), _padded),
     "residual_padded": LayerRow(layers.residual(layers.recompute(_tanh_block)), lambda batch, width: _padded(batch, 3)),
+    "attention_cross": LayerRow(
+        layers.attention(1, head_features=3),
+        lambda batch, width: ((batch, 2, width), Padded((batch, 3, 2), jax.ShapeDtypeStruct((batch, 3), bool))),
+    ),
+    "attention_padded": LayerRow(layers.attention(2, causal=True, head_features=2), _padded),
+    "embedding": LayerRow(layers.embedding(4, 3), _words),
+    "embedding_padded": LayerRow(layers.serial(layers.embedding(2, 3), layers.position_embedding(5)), _padded_words),
+    "tied": LayerRow(
+        layers.tied(
+            layers.serial(layers.embedding(4, 3), layers.tanh(), layers.unembedding(4)), {"2/embedding": "0/embedding"}
+        ),
+        _words,
+    ),
+    "rnn_cell": LayerRow(layers.rnn_cell(3), _step(1)),
+    "rnn_cell_relu": LayerRow(layers.rnn_cell(3, activation="relu", use_bias=False), _step(1), kink=True),
+    "lstm_cell": LayerRow(layers.lstm_cell(3), _step(2)),
+    "gru_cell": LayerRow(layers.gru_cell(3), _step(1)),
+    "gru_cell_no_bias": LayerRow(layers.gru_cell(3, use_bias=False), _step(1)),
+    "rnn_padded": LayerRow(layers.rnn(3), _padded),
+    "lstm_padded": LayerRow(layers.lstm(3), _padded),
+    "gru_padded": LayerRow(layers.gru(3, reverse=True), _padded),
+    "bidirectional_padded": LayerRow(
+        layers.serial(layers.bidirectional(layers.lstm(2)), layers.over_time(_tanh_block), layers.mean_over()), _padded
+    ),
+    "last_padded": LayerRow(layers.serial(layers.dense(3), layers.last()), _padded),
+    "max_over_padded": LayerRow(layers.serial(layers.max_over(), layers.dense(3)), _padded),
+    "scan_carry": LayerRow(layers.scan(layers.lstm_cell(3), reverse=True, carry=True), _carried),
+    "scan_random": LayerRow(layers.scan(_stepped(layers.rnn(3), layers.dropout(0.4))), _padded, random=True),
+    "scan_state": LayerRow(layers.scan(_stepped(layers.rnn(3), counter())), _sequence, counts=True),
 }

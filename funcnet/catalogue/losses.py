@@ -11,6 +11,7 @@ import numpy as np
 
 from funcnet import losses
 from funcnet.catalogue.rows import Entry, LossRow
+from funcnet.types import Whole
 
 __all__ = ["LOSSES", "PENALTIES", "SUMS"]
 
@@ -46,6 +47,10 @@ _drawn = _rng.uniform(size=(5, 4))
 _distributions = _drawn / _drawn.sum(-1, keepdims=True)
 _probabilities_of_classes = np.exp(_log_shares(_logits / 4))  # far from 0, where 1/p bends too much to be numeric
 _by_class: dict[str, Any] = {"class_weights": (0.5, 2.0, 1.25, 0.8)}
+
+# By sequence: three inputs of five positions, of which "3 3" needs three.
+_spoken = _off_kinks((3, 5, 4))
+_words = np.array([[1, 2], [3, 3], [2, 1]])
 
 #: Losses of one array.
 LOSSES: dict[str, LossRow] = {
@@ -107,6 +112,12 @@ LOSSES: dict[str, LossRow] = {
     "dice_overall": LossRow(
         losses.dice, np.exp(_log_shares(_sequences / 4)), _sequence_labels, {"per_class": False, "smoothing": 0.5}
     ),
+    "dice_class_weights": LossRow(
+        losses.dice, np.exp(_log_shares(_sequences / 4)), _sequence_labels, {"smoothing": 0.5} | _by_class
+    ),
+    "dice_overall_class_weights": LossRow(
+        losses.dice, np.exp(_log_shares(_sequences / 4)), _sequence_labels, {"per_class": False} | _by_class
+    ),
     "multiclass_hinge": LossRow(losses.multiclass_hinge, _logits, _labels),
     "multiclass_hinge_sequences": LossRow(losses.multiclass_hinge, _sequences, _sequence_labels, {"margin": 0.5}),
     "multiclass_hinge_crammer_singer": LossRow(
@@ -115,6 +126,8 @@ LOSSES: dict[str, LossRow] = {
     "multiclass_hinge_class_weights": LossRow(
         losses.multiclass_hinge, _sequences, _sequence_labels, {"margin": 0.5} | _by_class
     ),
+    "ctc": LossRow(losses.ctc, _spoken, _words),
+    "ctc_last_blank": LossRow(losses.ctc, _spoken[:, :4], _words[:, :1] - 1, {"blank": 3}),
 }
 
 #: Losses of several arrays.
@@ -123,6 +136,10 @@ SUMS: dict[str, Entry] = {
         losses.weighted_sum(digit=(1.0, losses.softmax_cross_entropy), ink=(0.5, losses.mean_squared_error)),
         {"digit": _logits, "ink": _numbers, "code": _shares},
         {"digit": _labels, "ink": _floats},
+    ),
+    "linear_cross_entropy": Entry(losses.linear_cross_entropy, (_numbers, Whole(_numbers[:4])), _labels),
+    "linear_cross_entropy_blocks": Entry(
+        losses.partial(losses.linear_cross_entropy, block=4), (_sequences, Whole(_numbers[:4])), _sequence_labels
     ),
 }
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from funcnet import gradients, initializers, layers
 from funcnet.made import constructor
 from funcnet.trees import total
-from funcnet.types import Layer
+from funcnet.types import Layer, Rules
 
 __all__ = ["counter", "embedding", "highway", "scale", "square", "wave"]
 
@@ -79,7 +79,7 @@ def counter() -> Layer:
     def forward(params, state, x, *, key=None, train=False):
         return x + state, state + 1 if train else state, None
 
-    return layers.layer(forward, lambda params, residuals, dy: ((), dy), init=init)
+    return layers.layer(forward, lambda params, residuals, dy: ((), dy), init=init, rules=Rules(positionwise=0))
 
 
 @constructor

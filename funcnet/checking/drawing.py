@@ -13,8 +13,8 @@ from jax.core import Tracer
 
 from funcnet.dtypes import is_key
 from funcnet.errors import ConfigError
-from funcnet.trees import is_padded, map_leaves
-from funcnet.types import Padded
+from funcnet.trees import is_padded, is_whole, map_leaves, values_of
+from funcnet.types import Padded, Whole
 
 __all__ = [
     "ELSEWHERE", "NUMBERS", "as_float64", "is_floating", "moved", "random_cotangent", "random_like", "refuse_tracers",
@@ -61,6 +61,8 @@ def random_like(random: np.random.Generator, tree: Any, numbers: str = "normal")
 def _drawn(random, numbers, leaf):
     if is_padded(leaf):
         return Padded(_drawn(random, numbers, leaf.values), _drawn_where(random, leaf.where))
+    if is_whole(leaf):
+        return Whole(_drawn(random, numbers, leaf.array))
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         return as_float64(leaf)
     if is_floating(leaf):
@@ -77,7 +79,7 @@ def _drawn_where(random, where):
 
 def random_cotangent(random: np.random.Generator, y: Any) -> Any:
     """A cotangent for one output: normal numbers, or `None` if it has no gradient."""
-    values = y.values if is_padded(y) else y
+    values = values_of(y)
     return jnp.asarray(random.normal(size=values.shape), values.dtype) if is_floating(values) else None
 
 

@@ -1,4 +1,4 @@
-"""Gradient reports as HTML: a fragment for a notebook, and a page that needs no other file."""
+"""Gradient reports as HTML: the details for a notebook, and a page that needs no other file."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from funcnet.rendering import headed, pages
 
-__all__ = ["Outcome", "details", "fragment", "page", "summary"]
+__all__ = ["Outcome", "details", "page", "summary"]
 
 
 class Outcome(NamedTuple):
@@ -52,11 +52,6 @@ class Outcome(NamedTuple):
 
 def _worst(rows, engines):
     return max((f"{row.error:.1e}" for row in rows if row.engines == engines), key=float, default="")
-
-
-def fragment(outcome: Outcome) -> str:
-    """One outcome for a notebook."""
-    return f'<div class="funcnet"><style>{pages.STYLE}</style>{details(outcome)}</div>'
 
 
 def page(outcomes: Sequence[Outcome], figure: Any = None) -> str:

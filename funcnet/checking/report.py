@@ -7,7 +7,7 @@ import numpy as np
 from funcnet.checking import page
 from funcnet.checking.judging import NOT_DECIDED, RIGHT, VERDICTS, WRONG
 from funcnet.errors import GradientError
-from funcnet.rendering import headed, text_table
+from funcnet.rendering import headed, pages, text_table
 
 __all__ = ["GradientReport", "Row"]
 
@@ -116,6 +116,10 @@ class GradientReport(NamedTuple):
             "rows": [row._asdict() | {"ok": row.ok} for row in self.rows],
         }
 
+    def __repr__(self) -> str:
+        targets = dict.fromkeys(row.target for row in self.rows)
+        return f"GradientReport({self.verdict}: {', '.join(targets)}, leaf by leaf in {len(self.rows)} rows)"
+
     def __str__(self) -> str:
         headings, rows = headed(self.rows)
         words = {RIGHT: "all agree", WRONG: "FAILED", NOT_DECIDED: "NOT DECIDED"}
@@ -136,4 +140,4 @@ class GradientReport(NamedTuple):
         return page.page([page.Outcome(self.rows[0].target, self)], figure)
 
     def _repr_html_(self) -> str:
-        return page.fragment(page.Outcome(self.rows[0].target, self))
+        return pages.fragment(page.details(page.Outcome(self.rows[0].target, self)))

@@ -120,6 +120,7 @@ def _closed(program):
     return ClosedJaxpr(program, ()) if isinstance(program, Jaxpr) else program
 
 
+@jax.jit  # traced and lowered once for each shape and dtype, not for each operation
 def _moved(number, salt):
     """Floating numbers, each off by up to `ULPS` units in the last place; by how much depends on the number."""
     dtype = jnp.result_type(number)

@@ -21,8 +21,8 @@ from funcnet.checks import over_leading_axes
 from funcnet.errors import ConfigError
 from funcnet.gradients.cotangents import as_cotangent
 from funcnet.made import spelled
-from funcnet.trees import is_padded, leaves, map_leaves
-from funcnet.types import Layer, Padded
+from funcnet.trees import is_leaf, is_padded, leaves, map_leaves, values_of, with_values
+from funcnet.types import Layer
 
 __all__ = [
     "Point",
@@ -220,17 +220,17 @@ def _of_scalar(function, gradient, draw):
 
 
 def parted(tree):
-    """Two trees: the floating leaves (of a `Padded` the values), and the other leaves, each with `None` for the
+    """Two trees: the floating leaves (of a `Padded` or `Whole` the values), and the others, each with `None` for the
     rest."""
 
     def variable(leaf):
-        values = leaf.values if is_padded(leaf) else leaf
+        values = values_of(leaf)
         return values if is_floating(values) else None
 
     def rest(leaf):
         if variable(leaf) is None:
             return leaf
-        return Padded(None, leaf.where) if is_padded(leaf) else None
+        return with_values(leaf, None)
 
     return map_leaves(variable, tree), map_leaves(rest, tree)
 
@@ -239,11 +239,9 @@ def joined(rest, floating):
     """The tree that `parted` took apart."""
 
     def one(leaf, variable):
-        if leaf is None:
-            return variable
-        return Padded(variable, leaf.where) if is_padded(leaf) and leaf.values is None else leaf
+        return with_values(leaf, variable) if values_of(leaf) is None else leaf
 
-    return jax.tree.map(one, rest, floating, is_leaf=lambda node: node is None or is_padded(node))
+    return jax.tree.map(one, rest, floating, is_leaf=lambda node: node is None or is_leaf(node))
 
 
 def whole(floating, gradient):
@@ -273,8 +271,8 @@ def there(y, dy):
 
 def _terms(y, dy):
     """The products whose sum has the gradient dy at y."""
-    given = jax.tree.structure(y, is_leaf=is_padded).flatten_up_to(there(y, dy))
-    values = [leaf.values if is_padded(leaf) else leaf for leaf in leaves(y)]
+    given = jax.tree.structure(y, is_leaf=is_leaf).flatten_up_to(there(y, dy))
+    values = map(values_of, leaves(y))
     return [one * gradient for one, gradient in zip(values, given, strict=True) if gradient is not None]
 
 

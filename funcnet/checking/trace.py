@@ -15,7 +15,7 @@ from funcnet.gradients.engines import unpack
 from funcnet.made import leading
 from funcnet.numerics import power_of_two
 from funcnet.rendering import text_table
-from funcnet.trees import is_padded, leaves
+from funcnet.trees import is_padded, leaves, values_of
 from funcnet.types import Array, Batch, Key, Layer, LossFn, Params, State
 
 __all__ = ["Statistics", "Trace", "trace_backward"]
@@ -130,6 +130,7 @@ def _statistics(tree: Any) -> Statistics:
 def _with_mask(leaf):
     """The values, with 0 at the empty positions of a `Padded`, and the mask of the filled positions."""
     if not is_padded(leaf):
+        leaf = values_of(leaf)
         return leaf, jnp.ones(leaf.shape, bool)
     there = jnp.broadcast_to(over_leading_axes(leaf.where, leaf.values.ndim), leaf.values.shape)
     return jnp.where(there, leaf.values, 0), there

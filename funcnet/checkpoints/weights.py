@@ -206,11 +206,10 @@ def _digest(tensors: dict[str, np.ndarray], metadata: str) -> str:
 
 
 def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any, bool]:
-    """The tensors, the metadata, and whether `save_weights` wrote them."""
+    """The tensors, the metadata, and whether `save_weights` wrote them. The caller leads the errors with its name."""
     safetensors = safetensors_module(name)
     kinds = safetensors.SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError
-    problem = f"{name}: the file cannot be read"
-    with translated(OSError, CheckpointError, problem), plain_file(path, links=True) as file:
+    with translated(OSError, CheckpointError, "the file cannot be read"), plain_file(path, links=True) as file:
         try:
             head, header = read_header(file)
             notes = header.get("__metadata__", {})
@@ -223,11 +222,11 @@ def _read(name: str, path: Path) -> tuple[dict[str, np.ndarray], Any, bool]:
             version, sha256, text = record["version"], record["sha256"], json.dumps(record["metadata"])
         except kinds as error:
             got = f"one that is damaged or no safetensors file: {error!r}"
-            raise CheckpointError(f"{name}: expected a file of weights, got {got}.") from error
+            raise CheckpointError(f"expected a file of weights, got {got}.") from error
     if version != _VERSION:
-        raise CheckpointError(f"{name}: expected format version {_VERSION}, got {version!r}; update funcnet.")
+        raise CheckpointError(f"expected format version {_VERSION}, got {version!r}; update funcnet.")
     if sha256 != _digest(tensors, text):
-        raise CheckpointError(f"{name}: the file is damaged: its content does not have the SHA-256 recorded in it.")
+        raise CheckpointError("the file is damaged: its content does not have the SHA-256 recorded in it.")
     return tensors, record["metadata"], True
 
 

@@ -1,4 +1,4 @@
-"""The command `funcnet`: train, evaluate, report, predict, export, summary, check, checkpoints, launch."""
+"""The command `funcnet`: train, evaluate, report, predict, export, summary, check, checkpoints, launch, new."""
 
 import dataclasses
 import errno
@@ -12,16 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from funcnet import errors
+from funcnet.cli.phases import phase
 from funcnet.reading import shown
 
 __all__ = ["PEER_LOST", "PORT_TAKEN", "main"]
 
 DESCRIPTION = """Train neural networks on JAX, with gradients by autodiff or derived by hand.
-
-Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data,
-5 saved weights or checkpoints, 75 another process lost, 76 port in use, 130 Ctrl-C.
-
-Completion for bash or zsh: funcnet --tyro-print-completion bash"""
+Exit status: 0 done, 1 wrong gradients, 2 usage, 3 diverged, 4 data, 5 saved weights,
+75 another process lost, 76 port in use, 130 Ctrl-C. Completion: funcnet --completion bash"""
 
 PEER_LOST = 75  # another process of the run failed: try again
 PORT_TAKEN = 76
@@ -103,65 +101,87 @@ def _leave(code: int) -> int:
 
 def _run(arguments):
     try:
-        import tyro
-
         from funcnet.cli import options
+        from funcnet.cli.parsing import parsed
     except ImportError as error:
         raise errors.MissingExtraError(
             f"the command line needs the package {error.name}; pip install 'funcnet[cli]'."
         ) from error
 
+    asked = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if not asked or {"-h", "--help"} & set(asked):
+        from funcnet.cli import manual
+
+        if manual.is_chinese():
+            from rich.console import Console
+
+            Console().print(manual.page(asked, DESCRIPTION))
+            return 0
+    if arguments[:1] == ["--completion"]:
+        arguments = ["--tyro-print-completion", *arguments[1:]]
     if arguments == ["--version"]:
         print(f"funcnet {version('funcnet')}")
         return 0
     if arguments[:1] == ["launch"] and "--" in arguments:
         place = arguments.index("--")
-        command = tyro.cli(options.Launch, args=arguments[1:place], prog="funcnet launch")
+        command = parsed(options.Launch, arguments[1:place], "funcnet launch")
         from funcnet.cli import launch
 
         return launch.launch(command, arguments[place + 1 :], _train_options(arguments[place + 1 :]))
-    command = tyro.cli(options.Command, args=arguments or ["--help"], prog="funcnet", description=DESCRIPTION)
+    command = parsed(options.Command, arguments or ["--help"], "funcnet", description=DESCRIPTION)
     if isinstance(command, options.Launch):
         raise errors.ConfigError("funcnet launch: expected -- and a command, such as funcnet launch -n 2 -- train.")
     if isinstance(command, options.Train):
         command = _train_options(arguments)
-    from funcnet.cli import jobs  # only now: it imports jax
+    with phase("loading jax"):
+        from funcnet.cli import jobs  # only now: it imports jax
+        from funcnet.cli.cache import keep_programs
 
+        keep_programs()
     return jobs.run(command)
 
 
 def _train_options(arguments):
     """The options of a `train` command, with those of its file or of the run that it resumes."""
-    import tyro
-
     from funcnet.cli import options
+    from funcnet.cli.parsing import parsed
 
     if arguments[:1] != ["train"]:
         raise errors.ConfigError(f"funcnet launch: expected train after --, got {' '.join(arguments) or 'nothing'}.")
-    command = tyro.cli(options.Train, args=arguments[1:], prog="funcnet train")
+    command = parsed(options.Train, arguments[1:], "funcnet train")
     if command.resume is not None:
         return _resumed(command, arguments[1:])
-    return command if command.config is None else _with_defaults(command.config, arguments[1:])
+    defaults = {} if command.config is None else options.read_config(Path(command.config))
+    from_run = command.from_run or defaults.get("from_run")
+    if from_run is not None:
+        own = options.read_config(_config_of(from_run))
+        defaults = {name: own[name] for name in options.OF_NETWORK if name in own} | defaults
+    return _with_defaults(defaults, arguments[1:]) if defaults else command
 
 
-def _with_defaults(file, arguments):
-    """Parse the options again with the file's values as defaults, so that the command line wins."""
-    import tyro
+def _config_of(folder):
+    """The options of a run."""
+    file = folder / "config.toml"
+    if not file.exists():
+        raise errors.CheckpointError(f"{folder}: expected a folder that funcnet train wrote, with {file.name}.")
+    return file
 
+
+def _with_defaults(defaults, arguments):
+    """Parse the options again with other defaults, so that the command line wins."""
     from funcnet.cli import options
+    from funcnet.cli.parsing import parsed
 
-    default = dataclasses.replace(options.Train(), **options.read_config(Path(file)))
-    return tyro.cli(options.Train, args=arguments, prog="funcnet train", default=default)
+    default = dataclasses.replace(options.Train(), **defaults)
+    return parsed(options.Train, arguments, "funcnet train", default=default)
 
 
 def _resumed(command, arguments):
     """The options of the run that is resumed. They are its own, except for those that may change."""
     from funcnet.cli import options
 
-    file = command.resume / "config.toml"
-    if not file.exists():
-        raise errors.CheckpointError(f"{command.resume}: expected a folder that funcnet train wrote, with {file.name}.")
-    own, given = dataclasses.replace(options.Train(), **options.read_config(file)), _with_defaults(file, arguments)
+    recorded = options.read_config(_config_of(command.resume))
+    own, given = dataclasses.replace(options.Train(), **recorded), _with_defaults(recorded, arguments)
     for field in dataclasses.fields(own):
         before, now = getattr(own, field.name), getattr(given, field.name)
         if before != now and field.name not in (*options.NOT_KEPT, *options.MAY_CHANGE):

@@ -64,7 +64,7 @@ def _outcome(name: str, entry: Entry, chosen: options.Check) -> Outcome:
 
 def _with_progress(entries: dict[str, Entry]) -> Iterable[tuple[str, Entry]]:
     """The entries. On a terminal a progress bar shows them."""
-    console = Console()
+    console = Console(stderr=True)
     if not console.is_terminal:
         return entries.items()
     return _behind_a_bar(entries, console)
@@ -72,7 +72,8 @@ def _with_progress(entries: dict[str, Entry]) -> Iterable[tuple[str, Entry]]:
 
 def _behind_a_bar(entries: dict[str, Entry], console: Console) -> Iterator[tuple[str, Entry]]:
     columns = (TextColumn("{task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        console.show_cursor()  # a signal may end the process at any time
         task = progress.add_task("", total=len(entries))
         for name, entry in entries.items():
             progress.update(task, description=escape(shown(name)))

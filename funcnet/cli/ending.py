@@ -4,21 +4,25 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from funcnet import checkpoints, plotting
 from funcnet.checkpoints.files import write_whole
-from funcnet.cli.folders import CONFUSION, CURVES, WEIGHTS
+from funcnet.cli.folders import CONFUSION, CURVES, PREDICTED, WEIGHTS
+from funcnet.cli.results import Results, pictures_of, scalars
 from funcnet.cli.tables import MOST_CLASSES
+from funcnet.data.preparation import Preparation
 from funcnet.errors import CheckpointError, translated
 from funcnet.plotting.figures import saved
 
-__all__ = ["is_finished", "save_results"]
+__all__ = ["draw", "is_finished", "save_results"]
 
 
-def is_finished(folder: Path, steps: int, classes: int) -> bool:
+def is_finished(folder: Path, steps: int, preparation: Preparation) -> bool:
     """Whether the folder holds the weights and plots of a run of so many steps. Those of a shorter one do not count."""
-    plots = [CURVES, *([CONFUSION] if classes <= MOST_CLASSES else [])]
+    plots = [CURVES]
+    if preparation.task == "classes" and preparation.outputs <= MOST_CLASSES:
+        plots.append(CONFUSION)
+    if preparation.task == "regression":
+        plots.append(PREDICTED)
     if not all((folder / name).exists() for name in (WEIGHTS, *plots)):
         return False
     try:
@@ -29,22 +33,31 @@ def is_finished(folder: Path, steps: int, classes: int) -> bool:
 
 
 def save_results(
-    folder: Path, params: Any, state: Any, history: list[dict[str, Any]], results: dict[str, Any], facts: dict[str, Any]
+    folder: Path,
+    params: Any,
+    state: Any,
+    history: list[dict[str, Any]],
+    kept: int,
+    preparation: Preparation,
+    results: Results,
+    facts: dict[str, Any],
 ) -> list[Path]:
-    """Write the weights and then the plots, each whole or not at all. The result is the paths of the plots."""
-    for name in (CURVES, CONFUSION):  # those of a shorter run would be taken for those of these weights
+    """Write the weights of the epoch `kept` and then the plots, each whole or not at all.
+
+    Returns: the paths of the plots.
+    """
+    for name in (CURVES, CONFUSION, PREDICTED):  # those of a shorter run would be taken for those of these weights
         (folder / name).unlink(missing_ok=True)
-    scalars = {name: float(results[name]) for name in ("loss", "accuracy")}
-    checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": scalars})
-    plots = {CURVES: plotting.learning_curves(history)}
-    if "confusion" in results:
-        plots[CONFUSION] = plotting.confusion_matrix(np.asarray(results["confusion"]))
+    held_out = scalars(results.last) if "held out" in results.parts else {}
+    checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": held_out})
+    plots = {CURVES: plotting.learning_curves(history, kept=kept), **pictures_of(preparation, results)}
     for name, figure in plots.items():
-        _draw(figure, folder / name)
+        draw(figure, folder / name)
     return [folder / name for name in plots]
 
 
-def _draw(figure: Any, path: Path) -> None:
+def draw(figure: Any, path: Path) -> None:
+    """Write a picture, whole or not at all."""
     file = io.BytesIO()
     saved(figure, file)
     fix = f"the weights are saved, and funcnet train --resume {path.parent} draws it"

@@ -1,32 +1,35 @@
 """The folder of a run: its options, checkpoints, metrics, weights and plots."""
 
 import contextlib
-import hashlib
 import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import checkpoints
 from funcnet.cli import options
-from funcnet.cli.networks import build_model, run_rows
-from funcnet.errors import CheckpointError, ConfigError, DataError
+from funcnet.cli.networks import build_model
+from funcnet.cli.own_model import check_kept
+from funcnet.cli.phases import phase
+from funcnet.cli.rows import Parts, read_parts
+from funcnet.data.preparation import Preparation
+from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
 from funcnet.reading import shown
-from funcnet.types import Report
+from funcnet.types import Layer, Report
 
 __all__ = [
-    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "WEIGHTS", "are_facts", "check_data",
-    "check_place", "check_unchanged", "facts_of", "fingerprint", "held_out_rows", "is_first", "load_run", "new_folder",
-    "restore_run",
+    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "PREDICTED", "RATES", "WEIGHTS", "Loaded",
+    "are_facts", "check_data", "check_place", "check_unchanged", "facts_of", "fold_folder", "is_first", "load_run",
+    "new_folder", "preparation_of", "restore_run", "run_parts",
 ]  # fmt: skip
 
 BOARD, CHECKPOINTS, CONFIG, HISTORY = "tensorboard", "checkpoints", "config.toml", "metrics.csv"
-WEIGHTS, CURVES, CONFUSION = "weights.safetensors", "curves.png", "confusion.png"
+WEIGHTS = "weights.safetensors"
+CURVES, CONFUSION, PREDICTED, RATES = "curves.png", "confusion.png", "predicted.png", "rates.png"
 
 
 def new_folder(chosen: options.Train) -> Path:
@@ -84,25 +87,27 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def fingerprint(x: np.ndarray, target: np.ndarray) -> str:
-    """The SHA-256 of the training data. A run must continue with the data that it began with."""
-    digest = hashlib.sha256()
-    for array in (x, target):
-        digest.update(f"{array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def fold_folder(folder: Path, fold: int) -> Path:
+    """The folder of one of the runs of `--folds`."""
+    return folder / f"fold-{fold}"
 
 
 def are_facts(metadata: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it is what `train` writes: the number of classes, the shape of an example, and some of the other facts.
+    """Whether it is what `train` writes: the preparation as text, and some of the other facts."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("options", {}), dict):
+        return False
+    if not all(isinstance(metadata.get(name, ""), str) for name in ("metrics", "preparation")):
+        return False
+    try:
+        Preparation.from_json(metadata.get("preparation", ""))
+    except FuncnetError:
+        return False
+    return True
 
-    Older runs lack the options and the text of metrics.csv.
-    """
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("shape"), list):
-        return False
-    if not isinstance(metadata.get("options", {}), dict) or not isinstance(metadata.get("metrics", ""), str):
-        return False
-    return all(type(count) is int and 0 < count < 2**31 for count in [metadata.get("classes"), *metadata["shape"]])
+
+def preparation_of(facts: dict[str, Any]) -> Preparation:
+    """What the training rows of a run determined."""
+    return Preparation.from_json(facts["preparation"])
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
@@ -137,11 +142,11 @@ def check_data(folder: Path, facts: dict[str, Any], data_sha256: str) -> None:
         raise DataError(f"{folder}: expected the training data that the run began with, got other data; {fix}.")
 
 
-def held_out_rows(folder: Path, trained: options.Train, facts: dict[str, Any]) -> Any:
-    """The rows that the training of a run held out."""
-    training_rows, _, held_out = run_rows(trained)
-    check_data(folder, facts, fingerprint(*training_rows))
-    return held_out
+def run_parts(folder: Path, trained: options.Train, facts: dict[str, Any]) -> Parts:
+    """The rows that a run was trained on and those that it held out."""
+    parts = read_parts(trained)
+    check_data(folder, facts, parts.sha256)
+    return parts
 
 
 def restore_run(folder: Path, like: Any, data_sha256: str) -> tuple[Report | None, dict[str, Any]]:
@@ -159,8 +164,26 @@ def restore_run(folder: Path, like: Any, data_sha256: str) -> tuple[Report | Non
     return report, metadata
 
 
-def load_run(folder: Path) -> Any:
-    """`(options, model, params, state, facts)` of a folder that `train` wrote. The facts are those of its weights."""
+class Loaded(NamedTuple):
+    """A folder that `train` wrote."""
+
+    options: options.Train
+    model: Layer
+    params: Any
+    state: Any
+    facts: dict[str, Any]  #: those of its weights
+    preparation: Preparation
+
+
+def load_run(folder: Path) -> Loaded:
+    """The network of a run with its weights."""
+    with phase(f"reading {shown(folder)}"):
+        return _loaded(folder)
+
+
+def _loaded(folder):
+    if not (folder / WEIGHTS).exists() and fold_folder(folder, 1).exists():
+        raise CheckpointError(f"{folder}: expected one run, got several folds; choose one, {fold_folder(folder, 1)}.")
     if not (folder / WEIGHTS).exists() and (folder / CONFIG).exists() and not checkpoints.steps(folder / CHECKPOINTS):
         raise CheckpointError(f"{folder}: the run was stopped before its first checkpoint; train again.")
     if not (folder / CONFIG).exists():
@@ -170,9 +193,14 @@ def load_run(folder: Path) -> Any:
     *_, metadata = checkpoints.load_weights(folder / WEIGHTS)
     if not are_facts(metadata):
         raise CheckpointError(f"{folder / WEIGHTS}: expected weights that funcnet train wrote; train again.")
-    trained, shape = check_unchanged(folder, metadata), tuple(metadata["shape"])
-    model = build_model(trained, shape, metadata["classes"])
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    check_kept(folder, metadata)
+    trained, preparation = check_unchanged(folder, metadata), preparation_of(metadata)
+    model = build_model(trained, preparation, folder)
+    example = jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32)
     like = jax.eval_shape(lambda key: model.init(key, example), jax.random.key(0))
     params, state, _ = checkpoints.load_weights(folder / WEIGHTS, like=like)
-    return trained, model, params, state, metadata
+    steps, newest = metadata.get("steps"), max(checkpoints.steps(folder / CHECKPOINTS), default=0)
+    if isinstance(steps, int) and newest > steps:
+        said = f"these are the weights of the run of {steps} steps; a longer one is at step {newest}; finish it with"
+        print(shown(f"funcnet: {folder}: {said} funcnet train --resume {folder}."), file=sys.stderr)
+    return Loaded(trained, model, params, state, metadata, preparation)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 
 from funcnet import logs
@@ -66,7 +67,7 @@ class History:
     """One row of scalars per epoch, written to metrics.csv and metrics.jsonl as soon as it is known."""
 
     def __init__(self, path: Path, schedule: Schedule):
-        self.path, self.schedule = path, schedule
+        self.path, self.schedule = path, jax.jit(schedule)
         self.rows: list[dict[str, Any]] = []
 
     def read(self, step: int, recorded: str = "") -> None:

@@ -1,7 +1,5 @@
-"""The commands besides train, report and check, and which function runs each command."""
+"""The commands besides train, predict, report and check, and which function runs each command."""
 
-import csv
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,24 +7,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from rich.console import Console
 
-from funcnet import checkpoints, deployment, summaries
+from funcnet import checkpoints, deployment, gradients, layers, summaries
 from funcnet.checkpoints.files import write_whole
-from funcnet.checks import check_values
 from funcnet.cli import options
 from funcnet.cli.check import check
-from funcnet.cli.folders import CHECKPOINTS, check_data, check_place, fingerprint, held_out_rows, load_run
-from funcnet.cli.networks import build_model, checked_x, classes_of, load_data, run_rows, split_rows
+from funcnet.cli.folders import CHECKPOINTS, Loaded, check_place, load_run, run_parts
+from funcnet.cli.networks import build_model
+from funcnet.cli.new import new
+from funcnet.cli.phases import phase
+from funcnet.cli.predict import PREPARATION, predict
 from funcnet.cli.report import report
-from funcnet.cli.tables import confusion_table, new_table, print_json
-from funcnet.cli.train import final_results, train
+from funcnet.cli.results import judge, show_details, show_table, show_verdict
+from funcnet.cli.rows import prepared, read_parts, rows_as_bytes
+from funcnet.cli.sources import in_options, read_like
+from funcnet.cli.tables import new_table, print_json, print_table
+from funcnet.cli.tasks import task_of
+from funcnet.cli.train import train
+from funcnet.cli.verifying import verify_files
 from funcnet.errors import CheckpointError, ConfigError, DataError
-from funcnet.made import leading
-from funcnet.reading import plain_file, shown
+from funcnet.reading import shown
 
-__all__ = ["evaluate", "export", "inspect_checkpoints", "predict", "read_rows", "run", "summary"]
+__all__ = ["evaluate", "export", "inspect_checkpoints", "run", "summary"]
 
 
 def run(command: Any) -> int:
@@ -34,109 +36,80 @@ def run(command: Any) -> int:
     commands: dict[type, Callable[[Any], int]] = {
         options.Train: train, options.Evaluate: evaluate, options.Predict: predict, options.Summary: summary,
         options.Report: report, options.Export: export, options.Check: check, options.Checkpoints: inspect_checkpoints,
+        options.New: new,
     }  # fmt: skip
     return commands[type(command)](command)
 
 
 def evaluate(chosen: options.Evaluate) -> int:
-    """Loss, accuracy and what was taken for what, on the rows that training held out or on others."""
-    trained, model, params, state, facts = load_run(chosen.run)
-    found, which = {}, "held out"
+    """Loss, score and details, on the rows that training held out or on others."""
+    run = load_run(chosen.run)
+    task, found = task_of(run.preparation, run.options.class_weights), {}
     if chosen.data is None:
-        rows = held_out_rows(chosen.run, trained, facts)
+        name, pair = "held out", prepared(run_parts(chosen.run, run.options, run.facts), run.preparation).test
+        if pair is None:
+            raise ConfigError(
+                f"{chosen.run}: expected rows that were held out, got none (--test 0); give others: --data."
+            )
     else:
-        rows, which = load_data(str(chosen.data), training=False), "other"
-        _check_shape(chosen.data, rows[0], facts)
-        found["trained_on"] = _trained_on(rows[0], chosen.run, trained, facts)
-    results = final_results(model, params, state, rows, facts["classes"], 1024)
+        x, target = read_like(run.options, run.preparation, chosen.data)
+        found["trained_on"] = _trained_on(x, chosen.run, run)
+        with in_options(str(chosen.data)):
+            name, pair = "other", run.preparation.rows(x, target)
+    with phase("evaluating"):
+        results = judge(run.preparation, task, run.model, run.params, run.state, {name: pair})
+    last = results.last
     if chosen.json:
-        print_json({"run": chosen.run, "rows": len(rows[0]), **found, **results})
+        print_json({"run": chosen.run, "rows": len(pair[0]), **found, **last})
         return 0
     for count in found.values():
         lost = "rows that were trained on are not counted: the data of the run are not there any more"
-        print(f"{chosen.data}: {lost if count is None else f'{count} of {len(rows[0])} rows were trained on'}")
-    table = new_table(f"{chosen.run}: {len(rows[0])} {which.replace(' ', '-')} rows", "", "loss", "accuracy")
-    table.add_row(which, f"{results['loss']:.4f}", f"{results['accuracy']:.2%}")
-    Console().print(table)
-    if "confusion" in results:
-        Console().print(confusion_table(np.asarray(results["confusion"]), Console().width))
+        print(f"{chosen.data}: {lost if count is None else f'{count} of {len(pair[0])} rows were trained on'}")
+    show_table(f"{chosen.run}: {len(pair[0])} {name.replace(' ', '-')} rows", task, results)
+    show_details(run.preparation, last)
+    show_verdict(run.preparation, task, last)
     return 0
 
 
-def _check_shape(path: Path, rows: np.ndarray, facts: dict[str, Any]) -> None:
-    shape = tuple(facts["shape"])
-    if rows.shape[1:] != shape:
-        raise DataError(f"{path}: expected rows of shape {shape}, got an array of shape {rows.shape}.")
-
-
-def _trained_on(x: np.ndarray, folder: Path, trained: options.Train, facts: dict[str, Any]) -> int | None:
+def _trained_on(x: Any, folder: Path, run: Loaded) -> int | None:
     """How many of the rows a run was trained on; `None` if its data cannot be read or are others by now."""
     try:
-        training_rows = run_rows(trained)[0]
-        check_data(folder, facts, fingerprint(*training_rows))
+        training_rows, _ = run_parts(folder, run.options, run.facts).training
     except DataError:
         return None
-    known = {row.tobytes() for row in np.asarray(training_rows[0], x.dtype)}
-    return sum(row.tobytes() in known for row in x)
-
-
-def predict(chosen: options.Predict) -> int:
-    """Class and probability for each row of a file."""
-    if chosen.output is not None:
-        check_place("--output", chosen.output, "classes.csv")
-    rows = read_rows(chosen.rows)
-    if chosen.run.is_file():
-        logits = deployment.load_exported(chosen.run)(rows)
-    else:
-        _, model, params, state, facts = load_run(chosen.run)
-        _check_shape(chosen.rows, rows, facts)
-        logits, _ = jax.jit(model.apply, static_argnames="train")(params, state, rows)
-    fix = "scale the rows as the training data were"
-    with leading(str(chosen.rows)):
-        check_values(DataError, "rows for which the network gives numbers", logits, None, np.isfinite, fix)
-    probabilities = np.asarray(jax.nn.softmax(logits))
-    found = [{"row": i, "class": row.argmax(), "probability": row.max()} for i, row in enumerate(probabilities)]
-    if chosen.output is not None:
-        table = io.StringIO()
-        _write_predictions(found, table)
-        write_whole(chosen.output, table.getvalue().encode())
-        if chosen.json:
-            print_json({"rows": len(rows), "output": chosen.output})
-        else:
-            print(f"{len(rows)} rows -> {shown(chosen.output)}")
-    elif chosen.json:
-        print_json(found)
-    else:
-        _write_predictions(found, sys.stdout)
-    return 0
-
-
-def _write_predictions(found, file):
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("row", "class", "probability"))
-    writer.writerows((line["row"], line["class"], f"{line['probability']:.6f}") for line in found)
+    known = set(rows_as_bytes(run.preparation.inputs(training_rows)))
+    return sum(row in known for row in rows_as_bytes(run.preparation.inputs(x)))
 
 
 def export(chosen: options.Export) -> int:
-    """Write the model of a run as one file that runs without funcnet."""
-    _, model, params, state, facts = load_run(chosen.run)
+    """Write the model of a run as one file that runs without funcnet, with what it takes beside it."""
+    run = load_run(chosen.run)
     path = chosen.run / "model.stablehlo" if chosen.output is None else chosen.output
     check_place("--output", path, "model.stablehlo")
-    example = jax.ShapeDtypeStruct((1, *facts["shape"]), jnp.float32)
-    content = deployment.export_model(model, params, state, example, platforms=chosen.platforms)
+    beside, text = path.with_name(PREPARATION), run.preparation.to_json()
+    if beside.exists() and beside.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{beside}: the preparation of another model is there; choose an --output in another folder.")
+    function = gradients.automatic_function
+    model = layers.serial(function(run.preparation.features), run.model, function(run.preparation.results))
+    params, state = ((), run.params, ()), ((), run.state, ())
+    with phase("compiling"):
+        content = deployment.export_model(model, params, state, run.preparation.example, platforms=chosen.platforms)
     try:
+        write_whole(beside, text.encode())
         write_whole(path, content)
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
     print(f"{len(content):,} bytes for {', '.join(chosen.platforms)} -> {shown(path)}")
+    print(f"what it takes and gives -> {shown(beside)}")
     return 0
 
 
 def summary(chosen: options.Summary) -> int:
     """The table of a network's layers."""
-    (x, target), (_, held_out) = split_rows(chosen, 0)
-    example = jax.ShapeDtypeStruct((chosen.batch_size, *x.shape[1:]), jnp.float32)
-    found = summaries.summary(build_model(chosen, x.shape[1:], classes_of(target, held_out)), example)
+    train = options.as_train(chosen)
+    preparation = read_parts(train).preparation()
+    example = jax.ShapeDtypeStruct((chosen.batch_size, *preparation.shape), jnp.float32)
+    found = summaries.summary(build_model(train, preparation), example)
     if chosen.json:
         totals = {name: getattr(found, name) for name in ("parameters", "parameter_bytes", "residual_bytes")}
         print_json({"layers": [row._asdict() for row in found.rows], **totals})
@@ -146,14 +119,15 @@ def summary(chosen: options.Summary) -> int:
 
 
 def inspect_checkpoints(chosen: options.Checkpoints) -> int:
-    """List checkpoints by their manifests, or read each to its last byte; damage is exit code 5."""
+    """List checkpoints by their manifests, or read each and the run's other files; damage is exit code 5."""
+    files = verify_files(chosen.folder) if chosen.action == "verify" else []
     folder = chosen.folder / CHECKPOINTS if (chosen.folder / CHECKPOINTS).is_dir() else chosen.folder
     found = checkpoints.verify(folder, bytes_too=chosen.action == "verify")
-    if not found:
+    if not found and not files:
         raise CheckpointError(f"{folder}: expected checkpoints, or a run with checkpoints, got neither.")
-    damaged = [verdict for verdict in found if verdict.problem is not None]
+    damaged = [verdict for verdict in (*found, *files) if verdict.problem is not None]
     if chosen.json:
-        print_json([_checkpoint(verdict) for verdict in found])
+        print_json([*map(_checkpoint, found), *(_NO_STEP | verdict._asdict() for verdict in files)])
         return 5 if damaged else 0
     table = new_table(f"{folder}", "step", "epoch", "loss", "bytes", "state")
     whole = "whole" if chosen.action == "verify" else ""
@@ -163,10 +137,15 @@ def inspect_checkpoints(chosen: options.Checkpoints) -> int:
         cells = ["" if facts[name] is None else form.format(facts[name]) for name, form in forms.items()]
         not_finite = "not finite" if facts["not_finite"] else whole
         table.add_row(str(verdict.step), *cells, "damaged" if verdict.problem else not_finite)
-    Console().print(table)
+    for path, size, problem in files:
+        table.add_row(path.name, "", "", "" if size is None else f"{size:,}", "damaged" if problem else whole)
+    print_table(table)
     for verdict in damaged:
         print(shown(f"{verdict.path}: {verdict.problem}"), file=sys.stderr)
     return 5 if damaged else 0
+
+
+_NO_STEP = {"step": None, "epoch": None, "loss": None, "not_finite": None}  #: of a file that is of no checkpoint
 
 
 def _checkpoint(verdict):
@@ -178,18 +157,3 @@ def _checkpoint(verdict):
         loss, not_finite = manifest.metrics.get("loss"), manifest.not_finite
         facts = {"epoch": manifest.epoch, "loss": loss, "bytes": size, "not_finite": not_finite}
     return {"step": verdict.step, "path": verdict.path, **facts, "problem": verdict.problem}
-
-
-def read_rows(path: Path) -> np.ndarray:
-    """The rows of a .npy or .csv file, as a network takes them."""
-    as_text = path.suffix.lower() == ".csv"
-    try:
-        with plain_file(path, links=True) as file:
-            if not as_text and not file.peek(6).startswith((b"\x93NUMPY", b"PK")):
-                raise ValueError("it begins with other bytes; save it with np.save, and unpack a .csv.gz")
-            rows = np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
-    except Exception as error:  # NumPy raises many kinds of errors for a damaged file
-        raise DataError(f"{path}: expected a readable .npy or .csv file of numbers: {error}") from error
-    if not isinstance(rows, np.ndarray):
-        raise DataError(f"{path}: expected one array, as np.save writes it, got several; save x alone as .npy.")
-    return checked_x(str(path), rows)

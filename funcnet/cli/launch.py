@@ -1,5 +1,6 @@
 """`funcnet launch -n 2 -- train …`: several processes on this machine as one run, started again if one fails."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -32,7 +33,18 @@ def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Trai
             "funcnet launch: expected --processes of 1 or more and --max-restarts of 0 or more, got "
             f"{chosen.processes} and {chosen.max_restarts}."
         )
+    there = train.resume or train.output
+    there = there is not None and there.exists()
     folder = train.resume or new_folder(train)
+    try:
+        return _launched(chosen, arguments, train, folder)
+    finally:
+        if not there:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _launched(chosen, arguments, train, folder):
     if train.resume is None and train.output is None:
         arguments = [*arguments, "--output", str(folder)]
     count = chosen.processes
@@ -41,7 +53,7 @@ def launch(chosen: options.Launch, arguments: Sequence[str], train: options.Trai
         if ended.status == 0 or ended.asked or ended.status in NO_USE or restart == chosen.max_restarts:
             return ended.status
         if chosen.shrink and count > 1:
-            count = max(n for n in range(1, count) if train.batch_size % n == 0)
+            count = max(n for n in range(1, count) if (train.batch_size or 32) % n == 0)
         if steps(folder / CHECKPOINTS):
             arguments = ["train", *_options_of_call(train), "--resume", str(folder)]
         print(

@@ -24,13 +24,16 @@ __all__ = [
     "Evaluate",
     "Export",
     "Launch",
+    "New",
     "Predict",
     "Report",
     "Summary",
     "Train",
+    "as_train",
     "is_sealed",
     "kept",
     "read_config",
+    "settled",
     "write_config",
 ]
 
@@ -38,7 +41,10 @@ Activation = Literal[
     "relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity"
 ]
 # Options that belong to one call and are not kept with the run, and options that --resume takes from the command line.
-NOT_KEPT = ("config", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id")
+NOT_KEPT = (
+    "config", "find_rate", "output", "resume", "devices", "sharding", "coordinator", "num_processes", "process_id",
+)  # fmt: skip
+OF_NETWORK = ("model", "features", "hidden", "activation", "dropout", "image_size")  # what --from takes from a run
 MAY_CHANGE = (
     "epochs", "keep_checkpoints", "watchdog", "debug_nans", "devices", "sharding", "resume", "tensorboard",
     "accumulate", "data", "download", "engine", "folder", "learning_rate", "schedule", "weight_decay",
@@ -51,14 +57,39 @@ class _Network:
     """Options that say what the network is."""
 
     data: str = "digits"
-    """Bundled digits; mnist, fashion_mnist, cifar10 or cifar100 from --folder; or an .npz of arrays x and target."""
+    """Bundled digits; mnist, fashion_mnist, cifar10 or cifar100 from --folder; a .csv, .tsv or .parquet table;
+    a folder of pictures, with a folder for each class or a table of file names; or an .npz or .npy file."""
+    target: tuple[str, ...] = ()
+    """What to predict: columns of a table, or an array of an .npz file."""
+    x: str | None = None
+    """The array of rows of an .npz file, if its name is not a usual one."""
+    task: Literal["classes", "labels", "regression"] | None = None
+    """By default it follows from the target: texts and few numbers are classes, several columns of 0 and 1 labels."""
+    drop: tuple[str, ...] = ()
+    """Columns of a table to leave out."""
+    categories: tuple[str, ...] = ()
+    """Columns of a table to read as texts though they look like numbers, such as postcodes."""
+    image_size: int | None = None
+    """Height and width to which pictures of a folder are cut and resized."""
+    group: str | None = None
+    """A column of a table, such as the patient. Rows with the same entry are not split up. It is not learnt from."""
+    time: str | None = None
+    """A column of a table by which rows are sorted. The last rows are held out. It is not learnt from."""
+    split: Literal["stratified", "random", "ordered"] = "stratified"
+    """Which rows are held out. stratified: at random, of each class its share. ordered: the last ones."""
+    test: float = 0.2
+    """Share of the rows that is held out, of data without test rows of their own. No choice is made by them."""
+    validation: float | None = None
+    """Share of the training rows by which --patience chooses and curves are drawn; by default a tenth with
+    --patience, otherwise none."""
     folder: Path = Path("data")
     """Folder with the files of mnist, fashion_mnist, cifar10 and cifar100."""
     download: bool = False
     """Download the files that are not in --folder."""
-    model: Literal["cnn", "mlp", "linear", "sigmoid"] = "cnn"
-    """cnn: convolutions with batch norm and pooling. mlp: hidden layers alone.
-    linear: softmax regression. sigmoid: an mlp of sigmoids."""
+    model: str = "auto"
+    """auto: cnn for pictures, otherwise mlp. cnn: convolutions with batch norm and pooling.
+    mlp: hidden layers alone. linear: one layer of weights. sigmoid: an mlp of sigmoids.
+    my_model.py:net is your own: a layer, or a function of the number of outputs that returns one."""
     features: tuple[int, ...] = (32, 64)
     """Features of the blocks of a cnn. A block has two convolutions, and a pooling that halves the sides."""
     hidden: tuple[int, ...] = (128,)
@@ -89,18 +120,31 @@ class Train(_Network):
     """Decay of the kernels: decoupled for adamw, an L2 term in the gradient for the others."""
     clip_norm: float | None = None
     """Largest global norm of a gradient."""
-    epochs: int = 30
-    """Passes over the training rows."""
-    batch_size: int = 32
-    """Rows per update."""
+    epochs: int | None = None
+    """Passes over the training rows; by default 30, and up to 125 where 30 make fewer than 1000 updates."""
+    batch_size: int | None = None
+    """Rows per update; by default 32, and an eighth of fewer than 256 rows."""
     accumulate: int = 1
     """Number of equal parts in which a batch is computed, one by one, to save memory. It must divide --batch-size."""
     seed: int = 0
     """Seed of the split, the initial parameters, the order of the rows and dropout."""
     patience: int | None = None
-    """Stop early after this many epochs without improvement on a tenth of the training rows, and keep the best."""
+    """Stop early after this many epochs without improvement on the validation rows, and keep the best."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: rare classes count as much in the loss as common ones."""
+    folds: int | None = None
+    """Train so many times, each time with another part held out. The mean and spread of the results are printed."""
+    fold: int | None = None
+    """Train one of the --folds alone, from 1."""
     keep_checkpoints: int = 2
     """How many checkpoints to keep. One is written per epoch. With --patience the best one is kept too."""
+    find_rate: bool = False
+    """First look for a learning rate, in a short training whose rate rises, draw rates.png, and train with it."""
+    from_run: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Begin with the weights of the run in this folder. Its network is the default here. Where the shapes differ, as
+    for other classes, arrays begin anew."""
+    freeze: str | None = None
+    """Parameters that stay as they are: a regular expression that matches their whole path, such as '[0-6]/.*'."""
     resume: Path | None = None
     """Continue the run in this folder from its last checkpoint.
     With more --epochs the schedule is that of the longer run."""
@@ -142,7 +186,7 @@ class Evaluate(_Machine):
     run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote."""
     data: Path | None = None
-    """Other rows: an .npz of arrays x and target. It is said how many of them were trained on."""
+    """Other rows, a file or folder as for train. It is said how many of them were trained on."""
 
 
 @dataclass(frozen=True)
@@ -177,17 +221,20 @@ class Export:
 
 @dataclass(frozen=True)
 class Predict(_Machine):
-    """Classes and probabilities for new rows.
+    """Classes, probabilities or values for new rows or pictures.
 
     Example: funcnet predict runs/001 rows.npy
     """
 
     run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder that train wrote, or a file that export wrote."""
-    rows: Annotated[Positional[Path], tyro.conf.arg(metavar="ROWS")]
-    """A .npy or .csv file of shape (rows, features), scaled as the training data was (digits: 0 to 1)."""
-    output: Path | None = None
+    rows: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="ROWS")]
+    """What the run was trained on: a table whose columns may be in any order, pictures or a folder of them,
+    an .npy file, or a .csv of numbers for an array. - reads a table from standard input."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
     """A .csv file for the result; by default it is printed."""
+    explain: bool = False
+    """Draw which pixels each answer depends on, into explained.png beside --output, or in this folder."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +285,20 @@ class Checkpoints(_Machine):
     """
 
     action: Positional[Literal["list", "verify"]]
-    """list reads the manifests alone; verify compares every byte with its hash."""
+    """list reads the manifests alone; verify compares every byte with its hash, also in the other files of a run."""
     folder: Annotated[Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """The folder that train wrote, or one that checkpoints.saving wrote."""
+
+
+@dataclass(frozen=True)
+class New:
+    """A small project: a network of your own, its test, options.
+
+    Example: funcnet new digits
+    """
+
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """A folder that is new or empty."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +326,22 @@ Command = (
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Checkpoints, tyro.conf.subcommand("checkpoints")]
+    | Annotated[New, tyro.conf.subcommand("new")]
 )
+
+
+def settled(chosen: Train, rows: int) -> Train:
+    """The options with a batch size and a number of epochs for so many training rows."""
+    batch_size = max(1, min(32, rows // 8)) if chosen.batch_size is None else chosen.batch_size
+    epochs = chosen.epochs
+    if epochs is None:
+        epochs = min(125, max(30, -(-1000 // max(1, -(-rows // max(1, batch_size))))))
+    return dataclasses.replace(chosen, batch_size=batch_size, epochs=epochs)
+
+
+def as_train(chosen: Summary) -> Train:
+    """The options of `Train` that say what the data and the network are."""
+    return Train(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(_Network)})
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -297,17 +370,17 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _typed(where: str, value: Any, hint: Any) -> Any:
     """`value` as the type `hint` asks for, or a `ConfigError`."""
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
+    (kind,) = [one for one in typing.get_args(hint) if one is not type(None)] if _is_optional(hint) else [hint]
+    choices = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
         if value in choices:
             return value
         raise ConfigError(f"{where}: expected one of {', '.join(map(str, choices))}, got {value!r}.")
-    kinds = [choice for choice in choices if choice is not type(None)] if choices else [hint]
-    kind = kinds[0]
-    if typing.get_origin(hint) is tuple:
-        if isinstance(value, list) and all(type(entry) is int for entry in value):
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list) and all(type(entry) is choices[0] for entry in value):
             return tuple(value)
-        raise ConfigError(f"{where}: expected a list of integers, got {value!r}.")
+        entries = "integers" if choices[0] is int else "texts"
+        raise ConfigError(f"{where}: expected a list of {entries}, got {value!r}.")
     if kind is float and type(value) in (int, float):
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -316,6 +389,10 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
         return value
     wanted = "a number" if kind is float else f"a value of type {kind.__name__}"
     raise ConfigError(f"{where}: expected {wanted}, got {value!r}.")
+
+
+def _is_optional(hint):
+    return type(None) in typing.get_args(hint)
 
 
 def kept(options: Train) -> dict[str, Any]:
@@ -354,8 +431,10 @@ def _line(name: str, value: Any) -> bytes:
 
 
 def _toml(value: Any) -> str:
-    """A list of integers, a truth value, a string or a number as TOML."""
-    # TOML writes strings and truth values as JSON does, but for DEL, and numbers and lists as Python's repr does.
+    """A list, a truth value, a string or a number as TOML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # TOML writes strings and truth values as JSON does, but for DEL, and numbers as Python's repr does.
     if isinstance(value, str | bool):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
     return repr(value)

@@ -22,13 +22,19 @@ from funcnet.cli.folders import (
     check_place,
     check_unchanged,
     facts_of,
-    held_out_rows,
     load_run,
+    preparation_of,
+    run_parts,
 )  # fmt: skip
 from funcnet.cli.history import read_history
-from funcnet.cli.networks import build_model, classes_of, split_rows
+from funcnet.cli.networks import build_model, image_shape
+from funcnet.cli.phases import phase
+from funcnet.cli.results import Results, judge
+from funcnet.cli.rows import prepared, read_parts
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.cli.tables import MOST_CLASSES
+from funcnet.cli.tasks import Task, outputs_of, task_of
+from funcnet.data.preparation import Preparation
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
 from funcnet.reading import shown
 from funcnet.rendering import pages
@@ -47,6 +53,9 @@ STYLE = """
 """
 
 
+_MOST_LINES = 24
+
+
 class _Run(NamedTuple):
     """What the folder of a run holds. The sections read the parts that may be missing."""
 
@@ -55,7 +64,7 @@ class _Run(NamedTuple):
     trained: options.Train
     verdicts: list[checkpoints.Verdict]
     sessions: list[Session]
-    bad_lines: list[int]  #: of the file of sessions
+    bad_lines: list[str]  #: what is wrong with lines of the file of sessions
 
     @property
     def finished(self) -> bool:
@@ -66,10 +75,10 @@ class _Made(NamedTuple):
     """The network of a run."""
 
     model: Layer
-    shape: tuple[int, ...]  #: of an example
+    preparation: Preparation
 
     def rows(self, n: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((n, *self.shape), jnp.float32)
+        return jax.ShapeDtypeStruct((n, *self.preparation.shape), jnp.float32)
 
     def summary(self, batch_size: int) -> summaries.Summary:
         return summaries.summary(self.model, self.rows(batch_size))
@@ -78,9 +87,17 @@ class _Made(NamedTuple):
 class _Judged(NamedTuple):
     """The finished network on the rows that training held out."""
 
-    x: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
+    preparation: Preparation
+    task: Task
+    x: np.ndarray  #: as the network takes them
+    target: np.ndarray
+    answers: np.ndarray  #: probabilities of classes or labels, or values in the units of the target
+    results: Results
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes."""
+        return [str(name) for name in self.preparation.targets[0].categories]
 
 
 def report(chosen: options.Report) -> int:
@@ -94,7 +111,9 @@ def report(chosen: options.Report) -> int:
     path = folder / "report.html" if chosen.output is None else chosen.output
     check_place("--output", path, "report.html")
     try:
-        write_whole(path, _page(run, chosen.most).encode(errors="backslashreplace"))
+        with phase("making the page"):
+            page = _page(run, chosen.most)
+        write_whole(path, page.encode(errors="backslashreplace"))
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be written: {error.strerror}.") from error
     print(f"page: {shown(path)}")
@@ -104,12 +123,11 @@ def report(chosen: options.Report) -> int:
 def _page(run: _Run, most: int) -> str:
     rows, judged, made = _tried(_rows, run), _tried(_judge, run), _tried(_made, run)
     sections = {
-        "Learning curves": _then(_curves, rows),
-        "Confusion matrix": _then(_confusion, judged),
-        "Mistakes": _then(_mistakes, judged),
+        "Learning curves": _then(lambda rows: _curves(rows, _kept(run)), rows),
+        **_answers(made, judged),
         "Gradient check": _then(lambda made: _gradients(made, most), made),
         "Timing": _tried(_timing, run),
-        "Network": _then(lambda made: _network(made, run.trained.batch_size), made),
+        "Network": _then(lambda made: _network(made, run.trained.batch_size or 32), made),
         "Configuration": _tried(_configuration, run),
         "Environment": _tried(_environment, run),
         "Checkpoints": _tried(_checkpoints, run),
@@ -152,23 +170,22 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
 
 def _made(run: _Run) -> _Made:
     """The network and the shape of an example: from the weights or the checkpoints, else from the data."""
-    facts = run.facts
-    if not facts:
-        (x, target), (_, held_out) = split_rows(run.trained, run.trained.seed)
-        facts = {"shape": x.shape[1:], "classes": classes_of(target, held_out)}
-    shape = tuple(facts["shape"])
-    return _Made(build_model(run.trained, shape, facts["classes"]), shape)
+    preparation = preparation_of(run.facts) if run.facts else read_parts(run.trained).preparation()
+    return _Made(build_model(run.trained, preparation, run.folder), preparation)
 
 
 def _judge(run: _Run) -> _Judged:
     if not run.finished:
         raise CheckpointError("This needs the weights, which come at the end of the run.")
-    trained, model, params, state, facts = load_run(run.folder)
-    x, labels = held_out_rows(run.folder, trained, facts)
-    apply = jax.jit(model.apply, static_argnames="train")
-    x, labels = np.asarray(x, np.float32), np.asarray(labels)
-    parts = [jax.nn.softmax(apply(params, state, x[i : i + 512])[0]) for i in range(0, len(x), 512)]
-    return _Judged(x, labels, np.concatenate(parts))
+    trained, model, params, state, facts, preparation = load_run(run.folder)
+    pair = prepared(run_parts(run.folder, trained, facts), preparation).test
+    if pair is None:
+        raise DataError("No row was held out (--test 0).")
+    task, (x, target) = task_of(preparation, trained.class_weights), pair
+    with phase("evaluating"):
+        answers = np.asarray(preparation.results(outputs_of(model, params, state, x)))
+        results = judge(preparation, task, model, params, state, {"held out": pair})
+    return _Judged(preparation, task, x, target, answers, results)
 
 
 # The sections
@@ -177,8 +194,9 @@ def _judge(run: _Run) -> _Judged:
 def _head(run: _Run, rows: Any, judged: Any, made: Any) -> str:
     tiles = {}
     if not isinstance(judged, FuncnetError):
-        right = judged.probabilities.argmax(1) == judged.labels
-        tiles = {f"accuracy on {len(right)} held-out rows": f"{right.mean():.2%}"}
+        score = float(judged.results.last[judged.task.score])
+        words = f"{judged.task.words} on {len(judged.x)} held-out rows"
+        tiles = {words: f"{score:.2%}" if judged.task.score == "accuracy" else f"{score:.3f}"}
     if not isinstance(rows, FuncnetError):
         last = rows[-1]
         tiles |= {"epochs": f"{last['epoch']} of {run.trained.epochs}", "steps": f"{last['step']:,}"}
@@ -203,54 +221,95 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _curves(rows: list[dict[str, Any]]) -> str:
+def _kept(run: _Run) -> int | None:
+    """The epoch of the weights of a finished run."""
+    if not run.finished:
+        return None
+    *_, facts = checkpoints.load_weights(run.folder / WEIGHTS)
+    return (facts or {}).get("epoch")
+
+
+def _curves(rows: list[dict[str, Any]], kept: int | None) -> str:
     last = rows[-1]
     values = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in list(last.items())[2:])
-    return pages.picture(plotting.learning_curves(rows), f"curves by epoch; at epoch {last['epoch']}: {values}")
+    return pages.picture(
+        plotting.learning_curves(rows, kept=kept), f"curves by epoch; at epoch {last['epoch']}: {values}"
+    )
+
+
+def _answers(made: Any, judged: Any) -> dict[str, Any]:
+    """What the network answers for the held-out rows, as it suits the task."""
+    task = "classes" if isinstance(made, FuncnetError) else made.preparation.task
+    sections = {
+        "classes": {"Confusion matrix": _confusion, "Mistakes": _mistakes},
+        "labels": {"Labels": _labels},
+        "regression": {"Predicted values": _values, "Largest errors": _largest_errors},
+    }[task]
+    return {title: _then(make, judged) for title, make in sections.items()}
 
 
 def _confusion(judged: _Judged) -> str:
-    classes = judged.probabilities.shape[1]
+    classes = judged.answers.shape[1]
     if classes > MOST_CLASSES:
         return f"<p>A matrix of {classes:,} classes is not drawn. The most are {MOST_CLASSES:,}.</p>\n"
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (judged.labels, judged.probabilities.argmax(1)), 1)
+    counts = judged.results.last["confusion"].astype(int)
     alt = f"confusion matrix: {np.trace(counts)} of {counts.sum()} held-out rows on the diagonal"
-    return pages.picture(plotting.confusion_matrix(counts), alt)
+    return pages.picture(plotting.confusion_matrix(counts, judged.names), alt)
 
 
 def _mistakes(judged: _Judged) -> str:
     """Pictures of the mistakes if the rows are images, else a table."""
-    predicted, images = judged.probabilities.argmax(1), _as_images(judged.x)
-    wrong = np.flatnonzero(predicted != judged.labels)
+    predicted, shape, names = judged.answers.argmax(1), image_shape(judged.preparation), judged.names
+    wrong = np.flatnonzero(predicted != judged.target)
     if not wrong.size:
         return f"<p>None of the {len(predicted)} held-out rows is misclassified.</p>\n"
-    if images is not None:
+    if shape is not None and shape[2] in (1, 3):
         alt = f"the surest of {len(wrong)} misclassified held-out images, with true and predicted class"
-        figure = plotting.misclassified(images, judged.labels, judged.probabilities)
+        images = judged.x.reshape(-1, *shape)
+        figure = plotting.misclassified(images, judged.target, judged.answers, class_names=names)
         return pages.picture(figure, alt, photo=True)
-    sure = judged.probabilities.max(1)
-    surest = wrong[np.argsort(-sure[wrong], kind="stable")][:24]
-    lines = [[str(i), str(judged.labels[i]), str(predicted[i]), f"{sure[i]:.1%}"] for i in surest]
+    sure = judged.answers.max(1)
+    surest = wrong[np.argsort(-sure[wrong], kind="stable")][:_MOST_LINES]
+    lines = [[str(i), names[judged.target[i]], names[predicted[i]], f"{sure[i]:.1%}"] for i in surest]
     return f"<p>The surest of {len(wrong)}:</p>\n" + pages.table(["row", "true", "predicted", "probability"], lines)
 
 
-def _as_images(x: np.ndarray) -> np.ndarray | None:
-    """The rows as (n, height, width, channels) if they look like images, else `None`.
+def _labels(judged: _Judged) -> str:
+    lines = [
+        [name, *(f"{line[key]:.2%}" for key in ("precision", "recall", "f1"))]
+        for name, line in judged.results.last["labels"].items()
+    ]
+    return pages.table(["label", "precision", "recall", "F1"], lines, right=1)
 
-    A row of numbers looks like an image if it is a square of at least 6 × 6 pixels.
-    """
-    if x.ndim == 2 and (side := round(x.shape[1] ** 0.5)) >= 6 and side * side == x.shape[1]:
-        return x.reshape(-1, side, side, 1)
-    if x.ndim == 3:
-        return x[..., None]
-    return x if x.ndim == 4 and x.shape[3] in (1, 3) else None
+
+def _values(judged: _Judged) -> str:
+    targets, predicted = judged.results.values or (judged.answers, judged.answers)
+    names = [column.name for column in judged.preparation.targets]
+    errors = judged.results.last["outputs"]
+    said = ", ".join(f"{name} {line['root_mean_squared_error']:.4g}" for name, line in errors.items())
+    alt = f"predictions over targets of the held-out rows; root mean squared error: {said}"
+    lines = [[name, *(f"{value:.4g}" for value in line.values())] for name, line in errors.items()]
+    headings = ["target", "root mean squared error", "mean absolute error", "error of the training mean"]
+    return pages.picture(plotting.predicted_values(targets, predicted, names=names), alt) + pages.table(
+        headings, lines, right=1
+    )
+
+
+def _largest_errors(judged: _Judged) -> str:
+    targets, predicted = judged.results.values or (judged.answers, judged.answers)
+    errors = np.abs(predicted - targets).max(1)
+    lines = []
+    for i in np.argsort(-errors, kind="stable")[:_MOST_LINES]:
+        cells = (" ".join(f"{value:.4g}" for value in values[i]) for values in (targets, predicted))
+        lines.append([str(i), *cells, f"{errors[i]:.4g}"])
+    return pages.table(["held-out row", "target", "predicted", "error"], lines, right=1)
 
 
 def _gradients(made: _Made, most: int) -> str:
     if most == 0:
         raise ConfigError("Left out by --most 0.")
-    found = checking.check_gradients(made.model, made.rows(4), most=most)
+    with phase("checking gradients"):
+        found = checking.check_gradients(made.model, made.rows(4), most=most)
     verdict = "the hand-derived gradient agrees" if found.ok else summary([Outcome("model", found)])
     worst = {
         " / ".join(engines): max(row.error for row in found.rows if row.engines == engines)
@@ -280,9 +339,8 @@ def _timing(run: _Run) -> str:
             _duration(session.reports[-1][2]) if session.reports else "",
         ])  # fmt: skip
     headings = ["started", "epochs", "first epoch, with compilation", "steps per second after it", "total"]
-    numbers = ", ".join(map(str, run.bad_lines))
-    left_out = f'<p class="missing">Lines of {SESSIONS} that are cut or damaged are left out: {numbers}.</p>\n'
-    return left_out * bool(numbers) + pages.table(headings, lines, right=3)
+    left_out = f'<p class="missing">In {SESSIONS} {", ".join(run.bad_lines)}.</p>\n'
+    return left_out * bool(run.bad_lines) + pages.table(headings, lines, right=3)
 
 
 def _network(made: _Made, batch_size: int) -> str:

@@ -1,7 +1,8 @@
 """`sessions.jsonl` of a run: where and when each call of `train` ran, and how long its epochs took.
 
 Each call appends one line about its environment, then one line per report. So a kill loses at most half a line. Each
-line has a checksum of the rest of it.
+line has a checksum of the rest of it, and the checksum of the whole line before it. So a damaged line is seen, and a
+missing one by the line after it.
 """
 
 import json
@@ -45,17 +46,21 @@ class Session(NamedTuple):
 
 def timed(reports: Iterable[Report], path: Path, started: float) -> Iterator[Report]:
     """The reports. Each is written down with the seconds since `started`, a time of `time.perf_counter`."""
-    _append(path, {"started": datetime.now(UTC).isoformat(timespec="seconds"), **_environment()})
+    last = _read(path).last
+    last = _append(path, {"started": datetime.now(UTC).isoformat(timespec="seconds"), **_environment()}, last)
     for report in reports:
         seconds = round(time.perf_counter() - started, 3)
-        _append(path, {"epoch": report.epoch, "step": report.step, "seconds": seconds})
+        last = _append(path, {"epoch": report.epoch, "step": report.step, "seconds": seconds}, last)
         yield report
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def _append(path: Path, row: dict[str, Any], last: int) -> int:
+    """Write a line, and return its checksum, which the next line holds."""
+    row = {**row, "after": last}
     with path.open("a", encoding="utf-8") as file:
         # A killed process may have left half a line, so each session begins with an empty line.
         file.write("\n" * ("started" in row) + json.dumps({**row, "crc32": _crc32(row)}) + "\n")
+    return _crc32(row)
 
 
 def _crc32(row: dict[str, Any]) -> int:
@@ -76,28 +81,43 @@ def _commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def read_sessions(path: Path) -> tuple[list[Session], list[int]]:
-    """The calls of `train` on a run, in order, and the numbers of the lines that are cut or damaged and left out."""
+def read_sessions(path: Path) -> tuple[list[Session], list[str]]:
+    """The calls of `train` on a run, in order, and what is wrong with lines of the file. Damaged ones are left out."""
+    return _read(path)[:2]
+
+
+class _File(NamedTuple):
+    sessions: list[Session]
+    problems: list[str]
+    last: int  #: the checksum of the last whole line
+
+
+def _read(path: Path) -> _File:
     sessions: list[Session] = []
-    bad: list[int] = []
+    problems: list[str] = []
+    last, damaged = 0, False  # the checksum of the last whole line, and whether a damaged one has come after it
     try:
         with plain_file(path, links=True) as file:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
-        return [], []
+        lines = []
     with_checksums = False  # an older funcnet wrote none, so that the first lines of a run may have none
-    for number, line in enumerate(lines, 1):
+    for number, line in [(number, line) for number, line in enumerate(lines, 1) if line]:
         row, checksum = _parsed(line)
         with_checksums = with_checksums or checksum is not None
-        if line and (row is None or (with_checksums and checksum != _crc32(row))):
-            bad.append(number)
+        if row is None or (with_checksums and checksum != _crc32(row)):
+            problems.append(f"line {number} is cut or damaged")
+            damaged = True
             continue
+        if row.pop("after", last) != last and not damaged:
+            problems.append(f"lines are missing before line {number}")
+        last, damaged = checksum or 0, False
         match row:
             case {"started": str()} as environment:
                 sessions.append(Session(environment, []))
             case {"epoch": int(epoch), "step": int(step), "seconds": float(seconds)} if sessions:
                 sessions[-1].reports.append((epoch, step, seconds))
-    return sessions, bad
+    return _File(sessions, problems, last)
 
 
 def _parsed(line: str) -> tuple[dict[str, Any] | None, Any]:

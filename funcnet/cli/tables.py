@@ -1,15 +1,18 @@
 """What the commands print: tables for people, JSON for machines."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from funcnet import logs
 from funcnet.reading import shown
 
-__all__ = ["MOST_CLASSES", "confusion_table", "new_table", "print_json"]
+__all__ = ["MOST_CLASSES", "confusion_table", "new_table", "print_json", "print_table"]
 
 MOST_CLASSES = 1000  # of a confusion matrix: with 40,000 classes it would take 6.4 GB
 _MOST_MISTAKES = 20
@@ -23,25 +26,45 @@ def new_table(title: str, *columns: str) -> Table:
     return table
 
 
-def confusion_table(counts: np.ndarray, width: int) -> Table:
+def print_table(table: Table) -> None:
+    """Print it, or in a terminal that is too narrow, the cells of each row below one another. None is cut off."""
+    console = Console()
+    if _width(table) <= console.width:
+        console.print(table)
+        return
+    print(Text.from_markup(str(table.title)))
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        print()
+        for column, cell in zip(table.columns, cells, strict=True):
+            if cell:
+                print(Text.from_markup(f"{column.header}  {cell}".strip()))
+
+
+def _width(table: Table) -> int:
+    """How many characters its lines need, with two blanks and a line beside each column. Headings may be broken."""
+    columns = ([*str(column.header).split(), *column.cells] for column in table.columns)
+    return 1 + sum(max(Text.from_markup(str(cell)).cell_len for cell in cells or [""]) + 3 for cells in columns)
+
+
+def confusion_table(counts: np.ndarray, width: int, names: Sequence[str]) -> Table:
     """The confusion matrix, or the commonest mistakes where it is wider than `width` characters.
 
     Args:
         counts: (classes, classes), rows are the true class, columns the predicted one.
         width: of the terminal. The table would leave out columns that do not fit, without a sign.
+        names: of the classes.
     """
-    cells = [[f"{count:.0f}" if count else "·" for count in row] for row in counts]
-    names = [str(i) for i in range(len(counts))]
-    columns = [names, *([name, *column] for name, column in zip(names, zip(*cells, strict=True), strict=True))]
-    if 1 + sum(max(map(len, column)) + 3 for column in columns) > width:  # two blanks and a line beside each column
-        return _mistakes_table(counts)
-    table = new_table("rows are the true class, columns the predicted one", "", *names)
-    for name, row in zip(names, cells, strict=True):
-        table.add_row(name, *row)
-    return table
+    names = [escape(shown(name)) for name in names]
+    if len(counts) < width:  # a larger one is not made at all
+        table = new_table("rows are the true class, columns the predicted one", "", *names)
+        for name, row in zip(names, counts, strict=True):
+            table.add_row(name, *(f"{count:.0f}" if count else "·" for count in row))
+        if _width(table) <= width:
+            return table
+    return _mistakes_table(counts, names)
 
 
-def _mistakes_table(counts):
+def _mistakes_table(counts, names):
     """The cells beside the diagonal, the largest first."""
     wrong = counts * (1 - np.eye(len(counts)))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_MISTAKES]
@@ -49,7 +72,7 @@ def _mistakes_table(counts):
     table = new_table(title, "true class", "predicted", "rows")
     for true, predicted in zip(*np.unravel_index(order, counts.shape), strict=True):
         if wrong[true, predicted]:
-            table.add_row(str(true), str(predicted), f"{wrong[true, predicted]:.0f}")
+            table.add_row(names[true], names[predicted], f"{wrong[true, predicted]:.0f}")
     return table
 
 

@@ -1,21 +1,14 @@
 """What a TARGET of `funcnet check` stands for: an entry of the catalogue, or a layer or loss of the user's own."""
 
-import difflib
-import functools
-import importlib
 import inspect
-import sys
-import traceback
-from collections.abc import Iterable, Sequence
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from funcnet.catalogue import CATALOGUE, Entry
+from funcnet.cli.imports import imported, nearest
 from funcnet.errors import ConfigError
 from funcnet.made import leading
 from funcnet.types import Layer
@@ -83,61 +76,17 @@ def resolve(target: str, shape: Any) -> Entry:
 def _resolved(target: str, shape: Any) -> Entry:
     if ":" not in target:
         if target not in CATALOGUE:
-            hint = _near(target, CATALOGUE) or "write your own as module:attribute or file.py:attribute."
+            hint = nearest(target, CATALOGUE) or "write your own as module:attribute or file.py:attribute."
             raise ConfigError(f"expected a layer, model, loss or penalty of the library; {hint}")
         return CATALOGUE[target]
-    place, _, name = target.rpartition(":")
-    folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
-    sys.path.insert(0, str(folder))  # as `python file.py` and `python -m` do
-    try:
-        found = _attribute(_module(place), name)
-        if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):  # a loss has the field
-            found = _call(found)
-    except ConfigError:
-        raise
-    except Exception as error:
-        got = f"{type(error).__name__}: {error}{_line(error, folder)}; correct that first"
-        raise ConfigError(f"expected it to import and run, got {got}.") from error
-    return _entry(found, shape)
+    return _entry(imported(target, _made), shape)
 
 
-def _near(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {near[0]}?" if near else ""
-
-
-def _line(error: Exception, folder: Path) -> str:
-    """The last line of the user's own code that ran. A syntax error already names its line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-
-
-def _module(place: str) -> ModuleType:
-    if place.endswith(".py"):
-        if not Path(place).is_file():
-            raise ConfigError(f"expected a file, got {place}, which is not a file; give the path from here.")
-        # Its own name could be that of another module, for example json; dataclasses need to find it in sys.modules.
-        name = f"funcnet_check_{Path(place).stem}"
-        loader = SourceFileLoader(name, str(Path(place).resolve()))
-        module = sys.modules[name] = ModuleType(name)
-        loader.exec_module(module)
-        return module
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise
-        fix = "run where it can be imported, or give the file as path/to/file.py:attribute"
-        raise ConfigError(f"expected a module, got {place}: the module {error.name} was not found; {fix}.") from error
-
-
-def _attribute(module: ModuleType, name: str) -> Any:
-    try:
-        return functools.reduce(getattr, name.split("."), module)
-    except AttributeError as error:
-        public = [key for key in dir(module) if not key.startswith("_")]
-        hint = _near(name, public) or f"it has {', '.join(public) or 'no public names'}."
-        raise ConfigError(f"expected an attribute of the module, got {name!r}; {hint}") from error
+def _made(found: Any) -> Any:
+    """The object, or what it returns: only a loss and a layer are called by nobody."""
+    if callable(found) and not isinstance(found, Layer) and not hasattr(found, "gradient"):  # a loss has the field
+        return _call(found)
+    return found
 
 
 def _call(function: Any) -> Any:

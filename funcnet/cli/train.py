@@ -1,6 +1,7 @@
 """`funcnet train`: from options, or from a run that was stopped, to weights, metrics and plots in one folder."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import signal
@@ -8,58 +9,69 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from funcnet import checkpoints, logs, metrics, optimizers, parallel, training, trees
+from funcnet import checkpoints, logs, optimizers, parallel, plotting, training, trees
 from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
-from funcnet.cli.ending import is_finished, save_results
+from funcnet.cli.answering import answering
+from funcnet.cli.beginning import first_state, found_rate
+from funcnet.cli.ending import draw, is_finished, save_results
+from funcnet.cli.failing import begun
 from funcnet.cli.folders import (
     BOARD,
     CHECKPOINTS,
     CONFIG,
     HISTORY,
+    RATES,
     WEIGHTS,
     check_unchanged,
     facts_of,
-    fingerprint,
     is_first,
-    new_folder,
     restore_run,
 )  # fmt: skip
+from funcnet.cli.folds import check_folds, train_folds
 from funcnet.cli.history import History
 from funcnet.cli.launch import be_silent, stop_with_launcher
-from funcnet.cli.networks import LOSS, build_model, build_optimizer, build_schedule, classes_of, run_rows
+from funcnet.cli.networks import build_model, build_optimizer, build_schedule
+from funcnet.cli.own_model import keep_file, model_sha256
+from funcnet.cli.phases import phase
+from funcnet.cli.results import judge, show_results
+from funcnet.cli.rows import Parts, Rows, count_of, prepared, read_parts
 from funcnet.cli.sessions import SESSIONS, timed
-from funcnet.cli.tables import MOST_CLASSES, new_table
+from funcnet.cli.tasks import Task, task_of
 from funcnet.data.batching import count_steps
+from funcnet.data.preparation import Preparation
 from funcnet.errors import ConfigError, MissingExtraError
 from funcnet.made import leading
 from funcnet.reading import shown
 from funcnet.training.interruption import HANG_UP, Stop
+from funcnet.training.reports import Reports
 from funcnet.types import Layer, Optimizer, Report, Schedule
 
-__all__ = ["final_results", "train"]
+__all__ = ["train"]
 
 
 def train(chosen: options.Train) -> int:
     """Train, and write weights, options, metrics and plots into one folder."""
     _check_packages(chosen)
+    check_folds(chosen)
     if chosen.debug_nans:
         jax.config.update("jax_debug_nans", True)  # before anything is compiled: later it has no effect
     stop_with_launcher()
-    parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
-    with contextlib.ExitStack() as stack, training.stop_on_signals() as stop:
+    with phase("starting"):  # the device, and with several processes the others
+        parallel.start(chosen.coordinator, chosen.num_processes, chosen.process_id, devices=chosen.devices)
+    with contextlib.ExitStack() as stack, answering(), training.stop_on_signals() as stop:
         if jax.process_index() > 0:  # the same steps as process 0, which alone prints and writes
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
+            if chosen.folds is not None and chosen.fold is None:
+                return train_folds(chosen, lambda one: _train(one, stop), lambda: stop.signal is not None)
             return _train(chosen, stop)
         except OSError:
             if stop.signal is None or stop.signal != HANG_UP:
@@ -71,11 +83,10 @@ def train(chosen: options.Train) -> int:
 class _Job(NamedTuple):
     """Everything that is made from the options and the data."""
 
-    training_rows: Any
-    watched: Any  #: the rows that validate each report: held out, or with --patience a part of the training rows
-    held_out: Any
-    shape: tuple[int, ...]
-    classes: int
+    parts: Parts
+    preparation: Preparation
+    rows: Rows
+    task: Task
     model: Layer
     optimizer: Optimizer
     schedule: Schedule
@@ -84,41 +95,66 @@ class _Job(NamedTuple):
     steps: int
 
 
-def _job(chosen: options.Train) -> _Job:
-    training_rows, watched, held_out = run_rows(chosen)
-    x, target = training_rows
-    shape, classes = x.shape[1:], classes_of(target, watched[1], held_out[1])
+def _job(chosen: options.Train, parts: Parts) -> _Job:
+    assert chosen.epochs is not None  # both are settled
+    assert chosen.batch_size is not None
+    preparation = parts.preparation()
+    rows, task = prepared(parts, preparation), task_of(preparation, chosen.class_weights)
+    x, _ = rows.training
     with leading("funcnet train: --batch-size"):
         epoch_steps = count_steps(len(x), chosen.batch_size, drop_last=False)
     steps = chosen.epochs * epoch_steps
-    model, optimizer = build_model(chosen, shape, classes), optimizers.guarded(build_optimizer(chosen, steps))
+    model = build_model(chosen, preparation, chosen.resume)
+    optimizer = optimizers.guarded(build_optimizer(chosen, steps))
     schedule = build_schedule(chosen, steps)
     like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, x))
-    return _Job(
-        training_rows, watched, held_out, shape, classes, model, optimizer, schedule, like, epoch_steps,
-        steps,
-    )  # fmt: skip
+    return _Job(parts, preparation, rows, task, model, optimizer, schedule, like, epoch_steps, steps)
 
 
 def _train(chosen: options.Train, stop: Stop) -> int:
     if chosen.resume is not None:
         check_unchanged(chosen.resume, facts_of(chosen.resume))
-    job = _job(chosen)
-    sha256 = fingerprint(*job.training_rows)
-    facts = {"classes": job.classes, "shape": job.shape, "data_sha256": sha256, "options": options.kept(chosen)}
+    parts = read_parts(chosen)
+    chosen = options.settled(chosen, count_of(parts.training))
+    with phase("preparing the rows and the network"):
+        job, search = _job(chosen, parts), None
+    if chosen.find_rate and chosen.resume is None:
+        with phase("looking for a learning rate"):
+            search = found_rate(chosen, job.model, job.task, job.rows.training)
+        print(search.sentence)
+        chosen = dataclasses.replace(chosen, learning_rate=float(f"{search.rate:.3g}"))
+        job = _job(chosen, parts)
+    facts = {
+        "preparation": job.preparation.to_json(), "data_sha256": parts.sha256, "options": options.kept(chosen),
+        "model_sha256": model_sha256(chosen.model, chosen.resume),
+    }  # fmt: skip
     if _any(stop.signal is not None):
         print(f"stopped by {_name(stop)} before the first step")
         return 128 + (stop.signal or signal.SIGTERM)
-    folder = new_folder(chosen) if chosen.resume is None else chosen.resume
-    with held(str(folder), folder) if is_first() else contextlib.nullcontext():
-        return _train_in(folder, chosen, job, facts, stop)
+    with contextlib.ExitStack() as stack:
+        run, said = None, ""
+        if chosen.resume is None:  # what is wrong with a new run is found before its folder is made
+            state, said = first_state(chosen, job.model, job.optimizer, job.rows.training[0])
+            run = stack.enter_context(contextlib.closing(_reports(chosen, job, state, stop)))
+        if chosen.resume is None:
+            folder = stack.enter_context(begun(chosen))
+            if is_first() and search is not None:
+                draw(plotting.rate_search(search), folder / RATES)
+        else:
+            folder = chosen.resume
+            if is_first():
+                stack.enter_context(held(str(folder), folder))
+        return _train_in(folder, chosen, job, facts, stop, run, said)
 
 
 def _name(stop: Stop) -> str:
     return "a signal to another process" if stop.signal is None else stop.signal.name
 
 
-def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any], stop: Stop) -> int:
+def _train_in(
+    folder: Path, chosen: options.Train, job: _Job, facts: dict[str, Any], stop: Stop, run: Reports | None, said: str
+) -> int:
+    """Train a run that is made, or the one in the folder, which `run` is `None` for."""
     start, known = (None, {}) if chosen.resume is None else restore_run(folder, job.like, facts["data_sha256"])
     history = History(folder / HISTORY, job.schedule)
     if chosen.resume is not None and (start is None or start.step >= job.steps):
@@ -128,17 +164,26 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         past = _judged(past, folder / CHECKPOINTS)
     if chosen.resume is not None and start is None:
         print("no checkpoint yet: starting from the beginning")
+    if start is None:
+        print(job.parts)
+        print(job.preparation, flush=True)
+        if said:
+            print(shown(said))
     if is_first():
         options.write_config(chosen, folder / CONFIG)
-        if (arrays := len(jax.tree.leaves(job.like.optimizer.params))) > 200:
-            print(f"compiling a network with {arrays} arrays of parameters, which may take minutes", flush=True)
+        keep_file(chosen.model, folder)
     started = time.perf_counter()
     last = None
-    trained = _reports(chosen, job, folder, history, facts, start, stop)
-    reports = _after(past, _logged(trained, chosen, job, folder, started) if is_first() else trained)
+    if run is None and (start is None or start.step < job.steps):  # a finished run gives no reports
+        state = first_state(chosen, job.model, job.optimizer, job.rows.training[0])[0] if start is None else start.state
+        run = _reports(chosen, job, state, stop)
+    reports = trained = _saved(run, chosen, folder, history, facts)
+    if is_first():
+        reports = training.progress(_logged(trained, chosen, job, folder, started), of=run)
+    reports = _after(past, reports)
     if chosen.patience is not None:
         reports = training.early_stopping(reports, patience=chosen.patience)
-    for last in _with_progress(reports, chosen.epochs, 0 if start is None else start.step):
+    for last in reports:
         if last.step < job.steps and _any(stop.signal is not None):
             trained.close()  # after this the checkpoint is on the disk
             print(f"stopped by {_name(stop)} at step {last.step}, epoch {last.epoch}; go on with")
@@ -150,14 +195,12 @@ def _train_in(folder: Path, chosen: options.Train, job: _Job, facts: dict[str, A
         final = checkpoints.restore(folder / CHECKPOINTS, job.like, step=last.step)[0].state
     params, state = trees.on_host((final.optimizer.params, final.model))
     if is_first():
-        rows = {"training": job.training_rows, "held out": job.held_out}
-        batch_size = min(1024, len(job.held_out[0]))  # one size for both, so that they share a compiled program
-        results = {
-            name: final_results(job.model, params, state, data, job.classes, batch_size) for name, data in rows.items()
-        }
-        facts |= {"steps": job.steps, "metrics": history.text}
-        plots = save_results(folder, params, state, history.rows, results["held out"], facts)
-        _show_results(chosen, rows, results)
+        with phase("evaluating"):
+            results = judge(job.preparation, job.task, job.model, params, state, job.rows.named)
+        facts |= {"steps": job.steps, "metrics": history.text, "epoch": last.epoch}
+        with phase("drawing"):
+            plots = save_results(folder, params, state, history.rows, last.epoch, job.preparation, results, facts)
+        show_results(job.preparation, job.task, results, chosen)
         steps, seconds = last.step - (0 if start is None else start.step), time.perf_counter() - started
         print(f"{trees.total_size(params):,} parameters, {steps:,} steps in {seconds:.1f} s")
         print("\nplots   ", *map(shown, plots), sep="  ")
@@ -171,20 +214,25 @@ def _any(here: bool) -> bool:
     return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
-def _reports(chosen, job, folder, history, facts, start, stop) -> Generator[Report]:
-    """Train from the beginning or from `start`, with a checkpoint per epoch. A finished run gives no reports."""
-    if start is not None and start.step >= job.steps:
+def _reports(chosen, job, state, stop) -> Reports:
+    """Train from the beginning, or from a state."""
+    with phase("preparing the first step"):
+        run = training.fit(
+            job.model, job.task.loss, job.optimizer, job.rows.training, engine=chosen.engine, epochs=chosen.epochs,
+            batch_size=chosen.batch_size, accumulate=chosen.accumulate, key=chosen.seed, state=state,
+            validation=job.rows.watched, metrics=job.task.metrics, layout=_layout(chosen), stop=stop,
+            watchdog=chosen.watchdog,
+        )  # fmt: skip
+    return cast(Reports, run)
+
+
+def _saved(run, chosen, folder, history, facts) -> Generator[Report]:
+    """The reports, with a checkpoint per epoch."""
+    if run is None:
         return (report for report in ())
-    reports = training.fit(
-        job.model, LOSS, job.optimizer, job.training_rows, engine=chosen.engine, epochs=chosen.epochs,
-        batch_size=chosen.batch_size, accumulate=chosen.accumulate, key=chosen.seed,
-        state=None if start is None else start.state,
-        validation=job.watched, metrics={"accuracy": metrics.accuracy()}, layout=_layout(chosen), stop=stop,
-        watchdog=chosen.watchdog,
-    )  # fmt: skip
     # A row is written before its checkpoint, which holds all rows so far.
     return checkpoints.saving(
-        history.recorded(reports), folder / CHECKPOINTS, keep=chosen.keep_checkpoints,
+        history.recorded(run), folder / CHECKPOINTS, keep=chosen.keep_checkpoints,
         metadata=lambda report: {**facts, "metrics": history.text},
         monitor=None if chosen.patience is None else "validation_loss",
     )  # fmt: skip
@@ -214,7 +262,7 @@ def _check_packages(chosen):
 
 
 def _check_unfinished(folder: Path, job: _Job) -> None:
-    if is_finished(folder, job.steps, job.classes):
+    if is_finished(folder, job.steps, job.preparation):
         raise ConfigError(f"{folder}: expected a run that was stopped, got one that is finished; give more --epochs.")
 
 
@@ -248,49 +296,3 @@ def _judged(past: list[Report], folder: Path) -> list[Report]:
 def _after(past: Iterable[Report], reports: Iterable[Report]) -> Iterator[Report]:
     yield from past
     yield from reports
-
-
-def _with_progress(reports: Iterable[Report], epochs: int, known: int) -> Iterator[Report]:
-    """The reports. A progress bar shows them on a terminal; elsewhere a line is printed every tenth of the run.
-
-    An earlier call has shown those up to the step `known`, so no lines are printed for them.
-    """
-    console = Console()
-    if not console.is_terminal:
-        for report in reports:
-            if report.step > known and (report.epoch % max(1, epochs // 10) == 0 or report.epoch == epochs):
-                print(_line(report, epochs), flush=True)
-            yield report
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        console.show_cursor()  # a signal may end the process at any time, and the terminal would stay without one
-        task = progress.add_task(f"epoch 0/{epochs}", total=epochs)
-        for report in reports:
-            loss, accuracy = (float(report.metrics[name]) for name in ("loss", "validation_accuracy"))
-            description = f"epoch {report.epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}"
-            progress.update(task, completed=report.epoch, description=description)
-            yield report
-
-
-def _line(report, epochs):
-    m = report.metrics
-    return (
-        f"epoch {report.epoch}/{epochs}  loss {float(m['loss']):.4f}  accuracy {float(m['accuracy']):.2%}  "
-        f"validation loss {float(m['validation_loss']):.4f}  accuracy {float(m['validation_accuracy']):.2%}"
-    )
-
-
-def final_results(model: Any, params: Any, state: Any, data: Any, classes: int, batch_size: int) -> dict[str, Any]:
-    """Loss and accuracy on some rows, and the confusion matrix unless it is too large."""
-    chosen = {"accuracy": metrics.accuracy()}
-    if classes <= MOST_CLASSES:
-        chosen["confusion"] = metrics.confusion_matrix(classes)
-    return training.evaluate(model, LOSS, params, state, data, batch_size=batch_size, metrics=chosen)
-
-
-def _show_results(chosen, rows, results):
-    table = new_table(f"{chosen.data}, engine {chosen.engine}, {chosen.optimizer}", "", "rows", "loss", "accuracy")
-    for name, result in results.items():
-        table.add_row(name, str(len(rows[name][0])), f"{float(result['loss']):.4f}", f"{float(result['accuracy']):.2%}")
-    Console().print(table)

@@ -15,6 +15,7 @@ from funcnet.data.pictures import image_folder
 from funcnet.data.prefetch import prefetch
 from funcnet.data.preparation import Preparation
 from funcnet.data.preparing import prepare
+from funcnet.data.sequences import padded
 from funcnet.data.sound import log_mel
 from funcnet.data.splits import split
 from funcnet.data.tables import read_table
@@ -22,7 +23,7 @@ from funcnet.data.wav import read_wav
 
 __all__ = [
     "Batches", "Preparation", "batch_rows", "channel_statistics", "check_data", "cifar10", "cifar100", "cutout",
-    "digits", "epoch_order", "fashion_mnist", "image_folder", "log_mel", "mixup", "mnist", "prefetch", "prepare",
-    "random_crop", "random_flip", "random_shift", "read_idx", "read_table", "read_wav", "split", "standardize",
-    "steps_per_epoch",
+    "digits", "epoch_order", "fashion_mnist", "image_folder", "log_mel", "mixup", "mnist", "padded", "prefetch",
+    "prepare", "random_crop", "random_flip", "random_shift", "read_idx", "read_table", "read_wav", "split",
+    "standardize", "steps_per_epoch",
 ]  # fmt: skip

@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 
 from funcnet.checks import check_count, is_count, over_leading_axes
 from funcnet.data.checks import as_trees, count_rows
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
+from funcnet.trees import map_rows
 
 __all__ = ["Batches", "Seed", "batch_rows", "count_steps", "epoch_order", "generator", "masked", "steps_per_epoch"]
 
@@ -175,7 +175,7 @@ class Batches:
                 order, order_epoch = epoch_order(self._seed, epoch, self._rows), epoch
             rows, mask = _slice(order, index, self._batch_size)
             self._step += 1
-            x, target, *rest = jax.tree.map(lambda leaf, rows=rows: leaf[rows], self._data)
+            x, target, *rest = map_rows(lambda leaf, rows=rows: leaf[rows], self._data)
             if self._masked:
                 rest = [masked(rest[0] if rest else None, mask), *rest[1:]]
             yield (x, target, *rest)

@@ -6,6 +6,7 @@ would spoil all parameters there, and jax itself silently turns an integer that 
 one.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,21 +20,23 @@ from funcnet.checks import (
     check_where,
     describe,
     is_floating,
+    listed,
     over_leading_axes,
 )
+from funcnet.data.owned import as_numpy
 from funcnet.dtypes import as_jax_has
 from funcnet.errors import DataError, DtypeError, LabelError, ShapeError, translated
 from funcnet.made import leading
-from funcnet.trees import is_padded, path_string
-from funcnet.types import Padded
+from funcnet.trees import apart, is_leaf, is_padded, is_whole, path_string, values_of
+from funcnet.types import Padded, Whole
 
 __all__ = [
     "as_array", "as_trees", "check_batches", "check_data", "check_devices", "check_order", "checked_data", "count_rows",
-    "named_leaves", "unpacked",
+    "is_arraylike", "named_leaves", "unpacked",
 ]  # fmt: skip
 
 ENTRIES = ("x", "target", "where", "weights")
-_JOIN = "join batches with np.concatenate; only the data of fit may be a list of them"
+_JOIN = "join batches, x, target = map(np.concatenate, zip(*batches)); only the data of fit may be batches"
 
 
 def check_data(
@@ -92,7 +95,8 @@ def checked_data(
         _check_numbers(name, leaf, integers, way)
     for name, leaf in named_leaves("target", target):
         if not (is_floating(leaf) or _is_integer(leaf) or leaf.dtype == bool):
-            raise DtypeError(f"expected {name} of a numeric dtype, got {leaf.dtype}; convert it.")
+            fix = "make classes of texts with data.prepare" if leaf.dtype.kind in "OUT" else "convert it"
+            raise DtypeError(f"expected {name} of a numeric dtype, got {leaf.dtype}; {fix}.")
     _check_counting(where, weights)
     x, target = _converted("x", x), _converted("target", target, where)
     return x, target, *(_converted(name, entry) for name, entry in zip(ENTRIES[2:], data[2:], strict=False))
@@ -106,12 +110,22 @@ def unpacked(what: str, data: Any) -> tuple[Any, ...]:
         return tuple(data)
     kind = f"a {type(data).__name__} of {len(data)}" if several else describe(data)
     fix = "put them in this order"
-    if (several and len(data) == 1) or hasattr(data, "dtype"):
+    if (several and len(data) == 1) or is_arraylike(data):
         fix = "without a target write (x, None)"
-    elif batches or hasattr(data, "__next__"):
+    elif isinstance(data, Mapping):
+        kind = f"a {type(data).__name__} of {listed([*map(repr, data)])}"
+        fix = "choose two of them by name, (batch['a'], batch['b'])"
+        if what == "each batch":
+            fix += ", as the function lambda: ((batch['a'], batch['b']) for batch in data) does"
+    elif batches or (what != "each batch" and not several and (isinstance(data, Iterable) or callable(data))):
         fix = _JOIN
     wanted = "(x, target), (x, target, where) or (x, target, where, weights)"
     raise DataError(f"expected {what} to be {wanted}, got {kind}; {fix}.")
+
+
+def is_arraylike(value: Any) -> bool:
+    """Whether it is one array, tensor or frame."""
+    return hasattr(value, "dtype") or hasattr(value, "__array__")
 
 
 def as_trees(data: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,6 +140,8 @@ def _as_tree(what, value):
         padded = Padded(as_array(what, value.values), as_array(f"{what}.where", value.where))
         check_where(padded.where, padded.values.shape, f"{what}.where")
         return padded
+    if is_whole(value):
+        return Whole(as_array(what, value.array))
     children, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)
     if type(value) in (list, tuple) and not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)):
         return as_array(what, value)
@@ -144,28 +160,26 @@ def as_array(what: str, value: Any) -> Any:
         # for dtypes that NumPy lacks.
         problem = f"expected {what} to be an array, got {type(value).__name__}"
         with translated((ValueError, TypeError, RuntimeError), DataError, problem, "give an array of NumPy or jax"):
-            value = np.asarray(value)
+            value = np.asarray(as_numpy(value))
     if value.size == 0 or value.ndim == 0:
-        raise DataError(f"expected {what} with at least one row and no empty axis, got shape {value.shape}.")
+        fix = "" if value.ndim else "; this is a single example, so stack several of them into a batch"
+        raise DataError(f"expected {what} with at least one row and no empty axis, got shape {value.shape}{fix}.")
     return value
 
 
 def named_leaves(what: str, tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of an entry, with names such as `x/image/0`. A `Padded` is one leaf, given as its values."""
-    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_padded)[0]
-    return [
-        ("/".join([what, path_string(path)] if path else [what]), leaf.values if is_padded(leaf) else leaf)
-        for path, leaf in found
-    ]
+    """The leaves of an entry, with names such as `x/image/0`. Of a `Padded` or `Whole` they are the values."""
+    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+    return [("/".join([what, path_string(path)] if path else [what]), values_of(leaf)) for path, leaf in found]
 
 
 def count_rows(data: tuple[Any, ...], *, graphs: bool = False) -> int:
-    """How many rows there are. Each leaf must have the same number.
+    """How many rows there are. Each leaf must have the same number, except a `Whole`, which has none.
 
     With `graphs`, if there is a target, `where` or weights, these have the rows, and the leaves of x may have any first
     lengths.
     """
-    x, *others = (named_leaves(name, entry) for name, entry in zip(ENTRIES, data, strict=False))
+    x, *others = (named_leaves(name, apart(entry)[0]) for name, entry in zip(ENTRIES, data, strict=False))
     counted = [leaf for entry in others for leaf in entry]
     if not x:
         raise DataError(f"expected x with at least one array, got {describe(data[0])}.")
@@ -216,8 +230,8 @@ def _check_numbers(name, leaf, integers, way):
     is_integer = _is_integer(leaf) or leaf.dtype == bool
     if not (integers and is_integer):
         fix = f"convert it with x.astype(np.float32) and scale images to [0, 1]{way if is_integer else ''}"
-        is_column = leaf.dtype.kind in "OUT" and leaf.ndim == 1
-        check_floating(name, leaf, "make features of the columns of a table with data.prepare" if is_column else fix)
+        texts = "make features of the columns of a table with data.read_table and data.prepare"
+        check_floating(name, leaf, texts if leaf.dtype.kind in "OUT" and leaf.ndim <= 2 else fix)
 
 
 def _check_counting(where, weights):
@@ -253,9 +267,11 @@ def _converted(what, tree, where=None):
         if is_padded(leaf):
             there = [leaf.where] if what == "target" else []
             return Padded(_as_jax_would(name, leaf.values, [*there, masks[name]]), _as_jax_would(name, leaf.where))
+        if is_whole(leaf):
+            return Whole(_as_jax_would(name, leaf.array))
         return _as_jax_would(name, leaf, [masks[name]])
 
-    return jax.tree_util.tree_map_with_path(convert, tree, is_leaf=is_padded)
+    return jax.tree_util.tree_map_with_path(convert, tree, is_leaf=is_leaf)
 
 
 def _as_jax_would(what, array, masks=()):

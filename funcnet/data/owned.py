@@ -10,7 +10,23 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["own_arrays", "own_batch"]
+__all__ = ["as_numpy", "own_arrays", "own_batch"]
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """What has arrays of NumPy in it or can become one: lists, tensors of torch, frames and columns of tables.
+
+    What NumPy cannot take, such as a tensor of bfloat16, goes through jax and DLPack.
+
+    >>> as_numpy([1, 2])
+    array([1, 2])
+    """
+    try:
+        return np.asanyarray(value)  # which keeps the mask of a masked array
+    except (TypeError, RuntimeError):
+        with suppress(Exception):  # the first error says what the tensor lacks
+            return np.asarray(jax.dlpack.from_dlpack(value))
+        raise
 
 
 def own_arrays(tree: Any) -> Any:
@@ -37,5 +53,5 @@ def _own(leaf):
         return leaf.copy()
     if hasattr(leaf, "__array__"):
         with suppress(TypeError, RuntimeError):  # of a tensor that cannot become an array, which a check will refuse
-            return np.array(leaf, subok=True)  # subok keeps the mask of a masked array
+            return as_numpy(leaf).copy()
     return leaf

@@ -117,7 +117,8 @@ def _from_table(folder, tables, target):
             raise DataError(f"expected a column with the names of files in {folder}, got the columns {got}.")
         missing = [row for row, file in enumerate(found[best]) if file is None]
         if missing:
-            got = f"{columns[best][missing[0]]!r} in {table.place(missing[:1])}, which is not there"
+            cell, place = columns[best][missing[0]], table.place(missing[:1])
+            got = f"none in {place}" if cell is None else f"{cell!r} in {place}, which is not there"
             raise DataError(f"expected names of files in column {best!r}, got {got}; correct it, or remove the row.")
         names = target or [name for name in table.columns if name != best]
         table.check_names(names)

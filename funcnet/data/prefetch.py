@@ -2,18 +2,17 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from funcnet.checks import check_count, describe
-from funcnet.data.passes import Pass
-from funcnet.errors import DataError
+from funcnet.checks import check_count
+from funcnet.data.passes import Pass, check_source
 from funcnet.made import leading
 
 __all__ = ["prefetch"]
 
 
-def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
+def prefetch(batches: Iterable[Any] | Callable[[], Any], size: int = 2) -> Iterable[Any]:
     """The same batches. A thread holds up to `size` of them ready.
 
     This helps if reading takes long and waits, for example for a disk. Each pass has its own thread, which ends with
@@ -21,14 +20,14 @@ def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
     may fill one buffer again and again.
 
     Args:
-        batches: an iterable; each `iter` of it is a pass. If it, or its iterator, has `get_state` and `set_state`, the
-            iterator of the result has them too. Their state is the one after the batch that was handed out last, not
-            after those that were read ahead.
+        batches: an iterable, or a function that gives one; each `iter` or call of it is a pass. If it, or its iterator,
+            has `get_state` and `set_state`, the iterator of the result has them too. Their state is the one after the
+            batch that was handed out last, not after those that were read ahead.
         size: batches to hold ready, 1 or more.
 
     Raises:
         ConfigError: `size` is not a positive integer.
-        DataError: `batches` is not an iterable.
+        DataError: `batches` is neither.
 
     >>> import funcnet as fn
     >>> list(fn.data.prefetch(range(5)))
@@ -36,13 +35,12 @@ def prefetch(batches: Iterable[Any], size: int = 2) -> Iterable[Any]:
     """
     with leading("prefetch"):
         size = check_count("size", size)
-        if not isinstance(batches, Iterable):
-            raise DataError(f"expected batches to be an iterable, got {describe(batches)}.")
+        check_source("batches to be an iterable, or a function that gives one", batches)
     return _Prefetched(batches, size)
 
 
 class _Prefetched:
-    def __init__(self, batches: Iterable[Any], size: int):
+    def __init__(self, batches: Any, size: int):
         self._batches, self._size = batches, size
 
     def __iter__(self) -> Iterator[Any]:
@@ -53,7 +51,7 @@ class _Prefetched:
 class _Reader:
     """One pass. The thread starts with the first batch. It holds no reference to this object, so it can end with it."""
 
-    def __init__(self, batches: Iterable[Any], size: int, reading: Pass):
+    def __init__(self, batches: Any, size: int, reading: Pass):
         self._batches, self._reading = batches, reading
         self._ready: queue.Queue[Any] = queue.Queue(size)
         self._stop = threading.Event()

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_count, listed
+from funcnet.checks import check_count, check_shape, listed
+from funcnet.data.arrays import checked_rows, read_npz, read_rows
 from funcnet.data.cells import as_text
 from funcnet.data.columns import Column, codes_of, column_of_json, columns_of, floats_of, pixels_of
 from funcnet.data.pictures import image_files, labelled_files, read_pictures
 from funcnet.data.tables import Columns, Table, open_table, source_name
 from funcnet.errors import FormatError, LabelError, translated
 from funcnet.made import leading
+from funcnet.rendering import pages
 from funcnet.types import Array
 
 __all__ = ["TASKS", "Preparation"]
@@ -34,11 +36,12 @@ class Preparation:
     """
 
     task: str  #: `"classes"`, `"labels"` (each 0 or 1) or `"regression"`
-    columns: tuple[Column, ...]  #: of the inputs, or the channels of pictures
+    columns: tuple[Column, ...]  #: of the inputs, or the channels of pictures; of an array one, for all its numbers
     targets: tuple[Column, ...]
     size: int  #: the number of training rows
     left_out: tuple[str, ...] = ()  #: columns with one value in all training rows
     image_size: tuple[int, int] | None = None  #: height and width of pictures
+    row_shape: tuple[int, ...] | None = None  #: of the rows of an array, which stay as they are
 
     @property
     def numbers(self) -> tuple[Column, ...]:
@@ -60,7 +63,19 @@ class Preparation:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the features of one row."""
+        if self.row_shape is not None:
+            return self.row_shape
         return (*self.image_size, len(self.columns)) if self.image_size else (len(self.feature_names),)
+
+    @property
+    def example(self) -> Any:
+        """The shapes and dtypes of `inputs` of one row, as `deployment.export_model` takes them."""
+        if self.row_shape is not None or self.image_size:
+            return jax.ShapeDtypeStruct((1, *self.shape), jnp.uint8 if self.image_size else jnp.float32)
+        kinds = {"numbers": (self.numbers, jnp.float32), "codes": (self.texts, jnp.int32)}
+        return {
+            name: jax.ShapeDtypeStruct((1, len(columns)), dtype) for name, (columns, dtype) in kinds.items() if columns
+        }
 
     @property
     def outputs(self) -> int:
@@ -69,15 +84,18 @@ class Preparation:
 
     def read(
         self, source: Any, *, target: bool = False, header: bool | None = None, encoding: str = "utf-8-sig"
-    ) -> tuple[Any, Columns | None]:
+    ) -> tuple[Any, Any]:
         """New data of the same kind, `(x, target)`. Columns may be in any order, and others are ignored.
 
         Args:
-            source: what `read_table` takes; or a picture, a list of them, or a folder of pictures.
+            source: what `read_table` takes; or a picture, a list of them, or a folder of pictures; or a `.npy` or
+                `.npz` file.
             target: whether to read the targets too. Otherwise they may be absent, and `None` is returned.
             header, encoding: as for `read_table`.
         """
         with leading(f"Preparation.read({source_name(source)})"):
+            if self.row_shape is not None:
+                return read_npz(source)[0] if target else (read_rows(source), None)
             names = [column.name for column in self.targets] if target else []
             if self.image_size:
                 several = isinstance(source, list | tuple)
@@ -98,8 +116,12 @@ class Preparation:
     def inputs(self, x: Any) -> Any:
         """Columns as `numbers` (n, columns) float32 with NaN, and as `codes` of categories (n, columns) int32.
 
-        The code of an unknown category is −1. Pictures stay as they are.
+        The code of an unknown category is −1. Pictures and arrays stay as they are.
         """
+        if self.row_shape is not None:
+            x = checked_rows(x)
+            check_shape("x", x, f"(n, {', '.join(map(str, self.row_shape))})")
+            return x
         if self.image_size:
             return pixels_of(x, (*self.image_size, len(self.columns)))
         x = columns_of("x", x, [column.name for column in self.columns])
@@ -122,6 +144,8 @@ class Preparation:
 
     def _features(self, numpy, inputs):
         """`features` in NumPy or JAX. In NumPy nothing has to be compiled."""
+        if self.row_shape is not None:
+            return numpy.asarray(inputs).astype("float32")
         # A difference and a product round in the same way in NumPy and in any program; a division of XLA does not.
         unit = 255 if self.image_size else 1
         mean = numpy.array([unit * column.mean for column in self.numbers], "float32")
@@ -170,26 +194,36 @@ class Preparation:
     def rows(self, x: Any, target: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """`(features, encoded target)`, as `training.fit` takes them."""
         inputs = self.inputs(x)
+        encoded = None if target is None else self.encoded(target)
+        if self.row_shape is not None:
+            return inputs, encoded
         n = len(jax.tree.leaves(inputs)[0])
         # in parts, because float32 pictures take four times the memory, and steps between as much again
         parts = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1024], inputs) for i in range(0, n, 1024)]
-        features = np.concatenate([self._features(np, part) for part in parts])
-        return features, None if target is None else self.encoded(target)
+        return np.concatenate([self._features(np, part) for part in parts]), encoded
 
     def unusual(self, x: Any) -> dict[str, dict[str, int]]:
         """By column, the rows that are unlike all training rows: `unknown` categories, values `below` and `above`
         those seen, or `missing` where none was. Columns without such rows are left out."""
         inputs = self.inputs(x)
-        values = inputs.mean((1, 2)) / 255 if self.image_size else inputs.get("numbers")
+        least, most = self._extremes(inputs)
         found = {}
         for i, column in enumerate(self.numbers):
             gone, low, high = (np.float32(number) for number in (column.missing, column.low, column.high))
-            these = np.float32(values[:, i])
-            found[column.name] = {"below": these < low, "above": these > high, "missing": np.isnan(these) & (gone == 0)}
+            missing = np.isnan(least[:, i]) & (gone == 0)
+            found[column.name] = {"below": least[:, i] < low, "above": most[:, i] > high, "missing": missing}
         for i, column in enumerate(self.texts):
             found[column.name] = {"unknown": inputs["codes"][:, i] < 0}
         counts = {name: {what: int(rows.sum()) for what, rows in one.items()} for name, one in found.items()}
         return {name: {what: n for what, n in one.items() if n} for name, one in counts.items() if any(one.values())}
+
+    def _extremes(self, inputs):
+        """The smallest and the largest number (n, columns) float32 of each row by column."""
+        if self.row_shape is not None:
+            rows = inputs.reshape(len(inputs), -1)
+            return rows.min(1, keepdims=True), rows.max(1, keepdims=True)
+        values = (inputs.mean((1, 2)) / 255).astype(np.float32) if self.image_size else inputs.get("numbers")
+        return values, values
 
     def to_json(self) -> str:
         """The preparation as text, for a file such as `preparation.json`."""
@@ -213,17 +247,30 @@ class Preparation:
             )
             size = fields["image_size"]
             fields["image_size"] = size and tuple(check_count("image_size", side) for side in size)
+            if fields.setdefault("row_shape", None) is not None:
+                fields["row_shape"] = tuple(check_count("row_shape", side) for side in fields["row_shape"])
             fields["left_out"] = tuple(map(str, fields["left_out"]))
             return Preparation(**fields)
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:10}{text}" for name, text in self._described())
 
+    def _repr_html_(self) -> str:
+        columns = [_column_words(column) for column in (*self.columns[:_MOST], *self.targets[:_MOST])]
+        left_out = len(self.columns) - _MOST
+        more = f"<p>and {left_out:,} more columns</p>" if left_out > 0 else ""
+        head = ("column", "kind", "in the training rows", "missing")
+        return pages.fragment(pages.table(("", ""), [*self._described()]) + pages.table(head, columns, right=1) + more)
+
     def _described(self):
         """What was decided, line by line."""
         words = [_target_words(column, self.task) for column in self.targets]
         yield "task", f"{self.task}: {listed(words)}"
-        if self.image_size:
+        if self.row_shape is not None:
+            (numbers,) = self.columns
+            shape = " × ".join(map(str, self.row_shape)) or "one number"
+            yield "array", f"{self.size:,} × {shape}, numbers from {numbers.low:g} to {numbers.high:g}"
+        elif self.image_size:
             yield "pictures", f"{self.image_size[0]} × {self.image_size[1]}, {listed([c.name for c in self.columns])}"
         else:
             texts = f"{len(self.texts)} of texts" + (f" ({listed([c.name for c in self.texts])})" if self.texts else "")
@@ -233,6 +280,20 @@ class Preparation:
             yield "missing", f"{listed(words)} of {self.size:,} rows" if words else "none"
         if self.left_out:
             yield "left out", f"{listed(self.left_out)}: the same in every row"
+
+
+_MOST = 30  # columns that a notebook shows
+
+
+def _column_words(column: Column) -> tuple[str, ...]:
+    """A line of a table."""
+    rows = {name: count for name, count in column.rows_of.items() if name is not None}
+    missing = column.missing + column.rows_of.get(None, 0)
+    if column.categories:
+        words = "texts", listed([f"{name} ({count:,})" for name, count in rows.items()])
+    else:
+        words = "numbers", f"{column.mean:.4g} ± {column.scale:.4g}, from {column.low:.4g} to {column.high:.4g}"
+    return column.name, *words, f"{missing:,}" if missing else ""
 
 
 def _target_words(column, task):

@@ -1,35 +1,45 @@
 """`prepare`: what is found in the training rows, and nothing of any other row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from funcnet.checks import check_choice, check_count, describe, listed
+from funcnet.data.arrays import checked_rows
 from funcnet.data.cells import as_text, is_missing
 from funcnet.data.columns import Column, columns_of, floats_of, pixels_of
 from funcnet.data.preparation import TASKS, Preparation
 from funcnet.errors import DataError
 from funcnet.made import leading
 
-__all__ = ["prepare"]
+__all__ = ["class_names", "found_task", "prepare"]
 
 _MOST_CLASSES = 20  # whole numbers with more values are quantities
 _LARGEST = float(np.finfo(np.float32).max)
 _CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
-def prepare(x: Any, target: Any, *, task: str | None = None, most_categories: int = 100) -> Preparation:
+def prepare(
+    x: Any,
+    target: Any,
+    *,
+    task: str | None = None,
+    classes: Sequence[str | None] | None = None,
+    most_categories: int = 100,
+) -> Preparation:
     """Means, scales, categories and class names of the training rows, and the task that follows from the target.
 
     Split first, and give the training rows alone. So nothing of the held-out rows is known before they are tested.
 
     A single target of texts, of booleans, or of whole numbers with at most 20 values, each in two rows or more on
     average, makes `"classes"`. Several targets that are all 0 or 1 make `"labels"`. Other numbers make `"regression"`.
+    Whole numbers without repetition and with few gaps are refused, because they look like the numbers of the rows.
 
     Args:
-        x, target: as from `read_table` or `image_folder`.
+        x, target: as from `read_table` or `image_folder`. An array of floats (n, …) as x stays as it is.
         task: `"classes"`, `"labels"` or `"regression"`, if it shall not follow from the target.
+        classes: the names of all classes, if some may be absent from the training rows.
         most_categories: the most texts that a column may have.
 
     Raises:
@@ -53,18 +63,19 @@ def prepare(x: Any, target: Any, *, task: str | None = None, most_categories: in
     """
     with leading("prepare"):
         target = columns_of("target", target, None)
-        tabular = isinstance(x, Mapping)
-        x = columns_of("x", x, None) if tabular else pixels_of(x, ("height", "width", "channels"))
+        x = _rows(x)
         size, rows = (len(next(iter(one.values())) if isinstance(one, Mapping) else one) for one in (target, x))
         if rows != size:
             raise DataError(f"expected x and target of one length, got {rows} and {size} rows.")
-        task = _found_task(target) if task is None else task
+        task = found_task(target) if task is None else task
         check_choice("task", task, TASKS)
-        targets = tuple(_target(name, values, task) for name, values in target.items())
+        targets = tuple(_target(name, values, task, classes) for name, values in target.items())
         if task == "classes" and len(targets) != 1:
             raise DataError(f"expected one target of classes, got {listed([*target])}; choose one of them.")
-        if not tabular:
-            return Preparation(task, _channels(x), targets, size, image_size=x.shape[1:3])
+        if not isinstance(x, Mapping):
+            if x.dtype == np.uint8:
+                return Preparation(task, _channels(x), targets, size, image_size=x.shape[1:3])
+            return Preparation(task, (_whole(x),), targets, size, row_shape=x.shape[1:])
         check_count("most_categories", most_categories)
         columns = [_column(name, values, most_categories) for name, values in x.items()]
         kept = tuple(column for column in columns if not _is_constant(column))
@@ -74,7 +85,21 @@ def prepare(x: Any, target: Any, *, task: str | None = None, most_categories: in
         return Preparation(task, kept, targets, size, constant)
 
 
-def _found_task(target):
+def _rows(x):
+    """Columns by name, pictures in uint8, or an array of floats."""
+    if isinstance(x, Mapping):
+        return columns_of("x", x, None)
+    pictures = getattr(x, "dtype", None) == np.uint8 and np.ndim(x) == 4
+    return pixels_of(x, ("height", "width", "channels")) if pictures else checked_rows(x)
+
+
+def class_names(target: Mapping[str, np.ndarray]) -> tuple[str | None, ...]:
+    """The classes of a single target, in the order of their numbers."""
+    ((name, values),) = target.items()
+    return _categories(name, values).categories
+
+
+def found_task(target: Mapping[str, np.ndarray]) -> str:
     """The task that a target looks like."""
     kinds = {values.dtype.kind for values in target.values()}
     if len(target) > 1:
@@ -82,20 +107,29 @@ def _found_task(target):
             texts = [name for name, values in target.items() if values.dtype.kind not in "biuf"]
             raise DataError(f"expected several targets to be numbers, got texts in {listed(texts)}; choose one target.")
         return "labels" if all(np.isin(values, (0, 1)).all() for values in target.values()) else "regression"
-    (values,) = target.values()
+    ((name, values),) = target.items()
     if not kinds <= set("iuf"):
         return "classes"
     distinct = np.unique(values)
-    few = len(distinct) <= min(_MOST_CLASSES, len(values) / 2)
-    return "classes" if few and (distinct % 1 == 0).all() else "regression"
+    if (distinct % 1 != 0).any():
+        return "regression"
+    if _MOST_CLASSES < len(distinct) == len(values) and distinct[-1] - distinct[0] < 2 * len(values):
+        got = f"{distinct[0]:g} to {distinct[-1]:g}, each once, as rows are numbered"
+        raise DataError(
+            f"expected a target to learn, got {got}, in {name!r}; choose another or write task='regression'."
+        )
+    return "classes" if len(distinct) <= min(_MOST_CLASSES, len(values) / 2) else "regression"
 
 
-def _target(name, values, task):
+def _target(name, values, task, classes):
     gone = np.flatnonzero([is_missing(value, sure=True) for value in values])
     if len(gone):
         raise DataError(f"expected the target {name!r} in every row, got none at row {gone[0]}; leave it out.")
     if task == "classes":
         column = _categories(name, values)
+        if classes is not None:
+            counts = tuple(column.rows_of.get(one, 0) for one in classes)
+            column = column._replace(categories=tuple(classes), counts=counts)
         names = [*map(str, column.categories)]
         if len(names) < 2:
             raise DataError(f"expected at least two classes in {name!r}, got {listed(names)} alone; add another.")
@@ -154,6 +188,12 @@ def _categories(name, values):
     return Column(
         name, (*map(str, names), *[None] * (missing > 0)), (*map(int, counts), *[missing] * (missing > 0))
     )  # fmt: skip
+
+
+def _whole(x):
+    """One column for all numbers of an array."""
+    low, high, mean, scale = x.min(), x.max(), x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    return Column("x", (), (), float(mean), float(scale) or 1.0, float(low), float(high))
 
 
 def _is_constant(column):

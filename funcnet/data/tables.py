@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV and Parquet files and frames of pandas or polars, as columns by name."""
+"""Tables: CSV, TSV, Parquet and .npy files and frames of pandas or polars, as columns by name."""
 
 import csv
 import difflib
@@ -21,6 +21,7 @@ __all__ = ["Columns", "Table", "named", "open_table", "read_table", "source_name
 
 Columns = OrderedDict[str, np.ndarray]  #: in this order also after `split`: jax sorts the names of a plain dictionary
 
+_ENDINGS = (".csv", ".tsv", ".parquet", ".npy")
 _SEPARATORS = "\t;|,"
 
 
@@ -81,7 +82,9 @@ def read_table(
     separator is not a comma, 1,5 is a number.
 
     Args:
-        source: a `.csv`, `.tsv` or `.parquet` file, such a file opened, or a frame of pandas or polars.
+        source: a `.csv`, `.tsv` or `.parquet` file, such a file opened, or a frame of pandas or polars. A `.npy` file
+            has named fields, or columns that are named by their numbers. What has `to_pandas`, as data sets of Hugging
+            Face and tables of Arrow, is a frame too.
         target: the column to predict, or several.
         header: whether the first line has names, if that is known. Without them the columns are `"0"`, `"1"`, ….
         drop: columns to leave out.
@@ -131,18 +134,24 @@ def open_table(
     source: Any, expected: Sequence[str] = (), *, header: bool | None = None, encoding: str = "utf-8-sig"
 ) -> Table:
     """The table of a file, an open file or a frame. Where its header is not known, names are `expected` in it."""
-    if hasattr(source, "columns"):
-        return _of_frame(source.to_pandas() if hasattr(source, "to_pandas") else source)
+    if hasattr(source, "to_pandas"):
+        with extra("table", "pandas, with pyarrow"):
+            source = source.to_pandas()
+    if hasattr(source, "iloc"):
+        return _of_frame(source)
     if hasattr(source, "read"):
         content, ending = source.read(), ""
     elif not isinstance(source, str | os.PathLike):
-        raise ConfigError(f"expected a file or a frame of pandas or polars, got {describe(source)}.")
+        fix = "; write .collect() behind it" if hasattr(source, "collect") else ""
+        raise ConfigError(f"expected a file or a frame of pandas or polars, got {describe(source)}{fix}.")
     else:
         ending = os.path.splitext(source)[1].lower()
-        if ending not in (".csv", ".tsv", ".parquet"):
-            raise DataError(f"expected a file that ends in .csv, .tsv or .parquet, got {ending!r}; save it as .csv.")
+        if ending not in _ENDINGS:
+            raise DataError(f"expected a file that ends in {listed(_ENDINGS)}, got {ending!r}; save it as .csv.")
         with translated(OSError, DataError, "the file cannot be read"), plain_file(source, links=True) as file:
             content = file.read()
+    if ending == ".npy":
+        return _of_frame(_of_array(content))
     if ending == ".parquet" or content.startswith(b"PAR1"):
         with extra("table", "pandas, with pyarrow"):
             import pandas as pd
@@ -151,6 +160,17 @@ def open_table(
             frame = pd.read_parquet(io.BytesIO(content))
         return _of_frame(frame)
     return _of_text(_decoded(content, encoding), expected, header)
+
+
+def _of_array(content):
+    """A frame of an array with named fields, or of the columns of an array (n, columns)."""
+    with extra("table", "pandas"):
+        import pandas as pd
+    with translated(Exception, FormatError, "expected a whole .npy file, got an error"):  # of many kinds
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.ndim != (1 if array.dtype.names else 2):
+            raise ValueError(f"an array of shape {np.shape(array)}, where (n, columns) or named fields are columns")
+        return pd.DataFrame(array)
 
 
 def _of_frame(frame):

@@ -13,7 +13,7 @@ from funcnet.gradients.engines import autodiff, backprop, unpack
 from funcnet.layers.containers.mapping import places_of
 from funcnet.losses import share
 from funcnet.made import constructor, spelled
-from funcnet.trees import equal_rows, is_padded, leaves
+from funcnet.trees import apart, equal_rows, is_padded, leaves, map_rows, together
 from funcnet.types import Gradient, GradientFn, Layer
 
 __all__ = ["Parts", "accumulated", "parts_of", "refusal"]
@@ -126,21 +126,27 @@ def _in_turn(gradient: GradientFn, k: int) -> GradientFn:
         rows = equal_rows(batch, "batches of graphs cannot be cut")
         fix = "choose another number of parts"
         check_multiple("the rows of the batch", rows, k, "the number of parts", fix)
-        divided = jax.tree.map(lambda leaf: leaf.reshape(k, -1, *leaf.shape[1:]), batch)
+        divided, shared = apart(map_rows(lambda leaf: leaf.reshape(k, -1, *leaf.shape[1:]), batch))
 
         def step(carry, entry):
-            total, state = carry
+            total, state, _ = carry
             i, part = entry
-            computed = gradient(params, state, part, None if key is None else jax.random.fold_in(key, i))
+            computed = gradient(
+                params, state, together(part, shared), None if key is None else jax.random.fold_in(key, i)
+            )
             total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, (computed.loss, computed.grads))
-            return (total, computed.state), computed.prediction
+            predicted, whole = apart(computed.prediction)
+            return (total, computed.state, whole), predicted
 
-        first = jax.eval_shape(gradient, params, state, jax.tree.map(lambda leaf: leaf[0], divided), key)
+        one = together(jax.tree.map(lambda leaf: leaf[0], divided), shared)
+        first = jax.eval_shape(gradient, params, state, one, key)
         start = jax.tree.map(_zeros, (first.loss, first.grads))
+        whole = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), apart(first.prediction)[1])
         entries = (jnp.arange(k, dtype=jnp.int32), divided)
-        (total, state), prediction = jax.lax.scan(step, (start, state), entries)
+        (total, state, whole), predicted = jax.lax.scan(step, (start, state, whole), entries)
         loss, grads = jax.tree.map(lambda t, like: t.astype(like.dtype), total, (first.loss, first.grads))
-        prediction = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), prediction)
+        predicted = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), predicted)
+        prediction = together(predicted, whole)
         return Gradient(loss, grads, state, prediction)
 
     return summed

@@ -6,23 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.trees import is_padded, map_leaves
-from funcnet.types import Padded
+from funcnet.trees import is_leaf, is_padded, is_whole, leaves, map_leaves, values_of
+from funcnet.types import Padded, Whole
 
 __all__ = ["as_cotangent", "as_gradient"]
 
 
 def as_cotangent(y: Any, dy: Any) -> Any:
     """What `jax.vjp` takes for the gradient `dy` of `y`: zeros for `None`, `float0` for integers and booleans."""
-    structure = jax.tree.structure(y, is_leaf=is_padded)
-    leaves = jax.tree.leaves(y, is_leaf=is_padded)
-    given = [None] * len(leaves) if dy is None else structure.flatten_up_to(dy)
-    return jax.tree.unflatten(structure, list(map(_cotangent, leaves, given)))
+    structure, found = jax.tree.structure(y, is_leaf=is_leaf), leaves(y)
+    given = [None] * len(found) if dy is None else structure.flatten_up_to(dy)
+    return jax.tree.unflatten(structure, list(map(_cotangent, found, given)))
 
 
 def _cotangent(leaf, gradient):
     if is_padded(leaf):
         return Padded(_cotangent(leaf.values, gradient), _cotangent(leaf.where, None))
+    if is_whole(leaf):
+        return Whole(_cotangent(leaf.array, gradient))
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return np.zeros(leaf.shape, jax.dtypes.float0)
     return jnp.zeros_like(leaf) if gradient is None else gradient
@@ -34,6 +35,5 @@ def as_gradient(cotangent: Any) -> Any:
 
 
 def _gradient(leaf):
-    if is_padded(leaf):
-        return _gradient(leaf.values)
+    leaf = values_of(leaf)
     return None if leaf.dtype == jax.dtypes.float0 else leaf

@@ -16,9 +16,9 @@ import numpy as np
 
 from funcnet.errors import ConfigError, ShapeError, translated
 from funcnet.gradients.engines import hand_gradient, unpack
-from funcnet.layers.containers import map_layers
+from funcnet.layers.containers import map_layers, tied
 from funcnet.made import constructor, leading
-from funcnet.trees import check_same_structure, equal_rows, flatten_with_paths, path_string
+from funcnet.trees import check_same_structure, equal_rows, flatten_with_paths, is_whole, leaves, path_string
 from funcnet.types import Array, Batch, Gradient, GradientFn, Key, Layer, LossFn, Params, State
 
 __all__ = ["per_example", "per_example_norms"]
@@ -128,6 +128,7 @@ Rule = Callable[[Layer, Any, Any, Any], Any]  #: (layer, params, residuals, dy) 
 
 def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
     """An engine in which `rule` replaces each layer's own dparams, and the loss has the shape (batch,)."""
+    _check_unshared(model)
     loss_gradient = hand_gradient("loss", loss)
     check = getattr(loss, "check", None)
     model = map_layers(lambda place, inner: _ruled(inner, rule), model)
@@ -142,6 +143,9 @@ def _engine(model: Layer, loss: LossFn, rule: Rule) -> GradientFn:
         prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
         if check is not None:
             check(prediction, target, **options)  # here, because under vmap no label can be read
+        if any(map(is_whole, leaves(prediction))):
+            fix = "end the model with the layer itself, without layers.deferred"
+            raise ConfigError(f"expected a prediction with a row for each example, got an array without rows; {fix}.")
         equal_rows((batch, prediction), "the rows of x, target and prediction are the examples")
         values, dy = jax.vmap(alone)(prediction, target, options)
         grads, _ = model.backward(params, residuals, dy)
@@ -172,6 +176,14 @@ def _ruled(inner: Layer, rule: Rule) -> Layer:
         return dparams, dx
 
     return inner._replace(backward=backward)
+
+
+def _check_unshared(model):
+    if model.made.constructor is tied:
+        got = f"{model}; a shared leaf has the sum of its gradients, of which no layer knows the norm"
+        raise ConfigError(f"expected a model without tied leaves, got {got}. Use jax.vmap over the examples.")
+    for inner in model.inside.layers if model.inside else ():
+        _check_unshared(inner)
 
 
 def _one_each(inner, params, residuals, dy):

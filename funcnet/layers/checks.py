@@ -15,8 +15,8 @@ from funcnet.trees import kept_shape
 from funcnet.types import Padded
 
 __all__ = [
-    "ORDER", "check_array", "check_axis", "check_dy", "check_entries", "check_leaves", "check_padded", "check_train",
-    "check_training_key", "describe_tree",
+    "ORDER", "check_array", "check_axis", "check_dy", "check_entries", "check_leaves", "check_padded", "check_pair",
+    "check_train", "check_training_key", "describe_tree",
 ]  # fmt: skip
 
 ORDER = "the order is apply(params, state, x), with params and state from init of this very layer"
@@ -48,6 +48,8 @@ def check_array(x: Any) -> None:
 
 def describe_tree(tree: Any) -> str:
     """A tree of arrays, by the shapes and dtypes of its leaves."""
+    if hasattr(tree, "dtype"):
+        return f"{tree.dtype}{list(tree.shape)}"
     shown = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
     return f"a {type(tree).__name__} {str(shown).replace(chr(39), '')}"
 
@@ -64,6 +66,12 @@ def check_padded(x: Padded, positionwise: int | None) -> None:
     if len(values) - len(where) < positionwise:
         got = f"values of shape {values} and where of shape {where}; add an axis of features"
         raise ShapeError(f"expected x.values with {positionwise} or more axes beyond those of x.where, got {got}.")
+
+
+def check_pair(x: Any, wanted: str, fix: str) -> None:
+    """`x` is a carry, with one position of a sequence or with all of them."""
+    if not isinstance(x, tuple | list) or len(x) != 2:
+        raise StructureError(f"expected x to be the pair {wanted}, got {describe_tree(x)}; {fix}.")
 
 
 def check_dy(kept: Any, dy: Any) -> None:
@@ -97,9 +105,11 @@ def check_leaves(what: str, tree: Any, x: Any, expected: dict[str, Any]) -> None
             raise StructureError(f"expected {what} to be (), got {describe(tree)}; {ORDER}.")
         return
     check_entries(what, tree, expected)
+    whole = hasattr(x, "dtype")
+    why = f"for x of shape {x.shape}" if whole else f"for x, {describe_tree(x)}"
     for leaf, like in expected.items():
         name, dtype = f"{what}[{leaf!r}]", tree[leaf].dtype
-        if like.dtype == x.dtype != dtype and tree[leaf].shape == like.shape:
+        if whole and like.dtype == x.dtype != dtype and tree[leaf].shape == like.shape:
             fix = "convert one of them with .astype"
             raise DtypeError(f"expected x of dtype {dtype}, the dtype of {name}, got {x.dtype}; {fix}.")
-        check_like(name, tree[leaf], like, f"for x of shape {x.shape}", "feed the width that init saw, or init again")
+        check_like(name, tree[leaf], like, why, "feed the width that init saw, or init again")

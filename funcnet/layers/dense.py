@@ -10,7 +10,7 @@ from funcnet.layers.layer import layer
 from funcnet.made import constructor
 from funcnet.types import Layer, Rules
 
-__all__ = ["dense"]
+__all__ = ["dense", "kernel_square", "within_examples"]
 
 
 @constructor
@@ -76,18 +76,18 @@ def dense(
 
     def per_example(params, x, dy):
         del params
-        rows, drows = _within_examples(x), _within_examples(dy)
+        rows, drows = within_examples(x), within_examples(dy)
         return {"kernel": jnp.einsum("bni,bnk->bik", rows, drows), "bias": drows.sum(1)}
 
     def per_example_square(params, x, dy):
         del params
-        square = _kernel_square(*(_within_examples(a).astype(jnp.result_type(float)) for a in (x, dy)))
-        return square + jnp.sum(jnp.square(_within_examples(dy).sum(1)), 1) if use_bias else square
+        square = kernel_square(*(within_examples(a).astype(jnp.result_type(float)) for a in (x, dy)))
+        return square + jnp.sum(jnp.square(within_examples(dy).sum(1)), 1) if use_bias else square
 
     return layer(forward, backward, leaves=leaves, rules=Rules(per_example, per_example_square, positionwise=1))
 
 
-def _kernel_square(rows, drows):
+def kernel_square(rows, drows):
     """‖Σ_n x_n g_nᵀ‖² of each example, (batch,), by the cheaper of two ways."""
     n, size = rows.shape[1], rows.shape[2] * drows.shape[2]
     if n * n > size:
@@ -96,7 +96,7 @@ def _kernel_square(rows, drows):
     return jnp.maximum(square, 0)  # for n > 1 rounding can turn a norm of 0 into a negative number
 
 
-def _within_examples(x):
+def within_examples(x):
     """(batch, …, width) as (batch, n, width)."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 

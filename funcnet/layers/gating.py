@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from funcnet.checks import check_count, check_floating
+from funcnet.checks import check_count, check_floating, check_multiple
 from funcnet.dtypes import widen
 from funcnet.errors import ShapeError
 from funcnet.layers.activations import relu, sigmoid
@@ -14,7 +14,7 @@ from funcnet.made import constructor
 from funcnet.trees import is_padded, total
 from funcnet.types import Layer
 
-__all__ = ["gated", "squeeze_excitation"]
+__all__ = ["gated", "glu", "squeeze_excitation"]
 
 
 @constructor
@@ -58,6 +58,63 @@ def gated(inner: Layer) -> Layer:
         return total([dy * gates.reshape(shape), run(0, dgates)])
 
     return container(inner, walk, back)
+
+
+@constructor
+def glu(gate: Layer = sigmoid()) -> Layer:
+    """One half of the features times a gate of the other half, y = a ⊙ f(b) with x = (a, b).
+
+    `glu(silu())` is SwiGLU, and `glu(gelu())` is GeGLU. A `dense` before it has twice the width.
+
+    Args:
+        gate: f, which keeps the shape of its input.
+
+    Input (batch, …, 2 n), output (batch, …, n). Params and state are those of `gate`.
+
+    Backward. With g = ∂L/∂y and h = f(b), by the product rule
+        da = g ⊙ h,   db = backward_f(g ⊙ a),   dx = (da, db).
+    Kept: a, h, and what `gate` keeps.
+
+    Raises:
+        ConfigError: `gate` is not a `Layer`.
+        ShapeError: the width of `x` is odd, or `gate` changes the shape.
+        DtypeError: `x` is not floating-point.
+
+    References: Dauphin, Fan, Auli, Grangier, "Language Modeling with Gated Convolutional Networks", ICML 2017.
+    Shazeer, "GLU Variants Improve Transformer", arXiv 2002.05202.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> fn.layers.glu().apply((), (), jnp.array([[3.0, 0.0]]))[0]
+    Array([[1.5]], dtype=float32)
+    """
+    check_layers((gate,))
+
+    def walk(run, x):
+        check_floating("x", x.values if is_padded(x) else x)
+        a, h = merged(_first_half, x), run(0, merged(_second_half, x))
+        return merged(_product, a, h), (a, h)
+
+    def back(run, kept, dy):
+        a, h = (one.values if is_padded(one) else one for one in kept)
+        return jnp.concatenate([dy * h, run(0, dy * a)], -1)
+
+    return container(gate, walk, back)
+
+
+def _first_half(x):
+    check_multiple("the width of x", x.shape[-1], 2, "as it is cut in two", "give it twice the width of y")
+    return x[..., : x.shape[-1] // 2]
+
+
+def _second_half(x):
+    return x[..., x.shape[-1] // 2 :]
+
+
+def _product(a, h):
+    if (a.shape, a.dtype) != (h.shape, h.dtype):
+        got = f"{h.shape} {h.dtype}; take a gate that keeps the shape"
+        raise ShapeError(f"expected gates of shape {a.shape} {a.dtype}, got {got}.")
+    return a * h
 
 
 @constructor

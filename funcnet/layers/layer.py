@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from funcnet.checks import check_arrays, check_choice, check_floating, check_key, describe
 from funcnet.dtypes import widen
 from funcnet.errors import StructureError
-from funcnet.layers.checks import check_array, check_dy, check_leaves, check_padded, check_train
+from funcnet.layers.checks import check_array, check_dy, check_leaves, check_padded, check_pair, check_train
 from funcnet.made import leading, own_call, owned, spelled
 from funcnet.trees import filled, is_padded, keep_shape, map_leaves
 from funcnet.types import ApplyFn, BackwardFn, ForwardFn, InitFn, Inside, Layer, Padded, Rules, State
 
-__all__ = ["Leaves", "assembled", "cell", "elementwise", "layer", "parameterless"]
+__all__ = ["Leaves", "assembled", "cell", "elementwise", "layer", "one_position", "parameterless"]
 
 #: From the name of each leaf to `(initializer, shape)` or `(initializer, shape, dtype)`. A false entry is left out.
 Leaves: TypeAlias = dict[str, Any]
@@ -45,10 +45,10 @@ def layer(
             makes and checks the leaves. Without leaves the params are `()`.
         state: a function of `x` that returns the first state. The default is `()`.
         init: `(key, x) -> (params, state)`, for what `leaves` and `state` cannot express. Its results are not checked.
-        rules: what else is known about the layer.
+        rules: what else is known about the layer. With `rules.start` it is a cell, whose `x` is `(carry, x_t)`.
         trees: whether `x` may be any tree, also one with a `Padded`. `forward` then gets it unchanged. By default `x`
             is one array. It may also be a `Padded` if `rules.positionwise` allows it, and `forward` then gets its
-            values.
+            values. Functions of `x` for `leaves` and `state` get the values of a `Padded`, and the x_t of a cell.
 
     Errors begin with the call of the constructor if that has the decorator `@constructor`. Otherwise they begin with
     the name of the function around `forward`.
@@ -74,6 +74,15 @@ def layer(
     (scale, (4, 3))
     """
 
+    trees = trees or rules.start is not None
+
+    def read(x):
+        """What `leaves` and `state` are functions of."""
+        if rules.start is not None:
+            check_pair(x, "(carry, x_t)", "layers.scan runs a cell over time")
+            x = x[1]
+        return x.values if is_padded(x) else x
+
     def declared(x):
         """The entries that are not false, each with its number, its initializer and its shape and dtype."""
         entries = leaves(x) if callable(leaves) else leaves or {}
@@ -89,6 +98,7 @@ def layer(
         x = x if trees else _one_array(x, rules)
         if init is not None:
             return init(key, x)
+        x = read(x)
         params = {
             name: initializer(jax.random.fold_in(key, i) if i else key, leaf.shape, leaf.dtype)
             for name, (i, initializer, leaf) in declared(x).items()
@@ -98,8 +108,9 @@ def layer(
     def own_forward(params, given, x, *, key=None, train=False):
         values = x if trees else _one_array(x, rules)
         if init is None:
-            check_leaves("params", params, values, {name: leaf for name, (_, _, leaf) in declared(values).items()})
-            check_leaves("state", given, values, {} if state is None else jax.eval_shape(state, values))
+            own = read(values)
+            check_leaves("params", params, own, {name: leaf for name, (_, _, leaf) in declared(own).items()})
+            check_leaves("state", given, own, {} if state is None else jax.eval_shape(state, own))
         y, new_state, residuals = forward(params, given, values, key=key, train=train)
         kept = residuals, map_leaves(keep_shape, y)
         return (y if values is x else Padded(y, x.where)), new_state, kept
@@ -122,10 +133,9 @@ def layer(
     rules = rules._replace(
         per_example=ruled(rules.per_example), per_example_square=ruled(rules.per_example_square)
     )  # fmt: skip
-    made = assembled(_label(forward), own_init, apply, own_forward, own_backward, rules=rules)
     if rules.positionwise is not None and rules.cell is None:
-        made = made._replace(rules=rules._replace(cell=_one_position(made)))
-    return made
+        rules = rules._replace(cell=one_position(Layer(own_init, apply, own_forward, own_backward)))
+    return assembled(_label(forward), own_init, apply, own_forward, own_backward, rules=rules)
 
 
 def assembled(
@@ -261,8 +271,8 @@ def _declared(params: Any, gradients: Any) -> Any:
     return {leaf: gradients[leaf] for leaf in params}
 
 
-def _one_position(layer: Layer) -> Layer:
-    """The cell of a position-wise layer. It carries nothing."""
+def one_position(layer: Layer) -> Layer:
+    """The cell of a layer that treats each position by itself. It carries nothing."""
 
     def init(key, x):
         return layer.init(key, x[1])
@@ -279,8 +289,8 @@ def _one_position(layer: Layer) -> Layer:
 
 
 def cell(forward: ForwardFn, backward: BackwardFn, init: InitFn, start: Any) -> Layer:
-    """A layer on `(carry, x_t)` that gives `(carry, y_t)`."""
-    return layer(forward, backward, init=init, trees=True, rules=Rules(start=start))
+    """A layer on `(carry, x_t)` that gives `(carry, y_t)`. Its `init` also takes `None` for the carry."""
+    return layer(forward, backward, init=init, rules=Rules(start=start))
 
 
 def _labelled(layer: Layer, label: str) -> Layer:

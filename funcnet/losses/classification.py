@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import as_shaped, check_choice, check_shape, check_weights, nonnegative, positive, unit_interval
+from funcnet.checks import check_choice, nonnegative, positive, unit_interval
 from funcnet.losses.checks import (
     check_class_labels,
     check_class_probabilities,
@@ -31,8 +31,7 @@ from funcnet.losses.checks import (
     check_unit_interval,
 )
 from funcnet.losses.loss import loss, prepare
-from funcnet.losses.reduction import as_floats
-from funcnet.losses.targets import as_distribution, as_unit_interval, within_unit_interval
+from funcnet.losses.targets import as_class_weights, as_distribution, as_unit_interval, within_unit_interval
 from funcnet.types import Array
 
 __all__ = [
@@ -41,24 +40,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _checked(class_weights, classes, like):
-    """The weights of the classes, checked, in the dtype of `like`."""
-    weights = as_shaped(class_weights)
-    check_shape("class_weights", weights, f"({classes},)", "give one number for each class")
-    check_weights(weights, (classes,), what="class_weights")
-    return as_floats(weights, like)
-
-
 def _by_class(target, prediction, class_weights):
     """Σ_k w_k t_k of each row."""
     t = as_distribution(target, prediction)
-    return (t * _checked(class_weights, t.shape[-1], t)).sum(-1)
+    return (t * as_class_weights(class_weights, t.shape[-1], t)).sum(-1)
 
 
 def _by_side(target, prediction, class_weights):
     """(1 − y) w₀ + y w₁ of each element."""
     y = as_unit_interval(target, prediction)
-    w = _checked(class_weights, 2, y)
+    w = as_class_weights(class_weights, 2, y)
     return (1 - y) * w[0] + y * w[1]
 
 
@@ -78,7 +69,11 @@ def _prepare_classes(function, prediction, target, reduction, where, weights, cl
     smooth = _smoothed(t, label_smoothing, p.shape[-1])
     if class_weights is None:
         return p, smooth, over
-    return p, smooth * _checked(class_weights, p.shape[-1], p), over._replace(share=_by_class(t, p, class_weights))
+    return (
+        p,
+        smooth * as_class_weights(class_weights, p.shape[-1], p),
+        over._replace(share=_by_class(t, p, class_weights)),
+    )
 
 
 def _prepare_sides(function, prediction, target, reduction, where, weights, class_weights, label_smoothing=0.0):
@@ -87,7 +82,7 @@ def _prepare_sides(function, prediction, target, reduction, where, weights, clas
     smooth = _smoothed(y, label_smoothing, 2)
     if class_weights is None:
         return p, 1 - smooth, smooth, over
-    w = _checked(class_weights, 2, p)
+    w = as_class_weights(class_weights, 2, p)
     return p, (1 - smooth) * w[0], smooth * w[1], over._replace(share=_by_side(y, p, class_weights))
 
 

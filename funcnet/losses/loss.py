@@ -12,7 +12,8 @@ reduces them: `"mean"`, `"sum"` or `"none"`. The `gradient` for `"none"` is that
 (batch,) for examples, (batch, time) for a loss per position. With c = where · weights the value v counts as c v. The
 mean is Σ c v / Σ c, or 0 if nothing counts. What `where` excludes is 0 in the loss and in its gradient, even NaN or an
 impossible label. A weight of 0 does not hide these. In a `Padded` prediction or target the padding does not count. The
-gradient is then an array of the shape of its `values`.
+gradient is then an array of the shape of its `values`. A loss of whole sequences has one value for each of them, and
+reads itself what is padded.
 
 `counted` is Σ c. It reads the target but not the numbers of the prediction, for which a `jax.ShapeDtypeStruct` will do.
 So a batch that is computed in parts can be combined exactly, with `share`. `counted` is `None` for a loss that is not a
@@ -31,13 +32,13 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import as_shaped, check_one_array, check_weights, check_where, is_one_array
+from funcnet.checks import as_shaped, check_jax_holds, check_one_array, check_weights, check_where, is_one_array
 from funcnet.dtypes import at_least_float32, widen
 from funcnet.errors import ConfigError, StructureError
 from funcnet.losses.checks import Check, check_equal_shapes, check_padding, check_prediction
 from funcnet.losses.reduction import Reduction, as_floats, reduction_of
 from funcnet.made import Made, Part, constructor, leading, own_call
-from funcnet.trees import unpadded
+from funcnet.trees import unpadded, values_of
 from funcnet.types import Array, LossFn
 
 __all__ = ["HandDerived", "Loss", "Summand", "hand_derived", "loss", "partial", "prepare"]
@@ -120,6 +121,8 @@ class Loss(HandDerived[P]):
     axes: int | None = None  #: the values have the shape `prediction.shape[:axes]`
     takes: str | None = None  #: what the prediction must be, as in `loss`; `None` for any numbers
     parts: Mapping[str, tuple[float, LossFn]] | None = None  #: the weights and losses of a `weighted_sum`
+    sequences: bool = False  #: the loss reads itself what is padded
+    main: Callable[[Any], Any] | None = None  #: the array of a prediction of several arrays that has the values' axes
 
     def each_part(self, prediction: Any, target: Any, where: Any = None, weights: Any = None) -> dict[str, Summand]:
         """The parts of a `weighted_sum` with their arguments, by name; {} for another loss."""
@@ -185,12 +188,15 @@ def loss(
     takes: Literal["logits", "probabilities", "class probabilities", "log-probabilities"] | None = None,
     mean: bool = True,
     share: Callable[..., Any] | None = None,
+    sequences: bool = False,
+    main: Callable[[Any], Any] | None = None,
 ) -> Callable[[Callable[P, Array]], Loss[P]]:
     """Make a loss from a function; its `hand_gradient` is the decorator for its gradient.
 
     Args:
         check: `(prediction, target, where) -> None`, which raises an error if the loss cannot take them. `None` is for
-            a loss that reads no target, or takes any target.
+            a loss that reads no target, or takes any target. It also gets those options of the loss that it has
+            arguments for.
         axes: the values have the shape `prediction.shape[:axes]`. `None` means one value for each element, `-1` one for
             each row of the last axis, `1` one for each example.
         takes: what the prediction must be, if it may not be any number. "class probabilities" sum to 1 over the
@@ -201,6 +207,10 @@ def loss(
         share: `(prediction, target, **options) -> array` of the shape of the values, or `None`. It says how much each
             value counts in the mean, as a factor beside `weights`. Class weights need it. The loss function puts the
             same array into `over._replace(share=…)`.
+        sequences: whether each value is that of a whole sequence. Then the positions of a `Padded` prediction or target
+            are not positions of the values, and the check gets both as they are.
+        main: `(prediction) -> array`, for a loss whose prediction is several arrays: the one that has the axes of the
+            values. The check gets the prediction as it is, and `prepare` returns this array.
 
     The cubic loss, |p − t|³ for each element, with ∂/∂p = 3 |p − t| (p − t):
 
@@ -218,24 +228,35 @@ def loss(
     (Array([6., 0.], dtype=float32), Array(1.5, dtype=float32))
     """
 
+    takes_options = set() if check is None else {*inspect.signature(check).parameters}
+
     def make(function: Callable[P, Array]) -> Loss[P]:
-        def checked(prediction, target, *, where=None, weights=None):
-            p, t, _ = unpadded(prediction, target, None)
+        def checked(prediction, target, *, where=None, weights=None, **options):
+            given = prediction
+            prediction = given if main is None else main(given)
+            p, t = values_of(prediction), values_of(target)
             check_one_array("prediction", p, "losses.weighted_sum has a loss for each entry")
             p = as_shaped(p)
+            check_jax_holds("prediction", p)
             check_prediction(p)
             shape = p.shape[:axes]
             check_where(where, shape)
-            check_padding("prediction", prediction, shape)
-            check_padding("target", target, shape)
-            _, _, where = unpadded(prediction, target, where)
+            if not sequences:
+                check_padding("prediction", prediction, shape)
+                check_padding("target", target, shape)
+            _, _, where = _values(sequences, prediction, target, where)
             check_weights(weights, shape, where)
-            if check is not None:
-                check(p, as_shaped(t) if is_one_array(t) else t, where)
+            if check is None:
+                return
+            if not sequences:
+                target = as_shaped(t) if is_one_array(t) else t
+                given = p if main is None else given
+            check(given, target, where, **{name: x for name, x in options.items() if name in takes_options})
 
         def counted(prediction, target, *, reduction="mean", where=None, weights=None, **options):
-            checked(prediction, target, where=where, weights=weights)
-            prediction, target, where = unpadded(prediction, target, where)
+            checked(prediction, target, where=where, weights=weights, **options)
+            prediction = prediction if main is None else main(prediction)
+            prediction, target, where = _values(sequences, prediction, target, where)
             prediction = as_shaped(prediction)
             wide = jax.ShapeDtypeStruct(prediction.shape, at_least_float32(prediction.dtype))
             over = reduction_of(reduction, wide, where, weights, axes)
@@ -254,9 +275,18 @@ def loss(
             counted=Part(made, "counted", counted) if weighable else None,
             axes=axes,
             takes=takes,
+            sequences=sequences,
+            main=main,
         )
 
     return make
+
+
+def _values(sequences, prediction, target, where):
+    """The values of prediction and target, and what counts: the padding does not, unless the loss reads it itself."""
+    if sequences:
+        return values_of(prediction), values_of(target), where
+    return unpadded(prediction, target, where)
 
 
 def hand_derived(function: Callable[P, Array]) -> HandDerived[P]:
@@ -302,7 +332,8 @@ def partial(function: AnyHandDerived, /, **options: Any) -> AnyHandDerived:
         return cast(AnyHandDerived, _bound(function, options))
     changes = {"value": _bound(function.value, options), "gradient": _bound(function.gradient, options)}
     if isinstance(function, Loss):
-        changes |= {"check": _bound(function.check, {}), "counted": _bound(function.counted, options)}
+        checked = {} if function.parts else options  # the check of a sum takes none
+        changes |= {"check": _bound(function.check, checked), "counted": _bound(function.counted, options)}
     return replace(function, **changes, made=own_call("partial"))
 
 
@@ -327,6 +358,7 @@ def prepare(
     weights: Any = None,
     *,
     convert: Callable[[Any, Array], Array] = as_floats,
+    **options: Any,
 ) -> tuple[Array, Array, Reduction]:
     """Check the arguments of a loss, and make them ready to compute with.
 
@@ -334,6 +366,7 @@ def prepare(
         function: the loss.
         prediction, target, reduction, where, weights: its arguments.
         convert: `(target, prediction) -> array`, of the dtype of the prediction, with the values' axes first.
+        options: further arguments of the loss, for its check.
 
     Returns:
         The prediction and the target as arrays of one floating dtype, both 0 outside the mask, and the `Reduction`. Of
@@ -352,8 +385,9 @@ def prepare(
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32), Array(1., dtype=float32))
     """
     if function.check is not None:
-        function.check(prediction, target, where=where, weights=weights)
-    prediction, target, where = unpadded(prediction, target, where)
+        function.check(prediction, target, where=where, weights=weights, **options)
+    prediction = prediction if function.main is None else function.main(prediction)
+    prediction, target, where = _values(function.sequences, prediction, target, where)
     prediction = jnp.asarray(prediction)
     over = reduction_of(reduction, prediction, where, weights, function.axes)
     prediction = widen(prediction)

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from funcnet.checks import check_kind, positive
 from funcnet.losses.checks import check_masks
 from funcnet.losses.loss import loss, prepare
 from funcnet.losses.reduction import check_only_mean
-from funcnet.losses.targets import as_distribution, within_unit_interval
+from funcnet.losses.targets import as_class_weights, as_distribution, within_unit_interval
 from funcnet.types import Array
 
 __all__ = ["dice"]
@@ -19,6 +21,7 @@ def dice(
     *,
     smoothing: float = 1e-5,
     per_class: bool = True,
+    class_weights: Any = None,
     reduction: str = "mean",
     where: Any = None,
     weights: Any = None,
@@ -27,7 +30,8 @@ def dice(
 
     Write ⟨x⟩ = Σ c x / Σ c for the mean over all positions of the batch that count. For each class
         L = 1 − (2⟨p t⟩ + s) / (⟨p⟩ + ⟨t⟩ + s) = E / (S + s)   with E = ⟨p (1 − t) + t (1 − p)⟩, S = ⟨p + t⟩.
-    A class counts as much as any other, however small its area is. The second form has no cancellation near 0.
+    A class counts as much as any other, however small its area is. The second form has no cancellation near 0. With
+    weights w of the classes, the loss is Σ w L / Σ w.
 
     Args:
         prediction: p, (batch, …, classes), in [0, 1]: the output of a softmax, or of a sigmoid for each class. A single
@@ -36,7 +40,9 @@ def dice(
         smoothing: s > 0, beside means and not sums, so that its effect does not depend on the size of the images. A
             class that neither the target nor the prediction has anywhere has the loss 0.
         per_class: whether the loss is the mean over the classes. Otherwise ⟨…⟩ is also summed over the classes, and a
-            class counts by its area.
+            class counts by its area, and with weights L = Σ w E / (Σ w S + s).
+        class_weights: w, (classes,), how much each class counts; 1 by default. A background that is nearly everywhere
+            may get 0.
         reduction: only "mean".
         where, weights: which positions count, and by how much; over leading axes of (batch, …).
 
@@ -46,10 +52,11 @@ def dice(
 
     Gradient. ∂E/∂p = (1 − 2t) c/Σc and ∂S/∂p = c/Σc, so by the rule for quotients
         ∂L/∂p = (c/Σc) ((1 − 2t) (S + s) − E) / (S + s)² = (c/Σc) (1 − 2t − L) / (S + s),
-    divided by the number of classes if L is their mean.
+    times w / Σ w if the loss is the mean over the classes, and times w otherwise.
 
     Raises:
-        ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes.
+        ShapeError: the target has neither shape, or `where` or `weights` does not lie over leading axes, or
+            `class_weights` are not one for each class.
         DtypeError: the prediction is not floating-point, or the target has another floating dtype.
         LabelError: a label is not the number of a class, or a target outside [0, 1].
         DataError: a prediction outside [0, 1], which is NaN under `jit`; or a weight that is negative or not finite.
@@ -65,27 +72,42 @@ def dice(
     >>> fn.losses.dice.gradient(p, mask, smoothing=1e-9)[:, 0]
     Array([-0.375,  0.125, -0.375,  0.125], dtype=float32)
     """
-    loss, _, _, over = _by_class(prediction, target, smoothing, per_class, reduction, where, weights)
-    return loss.mean().astype(over.dtype)
+    of_class, _, _, w, over = _parts(prediction, target, smoothing, per_class, class_weights, reduction, where, weights)
+    return (w * of_class if per_class else of_class).sum().astype(over.dtype)
 
 
 @dice.hand_gradient
-def _(prediction, target, *, smoothing=1e-5, per_class=True, reduction="mean", where=None, weights=None):
-    loss, divisor, t, over = _by_class(prediction, target, smoothing, per_class, reduction, where, weights)
-    return over.spread((1 - 2 * t - loss) / (divisor * loss.size))
+def _(
+    prediction,
+    target,
+    *,
+    smoothing=1e-5,
+    per_class=True,
+    class_weights=None,
+    reduction="mean",
+    where=None,
+    weights=None,
+):
+    of_class, divisor, t, w, over = _parts(
+        prediction, target, smoothing, per_class, class_weights, reduction, where, weights
+    )
+    return over.spread(w * (1 - 2 * t - of_class) / divisor)
 
 
-def _by_class(prediction, target, smoothing, per_class, reduction, where, weights):
-    """L and S + s of each class, or of all together, (1,); the target; the reduction."""
+def _parts(prediction, target, smoothing, per_class, class_weights, reduction, where, weights):
+    """L and its divisor for each class, or for all together; the target; w, or w / Σ w if the classes have a mean."""
     smoothing = positive("smoothing", smoothing)
     check_kind("per_class", per_class, bool, "True or False")
     check_only_mean(reduction, "the areas are those of the whole batch")
     p, t, over = prepare(dice, prediction, target, reduction, where, weights, convert=as_distribution)
     p, t = within_unit_interval(p), within_unit_interval(t)
     apart, area = _mean(over, p * (1 - t) + t * (1 - p)), _mean(over, p + t)
-    if not per_class:
-        apart, area = apart.sum(keepdims=True), area.sum(keepdims=True)
-    return apart / (area + smoothing), area + smoothing, t, over
+    w = jnp.ones_like(area) if class_weights is None else as_class_weights(class_weights, len(area), area)
+    if per_class:
+        w = w / jnp.where(w.sum() == 0, 1, w.sum())
+    else:
+        apart, area = (w * apart).sum(), (w * area).sum()
+    return apart / (area + smoothing), area + smoothing, t, w, over
 
 
 def _mean(over, x):

@@ -14,11 +14,12 @@ of no rows at all is NaN.
 from funcnet.metrics.classes import (
     ClassScores, accuracy, binary_accuracy, confusion_matrix, mean_iou, precision_recall_f1, top_k_accuracy,
 )  # fmt: skip
-from funcnet.metrics.mean import mean_loss
+from funcnet.metrics.mean import mean_loss, perplexity
 from funcnet.metrics.metric import Metric
 from funcnet.metrics.numbers import r_squared
+from funcnet.metrics.sequences import ctc_labels, edit_distance
 
 __all__ = [
-    "ClassScores", "Metric", "accuracy", "binary_accuracy", "confusion_matrix", "mean_iou", "mean_loss",
-    "precision_recall_f1", "r_squared", "top_k_accuracy",
+    "ClassScores", "Metric", "accuracy", "binary_accuracy", "confusion_matrix", "ctc_labels", "edit_distance",
+    "mean_iou", "mean_loss", "perplexity", "precision_recall_f1", "r_squared", "top_k_accuracy",
 ]  # fmt: skip

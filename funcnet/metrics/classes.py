@@ -4,7 +4,7 @@ They are NaN if a prediction that counts is NaN.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from funcnet.checks import check_count, check_integers, check_same_shape, check_
 from funcnet.errors import DtypeError, ShapeError
 from funcnet.made import constructor
 from funcnet.metrics.metric import Metric, Sum, as_arrays, counting
+from funcnet.numerics import blocked, rows_at_a_time, unblocked
+from funcnet.trees import is_whole
 from funcnet.types import Array
 
 __all__ = [
@@ -41,7 +43,8 @@ def accuracy() -> Metric:
     """The share of rows whose highest prediction is that of the target's class; the first of equal ones counts.
 
     The prediction is (batch, …, classes), logits or probabilities. The target is integer labels (batch, …), or one-hot
-    or soft rows (batch, …, classes), whose highest entry is the class.
+    or soft rows (batch, …, classes), whose highest entry is the class. The prediction may also be the pair of
+    `layers.deferred`, whose logits are then computed in blocks of rows, as in `losses.linear_cross_entropy`.
 
     Raises:
         ShapeError, DtypeError: in `update`, for a target or mask that does not fit.
@@ -53,10 +56,7 @@ def accuracy() -> Metric:
     Array(0.6666667, dtype=float32)
     """
 
-    def hits(prediction, target):
-        return jnp.argmax(prediction, -1).astype(jnp.int32) == _labels(prediction, target)
-
-    return _share(hits)
+    return _share(_among(lambda scores: jnp.argmax(scores, -1, keepdims=True)))
 
 
 @constructor
@@ -79,11 +79,13 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
     """
     threshold = number("threshold", threshold)
 
-    def hits(prediction, target):
+    def judge(prediction, target, where):
+        prediction, target, where = as_arrays(prediction, target, where)
         check_same_shape(prediction, target)
-        return (prediction >= threshold) == (target.astype(prediction.dtype) > 0.5)
+        hit = (prediction >= threshold) == (target.astype(prediction.dtype) > 0.5)
+        return hit, jnp.isnan(prediction), where
 
-    return _share(hits)
+    return _share(judge)
 
 
 @constructor
@@ -104,13 +106,7 @@ def top_k_accuracy(k: int) -> Metric:
     """
     k = check_count("k", k)
 
-    def hits(prediction, target):
-        labels = _labels(prediction, target)
-        if k > prediction.shape[-1]:
-            raise ShapeError(f"expected at least {k} classes, got prediction of shape {prediction.shape}; lower k.")
-        return jnp.any(jax.lax.top_k(prediction, k)[1] == labels[..., None], -1)
-
-    return _share(hits)
+    return _share(_among(lambda scores: jax.lax.top_k(scores, k)[1], k))
 
 
 @constructor
@@ -201,20 +197,66 @@ def mean_iou(num_classes: int) -> Metric:
     return Metric(matrix.init, matrix.update, compute)
 
 
-def _share(hits: Callable[[Array, Array], Array]) -> Metric:
-    """The share of `hits(prediction, target)`, a boolean array."""
+def _share(judge: Callable[[Any, Any, Any], tuple[Array, Array, Any]]) -> Metric:
+    """The share of hits. `judge(prediction, target, where)` gives hits and what is NaN, two masks, and what counts."""
 
     def init():
         return _Count(Sum.zero(), Sum.zero())
 
     def update(state, prediction, target, where=None, weights=None):
-        prediction, target, where = as_arrays(prediction, target, where)
-        hit = hits(prediction, target)
+        hit, nan, where = judge(prediction, target, where)
         marked, weights = counting(where, weights, hit.shape)
-        found = state.hits.plus(hit & marked, weights).spoiled(jnp.any(marked & _is_nan(prediction, hit.ndim)))
+        found = state.hits.plus(hit & marked, weights).spoiled(jnp.any(marked & nan))
         return _Count(found, state.total.plus(marked, weights))
 
     return Metric(init, update, lambda state: state.hits.number / state.total.number)
+
+
+def _among(best: Callable[[Array], Array], k: int = 1) -> Callable[[Any, Any, Any], tuple[Array, Array, Any]]:
+    """Whether the target's class is among the `k` classes (…, k) that `best` finds from the scores (…, classes)."""
+
+    def judge(prediction, target, where):
+        scores, target, where = _scores(prediction, target, where)
+        labels = _labels(scores, target)
+        if k > scores.shape[-1]:
+            raise ShapeError(f"expected at least {k} classes, got prediction of shape {scores.shape}; lower k.")
+        found = scores.classes(best, k)
+        return jnp.any(found == labels[..., None], -1), found[..., 0] == -1, where
+
+    return judge
+
+
+class _Scores(NamedTuple):
+    """The scores of classes, (batch, …, classes): an array, or the product of features and a kernel."""
+
+    features: Array
+    kernel: Any = None  #: (features, classes), of which a product of all rows may be too large
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.features.shape if self.kernel is None else (*self.features.shape[:-1], self.kernel.shape[1])
+
+    def classes(self, best: Callable[[Array], Array], k: int = 1) -> Array:
+        """The classes (batch, …, k) that `best` finds, int32; −1 where a score is NaN, although a class is named."""
+
+        def of_block(scores):
+            return jnp.where(jnp.isnan(scores).any(-1, keepdims=True), -1, best(scores).astype(jnp.int32))
+
+        if self.kernel is None:
+            return of_block(self.features)
+        rows = self.features.reshape(-1, self.features.shape[-1])
+        blocks = blocked(rows, rows_at_a_time(self.kernel.shape[1]))
+        found = jax.lax.map(lambda block: of_block(block @ self.kernel), blocks)
+        return unblocked(found, len(rows)).reshape(*self.shape[:-1], k)
+
+
+def _scores(prediction: Any, target: Any, where: Any) -> tuple[_Scores, Array, Any]:
+    """The scores of a prediction, also of the pair of `layers.deferred`; the target and the mask as arrays."""
+    kernel = None
+    if isinstance(prediction, tuple) and len(prediction) == 2 and is_whole(prediction[1]):
+        prediction, kernel = prediction[0], jnp.asarray(prediction[1].array)
+    prediction, target, where = as_arrays(prediction, target, where)
+    return _Scores(prediction, kernel), target, where
 
 
 def _confusion_matrix(num_classes: int) -> Metric:
@@ -224,13 +266,15 @@ def _confusion_matrix(num_classes: int) -> Metric:
         return Sum.zero((num_classes, num_classes))
 
     def update(state, prediction, target, where=None, weights=None):
-        prediction, target, where = as_arrays(prediction, target, where)
-        labels = _labels(prediction, target)
-        check_shape("prediction", prediction, f"(…, {num_classes})", "num_classes is the width of the prediction")
+        scores, target, where = _scores(prediction, target, where)
+        labels = _labels(scores, target)
+        shape = jax.ShapeDtypeStruct(scores.shape, jnp.float32)
+        check_shape("prediction", shape, f"(…, {num_classes})", "num_classes is the width of the prediction")
         marked, weights = counting(where, weights, labels.shape)
+        predicted = scores.classes(lambda scores: jnp.argmax(scores, -1, keepdims=True))[..., 0]
         # A row beyond the last is dropped. A negative one would count from the end.
-        cells = jnp.where(marked & (labels >= 0), labels, num_classes), jnp.argmax(prediction, -1)
-        state = state.spoiled(jnp.any(marked & _is_nan(prediction, labels.ndim)))
+        cells = jnp.where(marked & (labels >= 0), labels, num_classes), predicted
+        state = state.spoiled(jnp.any(marked & (predicted < 0)))
         if weights is None:
             return state._replace(exact=state.exact.at[cells].add(1, mode="drop"))
         return state._replace(weighted=state.weighted.at[cells].add(weights, mode="drop"))
@@ -238,14 +282,9 @@ def _confusion_matrix(num_classes: int) -> Metric:
     return Metric(init, update, lambda state: state.number)
 
 
-def _is_nan(prediction: Array, ndim: int) -> Array:
-    """Which values, over the first `ndim` axes, have a NaN in them. They are of no class, although argmax names one."""
-    return jnp.isnan(prediction).any(tuple(range(ndim, prediction.ndim)))
-
-
-def _labels(prediction: Array, target: Array) -> Array:
+def _labels(prediction: _Scores, target: Array) -> Array:
     """The target's classes, int32, in the shape of the prediction without its last axis."""
-    if prediction.ndim < 2 or prediction.shape[-1] < 2:
+    if len(prediction.shape) < 2 or prediction.shape[-1] < 2:
         got = f"{prediction.shape}; for one output use binary_accuracy"
         raise ShapeError(f"expected prediction of shape (batch, classes), two or more classes, got {got}.")
     if target.shape == prediction.shape:

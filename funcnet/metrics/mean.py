@@ -1,4 +1,4 @@
-"""The mean of a loss as a metric."""
+"""The mean of a loss as a metric, and what is made of it."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from funcnet.metrics.metric import Metric, Sum, counting
 from funcnet.trees import equal_rows, unpadded
 from funcnet.types import LossFn
 
-__all__ = ["mean_loss"]
+__all__ = ["mean_loss", "perplexity"]
 
 
 @constructor
@@ -57,6 +57,33 @@ def mean_loss(loss: LossFn) -> Metric:
         return total + jnp.sum(values.astype(total.dtype)), counted.plus(marked, by)
 
     return Metric(init, update, lambda state: state[0] / state[1].number)
+
+
+@constructor
+def perplexity(loss: LossFn) -> Metric:
+    """e to the power of the mean of a loss, Π (1/p_t)^(1/N): the inverse of the geometric mean of N probabilities p_t.
+
+    It is the number of equally likely tokens among which a language model would have to guess as badly. So it is 1 for
+    a perfect model, and the number of classes for one that knows nothing. Padding does not count.
+
+    Args:
+        loss: a loss −log p_t for each position, in nats: `losses.softmax_cross_entropy` for logits, or
+            `losses.negative_log_likelihood` for log-probabilities.
+
+    Raises:
+        ShapeError, DtypeError, DataError: in `update`, as for `mean_loss`.
+
+    References: Jelinek, Mercer, Bahl, Baker, "Perplexity — a measure of the difficulty of speech recognition tasks",
+    1977.
+
+    >>> import jax.numpy as jnp, funcnet as fn
+    >>> metric = fn.metrics.perplexity(fn.losses.softmax_cross_entropy)
+    >>> logits = jnp.log(jnp.array([[[0.5, 0.5], [0.875, 0.125]]]))  # probabilities 1/2 and 1/8: the mean is 1/4
+    >>> round(float(metric.compute(metric.update(metric.init(), logits, jnp.array([[0, 1]])))), 4)
+    4.0
+    """
+    mean = mean_loss(loss)
+    return Metric(mean.init, mean.update, lambda state: jnp.exp(mean.compute(state)))
 
 
 # These return what a batch adds to the sum of a loss, what is marked, and by how much it counts.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.checks import check_one_array, check_weights, check_where, over_leading_axes
+from funcnet.checks import check_jax_holds, check_one_array, check_weights, check_where, over_leading_axes
 from funcnet.made import Made, own_call
 from funcnet.trees import unpadded
 from funcnet.types import Array
@@ -57,6 +57,7 @@ def as_arrays(prediction: Any, target: Any, where: Any) -> tuple[Array, Array, A
     prediction, target, where = unpadded(prediction, target, where)
     for what, x in (("prediction", prediction), ("target", target)):
         check_one_array(what, x, "put the metric of one entry in a dictionary under its name, {name: {metric: ...}}")
+        check_jax_holds(what, x)
     return jnp.asarray(prediction), jnp.asarray(target), where
 
 

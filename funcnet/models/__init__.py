@@ -6,8 +6,11 @@ precise than an activation followed by a logarithm.
 
 from funcnet.models.convolutional import lenet, mobilenet, resnet, softmax_regression, vgg
 from funcnet.models.dense import linear, mlp, sigmoid_network
+from funcnet.models.language import gpt
 from funcnet.models.perceptron import perceptron
+from funcnet.models.recurrent import recurrent_classifier
 
 __all__ = [
-    "lenet", "linear", "mlp", "mobilenet", "perceptron", "resnet", "sigmoid_network", "softmax_regression", "vgg",
+    "gpt", "lenet", "linear", "mlp", "mobilenet", "perceptron", "recurrent_classifier", "resnet", "sigmoid_network",
+    "softmax_regression", "vgg",
 ]  # fmt: skip

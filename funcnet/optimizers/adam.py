@@ -11,7 +11,7 @@ from funcnet.numerics import root
 from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
 from funcnet.trees import Select
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["AdamState", "adam", "adamw", "nadam"]
 
@@ -26,6 +26,8 @@ class AdamState(NamedTuple):
     nu_max: Params  #: the largest `nu` so far, like params; `()` without `amsgrad`
     product: Params  #: the product of the momenta so far, () for each leaf; `()` except for `nadam`
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
+
+    __repr__ = brief
 
 
 @constructor

@@ -9,7 +9,7 @@ from funcnet.made import constructor
 from funcnet.numerics import root
 from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["AdaGradState", "RMSPropState", "adagrad", "rmsprop"]
 
@@ -21,6 +21,8 @@ class AdaGradState(NamedTuple):
     params: Params
     accumulator: Params  #: the sum of the squared gradients, like params
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
+
+    __repr__ = brief
 
 
 @constructor
@@ -70,6 +72,8 @@ class RMSPropState(NamedTuple):
     mu: Params  #: the running mean of the gradient, like params; `()` unless centred
     velocity: Params  #: the decaying sum of steps, like params; `()` without momentum
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
+
+    __repr__ = brief
 
 
 @constructor

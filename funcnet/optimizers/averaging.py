@@ -10,7 +10,7 @@ from funcnet.checks import check_count, fraction
 from funcnet.dtypes import widen
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, check_optimizer
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["AveragedState", "averaged"]
 
@@ -35,6 +35,8 @@ class AveragedState(NamedTuple):
     def average(self) -> Params:
         """The averaged params, in the dtypes of the params."""
         return jax.tree.map(lambda a, p: a.astype(p.dtype), self.mean, self.params)
+
+    __repr__ = brief
 
 
 @constructor

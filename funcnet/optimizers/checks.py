@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet.checks import check_floating, check_kind, describe
+from funcnet.checks import check_floating, check_jax_holds, check_kind, describe
 from funcnet.errors import DtypeError, StructureError
 from funcnet.trees import check_same_structure, flatten_with_paths
 from funcnet.types import Optimizer, Params, Schedule
@@ -28,6 +28,7 @@ def checked_params(params: Params) -> Params:
     for path, leaf in flatten_with_paths(params):
         fix = "convert it with jnp.asarray(…, jnp.float32), or keep it out of the params"
         check_floating(f"the parameter {path!r} to be an array", leaf, fix)
+        check_jax_holds(f"the parameter {path!r} to be an array", leaf)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), params)
 
 

@@ -9,7 +9,7 @@ from funcnet.checks import check_count
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, check_optimizer
 from funcnet.trees import flatten_with_paths
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["GuardedState", "guarded", "guards"]
 
@@ -41,6 +41,8 @@ class GuardedState(NamedTuple):
         """
         leaf = int(self.bad_leaf)
         return None if leaf < 0 else flatten_with_paths(self.inner if self.bad_update else self.params)[leaf][0]
+
+    __repr__ = brief
 
 
 @constructor

@@ -8,7 +8,7 @@ from funcnet.checks import fraction
 from funcnet.made import constructor
 from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["LionState", "lion"]
 
@@ -20,6 +20,8 @@ class LionState(NamedTuple):
     params: Params
     mu: Params  #: the running mean of the gradient, like params
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
+
+    __repr__ = brief
 
 
 @constructor

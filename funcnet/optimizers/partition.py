@@ -10,7 +10,7 @@ from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, checked_params
 from funcnet.trees import Select, flatten_with_paths, map_with_paths, selector
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["PartitionedState", "partitioned"]
 
@@ -33,6 +33,8 @@ class PartitionedState(NamedTuple):
             return next((leaf for leaf in leaves if leaf is not None), None)
 
         return jax.tree.map(owned, *(state.params for state in self.inner), is_leaf=_is_none)
+
+    __repr__ = brief
 
 
 @constructor

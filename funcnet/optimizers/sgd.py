@@ -9,7 +9,7 @@ from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import Rate
 from funcnet.optimizers.descent import descent
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["SGDState", "sgd"]
 
@@ -21,6 +21,8 @@ class SGDState(NamedTuple):
     params: Params
     velocity: Params  #: the decaying sum of gradients, like params; `()` without momentum
     scale: Array  #: (), a factor of the rate, 1 until `rescaled`
+
+    __repr__ = brief
 
 
 @constructor

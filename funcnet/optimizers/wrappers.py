@@ -17,7 +17,7 @@ from funcnet.errors import ConfigError
 from funcnet.made import constructor
 from funcnet.optimizers.checks import check_grads, check_optimizer, checked_params
 from funcnet.trees import Select, check_matches, flatten_with_paths, map_with_paths, norm_factors, selector
-from funcnet.types import Array, Optimizer, Params
+from funcnet.types import Array, Optimizer, Params, brief
 
 __all__ = ["FrozenState", "clipped", "decayed", "frozen"]
 
@@ -137,6 +137,8 @@ class FrozenState(NamedTuple):
             lambda fixed, trained: trained if fixed is None else fixed,
             self.fixed, self.inner.params, is_leaf=_is_none,
         )  # fmt: skip
+
+    __repr__ = brief
 
 
 @constructor

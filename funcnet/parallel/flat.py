@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from funcnet.gradients.accumulation import parts_of
+from funcnet.trees import apart, together
 from funcnet.types import Batch, Gradient, GradientFn
 
 __all__ = ["summed"]
@@ -26,26 +27,31 @@ def summed(gradient: GradientFn, mesh: Mesh, data: str) -> GradientFn:
     rows = PartitionSpec(data)
     parts = parts_of(gradient)
 
-    def local(params, state, batch, key, totals):
+    def of_rows(params, state, batch, key, totals):
         if parts is None:
             return _weighed(gradient(params, state, batch, key), batch, data)
         computed = parts.share(totals)(params, state, batch, key)
         loss, grads = _sum((computed.loss, computed.grads), data)
         return parts.penalized(computed._replace(loss=loss, grads=grads, counted=totals), params)
 
+    def local(params, state, batch, shared, key, totals):
+        computed = of_rows(params, state, together(batch, shared), key, totals)
+        return computed._replace(prediction=apart(computed.prediction))
+
     # Without the check of varying types, autodiff takes the parameters for the device's own, as backprop does. With it,
     # autodiff's gradients would be summed already.
     sharded = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(whole, whole, rows, whole, whole),
-        out_specs=Gradient(whole, whole, whole, rows, whole),
+        in_specs=(whole, whole, rows, whole, whole, whole),
+        out_specs=Gradient(whole, whole, whole, (rows, whole), whole),
         check_vma=False,
     )
 
     def over_mesh(params, state, batch, key=None, /):
         totals = None if parts is None else parts.totals(params, state, batch, key)
-        return sharded(params, state, batch, key, totals)
+        computed = sharded(params, state, *apart(batch), key, totals)
+        return computed._replace(prediction=together(*computed.prediction))
 
     return over_mesh
 

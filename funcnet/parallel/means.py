@@ -12,6 +12,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from funcnet.dtypes import at_least_float32, is_key
 from funcnet.gradients.accumulation import parts_of
+from funcnet.trees import apart, map_rows, together
 from funcnet.types import Batch, GradientFn, Key, Params, State
 
 __all__ = ["mean_over_rows"]
@@ -76,11 +77,12 @@ def _is_mean(gradient, params, state, batch, key):
         one = None if key is None else _some_key(key)
         computed = (gradient if parts is None else parts.share(share))(params, state, batch, one)
         scale = share if parts is None else 1
-        return jax.tree.map(lambda leaf: scale * leaf, (computed.loss, computed.grads)), computed.prediction
+        added = jax.tree.map(lambda leaf: scale * leaf, (computed.loss, computed.grads))
+        return added, apart(computed.prediction)[0]
 
     def run(rows):
         share = _count(batch, rows) / _count(batch, everything) if parts is None else totals
-        return jax.device_get(of_rows(params, jax.tree.map(lambda leaf: leaf[rows], batch), share))
+        return jax.device_get(of_rows(params, map_rows(lambda leaf: leaf[rows], batch), share))
 
     def is_sum_of(halves):
         added, predictions = zip(*map(run, halves), strict=True)
@@ -102,7 +104,9 @@ def _some_rows(random, batch):
     def rows(draw):
         return lambda leaf: draw(random, (ROWS, *leaf.shape[1:]), leaf.dtype)
 
-    return jax.tree.map(rows(_normal), x), *jax.tree.map(rows(_uniform), others)
+    (x, shared), others = apart(x), apart(others)[0]
+    shared = jax.tree.map(lambda leaf: _normal(random, leaf.shape, leaf.dtype), shared)
+    return together(jax.tree.map(rows(_normal), x), shared), *jax.tree.map(rows(_uniform), others)
 
 
 def _normal(random, shape, dtype):

@@ -12,8 +12,8 @@ from funcnet.errors import ShapeError
 from funcnet.made import leading
 from funcnet.parallel.mesh import axis_size
 from funcnet.parallel.rules import Rules, specs
-from funcnet.trees import equal_rows, flatten_with_paths, map_with_paths, spread
-from funcnet.types import Key, TrainState
+from funcnet.trees import apart, equal_rows, flatten_with_paths, is_whole, map_with_paths, spread, together
+from funcnet.types import Key, TrainState, Whole
 
 __all__ = ["check_rows", "global_batch", "init_state", "place", "place_rows", "place_whole", "shardings"]
 
@@ -110,11 +110,12 @@ def _is_local(mesh):
 
 
 def place_rows(call: str, tree: Any, mesh: Mesh, data: str) -> Any:
-    """Every array with its rows divided along the axis `data`."""
+    """Every array with its rows divided along the axis `data`, and a `Whole` on every device."""
     parts = axis_size(call, mesh, data)
     _check_leaves(call, tree, parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
-    return place(tree, jax.tree.map(lambda _: rows, tree))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return place(tree, jax.tree.map(lambda leaf: Whole(everywhere) if is_whole(leaf) else rows, tree, is_leaf=is_whole))
 
 
 def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
@@ -144,7 +145,9 @@ def global_batch(local_rows: Any, mesh: Mesh, *, data: str = "data") -> Any:
     parts = len(set(np.nonzero(here)[mesh.axis_names.index(data)]))
     _check_leaves("global_batch", local_rows, parts, data)
     rows = NamedSharding(mesh, PartitionSpec(data))
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows, np.asarray(array)), local_rows)
+    with_rows, whole = apart(local_rows)
+    made = jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows, np.asarray(array)), with_rows)
+    return together(made, place_whole(whole, mesh))
 
 
 def _check_leaves(call, tree, parts, data):

@@ -87,9 +87,10 @@ def tensor_parallel(
 
     The kernels (…, in, out) take turns along the model. One is split by its outputs, so that each device computes a
     part of the features. The next is split by its inputs, so that it takes this part where it lies, and the sum over
-    the devices makes the features whole again. Biases, norms and depthwise kernels are split as the features are. What
-    does not divide is not split. Where a model branches, the rules are a guess at what is fast. The results are the
-    same in any case.
+    the devices makes the features whole again. Biases, norms and depthwise kernels are split as the features are.
+    Attention has both within: queries, keys and values are split by outputs, so by heads, and its last kernel by
+    inputs. Tables of embeddings are split by rows. What does not divide is not split. Where a model branches, the rules
+    are a guess at what is fast. The results are the same in any case.
 
     Args:
         model: a layer.
@@ -117,13 +118,23 @@ def tensor_parallel(
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     rules, split = [], False  # whether the features are split over the axis here
     for _, layer in groupby(flatten_with_paths(params), key=lambda item: item[0].rpartition("/")[0]):
-        leaves = list(layer)
-        kernel = max((leaf.shape for _, leaf in leaves), key=len)
-        by_inputs, split = _turn(kernel, split, size)
-        for path, leaf in leaves:
-            spec = _feature_spec(leaf.shape, by_inputs, split, axis, size)
-            rules.append((re.escape(path), _over(otherwise, spec)))
+        shapes = {path: leaf.shape for path, leaf in layer}
+        parts, split = _parts(shapes, split, size)
+        for path, dimension in parts.items():
+            rules.append((re.escape(path), _over(otherwise, _part(shapes[path], dimension, axis, size))))
     return rules
+
+
+def _parts(shapes, split, size):
+    """path -> the dimension of a layer's leaf that is split, or `None`; and whether its outputs are split."""
+    names = {path: path.rpartition("/")[2] for path in shapes}
+    if "out_kernel" in names.values():  # attention
+        return {path: {"out_kernel": -2, "out_bias": None}.get(name, -1) for path, name in names.items()}, False
+    if "embedding" in names.values():
+        return {path: -2 if name == "embedding" else None for path, name in names.items()}, False
+    by_inputs, split = _turn(max(shapes.values(), key=len), split, size)
+    of_kernels, of_biases = (-2, None) if by_inputs else (-1, -1) if split else (None, None)
+    return {path: of_kernels if len(shape) >= 2 else of_biases for path, shape in shapes.items()}, split
 
 
 def _turn(kernel, split, size):
@@ -135,12 +146,11 @@ def _turn(kernel, split, size):
     return False, kernel[-1] % size == 0
 
 
-def _feature_spec(shape, by_inputs, split, axis, size):
-    if by_inputs and len(shape) >= 2:
-        return PartitionSpec(*[None] * (len(shape) - 2), axis, None)
-    if split and shape and shape[-1] % size == 0:
-        return PartitionSpec(*[None] * (len(shape) - 1), axis)
-    return PartitionSpec()
+def _part(shape, dimension, axis, size):
+    """The spec of a leaf that is split along a dimension, counted from the end, if it has it and it divides evenly."""
+    if dimension is None or -dimension > len(shape) or shape[dimension] % size:
+        return PartitionSpec()
+    return PartitionSpec(*[None] * (len(shape) + dimension), axis, *[None] * (-dimension - 1))
 
 
 def _over(partition, spec):

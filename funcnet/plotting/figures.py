@@ -1,9 +1,11 @@
 """What the pictures share: figures without global state, and colours.
 
-Figures are made with matplotlib's objects and not with pyplot, so no window opens and no display is needed. The colours
-are those of Okabe and Ito, which colour-blind readers can tell apart.
+Figures are made with matplotlib's objects and not with pyplot, so no window opens and no display is needed. They show
+themselves in a notebook. The colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+import functools
+import io
 import os
 from typing import IO, TYPE_CHECKING
 
@@ -24,7 +26,28 @@ def new_figure(name: str, width: float, height: float) -> "Figure":
     """An empty figure, its size in inches. If matplotlib is missing, the error names the function `name`."""
     with leading(name), extra("plot", "matplotlib"):
         from matplotlib.figure import Figure
-    return Figure(figsize=(width, height), layout="constrained")
+    return _showing(Figure)(figsize=(width, height), layout="constrained")
+
+
+@functools.cache
+def _showing(kind: type["Figure"]) -> type["Figure"]:
+    """The class of figures that a notebook shows as pictures. Those of matplotlib need pyplot for that."""
+
+    class Figure(kind):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None})
+            return file.getvalue()
+
+        def __reduce__(self):  # no module holds the class, and figures can be pickled all the same
+            return _blank, (kind,), self.__getstate__()
+
+    return Figure
+
+
+def _blank(kind: type["Figure"]) -> "Figure":
+    shown = _showing(kind)
+    return shown.__new__(shown)
 
 
 def saved(figure: "Figure", path: str | os.PathLike[str] | IO[bytes] | None) -> "Figure":

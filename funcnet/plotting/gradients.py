@@ -226,6 +226,6 @@ def _label_errors(axes: "Axes", low: float, high: float, zeros: bool) -> None:
     ticks = {10.0**n: f"1e{n}" if n else "1" for n in exponents} | ({low: "0"} if zeros else {})
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
-    axes.set_xlabel("norm-relative error")
+    axes.set_xlabel("norm-relative error (left of the line of their colour, engines agree)")
     axes.grid(axis="x", color=PALE_GREY, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)

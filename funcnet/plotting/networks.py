@@ -10,7 +10,7 @@ from funcnet import layers
 from funcnet.checks import describe
 from funcnet.errors import DataError
 from funcnet.plotting.figures import BLUE, GREY, VERMILION, new_figure, saved
-from funcnet.trees import is_padded, leaves, shapes
+from funcnet.trees import leaves, shapes, values_of
 from funcnet.types import Layer
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _shape(x: Any) -> str:
     """The shape, for example `(32, 8)`. For a tree: the shapes of its leaves, with the names of a dictionary."""
     if type(x) is dict:
         return ", ".join(f"{name} {_shape(one)}" for name, one in x.items())
-    arrays = [leaf.values if is_padded(leaf) else leaf for leaf in leaves(x)]
+    arrays = [values_of(leaf) for leaf in leaves(x)]
     return ", ".join(str(tuple(leaf.shape)) for leaf in arrays)
 
 

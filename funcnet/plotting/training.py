@@ -17,22 +17,27 @@ __all__ = ["confusion_matrix", "learning_curves"]
 
 _COLOURS = {"train": BLUE, "validation": VERMILION, "rate": GREY}
 _READABLE_CLASSES = 25
+_TITLES = {"loss": "loss", "accuracy": "accuracy", "r_squared": "R²"}  # of the metrics that are drawn
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str] | None = None) -> "Figure":
-    """Loss, and accuracy if it is reported, in training and validation, with a mark at the best validation epoch.
+def learning_curves(
+    history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str] | None = None, *, kept: int | None = None
+) -> "Figure":
+    """Loss, and accuracy or R² if they are reported, in training and validation, with a mark at the best epoch.
 
     The best epoch has the smallest validation loss. The learning rate is drawn below, if it is reported.
 
     Args:
         history: one dictionary of scalars per report, `{"epoch": 1, "loss": …, "accuracy": …, "validation_loss": …,
             "validation_accuracy": …, "learning_rate": …}`, as `logs.scalars` makes them. A report may lack any of
-            them, and other keys are ignored. Without `"epoch"`, or with several reports per epoch, the axis shows
-            `"step"`. Without that it shows the number of the report.
+            them, and other keys than these and `"r_squared"` are ignored. Without `"epoch"`, or with several reports
+            per epoch, the axis shows `"step"`. Without that it shows the number of the report.
         path: where to save the figure, if anywhere; the ending gives the format, for example `.png`.
+        kept: the epoch whose weights were kept, or the step or report if these are on the axis. The mark is there, and
+            not at the best one.
 
     Raises:
-        DataError: no report has a loss.
+        DataError: no report has a loss, or none is of the time that was `kept`.
         MissingExtraError: without `pip install 'funcnet[plot]'`.
 
     >>> import funcnet as fn
@@ -42,14 +47,18 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLik
     [[2.0, 1.0], [2.1, 1.5]]
     """
     reported = {key for report in history for key in report}
-    metrics = [metric for metric in ("loss", "accuracy") if reported & {metric, f"validation_{metric}"}]
+    metrics = [metric for metric in _TITLES if reported & {metric, f"validation_{metric}"}]
     if "loss" not in metrics:
         raise DataError(
             'learning_curves: expected reports with a "loss" or "validation_loss", '
             f'got {len(history)} without; collect {{"epoch": report.epoch, **report.metrics}} from training.fit.'
         )
     unit, at = _places(history)
-    best = _best(_series(at, history, "validation_loss"))
+    marked, word = _best(_series(at, history, "validation_loss")), "best"
+    if kept is not None:
+        if kept not in at:
+            raise DataError(f"learning_curves: expected kept to be one of the {unit}s of the reports, got {kept!r}.")
+        marked, word = kept, "weights of"
     rate = _series(at, history, "learning_rate")
     figure = new_figure("learning_curves", 4.6 * len(metrics), 4.7 if rate else 3.4)
     grid = figure.add_gridspec(2 if rate else 1, len(metrics), height_ratios=(3.4, 1.1) if rate else None)
@@ -57,8 +66,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLik
         axes = figure.add_subplot(grid[0, i])
         curves = {"train": _series(at, history, metric), "validation": _series(at, history, f"validation_{metric}")}
         _draw_panel(axes, metric, unit, curves)
-        if best is not None and len(history) > 1:
-            _mark_best(axes, metric, f"best {unit} {best}", best, curves["validation"])
+        if marked is not None and len(history) > 1:
+            _mark(axes, metric, f"{word} {unit} {marked}", marked, curves["validation"])
         _label_ends(axes, curves)
     if rate:
         axes = figure.add_subplot(grid[1, :])
@@ -137,7 +146,7 @@ def _draw_panel(axes: "Axes", metric: str, unit: str, curves: dict[str, dict[int
         if curve:
             options = {"color": _COLOURS[label], "linewidth": 1.8, "marker": "o" if len(curve) == 1 else ""}
             axes.plot(list(curve), list(curve.values()), label=label, **options)
-    axes.set_title(metric, loc="left")
+    axes.set_title(_TITLES.get(metric, metric), loc="left")
     axes.set_xlabel(unit)
     axes.locator_params("x", integer=True, min_n_ticks=1)
     places = [place for curve in curves.values() for place in curve]
@@ -150,19 +159,19 @@ def _draw_panel(axes: "Axes", metric: str, unit: str, curves: dict[str, dict[int
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _mark_best(axes: "Axes", metric: str, text: str, best: int, curve: dict[int, float]) -> None:
-    """A line through the best epoch, a dot on the validation curve, and its value where the panel is empty."""
+def _mark(axes: "Axes", metric: str, text: str, place: int, curve: dict[int, float]) -> None:
+    """A line through an epoch, a dot on the validation curve, and its value where the panel is empty."""
     left, right = axes.get_xlim()
-    side = -1 if best > (left + right) / 2 else 1
-    axes.axvline(best, color=GREY, linestyle=":", linewidth=1)
-    if best in curve:
-        axes.plot([best], [curve[best]], "o", color=_COLOURS["validation"], markersize=5)
-        text += f"\n{curve[best]:.4g}" if metric == "loss" else f"\n{curve[best]:.2%}"
-    # The best loss is low and the best accuracy high, so there is room at the other end of the line.
+    side = -1 if place > (left + right) / 2 else 1
+    axes.axvline(place, color=GREY, linestyle=":", linewidth=1)
+    if place in curve:
+        axes.plot([place], [curve[place]], "o", color=_COLOURS["validation"], markersize=5)
+        text += f"\n{curve[place]:.2%}" if metric == "accuracy" else f"\n{curve[place]:.4g}"
+    # The best loss is low and the best accuracy or R² high, so there is room at the other end of the line.
     height = 0.98 if metric == "loss" else 0.03
     axes.annotate(
         text,
-        (best, height),
+        (place, height),
         xycoords=axes.get_xaxis_transform(),
         xytext=(4 * side, 0),
         textcoords="offset points",

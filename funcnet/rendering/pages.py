@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
-__all__ = ["STYLE", "document", "environment", "marked", "picture", "svg", "table"]
+__all__ = ["STYLE", "document", "environment", "fragment", "marked", "picture", "svg", "table"]
 
+# Notebooks have rules of their own for the cells of all tables, which count for more than those without `!important`.
 STYLE = """
 .funcnet { --ink: #1d1d1f; --paper: #fff; --quiet: #5f6368; --line: #dcdcdc; --bad: #b3261e; --good: #1a6b3c;
   --pale: #fdecea; --card: #f5f6f7; color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
@@ -20,10 +21,10 @@ STYLE = """
   --line: #3a3d42; --bad: #ff8a80; --good: #7bd49b; --pale: #3d1f1d; --card: #202328; color-scheme: dark; } }
 .funcnet table { border-collapse: collapse; margin: .5rem 0 1rem; font-size: 13px;
   font-variant-numeric: tabular-nums; color: inherit; }
-.funcnet th, .funcnet td { padding: .3rem .8rem; text-align: left; white-space: nowrap; background: none;
+.funcnet th, .funcnet td { padding: .3rem .8rem; text-align: left !important; white-space: nowrap; background: none;
   border-bottom: 1px solid var(--line); }
 .funcnet th { font-weight: 600; color: var(--quiet); }
-.funcnet .number { text-align: right; }
+.funcnet .number { text-align: right !important; }
 .funcnet tr.wrong td { background: var(--pale); }
 .funcnet tr.wrong > td:first-child, .funcnet b.wrong { color: var(--bad); font-weight: 700; }
 .funcnet tr.ok > td:first-child, .funcnet b.ok { color: var(--good); font-weight: 700; }
@@ -69,6 +70,11 @@ def document(title: str, body: str, style: str = "") -> str:
         f"<title>{escape(title)}</title><style>{STYLE}{PAGE_STYLE}{style}</style></head>\n"
         f'<body><main class="funcnet"><h1>{escape(title)}</h1>\n{body}</main></body></html>\n'
     )
+
+
+def fragment(body: str) -> str:
+    """HTML for a notebook, with its style."""
+    return f'<div class="funcnet"><style>{STYLE}</style>{body}</div>'
 
 
 def table(headings: Sequence[str], lines: Sequence[Sequence[str]], classes: Sequence[str] = (), right: int = 0) -> str:

@@ -1,6 +1,7 @@
 """The loss and metrics of a model on a data set, and the running sums behind them."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -20,6 +21,7 @@ from funcnet.made import leading, spelled
 from funcnet.metrics import Metric
 from funcnet.training.programs import reused
 from funcnet.training.step import as_key
+from funcnet.trees import apart, map_rows, shapes, together
 from funcnet.types import Array, Key, Layer, LossFn, Params, State
 
 __all__ = [
@@ -89,7 +91,7 @@ def evaluate(
 
 
 def _warn_of_nan(results: Mapping[str, Any]) -> None:
-    if jnp.isnan(results["loss"]):
+    if math.isnan(float(results["loss"])):
         fix = "checking.find_nonfinite names the layer; a loss on probabilities takes numbers in [0, 1] only"
         warnings.warn(f"evaluate: expected a loss that is a number, got nan; {fix}.", OutputWarning, stacklevel=3)
 
@@ -125,7 +127,7 @@ def _batches(loss, data, batch_size):
         first = min(start, rows - size) if leaves_out else start
         length = min(size, rows - first)
         # Cutting arrays of a device takes longer than a small evaluation.
-        batch = data if length == rows else jax.tree.map(partial(_cut, first=first, length=length), data)
+        batch = data if length == rows else map_rows(partial(_cut, first=first, length=length), data)
         if leaves_out:
             x, target, *more = batch
             counts = masked(more[0] if more else None, np.arange(first, first + size) >= start, _parts(loss))
@@ -301,7 +303,7 @@ def tally_result(tally, metrics, factors) -> dict[str, Array]:
 def rows_of(batch: tuple[Any, ...]) -> int:
     """The rows of a batch: those of the target; without a target those of `where`; without both those of x."""
     x, *counted = batch
-    return jax.tree.leaves((counted, x))[0].shape[0]
+    return jax.tree.leaves(apart((counted, x))[0])[0].shape[0]
 
 
 def _rows_counted(batch):
@@ -322,13 +324,14 @@ def predicted(model: Layer, params: Params, state: State, x: Any, key: Key | Non
 
 
 def resized(tree: Any, rows: int, to: int) -> Any:
-    """The shapes of a tree with another number of rows. Leaves of other lengths stay as they are."""
+    """The shapes of a tree with another number of rows. Leaves of other lengths, and a `Whole`, stay as they are."""
 
     def one(leaf):
         shape = (to, *leaf.shape[1:]) if leaf.shape[:1] == (rows,) else leaf.shape
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
-    return jax.tree.map(one, tree)
+    with_rows, whole = apart(tree)
+    return together(jax.tree.map(one, with_rows), shapes(whole))
 
 
 def check_target(loss, prediction, target, where=None, weights=None) -> None:

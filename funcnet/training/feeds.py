@@ -22,9 +22,11 @@ from funcnet.data.passes import Pass
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading, within
 from funcnet.training.loop import Chunk
-from funcnet.trees import flatten_with_paths, shapes
+from funcnet.trees import flatten_with_paths, map_rows, shapes
 
 __all__ = ["ArrayFeed", "IteratorFeed"]
+
+_PAD = "fill smaller batches up and mark the rows with a third entry, where, or leave them out"
 
 
 class ArrayFeed:
@@ -41,8 +43,8 @@ class ArrayFeed:
         self.shuffle = shuffle
         self.most_steps = min(self.report_steps, 1024)
         self.data = layout.place_data(own_arrays(data))
-        self.example = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), self.data
+        self.example = map_rows(
+            lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), shapes(self.data)
         )
 
     def kind(self) -> Chunk:
@@ -98,22 +100,26 @@ class ArrayFeed:
 class IteratorFeed:
     """Batches of an iterable, stacked on the host, eight at a time. Each pass is an epoch.
 
-    If the iterable can be resumed, each chunk has the position after it.
+    If the iterable can be resumed, each chunk has the position after it. Batches of two lengths are two programs: the
+    last batch of a pass may be smaller, and a resumed run may begin with it.
     """
 
     most_steps = 8
+    steps = None  #: the end of an iterable is not known in advance
     masked = False  #: a batch brings its own `where`
 
     def __init__(
         self,
-        batches: Iterable[Any],
+        batches: Iterable[Any] | Callable[[], Any],
         checked: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+        check_rows: Callable[[int], None],
         epochs: int,
         *,
         report_steps: int | None,
         cursor: Any,
     ):
-        self.batches, self.checked, self.epochs, self.report_steps = batches, checked, epochs, report_steps
+        self.batches, self.epochs, self.report_steps = batches, epochs, report_steps
+        self.checked, self.check_rows = checked, check_rows
         self.done, position = _read_cursor(cursor)
         if self.done >= epochs:
             raise ConfigError(f"expected epochs above {self.done}, the number that cursor has done, got {epochs}.")
@@ -123,9 +129,10 @@ class IteratorFeed:
         if self.first is None:
             raise DataError("expected at least one batch, got an iterable without any.")
         self.example: Any = None
+        self.lengths: list[int] = []
         with self._place(0, self.done + 1):
             self.data = self._checked(self.first)
-        self.batch_size = count_rows(self.data, graphs=True)
+        self.batch_size = self.lengths[0]
 
     def kind(self) -> Chunk:
         """A chunk of this feed, with shapes in place of arrays."""
@@ -139,13 +146,19 @@ class IteratorFeed:
         """The rows of an iterable have no numbers."""
 
     def chunks(self, step, pace, check) -> Iterator[Chunk]:
-        """Chunks of at most eight batches, none across a report or the end of a pass."""
+        """Chunks of at most eight batches of one length, none across a report or the end of a pass."""
         del pace
         for epoch in range(self.done + 1, self.epochs + 1):
-            group = []
+            group, before = [], None
             for number, (batch, last, cursor) in enumerate(self._pass(epoch)):
                 with leading("fit"), self._place(number, epoch):
-                    group.append(self._checked(batch, check))
+                    batch = self._checked(batch, check)
+                if group and shapes(batch) != shapes(group[0]):
+                    yield self._stacked(group, epoch, False, before)
+                    step += len(group)
+                    group = []
+                group.append(batch)
+                before = cursor
                 reports = last if self.report_steps is None else (step + len(group)) % self.report_steps == 0
                 reports = reports or (last and epoch == self.epochs)
                 if len(group) == self.most_steps or reports or last:
@@ -166,27 +179,35 @@ class IteratorFeed:
         if epoch > self.done + 1:
             self._start_pass()
         if self.first is None:
-            fix = "give an iterable that can be iterated again (a list, or an object whose __iter__ starts anew)"
+            fix = "give what can be iterated again, such as a list, or a function that makes the iterator"
             passes = f"{self.epochs} passes over the batches, but they ended before pass {epoch}"
             raise DataError(f"fit: expected {passes}; {fix}.")
         batch, position = self.first, self.source.position()
         for following in self.source:
             yield batch, False, self._cursor(epoch - 1, position)
             batch, position = following, self.source.position()
-        yield batch, True, self._cursor(epoch, position)
+        anew = not isinstance(self.batches, Iterable)  # what a function gives next begins at its own start
+        yield batch, True, self._cursor(epoch, None if anew else position)
 
     def _cursor(self, epoch, position):
         return {"epoch": epoch, "position": position} if self.source.has_position else None
 
     def _checked(self, batch, check=None):
-        """The batch as NumPy arrays. Its shapes and dtypes must be those of the first batch."""
+        """The batch as NumPy arrays. Its shapes and dtypes must be those of the first batch, but for the rows."""
         batch = self.checked(unpacked("each batch", batch))
-        found = shapes(batch)
+        found, rows = shapes(batch), count_rows(batch, graphs=True)
         if self.example is None:
             self.example = found
-        elif different := _different(self.example, found):
-            fix = "pad the last batch and mark its rows with a third entry, where, or leave it out"
-            raise DataError(f"expected all batches of the shapes and dtypes of the first one, {different}; {fix}.")
+        if rows not in self.lengths:
+            if len(self.lengths) == 2:
+                lengths = f"{rows} rows after {self.lengths[0]} and {self.lengths[1]}"
+                raise DataError(f"expected batches of one length, and a last one of another, got {lengths}; {_PAD}.")
+            if self.lengths:
+                self.check_rows(rows)
+            self.lengths.append(rows)
+        if _different(_resized(self.example, self.lengths[0], rows), found):
+            different = _different(self.example, found)
+            raise DataError(f"expected all batches of the shapes and dtypes of the first one, {different}; {_PAD}.")
         if check is not None:
             check(batch)
         return jax.tree.map(np.asarray, batch)
@@ -195,6 +216,15 @@ class IteratorFeed:
         filled = group + group[:1] * (self.most_steps - len(group))  # one shape, one program; the filling is not read
         data = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
         return Chunk(data, None, None, self.batch_size, len(group), epoch, reports, cursor)
+
+
+def _resized(example, rows, to):
+    """The shapes of a batch with another number of rows. What has no rows, as the nodes of graphs, stays."""
+
+    def resized(leaf):
+        return jax.ShapeDtypeStruct((to, *leaf.shape[1:]), leaf.dtype) if leaf.shape[0] == rows else leaf
+
+    return map_rows(resized, example)
 
 
 def _different(first, batch):

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 
 from funcnet.checks import check_count, check_kind, describe
-from funcnet.data.checks import check_batches, check_devices, checked_data, unpacked
+from funcnet.data.checks import check_batches, check_devices, checked_data, is_arraylike, unpacked
 from funcnet.data.owned import own_arrays
+from funcnet.data.passes import check_source
 from funcnet.errors import ConfigError, DataError, FuncnetError
 from funcnet.made import leading
 from funcnet.optimizers.checks import check_optimizer
@@ -29,7 +30,7 @@ from funcnet.training.feeds import ArrayFeed, IteratorFeed
 from funcnet.training.interruption import Watchdog
 from funcnet.training.loop import ENGINES, ONE_DEVICE, Pace, compiled_chunk, copy, factors_under
 from funcnet.training.programs import reused
-from funcnet.training.reports import Reports
+from funcnet.training.reports import Position, Reports
 from funcnet.training.starting import as_augmented, check_accumulate, check_graphs, first_state, target_check
 from funcnet.training.step import as_key, check_state
 from funcnet.types import Array, GradientFn, Key, Layer, Layout, LossFn, Optimizer, Report, TrainState
@@ -41,7 +42,7 @@ def fit(
     model: Layer,
     loss: LossFn,
     optimizer: Optimizer,
-    data: tuple[Any, ...] | Iterable[Any],
+    data: tuple[Any, ...] | Iterable[Any] | Callable[[], Iterable[Any]],
     *,
     engine: str | Callable[..., GradientFn] = "autodiff",
     epochs: int,
@@ -74,16 +75,18 @@ def fit(
         loss: `(prediction, target) -> scalar`; one of `funcnet.losses` or your own.
         optimizer: one of `funcnet.optimizers`.
         data: a tuple of arrays `(x, target)`, `(x, target, where)` or `(x, target, where, weights)`. Any other iterable
-            is a source of batches, which are such tuples (or lists). Each pass over it is an epoch. x and target are
-            arrays or trees of arrays, rows first. Without a target write `(x, None)`, and the loss is called as
-            `loss(prediction, None)`. `where` says which values count in the loss, and `weights` says by how much they
-            count. Both have the shape of the loss's values or a leading part of it, such as (rows,) or (rows, time).
-            For a `losses.weighted_sum` they may be dictionaries with one entry for each part. At the places that
-            `where` excludes, the target may be anything. NaN in x is always refused, because 0 · NaN is NaN in the
-            backward pass. All batches of an iterable have the shapes of the first one. Their x may have leaves of other
-            lengths than the rows, as graphs have. The rows are then those of the target or of `where`. NumPy arrays are
-            copied once, and each batch of an iterable as it is read. So both may be written to meanwhile. Data larger
-            than memory need an iterable.
+            is a source of batches, which are such tuples (or lists). So is a function without arguments that gives an
+            iterable, such as a generator function. Each pass over it is an epoch. x and target are arrays, or anything
+            that NumPy can read as one, or trees of them, rows first. Without a target write `(x, None)`, and the loss
+            is called as `loss(prediction, None)`. `where` says which values count in the loss, and `weights` says by
+            how much they count. Both have the shape of the loss's values or a leading part of it, such as (rows,) or
+            (rows, time). For a `losses.weighted_sum` they may be dictionaries with one entry for each part. At the
+            places that `where` excludes, the target may be anything. NaN in x is always refused, because 0 · NaN is NaN
+            in the backward pass. All batches of an iterable have the shapes of the first one, but for one other number
+            of rows, such as that of the last batch, which is a program of its own. x of a batch may have leaves of
+            other lengths than the rows, as graphs have. The rows are then those of the target or of `where`. NumPy
+            arrays are copied once, and each batch of an iterable as it is read. So both may be written to meanwhile.
+            Data larger than memory need an iterable.
         engine: `"autodiff"` or `"backprop"`, whose results agree up to rounding; or a function `(model, loss, *,
             penalty=None) -> gradient` of your own, with `gradient(params, state, batch, key) -> Gradient`. With an
             engine of your own, `fit` does not apply the model or the loss itself. It checks no target, the loss may be
@@ -164,6 +167,10 @@ def fit(
         check_kind("layout", layout, Layout, "one of parallel.layout")
         own = None if gradient_of in ENGINES.values() else gradient_of
 
+        def check_rows(rows: int) -> None:
+            layout.check_rows("fit", "batch_size", rows)
+            check_accumulate(accumulate, rows)
+
         feed: Any = None
         if isinstance(data, tuple):
             if cursor is not None:
@@ -175,11 +182,11 @@ def fit(
         else:
             _check_batches(data, batch_size)
             feed = IteratorFeed(
-                data, lambda batch: checked_data(batch, graphs=True), epochs, report_steps=report_steps, cursor=cursor
-            )
+                data, lambda batch: checked_data(batch, graphs=True), check_rows, epochs, report_steps=report_steps,
+                cursor=cursor,
+            )  # fmt: skip
             check_graphs(feed.data, layout, accumulate)
-        layout.check_rows("fit", "batch_size", feed.batch_size)
-        check_accumulate(accumulate, feed.batch_size)
+        check_rows(feed.batch_size)
         named = measures(metrics, feed.data)
         if own is None:
             check_takes(loss, feed.data, feed.masked)
@@ -237,14 +244,15 @@ def fit(
     def results(tally: Any) -> dict[str, Array]:
         return tally_result(tally, named, factors)
 
-    reports = _reports(program.run, feed, check, started, tally, results, evaluate, copy_state, stop, ending)
-    return Reports(reports, "fit", epochs)
+    position = Position(int(started.optimizer.step), feed.steps, len(jax.tree.leaves(started.optimizer.params)))
+    reports = _reports(program.run, feed, check, started, tally, results, evaluate, copy_state, stop, ending, position)
+    return Reports(reports, "fit", epochs, position)
 
 
-def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, stop, watchdog):
+def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, stop, watchdog, position):
     """The generator behind `fit`."""
     pace, alarm = Pace(feed.most_steps), GuardAlarm(state.optimizer, feed.rows_of)
-    step = int(state.optimizer.step)
+    step = position.step
     tally = copy(blank)  # for the loop to donate
     report, counted = None, 0
     finalizing = sys.is_finalizing  # bound here, as the names of this module may be gone when the interpreter ends
@@ -257,6 +265,7 @@ def _reports(run, feed, check, state, blank, results_of, evaluate, copy_state, s
                 alarm(*ended)
             watchdog.progress()
             step += chunk.steps
+            position.step = step
             stopping = stop is not None and stop(step)
             if jax.process_count() > 1:
                 stopping = pace.agree(stopping)
@@ -294,10 +303,11 @@ def _engine(engine: Any) -> Any:
 
 
 def _check_batches(data: Any, batch_size: int | None) -> None:
-    if hasattr(data, "dtype") or isinstance(data, Mapping) or not isinstance(data, Iterable):
-        alone = hasattr(data, "dtype") or isinstance(data, Mapping)
-        fix = "; put it into a tuple, and without a target write (x, None)" if alone else ""
-        raise DataError(f"expected data to be (x, target) or an iterable of batches, got {describe(data)}{fix}.")
+    wanted = "data to be (x, target) or an iterable of batches"
+    if is_arraylike(data) or isinstance(data, Mapping):
+        fix = "put it into a tuple, and without a target write (x, None)"
+        raise DataError(f"expected {wanted}, got {describe(data)}; {fix}.")
+    check_source(wanted, data)
     if isinstance(data, list) and data:
         _check_list(data)
     if batch_size is not None:

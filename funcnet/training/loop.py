@@ -31,6 +31,7 @@ from funcnet.training.divergence import guard_counts
 from funcnet.training.evaluation import factors_of, tally_batch
 from funcnet.training.memory import check_memory
 from funcnet.training.step import advance, unless
+from funcnet.trees import map_rows
 from funcnet.types import Gradient, GradientFn, Key, Layout
 
 __all__ = [
@@ -95,7 +96,10 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
     parts = getattr(loss, "parts", None) if factors else None
 
     def step(state, tally, data, rows, mask, i):
-        batch = jax.tree.map(lambda leaf: leaf[i] if rows is None else leaf[rows[i]], data)
+        if rows is None:
+            batch = jax.tree.map(lambda leaf: leaf[i], data)
+        else:
+            batch = map_rows(lambda leaf: leaf[rows[i]], data)
         if mask is not None:
             x, target, *rest = batch
             batch = (x, target, masked(rest[0] if rest else None, mask[i], parts), *rest[1:])
@@ -113,6 +117,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
             return step(state, tally, data, rows, mask, i)
 
         state, tally = jax.lax.fori_loop(0, steps, body, (state, tally))
+        state = layout.place_state(state)  # the compiler may choose other places for what leaves a loop
         return state, tally, token(state)
 
     @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())

@@ -8,8 +8,10 @@ from funcnet.layers.containers.container import container, merged
 from funcnet.layers.containers.loops import recompute, repeat
 from funcnet.layers.containers.mapping import map_layers, plain_layers
 from funcnet.layers.containers.modes import held
+from funcnet.layers.containers.scanning import scan
+from funcnet.layers.containers.tied import tied
 
 __all__ = [
     "container", "each", "held", "map_layers", "merged", "parallel", "plain_layers", "recompute",
-    "repeat", "residual", "serial",
+    "repeat", "residual", "scan", "serial", "tied",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from funcnet.made import constructor
 from funcnet.trees import keep_shape, kept_shape, map_leaves, total
 from funcnet.types import Layer
 
-__all__ = ["each", "parallel", "residual", "serial"]
+__all__ = ["concatenated", "each", "parallel", "residual", "serial", "slices", "summed"]
 
 
 @constructor
@@ -104,15 +104,15 @@ def parallel(*layers: Layer, combine: str | EllipsisType | None = ..., axis: int
         if how is None:
             return (dict(zip(named, ys, strict=True)) if named else tuple(ys)), None
         if how == "sum":
-            return _summed(ys), None
+            return summed(ys), None
         # A width is static, so it is kept as a shape.
-        return merged(partial(_concatenated, axis), *ys), [keep_shape(y) for y in ys]
+        return merged(partial(concatenated, axis), *ys), [keep_shape(y) for y in ys]
 
     def back(run, kept, dy):
         if how is None:
             dys = [dy[name] for name in named] if named else dy
         else:
-            dys = [dy] * len(branches) if how == "sum" else _slices(dy, [kept_shape(y).shape[axis] for y in kept], axis)
+            dys = [dy] * len(branches) if how == "sum" else slices(dy, [kept_shape(y).shape[axis] for y in kept], axis)
         return total([run(i, dy) for i, dy in enumerate(dys)])
 
     return container(branches, walk, back)
@@ -140,7 +140,7 @@ def residual(inner: Layer, shortcut: Layer | None = None) -> Layer:
     """
 
     def walk(run, x):
-        return _summed([run(0, x), x if shortcut is None else run(1, x)]), None
+        return summed([run(0, x), x if shortcut is None else run(1, x)]), None
 
     def back(run, kept, dy):
         del kept
@@ -204,7 +204,7 @@ def _check_entries(named, places, x):
         raise StructureError(f"expected x to be {wanted}, got {describe_tree(x)}.")
 
 
-def _summed(ys):
+def summed(ys):
     """The sum of the outputs of branches, leaf by leaf."""
 
     def add(*leaves):
@@ -220,7 +220,8 @@ def _summed(ys):
         raise StructureError(f"expected outputs of one structure, got {got}; make the branches fit.") from error
 
 
-def _concatenated(axis, *ys):
+def concatenated(axis, *ys):
+    """The outputs of branches side by side along `axis`."""
     shapes = [y.shape for y in ys]
     if any(not -len(shape) <= axis < len(shape) for shape in shapes):
         raise ShapeError(f"expected outputs with an axis {axis}, got shapes {shapes}.")
@@ -235,7 +236,7 @@ def _check_alike(ys, shapes, where=""):
         raise ShapeError(f"expected outputs of one shape and dtype{where}, got {got}; {fix}.")
 
 
-def _slices(dy, widths, axis):
+def slices(dy, widths, axis):
     """`dy` cut along `axis` into pieces of these widths."""
     edges = [sum(widths[:i]) for i in range(len(widths) + 1)]
     return [jax.lax.slice_in_dim(dy, start, stop, axis=axis) for start, stop in pairwise(edges)]

@@ -1,6 +1,7 @@
 """`container` makes init, apply, forward, backward and the cell of a container from a walk and its reverse."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -118,12 +119,15 @@ def _cell(entries: "_Entries", walk: Walk, back: Any) -> Layer | None:
         return None
 
     def init(key, x):
-        carries, keys = entries.unpacked("carry", x[0]), entries.keys(key)
+        keys = entries.keys(key)
+
+        def shapes_of(i, params, state, x):
+            carry = cells[i].rules.start(params, state, x, 1)
+            return cells[i].apply(params, state, (carry, x))[0][1]
 
         def step(i, x):
-            params, state = cells[i].init(keys[i], (carries[i], x))
-            (_, y), _ = jax.eval_shape(cells[i].apply, params, state, (carries[i], x))
-            return y, params, state
+            params, state = cells[i].init(keys[i], (None, x))
+            return jax.eval_shape(partial(shapes_of, i), params, state, x), params, state
 
         run, made = entries.runner(step)
         walk(run, shapes(x[1]))

@@ -84,18 +84,20 @@ def repeat(inner: Layer, n: int) -> Layer:
 
 
 def _repeated(cell: Any, n: int) -> Layer | None:
-    """The cells of a repeated layer, one after the other. They carry what one cell carries, with a leading axis."""
+    """The cells of a repeated layer, one after the other. They carry what one cell carries, with an axis for the cells.
+
+    In the carry this axis is the second one, after that of the rows.
+    """
     if cell is None:
         return None
 
     def init(key, x):
-        carries, x = x
-        return jax.vmap(lambda subkey, carry: cell.init(subkey, (carry, x)))(jax.random.split(key, n), carries)
+        return jax.vmap(lambda subkey: cell.init(subkey, (None, x[1])))(jax.random.split(key, n))
 
     def start(params, state, x, length):
         first = jax.tree.map(lambda leaf: leaf[0], (params, state))
         carry = cell.rules.start(*first, x, length)
-        return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], n, 0), carry)
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * n, min(1, leaf.ndim)), carry)
 
     def forward(params, state, x, *, key=None, train=False):
         def step(x, entry):
@@ -105,8 +107,9 @@ def _repeated(cell: Any, n: int) -> Layer | None:
 
         carries, x = x
         subkeys = None if key is None else jax.random.split(key, n)
-        y, (carries, new_state, residuals) = jax.lax.scan(step, x, (params, state, carries, subkeys), length=n)
-        return (carries, y), new_state, residuals
+        entries = (params, state, _cells_first(carries), subkeys)
+        y, (carries, new_state, residuals) = jax.lax.scan(step, x, entries, length=n)
+        return (_rows_first(carries), y), new_state, residuals
 
     def backward(params, residuals, dy):
         def step(dy, entry):
@@ -115,10 +118,19 @@ def _repeated(cell: Any, n: int) -> Layer | None:
             return dx, (dparams, dcarry)
 
         dcarries, dy = dy
-        dx, (dparams, dcarries) = jax.lax.scan(step, dy, (params, residuals, dcarries), length=n, reverse=True)
-        return dparams, (dcarries, dx)
+        entries = (params, residuals, _cells_first(dcarries))
+        dx, (dparams, dcarries) = jax.lax.scan(step, dy, entries, length=n, reverse=True)
+        return dparams, (_rows_first(dcarries), dx)
 
     return make_cell(forward, backward, init, start)
+
+
+def _cells_first(carries: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, min(1, leaf.ndim - 1), 0), carries)
+
+
+def _rows_first(carries: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, min(1, leaf.ndim - 1)), carries)
 
 
 @constructor

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from funcnet import initializers
@@ -11,7 +12,7 @@ from funcnet.dtypes import widen
 from funcnet.errors import ConfigError, ShapeError
 from funcnet.layers.convolution.gradients import convolve, input_gradient, kernel_gradient, kernel_gradient_per_example
 from funcnet.layers.convolution.windows import Padding, Window, check_image, check_padding, per_axis, place, window_size
-from funcnet.layers.layer import layer
+from funcnet.layers.layer import cell, layer
 from funcnet.made import constructor
 from funcnet.types import Array, Layer, Rules
 
@@ -41,6 +42,7 @@ def conv(
             means as many spatial axes.
         strides: the step s from one place of the kernel to the next.
         padding: zeros around x. `"SAME"` gives ⌈n/s⌉ places and puts an odd zero at the end. `"VALID"` means no zeros.
+            `"CAUSAL"`, for sequences, means d (k − 1) zeros before and none after, so y[o] sees nothing behind x[s o].
             Otherwise an integer, or a tuple with an integer or a pair (lo, hi) for each axis.
         dilation: the distance d from one number of the kernel to the next.
         groups: number of groups into which channels and features are divided. Each group of channels reaches only its
@@ -62,6 +64,8 @@ def conv(
 
     Per example: the same dW and db without the sum over n.
 
+    A causal convolution with strides of 1 also runs one position at a time. The carry is the last d (k − 1) inputs.
+
     Raises:
         ConfigError: an option is invalid, or `groups` does not divide `features`.
         ShapeError: `x` has another number of axes or of channels than the params, `groups` does not divide its
@@ -82,8 +86,8 @@ def conv(
     """
     features, groups = check_count("features", features), check_count("groups", groups)
     check_multiple("features", features, groups, "the number of groups", "choose a multiple", ConfigError)
-    window_at = partial(_laid, *_options(kernel_size, strides, padding, dilation))
-    return _convolution(window_at, lambda channels: (features, groups), kernel_init, use_bias and bias_init)
+    options = _options(kernel_size, strides, padding, dilation, causal=True)
+    return _sliding(options, padding, lambda channels: (features, groups), kernel_init, use_bias and bias_init)
 
 
 @constructor
@@ -128,10 +132,9 @@ def depthwise_conv(
     ((3, 3, 1, 6), (2, 8, 8, 6))
     """
     multiplier = check_count("multiplier", multiplier)
-    window_at = partial(_laid, *_options(kernel_size, strides, padding, dilation))
-    return _convolution(
-        window_at, lambda channels: (multiplier * channels, channels), kernel_init, use_bias and bias_init
-    )
+    options = _options(kernel_size, strides, padding, dilation, causal=True)
+    sizes = lambda channels: (multiplier * channels, channels)  # noqa: E731
+    return _sliding(options, padding, sizes, kernel_init, use_bias and bias_init)
 
 
 @constructor
@@ -208,6 +211,38 @@ def conv_transpose(
     return layer(forward, backward, leaves=leaves, rules=Rules(per_example))
 
 
+def _sliding(options, padding, sizes, kernel_init, bias_init):
+    """`_convolution` with such a window, and with a cell if it is causal and has a place at each position."""
+    made = _convolution(partial(_laid, *options), sizes, kernel_init, bias_init)
+    window, strides, _, dilation = options
+    if padding != "CAUSAL" or strides != (1,):
+        return made
+    inner = _convolution(partial(_laid, window, strides, "VALID", dilation), sizes, kernel_init, bias_init)
+    return made._replace(rules=made.rules._replace(cell=_stepping(inner, dilation[0] * (window[0] - 1))))
+
+
+def _stepping(inner, n):
+    """The cell of a causal convolution: `inner`, which has no zeros around its input, over the last n inputs and x."""
+
+    def init(key, x):
+        return inner.init(key, jax.ShapeDtypeStruct((x[1].shape[0], n + 1, x[1].shape[1]), x[1].dtype))
+
+    def start(params, state, x, length):
+        return jnp.zeros((x.shape[0], n, x.shape[1]), x.dtype)
+
+    def forward(params, state, x, *, key=None, train=False):
+        seen = jnp.concatenate([x[0], x[1][:, None]], 1)
+        y, state, residuals = inner.forward(params, state, seen, key=key, train=train)
+        return (seen[:, 1:], y[:, 0]), state, residuals
+
+    def backward(params, residuals, dy):
+        dparams, dseen = inner.backward(params, residuals, dy[1][:, None])
+        dseen = dseen.at[:, 1:].add(dy[0])
+        return dparams, (dseen[:, :-1], dseen[:, -1])
+
+    return cell(forward, backward, init, start)
+
+
 def _convolution(window_at, sizes, kernel_init, bias_init):
     """`conv` with the features and groups `sizes(channels)` and the window `window_at(x)`.
 
@@ -240,16 +275,17 @@ def _convolution(window_at, sizes, kernel_init, bias_init):
     return layer(forward, backward, leaves=leaves, rules=Rules(per_example))
 
 
-def _options(kernel_size, strides, padding, dilation):
+def _options(kernel_size, strides, padding, dilation, causal=False):
     """The options of a window, checked, with one entry for each spatial axis."""
     window = window_size("kernel_size", kernel_size)
     axes = len(window)
-    return (
-        window,
-        per_axis("strides", strides, axes),
-        check_padding(padding, axes),
-        per_axis("dilation", dilation, axes),
-    )
+    strides, dilation = per_axis("strides", strides, axes), per_axis("dilation", dilation, axes)
+    if causal and padding == "CAUSAL":
+        if axes > 1:
+            fix = 'write for example conv(16, (3,), padding="CAUSAL")'
+            raise ConfigError(f'expected a window of one axis for padding="CAUSAL", got {window}; {fix}.')
+        padding = ((dilation[0] * (window[0] - 1), 0),)
+    return window, strides, check_padding(padding, axes), dilation
 
 
 def _laid(

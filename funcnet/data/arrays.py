@@ -1,0 +1,132 @@
+"""Arrays in `.npz` and `.npy` files, and rows of numbers in a `.csv` file."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from funcnet.checks import describe, is_floating, listed
+from funcnet.data.checks import as_array, checked_data
+from funcnet.data.files import StrPath
+from funcnet.errors import ConfigError, DataError
+from funcnet.made import leading
+from funcnet.reading import plain_file
+
+__all__ = ["checked_rows", "read_npz", "read_rows"]
+
+# The names that files give to the rows and to their targets, and the endings of those that are for testing.
+_ROWS = ("x", "X", "images", "inputs", "features", "data")
+_TARGETS = ("target", "targets", "y", "Y", "labels", "label")
+_PARTS = ("_train", ""), ("_test",)
+
+
+def checked_rows(x: Any) -> np.ndarray:
+    """Rows as networks take them, in float32. They must be finite floating-point numbers."""
+    frame = not isinstance(x, np.ndarray) and hasattr(x, "__array__")
+    if frame:
+        x = as_array("x", x)
+    if not is_floating(x):
+        fix = "convert it with x.astype(np.float32), and scale images to [0, 1]"
+        if frame and getattr(getattr(x, "dtype", None), "kind", None) in ("O", "U", "T"):
+            fix = "the columns of a frame are given by read_table(frame, target=…)"
+        raise DataError(f"expected x of floating-point numbers, got {describe(x)}; {fix}.")
+    (x, _) = checked_data((x, None))
+    return np.asarray(x, np.float32)
+
+
+def read_rows(path: StrPath | BinaryIO) -> np.ndarray:
+    """The rows of a `.npy` file, or of a `.csv` file of numbers without a header. An open file is such a `.csv`."""
+    name = _name(path)
+    as_text = hasattr(path, "read") or name.lower().endswith(".csv")
+
+    def read(file):
+        if not as_text and not file.peek(6).startswith((b"\x93NUMPY", b"PK")):
+            raise ValueError("it begins with other bytes; save it with np.save, and unpack a .csv.gz")
+        return np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
+
+    with leading(name):
+        rows = _read(path, "a readable .npy or .csv file of numbers", read)
+        if not isinstance(rows, np.ndarray):
+            raise DataError("expected one array, as np.save writes it, got several; save x alone as .npy.")
+        return checked_rows(rows)
+
+
+def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> tuple[Any, Any]:
+    """The `(rows, target)` of a `.npz` file for training, and those for testing if it has them, else `None`.
+
+    Args:
+        path: the file.
+        x, target: the names of two of its arrays, if they are not found by names that are usual.
+
+    Raises:
+        DataError: the file is damaged, or has no such arrays.
+    """
+    name = os.fspath(path)
+
+    def read(file):
+        if not file.peek(2).startswith(b"PK"):
+            raise ValueError("it begins with other bytes; save it with np.savez")
+        with np.load(file, allow_pickle=False) as arrays:
+            names = _names(arrays.files, x, target)
+            return [[_array(arrays, one) for one in pair] for pair in names]  # others may be large
+
+    with leading(name):
+        parts = _read(path, "a readable .npz file", read)
+        pairs = [(checked_rows(rows), labels.astype(labels.dtype.newbyteorder("="))) for rows, labels in parts]
+        for rows, labels in pairs:
+            if labels.ndim == 0 or len(labels) != len(rows):
+                raise DataError(f"expected one target for each of {len(rows)} rows, got an array {labels.shape}.")
+    return pairs[0], pairs[1] if len(pairs) > 1 else None
+
+
+def _array(arrays: Any, name: str) -> np.ndarray:
+    found = arrays[name]
+    if not isinstance(found, np.ndarray):  # NumPy gives the bytes of what is no array
+        raise ValueError(f"{name} is no array")
+    return found
+
+
+def _read(path: Any, wanted: str, read: Callable[[Any], Any]) -> Any:
+    opened = contextlib.nullcontext(path) if hasattr(path, "read") else plain_file(path, links=True)
+    try:
+        with opened as file:
+            return read(file)
+    except (DataError, ConfigError):
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds of errors for a damaged file
+        problem = "an array holds Python objects; make numbers of them" if "pickle" in str(error) else str(error)
+        raise DataError(f"expected {wanted}: {problem.rstrip('.')}.") from error
+
+
+def _name(path: Any) -> str:
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else "the open file"
+
+
+def _names(found, x, target):
+    """The names of the arrays for training, and then those for testing if there are such."""
+    given = {"--x": x, "--target": target}
+    for option, name in given.items():
+        if name is not None and name not in found:
+            raise DataError(f"expected {option} to be one of the arrays {listed(sorted(found))}, got {name!r}.")
+    if x is not None and target is not None:
+        return [(x, target)]
+    pairs = []
+    for endings in _PARTS:
+        rows = _only([n for n in found if n == x or (x is None and _is(n, _ROWS, endings))])
+        labels = _only([n for n in found if n == target or (target is None and _is(n, _TARGETS, endings))])
+        if rows is not None and labels is not None:
+            pairs.append((rows, labels))
+    if not pairs:
+        got = listed(sorted(found)) or "none"
+        raise DataError(f"expected the arrays x and target, got {got}; name two with --x and --target.")
+    return pairs
+
+
+def _is(name, known, endings):
+    return any(name == word + ending or name == ending[1:] + "_" + word for word in known for ending in endings)
+
+
+def _only(names):
+    return names[0] if len(names) == 1 else None
