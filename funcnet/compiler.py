@@ -1,4 +1,6 @@
-"""Settings of XLA's compiler that make programs for a CPU run faster.
+"""Settings of XLA's compiler: those that make programs for a CPU run faster, and those that compile quickly.
+
+To run faster:
 
 - XLA gives convolutions of floats to YNNPACK if they have more than 16 features, and otherwise to Eigen. Eigen is
   faster for most of them, but YNNPACK is faster for matrix products. The setting cannot say "all but convolutions", so
@@ -6,6 +8,10 @@
 - XLA uses vectors of 256 bits even if the processor has vectors of 512 bits.
 
 `docs/speed.md` has the measurements.
+
+To compile quickly: machine code is not optimized, a program is not compiled in parts, and of XLA's two generators of
+code the older one is taken, where jaxlib still has it. A program of many small operations compiles in a third of the
+time.
 """
 
 import os
@@ -13,13 +19,15 @@ from functools import lru_cache
 
 import jax
 
-__all__ = ["options"]
+__all__ = ["options", "quick_options"]
 
 _YNNPACK = ("DOT", "INDIVIDUAL_DOT", "REDUCE")
 _CPU = {
     "xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{what}" for what in _YNNPACK),
     "xla_cpu_prefer_vector_width": "512",
 }
+_QUICKLY = {"xla_backend_optimization_level": "0"}
+_QUICKLY_ON_CPU = {"xla_cpu_parallel_codegen_split_count": "1", "xla_cpu_use_fusion_emitters": "False"}
 
 
 def options() -> dict[str, str]:
@@ -34,10 +42,26 @@ def options() -> dict[str, str]:
     >>> jax.jit(lambda x: x + 1, compiler_options=fn.compiler.options())(1)
     Array(2, dtype=int32, weak_type=True)
     """
+    return _on_cpu(_CPU)
+
+
+def quick_options() -> dict[str, str]:
+    """Settings for programs that run once or a few times, where compiling them well would cost more than it saves.
+
+    What a program computes stays the same, but for rounding. `checking` compiles with them.
+
+    >>> import jax, funcnet as fn
+    >>> jax.jit(lambda x: x + 1, compiler_options=fn.compiler.quick_options())(1)
+    Array(2, dtype=int32, weak_type=True)
+    """
+    return _QUICKLY | _on_cpu(_QUICKLY_ON_CPU)
+
+
+def _on_cpu(settings):
     if jax.default_backend() != "cpu":
         return {}
     said = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in _CPU.items() if name not in said and _is_known(name, value)}
+    return {name: value for name, value in settings.items() if name not in said and _is_known(name, value)}
 
 
 @lru_cache

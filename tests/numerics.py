@@ -1,5 +1,6 @@
 """Measures, oracles and compiler options that the tests share."""
 
+import os
 from functools import partial
 
 import jax
@@ -7,23 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from funcnet.compiler import quick_options
 
-def _known(option, value):
-    """The option, where this version of XLA has it."""
-    try:
-        jax.jit(lambda: 0, compiler_options={option: value})()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return {option: value}
-
-
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
-QUICKLY |= _known("xla_cpu_use_fusion_emitters", False)
 #: For programs that run once: compiling them well would take longer than it saves.
-quick_jit = partial(jax.jit, compiler_options=QUICKLY)
+quick_jit = partial(jax.jit, compiler_options=quick_options())
 
 USUAL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-USUAL |= _known("xla_cpu_use_fusion_emitters", True)
+if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):  # conftest.py has seen that XLA knows it
+    USUAL["xla_cpu_use_fusion_emitters"] = True
 #: As users compile, whatever conftest.py has chosen for all other programs.
 usual_jit = partial(jax.jit, compiler_options=USUAL)
 

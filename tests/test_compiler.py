@@ -40,6 +40,12 @@ def test_what_jaxlib_does_not_know_is_left_out(monkeypatch):
     assert compiler.options() == {}
 
 
+def test_quick_options_are_those_that_are_known(monkeypatch):
+    monkeypatch.setattr(compiler, "_QUICKLY_ON_CPU", {"xla_cpu_no_such_option": "1"})
+    assert compiler.quick_options() == {"xla_backend_optimization_level": "0"}
+    assert float(jax.jit(jnp.sin, compiler_options=compiler.quick_options())(0.0)) == 0
+
+
 def test_the_options_are_the_callers_own():
     compiler.options().clear()
     assert compiler.options()

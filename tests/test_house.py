@@ -67,7 +67,7 @@ HOUSE = {
     "optimizers": BASE | {"schedules"},
     "gradients": BASE | {"layers", "losses"},
     "catalogue": BASE | {"initializers", "layers", "models", "losses", "gradients"},
-    "checking": BASE | {"layers", "gradients"},
+    "checking": BASE | {"compiler", "layers", "gradients"},
     "training": BASE | {"compiler", "schedules", "metrics", "data", "optimizers", "gradients"},
     "pretraining": BASE | {"initializers", "layers", "data", "gradients", "training"},
     "checkpoints": BASE,

@@ -185,7 +185,7 @@ def formula(x, y):
 
 def test_every_term_is_left_out_in_turn():
     x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.5, 0.25], [2.0, 1.0]])
-    found = {m.name: wrong_formula(formula, m)(x, y) for m in in_the_formula(formula, x, y)}
+    found = {m.name: wrong_formula(formula, [m], [True])(x, y) for m in in_the_formula(formula, x, y)}
     assert set(found) == {
         "first term of sum 0 left out", "second term of sum 0 left out", "sum 1 over axis 1 for 0",
     }  # fmt: skip
@@ -207,7 +207,7 @@ def test_formulas_are_read_within_compiled_functions_and_loops_stay():
     x = jnp.ones(2)
     names = [m.name for m in in_the_formula(outer, x)]
     assert names == ["first term of sum 0 left out", "second term of sum 0 left out"]
-    np.testing.assert_allclose(wrong_formula(outer, in_the_formula(outer, x)[1])(x), 4.0)
+    np.testing.assert_allclose(wrong_formula(outer, in_the_formula(outer, x)[1:], [True])(x), 4.0)
 
 
 @pytest.mark.parametrize(

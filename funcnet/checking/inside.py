@@ -8,7 +8,7 @@ import numpy as np
 
 from funcnet import gradients
 from funcnet.checking.judging import WRONG, judged, verdict
-from funcnet.checking.programs import QUICKLY
+from funcnet.checking.programs import quickly
 from funcnet.checking.rounding import rounding
 from funcnet.checking.subjects import Point, run, there, whole
 from funcnet.checking.watch import Seen, Step, map_plain, seen
@@ -75,4 +75,4 @@ def _departures(model, mode):
         y, _, residuals = run(instrumented.forward, mode, point, point.variables)
         return instrumented.backward(point.variables["params"], residuals, there(y, point.dy))[0]
 
-    return [jax.jit(function, compiler_options=QUICKLY) for function in (departures, rounding(departures))]
+    return [quickly(departures), quickly(rounding(departures))]

@@ -9,7 +9,8 @@ They come in three kinds:
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,8 @@ from jax.extend.core import Literal
 from funcnet.dtypes import is_key
 
 __all__ = [
-    "IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "in_the_formula", "shared_by_ties", "wrong_formula",
+    "IN_THE_GRADIENT", "IN_WHAT_IS_READ", "FormulaMistake", "either", "in_the_formula", "shared_by_ties",
+    "wrong_formula",
 ]  # fmt: skip
 
 
@@ -142,24 +144,42 @@ def in_the_formula(function: Callable[..., Any], *args: Any) -> list[FormulaMist
     found: list[FormulaMistake] = []
     places = itertools.count()
 
-    def note(equation, values):
+    def note(equation, read, result):
         place = next(places)
         found.extend(FormulaMistake(place, name, change) for name, change in _ways(place, equation))
+        return result
 
     jax.eval_shape(lambda *args: _evaluated(function, args, note), *args)
     return found
 
 
-def wrong_formula(function: Callable[..., Any], mistake: FormulaMistake) -> Callable[..., Any]:
-    """`function` with that mistake."""
+def wrong_formula(
+    function: Callable[..., Any], mistakes: Sequence[FormulaMistake], made: Sequence[Any]
+) -> Callable[..., Any]:
+    """`function` with those of its mistakes that are made: True, False, or known when the program runs."""
+    if all(one is False for one in made):
+        return function
 
     def wrong(*args):
         places = itertools.count()
-        return _evaluated(
-            function, args, lambda equation, values: mistake.change if next(places) == mistake.place else None
-        )
+
+        def done(equation, read, result):
+            place = next(places)
+            for mistake, is_made in zip(mistakes, made, strict=True):
+                if mistake.place == place:
+                    result = either(is_made, partial(mistake.change, *read), result)
+            return result
+
+        return _evaluated(function, args, done)
 
     return wrong
+
+
+def either(is_made: Any, wrong: Callable[[], Any], right: Any) -> Any:
+    """`wrong()` if the mistake is made, else `right`: leaf by leaf if that is known only when the program runs."""
+    if isinstance(is_made, bool):
+        return wrong() if is_made else right
+    return jax.tree.map(lambda a, b: b if a is b else jnp.where(is_made, a, b), wrong(), right)
 
 
 def _ways(place, equation):
@@ -176,24 +196,26 @@ def _ways(place, equation):
     yield f"second term of sum {place} left out", lambda a, b: jnp.broadcast_to(a, shape)
 
 
-def _evaluated(function, args, choose):
-    """`function(*args)` from its traced program; `choose(equation, values)` may give another rule for an addition."""
+def _evaluated(function, args, done):
+    """`function(*args)` from its traced program; of an addition `done(equation, read, result)` gives the result."""
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    outputs = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args), choose)
+    outputs = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args), done)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
-def _run(jaxpr, consts, args, choose):
+def _run(jaxpr, consts, args, done):
     """An interpreter of jaxprs that also enters the compiled functions in them."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
     for equation in jaxpr.eqns:
         read = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
         inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
         if inner is not None:
-            results = _run(inner.jaxpr, inner.consts, read, choose)
+            results = _run(inner.jaxpr, inner.consts, read, done)
         else:
-            change = choose(equation, read) if _adds(equation) else None
-            results = [change(*read)] if change else _bound(equation, read)
+            results = equation.primitive.bind(*read, **equation.primitive.get_bind_params(equation.params))
+            results = results if equation.primitive.multiple_results else [results]
+            if _adds(equation):
+                results = [done(equation, read, *results)]
         values.update(zip(equation.outvars, results, strict=True))
     return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
@@ -201,8 +223,3 @@ def _run(jaxpr, consts, args, choose):
 def _adds(equation):
     adds = equation.primitive.name in ("add", "add_any", "sub", "reduce_sum")
     return adds and jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
-
-
-def _bound(equation, values):
-    results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
-    return results if equation.primitive.multiple_results else [results]

@@ -6,8 +6,10 @@ its gradient is right on every draw, for example a flipped sign in a gradient th
 one. Nobody could tell it apart, so it counts neither as caught nor as missed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +20,12 @@ from funcnet.checking.drawing import is_floating, refuse_tracers
 from funcnet.checking.mistakes import (
     IN_THE_GRADIENT,
     IN_WHAT_IS_READ,
+    either,
     in_the_formula,
     shared_by_ties,
     wrong_formula,
 )
-from funcnet.checking.programs import QUICKLY
+from funcnet.checking.programs import compiled
 from funcnet.checking.subjects import Point, Subject, arguments_of, by_hand, parted, run, subjects_of, there
 from funcnet.checks import check_count
 from funcnet.made import leading, spelled
@@ -33,6 +36,7 @@ __all__ = ["Mutant", "Score", "mutants", "mutation_score"]
 
 FEW = 512  # inputs of an example, which are compared in pairs
 SAME = 1e-13  # gradients nearer than this differ only by rounding, for example of a sum in another order
+STALE, SHARED = "residuals stale", "gradient shared by ties"
 TELLING = 2e-10  # a change below this is too small for a check at its usual tolerance
 
 
@@ -95,12 +99,20 @@ def mutants(
         with leading("mutants"):
             refuse_tracers((x, y))
             (subject,) = subjects_of(target, x, y, modes=[mode])
-        return _made(target, subject.mode, subject.draw(seed, x, y, None, None))
+        made = _made(target, subject.mode, subject.draw(seed, x, y, None, None))
+    return tuple(Mutant(mistake, made.with_mistake(number)) for number, mistake in enumerate(made.mistakes))
 
 
-def _made(target, mode, point):
-    kinds = _of_layer(target, mode, point) if isinstance(target, Layer) else _of_loss(target, point)
-    return tuple(Mutant(mistake, wrong) for mistake, wrong in kinds)
+class _Made(NamedTuple):
+    """A target, wrong in any one of some ways."""
+
+    mistakes: tuple[str, ...]
+    #: the number of a mistake -> the target with it. Of a traced number the program has all mistakes, and makes one.
+    with_mistake: Callable[[Any], Any]
+
+
+def _made(target, mode, point) -> _Made:
+    return _of_layer(target, mode, point) if isinstance(target, Layer) else _of_loss(target, point)
 
 
 def mutation_score(
@@ -136,25 +148,29 @@ def mutation_score(
         for subject in subjects:
             draws = [subject.draw(seed + i, x, y, None, None, _numbers(i)) for i in range(seeds)]
             made = _made(target, subject.mode, draws[0])
-            for mutant, fate in zip(made, _fates(subject, made, draws, tolerance), strict=True):
-                fates[fate].append(f"{subject.mode} {mutant.mistake}".strip())
+            for mistake, fate in zip(made.mistakes, _fates(subject, made, draws, tolerance), strict=True):
+                fates[fate].append(f"{subject.mode} {mistake}".strip())
     return Score(subjects[0].name, len(fates["caught"]), tuple(fates["missed"]), tuple(fates["equivalent"]))
 
 
-def _fates(subject: Subject, made: Sequence[Mutant], points: Sequence[Point], tolerance: float) -> list[str]:
+def _fates(subject: Subject, made: _Made, points: Sequence[Point], tolerance: float) -> list[str]:
     """What becomes of each mutant over the points: "caught", "missed" or "equivalent"."""
-    wrong = jax.jit(
-        lambda point: [by_hand(mutant.target, subject.mode, point) for mutant in made], compiler_options=QUICKLY
-    )
-    differs, missed = np.zeros(len(made), bool), np.zeros(len(made), bool)
+    numbers = np.arange(len(made.mistakes))
+
+    @compiled
+    def wrong(point):
+        # One by one, by one program: a program of them all takes far longer to compile than this takes to run.
+        return jax.lax.map(lambda number: by_hand(made.with_mistake(number), subject.mode, point), numbers)
+
+    differs, missed = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
     for point in points:
         right, reference = map(_flat, subject.both(point)[:2])
         moved = _rounding(subject, point, right, reference)
-        for i, gradient in enumerate(map(_flat, wrong(point))):
-            # Twice, because the right gradient may be as far from the reference as rounding moves it.
-            if not _same(gradient, right, TELLING, 2 * moved):
-                differs[i] = True
-                missed[i] |= _same(gradient, reference, tolerance, moved)
+        gradients = _flat(wrong(point), len(numbers))
+        # Twice, because the right gradient may be as far from the reference as rounding moves it.
+        changed = ~_same(gradients, right, TELLING, 2 * moved)
+        differs |= changed
+        missed |= changed & _same(gradients, reference, tolerance, moved)
     return [str(fate) for fate in np.where(differs, np.where(missed, "missed", "caught"), "equivalent")]
 
 
@@ -166,12 +182,15 @@ def _rounding(subject, point, right, reference):
 
 
 def _same(a, b, tolerance, moved):
-    """Whether two gradients agree in every element. NaN agrees with nothing."""
-    return bool((np.abs(a - b) <= tolerance * np.abs(b) + moved).all())
+    """Whether gradients agree with another in every element. NaN agrees with nothing."""
+    return (np.abs(a - b) <= tolerance * np.abs(b) + moved).all(-1)
 
 
-def _flat(tree):
-    return np.concatenate([np.zeros(0), *(np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree))])
+def _flat(tree, *rows):
+    """All elements of a tree in one row, or in some rows if its arrays have them."""
+    return np.concatenate(
+        [np.zeros((*rows, 0)), *(np.reshape(leaf, (*rows, -1)) for leaf in jax.tree.leaves(tree))], -1
+    )
 
 
 def _numbers(i):
@@ -179,75 +198,59 @@ def _numbers(i):
     return "with ties" if i % 5 == 4 else "normal"
 
 
-def _of_layer(layer, mode, point) -> Iterator[tuple[str, Layer]]:
-    layer = layer._replace(forward=_Once(layer.forward), backward=_Once(layer.backward))
+def _of_layer(layer: Layer, mode: str, point: Point) -> _Made:
     params = point.variables["params"]
     y, _, residuals = jax.eval_shape(lambda point: run(layer.forward, mode, point, point.variables), point)
     dy = jax.eval_shape(there, y, point.dy)
-    dparams, dx = jax.eval_shape(layer.backward, params, residuals, dy)
+    gradient = _as_tree(*jax.eval_shape(layer.backward, params, residuals, dy))
 
-    def mutant(backward, forward=layer.forward):
+    in_leaves = dict(_in_leaves(gradient, _rows(dy)))
+    reads = {name: read for name, read in _in_what_is_read(residuals) if _fits(read, residuals, dy)}
+    stale = [STALE] if any(leaf.size for leaf in jax.tree.leaves(residuals)) else []
+    inputs = jax.tree.leaves(point.variables["x"])
+    in_pairs = inputs and all(leaf.ndim > 1 and leaf.size <= FEW * leaf.shape[0] for leaf in inputs)
+    formula = in_the_formula(layer.backward, params, residuals, dy)
+    mistakes = (*in_leaves, *reads, *stale, *([SHARED] if in_pairs else []), *(mistake.name for mistake in formula))
+
+    def with_mistake(number):
+        made = defaultdict(bool, {mistake: number == i for i, mistake in enumerate(mistakes)})
+
+        def forward(params, state, x, *, key=None, train=False):
+            def of_another_batch():
+                another = None if key is None else jax.random.fold_in(key, 1)
+                return layer.forward(params, state, _another_batch(x), key=another, train=train)[2]
+
+            y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
+            return y, new_state, (either(made[STALE], of_another_batch, residuals), x)
+
+        def backward(params, kept, dy):
+            residuals, x = kept
+            for mistake, read in reads.items():
+                residuals, dy = either(made[mistake], partial(read, residuals, dy), (residuals, dy))
+            right = wrong_formula(layer.backward, formula, [made[mistake.name] for mistake in formula])
+            dparams, dx = right(params, residuals, dy)
+            dx = either(made[SHARED], partial(_shared, x, dx), dx)
+            gradient = _changed(_as_tree(dparams, dx), in_leaves, made)
+            return gradient["params"], gradient["x"]
+
         return layer._replace(forward=forward, backward=backward, inside=None)
 
-    def as_tree(dparams, dx):
-        return {"params": dparams, "x": dx}
-
-    for path, mistake, change in _in_leaves(as_tree(dparams, dx), _rows(dy)):
-
-        def backward(params, residuals, dy, change=change):
-            wrong = change(as_tree(*layer.backward(params, residuals, dy)))
-            return wrong["params"], wrong["x"]
-
-        yield f"{path}: {mistake}", mutant(backward)
-
-    for mistake, read in _in_what_is_read(residuals):
-        if _fits(read, residuals, dy):
-            yield mistake, mutant(lambda params, residuals, dy, read=read: layer.backward(params, *read(residuals, dy)))
-
-    def stale(params, state, x, *, key=None, train=False):
-        """The residuals of another batch."""
-        y, new_state, _ = layer.forward(params, state, x, key=key, train=train)
-        key = None if key is None else jax.random.fold_in(key, 1)
-        return y, new_state, layer.forward(params, state, _another_batch(x), key=key, train=train)[2]
-
-    if any(leaf.size for leaf in jax.tree.leaves(residuals)):
-        yield "residuals stale", mutant(layer.backward, stale)
-
-    def keeps_x(params, state, x, *, key=None, train=False):
-        y, new_state, residuals = layer.forward(params, state, x, key=key, train=train)
-        return y, new_state, (residuals, x)
-
-    def shared(params, kept, dy):
-        residuals, x = kept
-        dparams, dx = layer.backward(params, residuals, dy)
-        return dparams, shared_by_ties(parted(x)[0], dx)
-
-    inputs = jax.tree.leaves(point.variables["x"])
-    if inputs and all(leaf.ndim > 1 and leaf.size <= FEW * leaf.shape[0] for leaf in inputs):
-        yield "gradient shared by ties", mutant(shared, keeps_x)
-
-    for mistake in in_the_formula(layer.backward, params, residuals, dy):
-        yield mistake.name, mutant(wrong_formula(layer.backward, mistake))
+    return _Made(mistakes, with_mistake)
 
 
-class _Once:
-    """A function that returns its last result again for the very same arguments.
+def _as_tree(dparams, dx):
+    return {"params": dparams, "x": dx}
 
-    Most mutants of a layer share its two passes. In the one program of all mutants these are then traced and compiled
-    once.
-    """
 
-    def __init__(self, function):
-        self.function = function
-        self.leaves, self.arguments, self.result = None, None, None
+def _shared(x, dx):
+    return shared_by_ties(parted(x)[0], dx)
 
-    def __call__(self, *args, **options):
-        leaves, structure = jax.tree.flatten((args, options))
-        arguments = structure, tuple(map(id, leaves))
-        if arguments != self.arguments:
-            self.result = self.function(*args, **options)
-            self.arguments, self.leaves = arguments, leaves  # kept, so that no new array gets the id of an old one
-        return self.result
+
+def _changed(gradient, changes, made):
+    """A gradient with those of the changes that are made."""
+    for mistake, change in changes.items():
+        gradient = either(made[mistake], partial(change, gradient), gradient)
+    return gradient
 
 
 def _rows(tree):
@@ -277,38 +280,38 @@ class _Wrong:
         return spelled(self.value)
 
 
-def _of_loss(loss, point) -> Iterator[tuple[str, Any]]:
+def _of_loss(loss: Callable[..., Any], point: Point) -> _Made:
     """The mutants of a loss of a prediction and a target, or of a penalty or function of one tree."""
     first, *rest = arguments_of(point, point.variables)
     batch = _rows(first) if rest else 1
+    shapes = jax.eval_shape(loss.gradient, first, *rest)
 
-    def mutant(gradient):
+    changes = {
+        mistake if mistake[0] != ":" else f"prediction{mistake}": change
+        for mistake, change in _in_leaves(shapes, batch)
+    }
+    if rest:
+        changes["sum for the mean"] = lambda gradient: jax.tree.map(lambda leaf: batch * leaf, gradient)
+    formula = in_the_formula(lambda first: loss.gradient(first, *rest), first)
+    stale = ["prediction stale"] if rest else []
+    shuffled = ["targets shuffled"] if jax.tree.leaves(rest) else []
+    mistakes = (*changes, *stale, *shuffled, *(mistake.name for mistake in formula))
+
+    def with_mistake(number):
+        made = defaultdict(bool, {mistake: number == i for i, mistake in enumerate(mistakes)})
+
+        def gradient(first, *rest, **options):
+            first = either(made["prediction stale"], partial(_another_batch, first), first)
+            rest = either(made["targets shuffled"], partial(_shuffled, rest), rest)
+            right = lambda first: loss.gradient(first, *rest, **options)  # noqa: E731
+            wrong = wrong_formula(right, formula, [made[mistake.name] for mistake in formula])
+            return _changed(wrong(first), changes, made)
+
         if is_dataclass(loss) and not isinstance(loss, type):
             return replace(loss, gradient=gradient)
         return _Wrong(loss, gradient)
 
-    for path, mistake, change in _in_leaves(jax.eval_shape(loss.gradient, first, *rest), batch):
-        yield (
-            f"{path or 'prediction'}: {mistake}",
-            mutant(lambda *args, change=change, **options: change(loss.gradient(*args, **options))),
-        )  # fmt: skip
-
-    if rest:
-        times = lambda tree: jax.tree.map(lambda leaf: batch * leaf, tree)  # noqa: E731
-        yield "sum for the mean", mutant(lambda p, t, **options: times(loss.gradient(p, t, **options)))
-        yield "prediction stale", mutant(lambda p, t, **options: loss.gradient(_another_batch(p), t, **options))
-    if jax.tree.leaves(rest):
-        yield "targets shuffled", mutant(lambda p, t, **options: loss.gradient(p, _shuffled(t), **options))
-
-    def formula(rest, options):
-        return lambda first: loss.gradient(first, *rest, **options)
-
-    for mistake in in_the_formula(formula(rest, {}), first):
-
-        def gradient(first, *rest, mistake=mistake, **options):
-            return wrong_formula(formula(rest, options), mistake)(first)
-
-        yield mistake.name, mutant(gradient)
+    return _Made(mistakes, with_mistake)
 
 
 def _shuffled(target):
@@ -316,7 +319,7 @@ def _shuffled(target):
 
 
 def _in_leaves(gradient, batch):
-    """`(path, mistake, change of the tree)` for each floating leaf and each mistake that fits its shape."""
+    """`(mistake, change of the tree)` for each floating leaf and each mistake that fits its shape."""
     structure = jax.tree.structure(gradient)
     for i, (path, leaf) in enumerate(flatten_with_paths(gradient)):
         for mistake, change in IN_THE_GRADIENT.items():
@@ -326,7 +329,7 @@ def _in_leaves(gradient, batch):
                     leaves = jax.tree.leaves(tree)
                     return jax.tree.unflatten(structure, [*leaves[:i], change(leaves[i], batch), *leaves[i + 1 :]])
 
-                yield path, mistake, changed
+                yield f"{path}: {mistake}", changed
 
 
 def _in_what_is_read(residuals):

@@ -1,7 +1,6 @@
 """`find_nonfinite`: where the first NaN or infinity of a training step appears."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.checking.drawing import refuse_tracers
-from funcnet.checking.programs import QUICKLY
+from funcnet.checking.programs import quickly
 from funcnet.checking.watch import backpropagate, seen, watched
 from funcnet.gradients.engines import unpack
 from funcnet.made import leading, spelled
@@ -93,7 +92,7 @@ def find_nonfinite(
         lambda dparams, dx, dy: _firsts(dy=dy, dparams=dparams, dx=dx),
     )  # fmt: skip
 
-    @partial(jax.jit, compiler_options=QUICKLY)
+    @quickly
     def run(params, state, x, key):
         # The target stays outside, because losses check labels only if these are not tracers.
         done = backpropagate(instrumented, loss, params, state, x, target, options, key)

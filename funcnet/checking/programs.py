@@ -7,22 +7,26 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from funcnet.compiler import quick_options
 from funcnet.dtypes import is_key
 from funcnet.trees import total_size
 
-__all__ = ["QUICKLY", "compiled", "same_program"]
+__all__ = ["compiled", "quickly", "same_program"]
 
-#: For programs that run once or a few times, where compiling them well would cost more than it saves.
-QUICKLY = {"xla_backend_optimization_level": 0}
 FEW = 1000  #: variables; with more of them, numeric derivatives need so many runs that compiling well pays off
+
+
+def quickly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of a function that runs once or a few times."""
+    return jax.jit(function, compiler_options=quick_options())
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(point, …)`, compiled: quickly if the point has few variables, else well."""
-    quickly, well = jax.jit(function, compiler_options=QUICKLY), jax.jit(function)
+    quick, well = quickly(function), jax.jit(function)
 
     def run(point, *rest):
-        return (quickly if total_size(point.variables) <= FEW else well)(point, *rest)
+        return (quick if total_size(point.variables) <= FEW else well)(point, *rest)
 
     return run
 
