@@ -25,7 +25,7 @@ from funcnet.checking.mistakes import (
     shared_by_ties,
     wrong_formula,
 )
-from funcnet.checking.programs import compiled
+from funcnet.checking.programs import quickly
 from funcnet.checking.subjects import Point, Subject, arguments_of, by_hand, parted, run, subjects_of, there
 from funcnet.checks import check_count
 from funcnet.made import leading, spelled
@@ -157,7 +157,7 @@ def _fates(subject: Subject, made: _Made, points: Sequence[Point], tolerance: fl
     """What becomes of each mutant over the points: "caught", "missed" or "equivalent"."""
     numbers = np.arange(len(made.mistakes))
 
-    @compiled
+    @quickly
     def wrong(point):
         # One by one, by one program: a program of them all takes far longer to compile than this takes to run.
         return jax.lax.map(lambda number: by_hand(made.with_mistake(number), subject.mode, point), numbers)

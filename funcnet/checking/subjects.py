@@ -15,7 +15,7 @@ import numpy as np
 
 from funcnet.checking.drawing import as_float64, is_floating, moved, random_cotangent, random_like, some_shapes
 from funcnet.checking.numeric import sampler
-from funcnet.checking.programs import compiled, quickly, same_program
+from funcnet.checking.programs import quickly, same_program
 from funcnet.checking.rounding import rounding
 from funcnet.checks import over_leading_axes
 from funcnet.errors import ConfigError
@@ -131,7 +131,7 @@ def _subject(name, mode, draw, by_hand, by_autodiff, scalar):
 
     moved = rounding(lambda point: both(point)[:2])
     noise = rounding(lambda point: scalar(point, point.variables)[0])
-    return Subject(name, mode, draw, compiled(both), quickly(moved), quickly(noise), sampler(scalar))
+    return Subject(name, mode, draw, quickly(both), quickly(moved), quickly(noise), sampler(scalar))
 
 
 @lru_cache(maxsize=16)  # the same target checked again is not compiled again
