@@ -213,7 +213,7 @@ def _of_layer(layer: Layer, mode: str, point: Point) -> _Made:
     mistakes = (*in_leaves, *reads, *stale, *([SHARED] if in_pairs else []), *(mistake.name for mistake in formula))
 
     def with_mistake(number):
-        made = defaultdict(bool, {mistake: number == i for i, mistake in enumerate(mistakes)})
+        made = _which(mistakes, number)
 
         def forward(params, state, x, *, key=None, train=False):
             def of_another_batch():
@@ -227,8 +227,8 @@ def _of_layer(layer: Layer, mode: str, point: Point) -> _Made:
             residuals, x = kept
             for mistake, read in reads.items():
                 residuals, dy = either(made[mistake], partial(read, residuals, dy), (residuals, dy))
-            right = wrong_formula(layer.backward, formula, [made[mistake.name] for mistake in formula])
-            dparams, dx = right(params, residuals, dy)
+            wrong = wrong_formula(layer.backward, formula, [made[mistake.name] for mistake in formula])
+            dparams, dx = wrong(params, residuals, dy)
             dx = either(made[SHARED], partial(_shared, x, dx), dx)
             gradient = _changed(_as_tree(dparams, dx), in_leaves, made)
             return gradient["params"], gradient["x"]
@@ -236,6 +236,11 @@ def _of_layer(layer: Layer, mode: str, point: Point) -> _Made:
         return layer._replace(forward=forward, backward=backward, inside=None)
 
     return _Made(mistakes, with_mistake)
+
+
+def _which(mistakes, number):
+    """Whether each mistake is the one of that number; of one that is not among them, False."""
+    return defaultdict(bool, {mistake: number == i for i, mistake in enumerate(mistakes)})
 
 
 def _as_tree(dparams, dx):
@@ -280,16 +285,13 @@ class _Wrong:
         return spelled(self.value)
 
 
-def _of_loss(loss: Callable[..., Any], point: Point) -> _Made:
+def _of_loss(loss: Any, point: Point) -> _Made:
     """The mutants of a loss of a prediction and a target, or of a penalty or function of one tree."""
     first, *rest = arguments_of(point, point.variables)
     batch = _rows(first) if rest else 1
     shapes = jax.eval_shape(loss.gradient, first, *rest)
 
-    changes = {
-        mistake if mistake[0] != ":" else f"prediction{mistake}": change
-        for mistake, change in _in_leaves(shapes, batch)
-    }
+    changes: dict[str, Callable[[Any], Any]] = dict(_in_leaves(shapes, batch))
     if rest:
         changes["sum for the mean"] = lambda gradient: jax.tree.map(lambda leaf: batch * leaf, gradient)
     formula = in_the_formula(lambda first: loss.gradient(first, *rest), first)
@@ -298,7 +300,7 @@ def _of_loss(loss: Callable[..., Any], point: Point) -> _Made:
     mistakes = (*changes, *stale, *shuffled, *(mistake.name for mistake in formula))
 
     def with_mistake(number):
-        made = defaultdict(bool, {mistake: number == i for i, mistake in enumerate(mistakes)})
+        made = _which(mistakes, number)
 
         def gradient(first, *rest, **options):
             first = either(made["prediction stale"], partial(_another_batch, first), first)
@@ -329,7 +331,7 @@ def _in_leaves(gradient, batch):
                     leaves = jax.tree.leaves(tree)
                     return jax.tree.unflatten(structure, [*leaves[:i], change(leaves[i], batch), *leaves[i + 1 :]])
 
-                yield f"{path}: {mistake}", changed
+                yield f"{path or 'prediction'}: {mistake}", changed
 
 
 def _in_what_is_read(residuals):
