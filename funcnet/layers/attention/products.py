@@ -4,7 +4,9 @@ There are two forms with one result. The plain one holds a weight for each pair 
 through blocks of queries and keys and holds one block of weights at a time. `in_blocks` chooses.
 
 Shapes: queries (batch, kv_heads, group, queries, d), keys and values (batch, kv_heads, keys, d). The heads of a group
-share their keys and values.
+share their keys and values. So the products take their queries one after the other, as (batch, kv_heads, rows, d) with
+group · queries rows. An axis for the group would cost a third of the time: XLA would keep copies of the weights with
+that axis and without.
 """
 
 from typing import Any, NamedTuple
@@ -35,18 +37,17 @@ class Looks(NamedTuple):
 def in_blocks(queries: int, keys: int) -> bool:
     """Whether attention over so many queries and keys goes through blocks. This is the only place that chooses.
 
-    Measured forward and backward for 4 heads, width 128, float32, on a 2-core CPU that was busy with other work: the
-    minimum in ms of 9 to 11 runs that took turns. The plain form of these runs took D from the means, as the blocks do.
-    Now it sums over the keys, so its times should be measured again on a quiet machine.
+    Measured forward and backward for 4 heads, width 128, float32, with nothing else on a 2-core CPU: the median in ms
+    of 15 runs that took turns (5 for 4096 tokens). "Softmax" is autodiff through a plain softmax.
 
-        tokens × batch   causal: plain   in blocks   all: plain   in blocks
-        256 × 4                   22.1        22.6         25.4        26.6
-        512 × 2                   44.2        29.6         37.5        35.4
-        1024 × 1                   174          49          205          55
-        2048 × 1                  1154         135
+        tokens × batch   causal: plain   in blocks   softmax   all: plain   in blocks   softmax
+        256 × 4                    9.0                  10.8          5.5                   6.5
+        512 × 2                   13.6        13.1      14.9          9.1        10.5      18.3
+        1024 × 1                  37.9        13.3      43.2         32.5        17.2      37.9
+        4096 × 1                   727         140       824          725         232       902
 
-    Temporary memory of the causal programs of today, by their own count: 17.0 MiB plain and 11.0 in blocks for 256 × 4,
-    33.0 and 9.8 for 512 × 2.
+    Temporary memory of the causal programs in MiB, by their own count: 9.5 plain and 13.5 softmax for 256 × 4; 17.5, 8.8
+    in blocks and 25.5 for 512 × 2; 1028, 18 and 774 for 4096 × 1.
     """
     return queries * keys > _MOST_PAIRS
 
@@ -75,20 +76,25 @@ def attended_back(
 
 
 def _scores(q, k):
-    """q kᵀ / √d, (batch, kv_heads, group, queries, keys), in float32 or wider."""
+    """q kᵀ / √d, (batch, kv_heads, rows, keys), in float32 or wider."""
     wide = at_least_float32(q.dtype)
-    return jnp.einsum("bkgqd,bknd->bkgqn", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+    return jnp.einsum("bkrd,bknd->bkrn", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
 
 
 def _means(w, v):
-    """w v, (batch, kv_heads, group, queries, d)."""
-    return jnp.einsum("bkgqn,bknd->bkgqd", w.astype(v.dtype), v, preferred_element_type=w.dtype)
+    """w v, (batch, kv_heads, rows, d)."""
+    return jnp.einsum("bkrn,bknd->bkrd", w.astype(v.dtype), v, preferred_element_type=w.dtype)
 
 
 def _spread(w, g):
-    """wᵀ g summed over the group, (batch, kv_heads, keys, d), as the transpose of gᵀ w."""
-    turned = jnp.einsum("bkgqd,bkgqn->bkdn", g, w.astype(g.dtype), preferred_element_type=w.dtype)
+    """wᵀ g, (batch, kv_heads, keys, d), as the transpose of gᵀ w."""
+    turned = jnp.einsum("bkrd,bkrn->bkdn", g, w.astype(g.dtype), preferred_element_type=w.dtype)
     return jnp.swapaxes(turned, -1, -2)
+
+
+def _of_weights(dy, v, wide):
+    """dy vᵀ, (batch, kv_heads, rows, keys)."""
+    return jnp.einsum("bkrd,bknd->bkrn", dy, v, preferred_element_type=wide)
 
 
 def _dropped(key, shape, rate):
@@ -100,32 +106,38 @@ def _dropped(key, shape, rate):
 
 
 def _plain(q, k, v, sight, looks, key):
-    scores = _hidden(_scores(q, k), visible(sight, looks.causal, looks.window))
+    scores = _hidden(_scores(_rows(q), k), visible(sight, looks.causal, looks.window), q.shape[2])
     most = _finite(jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True, initial=-jnp.inf)))
     w = jnp.exp(scores - most)
     w = w / _not_zero(jnp.sum(w, -1, keepdims=True))
     stays = None if key is None else _dropped(key, w.shape, looks.rate).astype(w.dtype)
-    return _means(w if stays is None else w * stays, v).astype(q.dtype), w
+    return _means(w if stays is None else w * stays, v).astype(q.dtype).reshape(q.shape), w
 
 
 def _plain_back(q, k, v, sight, looks, key, y, w, dy):
     del sight, y
     stays = None if key is None else _dropped(key, w.shape, looks.rate).astype(w.dtype)
+    rows, dy = _rows(q), _rows(dy)
     dv = _spread(w if stays is None else w * stays, dy)
-    dw = jnp.einsum("bkgqd,bknd->bkgqn", dy, v, preferred_element_type=w.dtype)
+    dw = _of_weights(dy, v, w.dtype)
     dw = dw if stays is None else dw * stays
     dscores = w * (dw - jnp.sum(w * dw, -1, keepdims=True))
-    return _of_scores(q, k, dscores, dv, v)
-
-
-def _of_scores(q, k, dscores, dv, v):
     scale = q.shape[-1] ** -0.5
-    dq, dk = _means(dscores, k) * scale, _spread(dscores, q) * scale
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+    dq, dk = _means(dscores, k) * scale, _spread(dscores, rows) * scale
+    return dq.astype(q.dtype).reshape(q.shape), dk.astype(k.dtype), dv.astype(v.dtype)
 
 
-def _hidden(scores, seen):
-    return scores if seen is None else jnp.where(seen, scores, -jnp.inf)
+def _rows(queries):
+    """The queries of all heads of a group, one after the other: (batch, kv_heads, rows, d)."""
+    batch, heads, group, count, d = queries.shape
+    return queries.reshape(batch, heads, group * count, d)
+
+
+def _hidden(scores, seen, group):
+    """−∞ for what is not seen, (batch or 1, 1, queries or 1, keys), by any head of the group."""
+    if seen is None:
+        return scores
+    return jnp.where(jnp.tile(seen, (1, 1, group, 1)) if seen.shape[2] > 1 else seen, scores, -jnp.inf)
 
 
 def _finite(most):
@@ -172,45 +184,73 @@ def _divided(time):
     return n, -(-time // n)
 
 
+def _prepared(q, k, v, sight, cut):
+    """All of them in blocks, with a mark for each key if some are not there."""
+    keys, there = k.shape[2], sight.there
+    if there is None and cut.blocks[1] * cut.sizes[1] > keys:
+        there = jnp.ones((1, keys), bool)
+    filled = Sight(
+        _filled(sight.queries, 1, cut.blocks[0] * cut.sizes[0]),
+        _filled(sight.keys, 1, cut.blocks[1] * cut.sizes[1]),
+        None if there is None else _filled(there, 1, cut.blocks[1] * cut.sizes[1]),
+    )
+    return _of_queries(q, cut), _of_keys(k, cut), _of_keys(v, cut), filled
+
+
 def _filled(array, axis, size):
     """The array with zeros at the end of an axis, up to this size."""
     more = size - array.shape[axis]
     return jnp.pad(array, [(0, more if i == axis else 0) for i in range(array.ndim)]) if more else array
 
 
-def _prepared(q, k, v, sight, cut):
-    """All of them filled up, with a mark for each key if some are not there."""
-    (sq, sk), (nq, nk) = cut.sizes, cut.blocks
-    keys, there = k.shape[2], sight.there
-    if there is None and nk * sk > keys:
-        there = jnp.ones((1, keys), bool)
-    filled = Sight(
-        _filled(sight.queries, 1, nq * sq),
-        _filled(sight.keys, 1, nk * sk),
-        None if there is None else _filled(there, 1, nk * sk),
-    )
-    return _filled(q, 3, nq * sq), _filled(k, 2, nk * sk), _filled(v, 2, nk * sk), filled
+def _of_queries(array, cut):
+    """(batch, kv_heads, group, queries, …) as (blocks, batch, kv_heads, rows, …), filled up."""
+    n, size = cut.blocks[0], cut.sizes[0]
+    batch, heads, group, _, *rest = array.shape
+    blocks = _filled(array, 3, n * size).reshape(batch, heads, group, n, size, *rest)
+    return jnp.moveaxis(blocks, 3, 0).reshape(n, batch, heads, group * size, *rest)
 
 
-def _part(array, axis, number, size):
-    return jax.lax.dynamic_slice_in_dim(array, number * size, size, axis)
+def _as_queries(blocks, group, queries):
+    """The inverse of `_of_queries`."""
+    n, batch, heads, rows, *rest = blocks.shape
+    size = rows // group
+    array = jnp.moveaxis(blocks.reshape(n, batch, heads, group, size, *rest), 0, 3)
+    return array.reshape(batch, heads, group, n * size, *rest)[:, :, :, :queries]
 
 
-def _put(array, part, axis, number):
-    return jax.lax.dynamic_update_slice_in_dim(array, part, number * part.shape[axis], axis)
+def _of_keys(array, cut):
+    """(batch, kv_heads, keys, d) as (blocks, batch, kv_heads, keys of a block, d), filled up."""
+    n, size = cut.blocks[1], cut.sizes[1]
+    batch, heads, _, d = array.shape
+    return jnp.moveaxis(_filled(array, 2, n * size).reshape(batch, heads, n, size, d), 2, 0)
 
 
-def _added(array, part, axis, number):
-    return _put(array, _part(array, axis, number, part.shape[axis]) + part, axis, number)
+def _as_keys(blocks, keys):
+    """The inverse of `_of_keys`."""
+    n, batch, heads, size, d = blocks.shape
+    return jnp.moveaxis(blocks, 0, 2).reshape(batch, heads, n * size, d)[:, :, :keys]
+
+
+def _at(blocks, i):
+    return jax.lax.dynamic_index_in_dim(blocks, i, keepdims=False)
+
+
+def _put(blocks, block, i):
+    return jax.lax.dynamic_update_index_in_dim(blocks, block, i, 0)
+
+
+def _part(array, number, size):
+    return jax.lax.dynamic_slice_in_dim(array, number * size, size, 1)
 
 
 def _seen_in(sight, looks, cut, i, j):
     """`visible` for a pair of blocks."""
     (sq, sk), there = cut.sizes, sight.there
     part = Sight(
-        _part(sight.queries, 1, i, sq),
-        _part(sight.keys, 1, j, sk),
-        None if there is None else _part(there, 1, j, sk),
+        _part(sight.queries, i, sq),
+        _part(sight.keys, j, sk),
+        None if there is None else _part(there, j, sk),
     )
     return visible(part, looks.causal, looks.window)
 
@@ -223,54 +263,49 @@ def _stays_in(key, looks, cut, i, j, like):
 
 def _blocks(q, k, v, sight, looks, key):
     """y, and the logarithm of the sum of e^score of each query, ∞ for one that sees no key."""
-    queries, cut = q.shape[3], _cut(q.shape[3], k.shape[2], sight, looks)
+    (group, queries), cut = q.shape[2:4], _cut(q.shape[3], k.shape[2], sight, looks)
     q, k, v, sight = _prepared(q, k, v, sight, cut)
-    sq, sk = cut.sizes
 
     def step(carry, pair):
-        most, total, y = carry
         i, j = pair
-        scores = _scores(_part(q, 3, i, sq), _part(k, 2, j, sk))
-        scores = _hidden(scores, _seen_in(sight, looks, cut, i, j))
-        before = _part(most, 3, i, sq)
-        now = jax.lax.stop_gradient(jnp.maximum(before, jnp.max(scores, -1, initial=-jnp.inf)))
-        w, shrunk = jnp.exp(scores - _finite(now)[..., None]), jnp.exp(before - _finite(now))
+        before, total, y = (_at(blocks, i) for blocks in carry)
+        scores = _hidden(_scores(_at(q, i), _at(k, j)), _seen_in(sight, looks, cut, i, j), group)
+        most = jax.lax.stop_gradient(jnp.maximum(before, jnp.max(scores, -1, initial=-jnp.inf)))
+        w, shrunk = jnp.exp(scores - _finite(most)[..., None]), jnp.exp(before - _finite(most))
         stays = _stays_in(key, looks, cut, i, j, w)
-        means = _means(w if stays is None else w * stays, _part(v, 2, j, sk))
-        total = _put(total, shrunk * _part(total, 3, i, sq) + jnp.sum(w, -1), 3, i)
-        y = _put(y, shrunk[..., None] * _part(y, 3, i, sq) + means, 3, i)
-        return (_put(most, now, 3, i), total, y), None
+        means = _means(w if stays is None else w * stays, _at(v, j))
+        found = most, shrunk * total + jnp.sum(w, -1), shrunk[..., None] * y + means
+        return tuple(_put(blocks, block, i) for blocks, block in zip(carry, found, strict=True)), None
 
     zeros = jnp.zeros(q.shape, at_least_float32(q.dtype))
     start = (jnp.full_like(zeros[..., 0], -jnp.inf), zeros[..., 0], zeros)
     (most, total, y), _ = jax.lax.scan(step, start, jnp.asarray(cut.pairs))
-    y = (y / _not_zero(total)[..., None])[..., :queries, :]
     logs = jnp.where(total == 0, jnp.inf, _finite(most) + jnp.log(_not_zero(total)))
-    return y, logs[..., :queries]
+    return _as_queries(y / _not_zero(total)[..., None], group, queries), _as_queries(logs, group, queries)
 
 
 def _blocks_back(q, k, v, sight, looks, key, y, logs, dy):
-    queries, keys, cut = q.shape[3], k.shape[2], _cut(q.shape[3], k.shape[2], sight, looks)
+    dtype, (group, queries), keys = q.dtype, q.shape[2:4], k.shape[2]
+    cut = _cut(queries, keys, sight, looks)
     q, k, v, sight = _prepared(q, k, v, sight, cut)
-    dy, logs, share = (_filled(array, 3, q.shape[3]) for array in (dy, logs, jnp.sum(y * widen(dy), -1)))
-    sq, sk = cut.sizes
+    dy, logs, share = (_of_queries(array, cut) for array in (dy, logs, jnp.sum(y * widen(dy), -1)))
 
     def step(carry, pair):
         dq, dk, dv = carry
         i, j = pair
-        q_i, k_j, v_j, dy_i = _part(q, 3, i, sq), _part(k, 2, j, sk), _part(v, 2, j, sk), _part(dy, 3, i, sq)
-        scores = _hidden(_scores(q_i, k_j), _seen_in(sight, looks, cut, i, j))
-        w = jnp.exp(scores - _part(logs, 3, i, sq)[..., None])
+        q_i, k_j, dy_i = _at(q, i), _at(k, j), _at(dy, i)
+        scores = _hidden(_scores(q_i, k_j), _seen_in(sight, looks, cut, i, j), group)
+        w = jnp.exp(scores - _at(logs, i)[..., None])
         stays = _stays_in(key, looks, cut, i, j, w)
-        dw = jnp.einsum("bkgqd,bknd->bkgqn", dy_i, v_j, preferred_element_type=w.dtype)
-        dscores = w * ((dw if stays is None else dw * stays) - _part(share, 3, i, sq)[..., None])
-        dq = _added(dq, _means(dscores, k_j), 3, i)
-        dk = _added(dk, _spread(dscores, q_i), 2, j)
-        dv = _added(dv, _spread(w if stays is None else w * stays, dy_i), 2, j)
+        dw = _of_weights(dy_i, _at(v, j), w.dtype)
+        dscores = w * ((dw if stays is None else dw * stays) - _at(share, i)[..., None])
+        dq = _put(dq, _at(dq, i) + _means(dscores, k_j), i)
+        dk = _put(dk, _at(dk, j) + _spread(dscores, q_i), j)
+        dv = _put(dv, _at(dv, j) + _spread(w if stays is None else w * stays, dy_i), j)
         return (dq, dk, dv), None
 
     start = tuple(jnp.zeros(array.shape, at_least_float32(array.dtype)) for array in (q, k, v))
     (dq, dk, dv), _ = jax.lax.scan(step, start, jnp.asarray(cut.pairs))
     scale = q.shape[-1] ** -0.5
-    dq, dk, dv = (dq * scale)[..., :queries, :], (dk * scale)[:, :, :keys], dv[:, :, :keys]
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+    dq, dk, dv = ((dq * scale).astype(dtype), (dk * scale).astype(dtype), dv.astype(dtype))
+    return _as_queries(dq, group, queries), _as_keys(dk, keys), _as_keys(dv, keys)

@@ -24,13 +24,13 @@ def sight_of(where: Any, queries: int, there: Any, keys: int) -> Sight:
 
 
 def visible(sight: Sight, causal: bool, window: int | None) -> jax.Array | None:
-    """Whether a query sees a key, (batch or 1, 1, 1, queries, keys), or `None` if each sees all.
+    """Whether a query sees a key, (batch or 1, 1, queries or 1, keys), or `None` if each sees all.
 
     With `causal` a query sees the keys up to its own position. With `window` it sees those that are less than `window`
     positions away. A key that is not there is never seen.
 
     >>> where = jnp.array([[True, True, False]])
-    >>> visible(sight_of(where, 3, where, 3), True, None)[0, 0, 0]
+    >>> visible(sight_of(where, 3, where, 3), True, None)[0, 0]
     Array([[ True, False, False],
            [ True,  True, False],
            [ True,  True, False]], dtype=bool)
@@ -42,7 +42,7 @@ def visible(sight: Sight, causal: bool, window: int | None) -> jax.Array | None:
             seen = _both(seen, apart >= 0)
         if window is not None:
             seen = _both(seen, jnp.abs(apart) < window)
-    return None if seen is None else seen[:, None, None]
+    return None if seen is None else seen[:, None]
 
 
 def _both(one, other):
