@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import quick_jit, worst_leaf
+from numerics import quick_jit, usual_jit, worst_leaf
 
 from funcnet import checking, checkpoints, gradients, layers, losses, models, optimizers, summaries, training, trees
 from funcnet.errors import ConfigError, DataError
@@ -199,3 +199,16 @@ def test_what_the_parts_of_the_library_see():
 def test_misuse_is_named(code, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         code()
+
+
+def test_the_backward_keeps_less_than_autodiff():
+    """Temporary memory by the compiler's own count. Of an activation x is kept, and no tanh beside it."""
+    model, loss = models.gpt(32, 128, blocks=2, features=64, heads=2), losses.softmax_cross_entropy
+    words = jnp.zeros((8, 128), jnp.int32)
+    params, state = jax.eval_shape(model.init, KEY, words)
+
+    def temporary(engine):
+        program = usual_jit(engine(model, loss)).lower(params, state, (words, words), KEY).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary(gradients.backprop) <= 0.6 * temporary(gradients.autodiff)

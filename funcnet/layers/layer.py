@@ -237,7 +237,11 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
-        return (derivative(*jax.tree.map(widen, residuals)) * widen(dy)).astype(dy.dtype)
+        # Without the barrier the compiler would see that both passes compute the same on the way from x to y, such as a
+        # tanh, and keep that besides x.
+        x, y = residuals
+        kept = jax.lax.optimization_barrier(x), y
+        return (derivative(*jax.tree.map(widen, kept)) * widen(dy)).astype(dy.dtype)
 
     return _labelled(parameterless(forward, backward, rules=Rules(positionwise=0)), spelled(function))
 

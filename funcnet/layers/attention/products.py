@@ -46,8 +46,8 @@ def in_blocks(queries: int, keys: int) -> bool:
         1024 × 1                  37.9        13.3      43.2         32.5        17.2      37.9
         4096 × 1                   727         140       824          725         232       902
 
-    Temporary memory of the causal programs in MiB, by their own count: 9.5 plain and 13.5 softmax for 256 × 4; 17.5, 8.8
-    in blocks and 25.5 for 512 × 2; 1028, 18 and 774 for 4096 × 1.
+    Temporary memory of the causal programs in MiB, by their own count: for 256 × 4 it is 9.5 plain and 13.5 softmax,
+    for 512 × 2 it is 17.5, 8.8 in blocks and 25.5, and for 4096 × 1 it is 1028, 18 and 774.
     """
     return queries * keys > _MOST_PAIRS
 
