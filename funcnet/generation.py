@@ -79,7 +79,7 @@ def generate(
         ShapeError: the prompt is not (batch, time), or the scores are not (batch, vocabulary) at each position, or
             there are more positions than the model has.
         ConfigError: an option has an impossible value.
-        MissingKeyError: there is no key, and `temperature` is not 0.
+        MissingKeyError: `temperature` is not 0, and no key is given.
         DataError: a prompt is empty, or scores are NaN, as for a token outside of the vocabulary. Under `jit` the token
             after such scores is −1.
 

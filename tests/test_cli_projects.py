@@ -107,6 +107,7 @@ def test_a_new_project_trains_and_passes_its_test_at_once(tmp_path, capsys, monk
     monkeypatch.chdir(tmp_path / "first")
     command = re.search(r"funcnet (train --config train.toml)\n", out)[1].split()
     assert funcnet(capsys, *command, "--epochs", "1")[::2] == (0, "")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # the options of this run may choose tests
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     process = subprocess.run(call, capture_output=True, text=True, check=False)
     assert "2 passed" in process.stdout, process.stdout

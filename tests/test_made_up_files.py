@@ -129,7 +129,7 @@ def test_an_entry_of_a_file_that_is_no_array(name, tmp_path):
     np.savez(path, **{one: array for one, array in arrays.items() if one != name})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{name}.npy", b"no array")
-    with pytest.raises(FuncnetError, match=f"expected a readable .npz file: {name} is no array"):
+    with pytest.raises(FuncnetError, match=f"expected a readable .npz file: {name} is not an array"):
         read_npz(path)
 
 

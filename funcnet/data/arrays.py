@@ -83,8 +83,8 @@ def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> 
 
 def _array(arrays: Any, name: str) -> np.ndarray:
     found = arrays[name]
-    if not isinstance(found, np.ndarray):  # NumPy gives the bytes of what is no array
-        raise ValueError(f"{name} is no array")
+    if not isinstance(found, np.ndarray):  # NumPy returns the bytes of a member that is not an array
+        raise ValueError(f"{name} is not an array")
     return found
 
 
