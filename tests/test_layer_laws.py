@@ -31,8 +31,7 @@ every_mode = pytest.mark.parametrize("case, train", IN_MODES.values(), ids=IN_MO
 
 @cache
 def compiled_forward(layer, train):
-    """`(params, state, x, key) -> (y, state), (y, state, residuals)` of `apply` and `forward`, in one program, as XLA
-    may round two programs of the same operations differently."""
+    """`(params, state, x, key) -> (y, state), (y, state, residuals)` of `apply` and `forward`, in one program."""
 
     def run(params, state, x, key):
         return tuple(f(params, state, x, key=key, train=train) for f in (layer.apply, layer.forward))
@@ -169,7 +168,7 @@ def test_modes_are_one_program_where_they_do_not_differ(name):
 @every_mode
 def test_apply_is_forward_without_residuals(x64, case, train):
     applied, forwarded = compiled_forward(case.layer, train)(*draw(case))
-    assert worst_leaf(applied, forwarded[:2]) == 0
+    assert worst_leaf(applied, forwarded[:2]) <= 1e-15  # XLA may round a loop that keeps its residuals differently
 
 
 def stacks(case, train):
