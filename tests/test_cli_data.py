@@ -193,7 +193,11 @@ def test_several_labels(tmp_path, capsys):
     assert found["accuracy"] > found["baseline"]
     assert sorted(found["labels"]["target 1"]) == ["f1", "precision", "recall"]
     assert ok(capsys, "report", run, "--most", 0)
-    assert 'id="labels"' in (run / "report.html").read_text()
+    text = (run / "report.html").read_text()
+    assert 'id="labels"' in text
+    f1 = ", ".join(f"target {i} {found['labels'][f'target {i}']['f1']:.2f}" for i in (0, 1))
+    assert f"precision, recall and F1 of each label on the held-out rows; F1: {f1}" in text
+    assert (run / "scores.png").stat().st_size > 1000
 
 
 def _preparation(run):

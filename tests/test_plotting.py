@@ -12,8 +12,16 @@ from matplotlib.colors import to_hex
 
 from funcnet import models
 from funcnet.checking import check_gradients
-from funcnet.errors import DataError, MissingExtraError, ShapeError
-from funcnet.plotting import confusion_matrix, gradient_errors, gradient_flow, learning_curves, predicted_values
+from funcnet.errors import ConfigError, DataError, MissingExtraError, ShapeError, StructureError
+from funcnet.metrics import ClassScores
+from funcnet.plotting import (
+    class_scores,
+    confusion_matrix,
+    gradient_errors,
+    gradient_flow,
+    learning_curves,
+    predicted_values,
+)  # fmt: skip
 
 HISTORY = [
     {"epoch": 1, "step": 10, "loss": 2.0, "accuracy": 0.25, "validation_loss": 2.1, "validation_accuracy": 0.2},
@@ -376,6 +384,45 @@ def test_what_are_no_predicted_values(arguments, error, message):
 def test_names_of_predicted_values_fit():
     with pytest.raises(ShapeError, match=r"expected names of shape \(1,\), got \(2,\); give one per output"):
         predicted_values([1.0], [1.0], names=["a", "b"])
+
+
+# Scores of classes
+
+
+def test_class_scores_stand_on_a_line_per_class():
+    scores = ClassScores(*map(jnp.asarray, ([1.0, 0.5, 0.0], [0.6, 1.0, 0.25], [0.75, 0.5, 0.0])))
+    axes = class_scores(scores, names=["cat", "dog", "owl"]).axes[0]
+    assert axes.get_title("left") == "mean F1 of 3: 0.4167"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "owl"]
+    assert {name: np.round(x, 6).tolist() for name, (x, _) in curves(axes).items()} == {
+        "precision": [1.0, 0.5, 0.0], "recall": [0.6, 1.0, 0.25], "F1": [0.75, 0.5, 0.0]
+    }  # fmt: skip
+    assert all(heights == [0, 1, 2] for _, heights in curves(axes).values())
+    assert axes.get_ylim() == (2.5, -0.5)  # the first stands above
+
+
+def test_the_first_of_many_class_scores_are_drawn():
+    axes = class_scores([np.linspace(0, 1, 90)] * 3, most=10).axes[0]
+    assert (axes.get_xlabel(), len(axes.get_yticks())) == ("the first 10 of 90 classes", 10)
+    assert axes.get_title("left") == "mean F1 of 90: 0.5"
+
+
+@pytest.mark.parametrize(
+    "scores, options, error, message",
+    [
+        (np.ones((3, 2)), {}, StructureError, "expected precision, recall and F1, got an array .*; give the value of"),
+        ([[1.0]] * 2, {}, StructureError, "^class_scores: expected precision, recall and F1, got a list"),
+        ([[1.0], [1.0, 1.0], [1.0]], {}, ShapeError, r"expected recall of shape \(1,\), got \(2,\)"),
+        ([[]] * 3, {}, DataError, "expected at least one class, got none"),
+        ([[1.0], [np.nan], [1.0]], {}, DataError, "expected recall from 0 to 1, got nan at row 0; give shares"),
+        ([[90.0], [1.0], [1.0]], {}, DataError, "expected precision from 0 to 1, got 90.0 at row 0"),
+        ([[1.0]] * 3, {"names": ["a", "b"]}, ShapeError, r"expected names of shape \(1,\), got \(2,\)"),
+        ([[1.0]] * 3, {"most": 0}, ConfigError, "most"),
+    ],
+)
+def test_what_are_no_class_scores(scores, options, error, message):
+    with pytest.raises(error, match=message):
+        class_scores(scores, **options)
 
 
 def test_learning_curves_draw_the_score_of_a_regression():

@@ -79,9 +79,10 @@ def draw_confusion():
     model, loss = fn.models.mlp((32, 10)), fn.losses.softmax_cross_entropy
     *_, last = fn.training.fit(
         model, loss, fn.optimizers.adam(0.003), train, epochs=6, batch_size=32, validation=held_out,
-        metrics={"confusion": fn.metrics.confusion_matrix(10)},
+        metrics={"confusion": fn.metrics.confusion_matrix(10), "scores": fn.metrics.precision_recall_f1(10)},
     )  # fmt: skip
     fn.plotting.confusion_matrix(last.metrics["validation_confusion"], path=HERE / "confusion.png")
+    fn.plotting.class_scores(last.metrics["validation_scores"], HERE / "scores.png")
 
 
 def draw_boundary():
@@ -181,6 +182,7 @@ if __name__ == "__main__":
         "weights",
         "updates",
         "confusion",
+        "scores",
         "boundary",
         "predicted",
         "graph",

@@ -6,9 +6,8 @@ from typing import Any
 
 from funcnet import checkpoints, plotting
 from funcnet.checkpoints.files import write_whole
-from funcnet.cli.folders import CONFUSION, CURVES, PREDICTED, WEIGHTS
-from funcnet.cli.results import Results, pictures_of, scalars
-from funcnet.cli.tables import MOST_CLASSES
+from funcnet.cli.folders import CONFUSION, CURVES, PREDICTED, SCORES, WEIGHTS
+from funcnet.cli.results import Results, picture_name, picture_of, scalars
 from funcnet.data.preparation import Preparation
 from funcnet.errors import CheckpointError, translated
 from funcnet.plotting.figures import saved
@@ -18,12 +17,7 @@ __all__ = ["draw", "is_finished", "save_results"]
 
 def is_finished(folder: Path, steps: int, preparation: Preparation) -> bool:
     """Whether the folder holds the weights and plots of a run of so many steps. Those of a shorter one do not count."""
-    plots = [CURVES]
-    if preparation.task == "classes" and preparation.outputs <= MOST_CLASSES:
-        plots.append(CONFUSION)
-    if preparation.task == "regression":
-        plots.append(PREDICTED)
-    if not all((folder / name).exists() for name in (WEIGHTS, *plots)):
+    if not all((folder / name).exists() for name in (WEIGHTS, CURVES, picture_name(preparation)) if name):
         return False
     try:
         *_, facts = checkpoints.load_weights(folder / WEIGHTS)
@@ -46,11 +40,14 @@ def save_results(
 
     Returns: the paths of the plots.
     """
-    for name in (CURVES, CONFUSION, PREDICTED):  # those of a shorter run would be taken for those of these weights
+    # Those of a shorter run would be taken for those of these weights.
+    for name in (CURVES, CONFUSION, PREDICTED, SCORES):
         (folder / name).unlink(missing_ok=True)
     held_out = scalars(results.last) if "held out" in results.parts else {}
     checkpoints.save_weights(folder / WEIGHTS, params, state, metadata={**facts, "held_out": held_out})
-    plots = {CURVES: plotting.learning_curves(history, kept=kept), **pictures_of(preparation, results)}
+    plots = {CURVES: plotting.learning_curves(history, kept=kept)}
+    if name := picture_name(preparation):
+        plots[name] = picture_of(preparation, results)
     for name, figure in plots.items():
         draw(figure, folder / name)
     return [folder / name for name in plots]

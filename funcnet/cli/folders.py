@@ -22,14 +22,15 @@ from funcnet.reading import shown
 from funcnet.types import Layer, Report
 
 __all__ = [
-    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "PREDICTED", "RATES", "WEIGHTS", "Loaded",
-    "are_facts", "check_data", "check_place", "check_unchanged", "facts_of", "fold_folder", "is_first", "load_run",
-    "new_folder", "preparation_of", "restore_run", "run_parts",
+    "BOARD", "CHECKPOINTS", "CONFIG", "CONFUSION", "CURVES", "HISTORY", "PREDICTED", "RATES", "SCORES", "WEIGHTS",
+    "Loaded", "are_facts", "check_data", "check_place", "check_unchanged", "facts_of", "fold_folder", "is_first",
+    "load_run", "new_folder", "preparation_of", "restore_run", "run_parts",
 ]  # fmt: skip
 
 BOARD, CHECKPOINTS, CONFIG, HISTORY = "tensorboard", "checkpoints", "config.toml", "metrics.csv"
 WEIGHTS = "weights.safetensors"
-CURVES, CONFUSION, PREDICTED, RATES = "curves.png", "confusion.png", "predicted.png", "rates.png"
+CURVES, RATES = "curves.png", "rates.png"
+CONFUSION, PREDICTED, SCORES = "confusion.png", "predicted.png", "scores.png"
 
 
 def new_folder(chosen: options.Train) -> Path:

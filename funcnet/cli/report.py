@@ -29,7 +29,7 @@ from funcnet.cli.folders import (
 from funcnet.cli.history import read_history
 from funcnet.cli.networks import build_model, image_shape
 from funcnet.cli.phases import phase
-from funcnet.cli.results import Results, judge
+from funcnet.cli.results import Results, judge, label_scores
 from funcnet.cli.rows import prepared, read_parts
 from funcnet.cli.sessions import SESSIONS, Session, read_sessions
 from funcnet.cli.tables import MOST_CLASSES
@@ -279,7 +279,10 @@ def _labels(judged: _Judged) -> str:
         [name, *(f"{line[key]:.2%}" for key in ("precision", "recall", "f1"))]
         for name, line in judged.results.last["labels"].items()
     ]
-    return pages.table(["label", "precision", "recall", "F1"], lines, right=1)
+    said = ", ".join(f"{name} {line['f1']:.2f}" for name, line in judged.results.last["labels"].items())
+    alt = f"precision, recall and F1 of each label on the held-out rows; F1: {said}"
+    table = pages.table(["label", "precision", "recall", "F1"], lines, right=1)
+    return pages.picture(label_scores(judged.results), alt) + table
 
 
 def _values(judged: _Judged) -> str:

@@ -8,14 +8,17 @@ from rich.console import Console
 
 from funcnet import plotting
 from funcnet.cli import options
-from funcnet.cli.folders import CONFUSION, PREDICTED
+from funcnet.cli.folders import CONFUSION, PREDICTED, SCORES
 from funcnet.cli.rows import Pair
-from funcnet.cli.tables import confusion_table, new_table, print_table
+from funcnet.cli.tables import MOST_CLASSES, confusion_table, new_table, print_table
 from funcnet.cli.tasks import ROWS_AT_A_TIME, Task, judged, outputs_of, verdict
 from funcnet.data.preparation import Preparation
 from funcnet.types import Layer
 
-__all__ = ["Results", "judge", "pictures_of", "scalars", "show_details", "show_results", "show_table", "show_verdict"]
+__all__ = [
+    "Results", "judge", "label_scores", "picture_name", "picture_of", "scalars", "show_details", "show_results",
+    "show_table", "show_verdict",
+]  # fmt: skip
 
 
 class Results(NamedTuple):
@@ -53,15 +56,30 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def pictures_of(preparation: Preparation, results: Results) -> dict[str, Any]:
-    """The figures that suit a task, by the names of their files."""
-    names = [str(category) for column in preparation.targets for category in column.categories]
-    if "confusion" in results.last:
-        return {CONFUSION: plotting.confusion_matrix(results.last["confusion"], names)}
-    if results.values is not None:
-        columns = [column.name for column in preparation.targets]
-        return {PREDICTED: plotting.predicted_values(*results.values, names=columns)}
-    return {}
+def picture_name(preparation: Preparation) -> str | None:
+    """The file of the picture of results that suits a task, `None` where there are too many classes for one."""
+    if preparation.task == "classes":
+        return CONFUSION if preparation.outputs <= MOST_CLASSES else None
+    return {"labels": SCORES, "regression": PREDICTED}[preparation.task]
+
+
+def picture_of(preparation: Preparation, results: Results) -> Any:
+    """The figure that `picture_name` names."""
+    if preparation.task == "classes":
+        names = [str(category) for category in preparation.targets[0].categories]
+        return plotting.confusion_matrix(results.last["confusion"], names)
+    if preparation.task == "labels":
+        return label_scores(results)
+    columns = [column.name for column in preparation.targets]
+    targets, predicted = results.values or ((), ())
+    return plotting.predicted_values(targets, predicted, names=columns)
+
+
+def label_scores(results: Results) -> Any:
+    """The figure of precision, recall and F1 of each label."""
+    labels = results.last["labels"]
+    scores = [[line[key] for line in labels.values()] for key in ("precision", "recall", "f1")]
+    return plotting.class_scores(scores, names=list(labels))
 
 
 def show_results(preparation: Preparation, task: Task, results: Results, chosen: options.Train) -> None:
