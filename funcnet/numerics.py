@@ -1,6 +1,8 @@
-"""Roots and norms that are right, with their derivatives, at 0 and beyond the root of the largest number."""
+"""What the numbers of several rooms share: roots and norms that are right, with their derivatives, at 0 and beyond the
+root of the largest number; rows in blocks; and forms that suit one platform.
+"""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 
 from funcnet.types import Array
 
-__all__ = ["blocked", "inverse_root", "power_of_two", "root", "rows_at_a_time", "unblocked"]
+__all__ = ["blocked", "by_platform", "inverse_root", "power_of_two", "root", "rows_at_a_time", "unblocked"]
 
 
 def root(x: Any) -> Array:
@@ -47,6 +49,23 @@ def power_of_two(arrays: Iterable[Any], dtype: Any) -> Array:
     size = jax.lax.stop_gradient(jnp.where((size > 0) & (size < jnp.inf), size, 1))
     # It and its reciprocal are normal numbers: XLA may multiply by the reciprocal, and CPUs take subnormal ones for 0.
     return jnp.ldexp(jnp.ones((), dtype), jnp.maximum(jnp.frexp(size)[1] - 2, jnp.finfo(dtype).minexp))
+
+
+def by_platform(*args: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
+    """The result of the form for the platform that a program is lowered for, or else of `default`.
+
+    The machine that traces chooses nothing: a program for a TPU can be lowered on a CPU. The form for a CPU runs in the
+    scope `cpu_only`, whose name no program for another platform has.
+
+    Args:
+        args: arrays, or trees of them.
+        default, forms: functions of `args` that agree, up to rounding. `forms` are named `cpu`, `cuda`, `rocm`, `tpu`.
+
+    >>> by_platform(jnp.arange(3.0), cpu=lambda x: x + x, default=lambda x: 2 * x)
+    Array([0., 2., 4.], dtype=float32)
+    """
+    named = {**forms, "cpu": jax.named_scope("cpu_only")(forms["cpu"])} if "cpu" in forms else forms
+    return jax.lax.platform_dependent(*args, default=default, **named)
 
 
 def blocked(rows: Array, size: int) -> Array:

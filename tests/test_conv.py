@@ -143,7 +143,7 @@ def test_the_way_of_other_platforms_is_the_same(x64, monkeypatch, groups, share)
     functions = (gradients.convolve, gradients.kernel_gradient, gradients.input_gradient)
     arguments = ((x, kernel), (x, dy), (dy, kernel))
     on_cpu = [function(*pair, window, groups) for function, pair in zip(functions, arguments, strict=True)]
-    monkeypatch.setattr(gradients.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    monkeypatch.setattr(gradients, "by_platform", lambda *args, cpu, default: default(*args))
     elsewhere = [f.__wrapped__(*pair, window, groups) for f, pair in zip(functions, arguments, strict=True)]
     assert worst_leaf(on_cpu, elsewhere) <= 1e-14
 

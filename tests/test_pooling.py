@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from funcnet import layers
 from funcnet.errors import ConfigError, DtypeError, ShapeError
+from funcnet.layers.convolution import pooling
 
 
 def with_gradients(layer, x, dy):
@@ -47,6 +48,13 @@ def looped(kind, x, dy, window, strides, padding, counted):
     return y, dy, dx[inside]
 
 
+def take_forms_of(platform, patch):
+    """Let the pools take the forms for a platform. Those outside of `jit` are traced anew."""
+    patch.setattr(pooling, "by_platform", lambda *args, default, **forms: forms.get(platform, default)(*args))
+    for name in ("_largest", "_sums", "_to_largest", "_to_all"):
+        patch.setattr(pooling, name, getattr(pooling, name).__wrapped__)
+
+
 @st.composite
 def pools(draw):
     """`(size, window, strides, padding)` in one, two or three dimensions."""
@@ -60,15 +68,17 @@ def pools(draw):
 
 @settings(max_examples=12)
 @given(pool=pools(), seed=st.integers(0, 2**16), counted=st.booleans())
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("kind", ["max", "avg"])
-def test_any_window_against_a_loop(kind, pool, seed, counted):
+def test_any_window_against_a_loop(kind, platform, pool, seed, counted):
     """Of the numbers 0, 1 and 2, so that most windows have ties."""
     size, window, strides, padding = pool
     x = np.random.default_rng(seed).integers(0, 3, (2, *size, 2)).astype(float)
     y, dy, dx = looped(kind, x, None, window, strides, padding, counted)
     options = {} if kind == "max" else {"count_include_pad": counted}
     layer = getattr(layers, f"{kind}_pool")(window, strides=strides, padding=padding, **options)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        take_forms_of(platform, patch)
         got = jax.jit(lambda x, dy: with_gradients(layer, x, dy))(x, dy)
     for one, want in zip(got, (y, dx, dx), strict=True):
         assert one.dtype == np.float64
@@ -108,20 +118,33 @@ def test_global_pools_against_numpy(size):
 @pytest.mark.parametrize(
     "layer", [layers.max_pool(2), layers.avg_pool(2), layers.global_avg_pool(), layers.global_max_pool()], ids=str
 )
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("at", range(4))
-def test_nan_in_a_window_is_nan_out(layer, at):
+def test_nan_in_a_window_is_nan_out(layer, at, platform, monkeypatch):
+    take_forms_of(platform, monkeypatch)
     x = np.zeros((1, 4, 4, 1), np.float32)
     x[0, at // 2, at % 2] = np.nan
     y, _ = layer.apply((), (), x)
     assert np.isnan(np.ravel(y)).tolist() == [True] + [False] * (y.size - 1)
 
 
-def test_what_max_pool_keeps_is_one_byte_a_window():
+def test_beside_x_max_pool_keeps_one_byte_a_window():
     """And two for windows whose numbers do not fit into one."""
     x = jax.ShapeDtypeStruct((2, 12, 150, 3), jnp.float32)
     for window, dtype in [(2, jnp.int8), ((1, 128), jnp.int8), ((1, 129), jnp.int16)]:
-        y, _, ((index, shape), _) = jax.eval_shape(layers.max_pool(window).forward, (), (), x)
-        assert (index.shape, index.dtype, shape.size) == (y.shape, dtype, 0)
+        y, _, ((kept, index), _) = jax.eval_shape(layers.max_pool(window).forward, (), (), x)
+        assert (index.shape, index.dtype, kept.shape) == (y.shape, dtype, x.shape)
+
+
+@pytest.mark.parametrize("platform, reads", [("cpu", False), ("cuda", False), ("tpu", True)])
+def test_which_programs_read_x_in_the_backward(platform, reads):
+    """The others do not hold it between the passes."""
+    layer, x = layers.max_pool(2), jax.ShapeDtypeStruct((8, 4, 4, 8), jnp.float32)
+    y, _, ((x, index), checks) = jax.eval_shape(layer.forward, (), (), x)
+    backward = jax.jit(lambda dy, x, index, checks: layer.backward((), ((x, index), checks), dy))
+    text = backward.trace(y, x, index, checks).lower(lowering_platforms=(platform,)).as_text()
+    main, *_ = text.split("func.func private")
+    assert (main.count("%arg1") > 1) == reads
 
 
 def test_the_last_of_many_numbers():

@@ -5,6 +5,7 @@ a layer whose backward pass comes from autodiff.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -15,6 +16,7 @@ from funcnet.dtypes import widen
 from funcnet.errors import StructureError
 from funcnet.layers.checks import check_array, check_dy, check_leaves, check_padded, check_pair, check_train
 from funcnet.made import leading, own_call, owned, spelled
+from funcnet.numerics import by_platform
 from funcnet.trees import filled, is_padded, keep_shape, map_leaves
 from funcnet.types import ApplyFn, BackwardFn, ForwardFn, InitFn, Inside, Layer, Padded, Rules, State
 
@@ -237,13 +239,21 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
         return y, (x if "x" in keep else None, y if "y" in keep else None)
 
     def backward(residuals, dy):
-        # Without the barrier the compiler would see that both passes compute the same on the way from x to y, such as a
-        # tanh, and keep that besides x.
         x, y = residuals
-        kept = jax.lax.optimization_barrier(x), y
+        kept = _set_apart(x), y
         return (derivative(*jax.tree.map(widen, kept)) * widen(dy)).astype(dy.dtype)
 
     return _labelled(parameterless(forward, backward, rules=Rules(positionwise=0)), spelled(function))
+
+
+@partial(jax.jit, inline=True)
+def _set_apart(x: Any) -> Any:
+    """x. On a CPU the compiler does not see that it is the x of the forward pass.
+
+    It would see there that both passes compute the same on the way from x to y, such as a tanh, and keep that besides
+    x. Compilers for other platforms compute it again by themselves.
+    """
+    return by_platform(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
 def _one_array(x: Any, rules: Rules) -> Any:

@@ -33,6 +33,7 @@ from jax import lax
 
 from funcnet.dtypes import at_least_float32, widen
 from funcnet.layers.convolution.windows import Window, taps, unfold
+from funcnet.numerics import by_platform
 from funcnet.types import Array
 
 __all__ = ["convolve", "input_gradient", "kernel_gradient", "kernel_gradient_per_example"]
@@ -79,8 +80,12 @@ def input_gradient(dy: Array, kernel: Array, window: Window, groups: int = 1) ->
 
     def whole(dy, kernel, groups=1):
         *sides, share, features = kernel.shape
-        turned = jnp.flip(kernel, axes).reshape(*sides, share, groups, features // groups)
-        turned = jnp.swapaxes(turned, -1, -3).reshape(*sides, features // groups, groups * share)
+        turned = jnp.flip(kernel, axes)
+        if groups > 1:  # a reshape would keep XLA from taking the flip into the convolution
+            turned = turned.reshape(*sides, share, groups, features // groups)
+            turned = jnp.swapaxes(turned, -1, -3).reshape(*sides, features // groups, groups * share)
+        else:
+            turned = jnp.swapaxes(turned, -1, -2)
         padding, order = tuple(zip(before, after, strict=True)), _order(window)
         return lax.conv_general_dilated(
             dy, turned, (1,) * len(axes), padding, window.strides, window.dilation, order, groups
@@ -160,7 +165,7 @@ def _in_groups(
 
     if groups == 1 and alone is whole:
         return whole(a, b)
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=lambda a, b: whole(a, b, groups))
+    return by_platform(a, b, cpu=on_cpu, default=lambda a, b: whole(a, b, groups))
 
 
 def _swapped(x: Array, dy: Array, window: Window, order: tuple[str, str, str], groups: int = 1) -> Array:

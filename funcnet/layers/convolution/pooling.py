@@ -1,7 +1,8 @@
 """Pooling: the largest number or the mean of each window of an image, or of the whole image.
 
-The backward passes are written as gathers. The gradient of XLA's own windowed maximum searches for the largest number
-of every window once more, and then adds to scattered places. A CPU is slow at that.
+The passes are written as selections and sums of slices, because a CPU is slow at XLA's own windowed maximum and at its
+gradient, which searches for the largest number of every window once more and then adds to scattered places. A TPU is
+fast at these, and slow at slices with strides. So there they are taken, with one gather written as a windowed sum.
 """
 
 import math
@@ -30,6 +31,7 @@ from funcnet.layers.convolution.windows import (
 )  # fmt: skip
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
+from funcnet.numerics import by_platform
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer
 
@@ -51,14 +53,15 @@ def max_pool(
             the window.
 
     Input (batch, *size, channels), output (batch, *places, channels) with ⌊(n + lo + hi − k) / s⌋ + 1 places per axis.
-    A window with a NaN gives NaN.
+    A window with a NaN gives NaN, and its gradient goes to the NaN, or on a TPU to some number of the window.
 
     Backward. Write g = ∂L/∂y. y_p is the one number x_{m(p)}, where m(p) is the place of the maximum, and to first
     order no other number of the window changes it. So ∂y_p/∂x_i = [i = m(p)], which is 1 if i = m(p), else 0, and dx_i
     = Σ_{p: i ∈ W(p)} [i = m(p)] g_p. At a tie m(p) is the first place in row-major order, which takes all of g_p. The
     sum is computed from the side of x. If x is cut into blocks of s numbers, every block is reached by the same q =
     ⌈k/s⌉ windows per axis. So for n axes dx is the sum of qⁿ comparisons of m with a constant. For windows that touch
-    it is a single one. Kept: m (one byte per window, for windows of up to 128 numbers), and the shape of x.
+    it is a single one. Kept: m (one byte per window, for windows of up to 128 numbers), and x. A TPU finds m in x once
+    more, and compiled programs for other platforms do not hold x.
 
     Raises:
         ConfigError: `window` or `strides` are not positive integers, or `padding` is not smaller than the window.
@@ -79,11 +82,11 @@ def max_pool(
     def forward(x, *, key, train):
         del key, train
         y, index = _largest(x, fit(x))
-        return y, (index, keep_shape(x))
+        return y, (x, index)
 
     def backward(residuals, dy):
-        index, shape = residuals
-        return _spread(dy, fit(kept_shape(shape)), index)
+        x, index = residuals
+        return _to_largest(dy, x, index, fit(x))
 
     return parameterless(forward, backward)
 
@@ -132,7 +135,7 @@ def avg_pool(
 
     def backward(shape, dy):
         w = fit(kept_shape(shape))
-        return _spread(shares(w, dy), w)
+        return _to_all(shares(w, dy), w)
 
     return parameterless(forward, backward)
 
@@ -231,14 +234,28 @@ def _around(pairs):
     return ((0, 0, 0), *((lo, hi, 0) for lo, hi in pairs), (0, 0, 0))
 
 
+def _windows(w: Window):
+    """What XLA's windowed operations take: size, strides and padding of all axes."""
+    return (1, *w.window, 1), (1, *w.strides, 1), ((0, 0), *w.padding, (0, 0))
+
+
 # Forward passes. Each is compiled as a whole, because outside of jit each slice would be a program of its own.
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
 def _largest(x, w: Window):
-    """The largest number of each window, and its index within the window in row-major order."""
-    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
+    """The largest number of each window, and its index within the window in row-major order, or zeros on a TPU."""
     dtype = np.min_scalar_type(-math.prod(w.window))
+
+    def windowed(x):
+        y = lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *_windows(w))
+        return y, jnp.zeros(y.shape, dtype)
+
+    return by_platform(x, tpu=windowed, default=partial(_largest_of_taps, w=w, dtype=dtype))
+
+
+def _largest_of_taps(x, w, dtype):
+    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
     (_, y), *others = taps(padded, w)
     index, first = jnp.zeros(y.shape, dtype), _first_in_image(w)
     for m, (_, a) in enumerate(others, 1):
@@ -252,7 +269,16 @@ def _largest(x, w: Window):
 
 @partial(jax.jit, static_argnames="w", inline=True)
 def _sums(x, w: Window):
-    """The sum of each window, one axis after the other: n k additions per number instead of kⁿ."""
+    """The sum of each window."""
+
+    def windowed(x):
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *_windows(w))
+
+    return by_platform(x, tpu=windowed, default=partial(_sums_of_taps, w=w))
+
+
+def _sums_of_taps(x, w):
+    """One axis after the other: n k additions per number instead of kⁿ."""
     x = lax.pad(x, jnp.zeros((), x.dtype), _around(w.padding))
     for axis, k, s, o in zip(w.axes, w.window, w.strides, w.places, strict=True):
         x = reduce(jnp.add, [lax.slice_in_dim(x, i, i + (o - 1) * s + 1, s, axis) for i in range(k)])
@@ -280,7 +306,41 @@ def _first_in_image(w: Window) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
-def _spread(dy, w: Window, index=None):
+def _to_largest(dy, x, index, w: Window):
+    """dx, to which each window adds its dy at the first of its largest numbers."""
+
+    def searched(dy, x, index):
+        del index
+        size, strides, padding = _windows(w)
+        return lax.select_and_scatter_add_p.bind(
+            dy, x, select_prim=lax.ge_p, window_dimensions=size, window_strides=strides, padding=padding
+        )
+
+    return by_platform(dy, x, index, tpu=searched, default=lambda dy, x, index: _spread(dy, w, index))
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
+def _to_all(dy, w: Window):
+    """dx, to which each window adds its dy at all its numbers.
+
+    With s − 1 zeros between its numbers, dy is summed over windows of the same size with stride 1, turned around.
+    """
+
+    def windowed(dy):
+        zero = np.zeros((), dy.dtype)
+        before = [k - 1 - lo for k, (lo, _) in zip(w.window, w.padding, strict=True)]
+        after = [
+            n + lo - 1 - (o - 1) * s for n, s, o, (lo, _) in zip(w.size, w.strides, w.places, w.padding, strict=True)
+        ]
+        between = [s - 1 for s in w.strides]
+        spread = lax.pad(dy, zero, ((0, 0, 0), *zip(before, after, between, strict=True), (0, 0, 0)))
+        size, _, _ = _windows(w)
+        return lax.reduce_window(spread, zero, lax.add, size, (1,) * len(size), "VALID")
+
+    return by_platform(dy, tpu=windowed, default=partial(_spread, w=w))
+
+
+def _spread(dy, w, index=None):
     """dx, to which each window adds its dy, either at the number that `index` names or at all its numbers.
 
     The padded image is cut into blocks of s numbers. A block is reached by the windows that begin in it and in the q −

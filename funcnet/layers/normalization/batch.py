@@ -109,10 +109,10 @@ def batch_norm(
         if n < 2:
             fix = "the variance of one number is 0; use larger batches, train=False, or layer_norm"
             raise ShapeError(f"expected two numbers or more per channel in training, got x of shape {x.shape}; {fix}.")
-        mean = _within_examples(x).sum(0) / n
+        mean = affine.totals(x) / n
         # From squared deviations, because in float32 E[x²] − E[x]² has no correct digit if the mean is 10⁴ times the
         # deviation.
-        var = _within_examples(jnp.square(x - mean)).sum(0) / n
+        var = affine.totals(jnp.square(x - mean)) / n
         learnt = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
         moved = {leaf: momentum * old + (1 - momentum) * learnt[leaf] for leaf, old in state.items()}
         return mean, var, moved
@@ -121,15 +121,10 @@ def batch_norm(
         """g and x − m, in the dtype of the statistics."""
         return dy.astype(residuals["r"].dtype), residuals["x"].astype(residuals["r"].dtype) - residuals["mean"]
 
-    def sums(residuals, dy):
-        """Σ g and Σ g x̂ for each example, (batch, channels)."""
-        g, deviation = wide(residuals, dy)
-        return _within_examples(g), _within_examples(g * deviation) * residuals["r"]
-
     def backward(params, residuals, dy):
         x, r = residuals["x"], residuals["r"]
         g, deviation = wide(residuals, dy)
-        dbias, dscale = (one.sum(0) for one in sums(residuals, dy))
+        dbias, dscale = affine.totals(g), affine.totals(g * deviation) * r
         if residuals["mode"] is not None:
             n = math.prod(x.shape[:-1])
             g = g - dbias / n - deviation * (r * dscale / n)
@@ -140,15 +135,8 @@ def batch_norm(
         if residuals["mode"] is not None:
             got = "one whose examples share their statistics in training; use group_norm or layer_norm"
             raise ConfigError(f"expected a layer that gives each example a gradient of its own, got {got}.")
-        dbias, dscale = sums(residuals, dy)
-        return affine.gradients(residuals["x"], dscale, dbias)
+        g, deviation = wide(residuals, dy)
+        dscale = affine.within_examples(g * deviation) * residuals["r"]
+        return affine.gradients(residuals["x"], dscale, affine.within_examples(g))
 
     return layer(forward, backward, leaves=leaves, state=start, rules=Rules(per_example))
-
-
-def _within_examples(x):
-    """Sums over each example's places, (batch, …, channels) -> (batch, channels).
-
-    This is the first of two stages, because a CPU is slow at summing down the columns of a whole batch.
-    """
-    return x.sum(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x

@@ -252,9 +252,9 @@ def _norm(
         return _sums(g), _sums(g * deviations(x, mean)) * r
 
     def by_example(x, rows):
-        """(rows, 1, groups, width) -> (batch, channels)"""
+        """(rows, 1, groups, width) -> (batch, rows of an example, channels)"""
         rows_of_one = view_of(jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))[0]
-        return rows.reshape(x.shape[0], rows_of_one, x.shape[-1]).sum(1)
+        return rows.reshape(x.shape[0], rows_of_one, x.shape[-1])
 
     def backward(params, residuals, dy):
         x, mean, r = residuals
@@ -263,13 +263,13 @@ def _norm(
         dx = scale * view(dy, x) - deviations(x, mean) * (r * _mean(scale * q, n))  # d − x̂ mean(d x̂)
         if centre:
             dx = dx - _mean(scale * p, n)  # − mean(d)
-        dparams = affine.gradients(x, by_example(x, q).sum(0), by_example(x, p).sum(0))
+        dparams = affine.gradients(x, *(affine.totals(by_example(x, rows)) for rows in (q, p)))
         return dparams, (r * dx).reshape(x.shape).astype(x.dtype)
 
     def per_example(params, residuals, dy):
         del params
         x, (p, q) = residuals[0], sums(residuals, dy)
-        return affine.gradients(x, by_example(x, q), by_example(x, p))
+        return affine.gradients(x, *(affine.within_examples(by_example(x, rows)) for rows in (q, p)))
 
     return layer(forward, backward, leaves=leaves, rules=Rules(per_example, positionwise=positionwise))
 
