@@ -30,8 +30,12 @@ _QUICKLY = {"xla_backend_optimization_level": "0"}
 _QUICKLY_ON_CPU = {"xla_cpu_parallel_codegen_split_count": "1", "xla_cpu_use_fusion_emitters": "False"}
 
 
-def options() -> dict[str, str]:
+def options(platform: str | None = None) -> dict[str, str]:
     """Settings for `jax.jit(function, compiler_options=…)` that `training.fit` compiles its steps with.
+
+    Args:
+        platform: that of the devices that the program is compiled for, such as `"cpu"`, `"gpu"` or `"tpu"`; without
+            one, that of `jax.default_backend()`.
 
     They change how fast a program runs, and the rounding of its sums, but not what it computes. On a CPU they are the
     settings at the head of this module. Those that `XLA_FLAGS` in the environment already sets, and those that the
@@ -42,7 +46,7 @@ def options() -> dict[str, str]:
     >>> jax.jit(lambda x: x + 1, compiler_options=fn.compiler.options())(1)
     Array(2, dtype=int32, weak_type=True)
     """
-    return _on_cpu(_CPU)
+    return _on_cpu(_CPU, platform)
 
 
 def quick_options() -> dict[str, str]:
@@ -54,11 +58,11 @@ def quick_options() -> dict[str, str]:
     >>> jax.jit(lambda x: x + 1, compiler_options=fn.compiler.quick_options())(1)
     Array(2, dtype=int32, weak_type=True)
     """
-    return _QUICKLY | _on_cpu(_QUICKLY_ON_CPU)
+    return _QUICKLY | _on_cpu(_QUICKLY_ON_CPU, None)
 
 
-def _on_cpu(settings):
-    if jax.default_backend() != "cpu":
+def _on_cpu(settings, platform):
+    if (platform or jax.default_backend()) != "cpu":
         return {}
     said = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in settings.items() if name not in said and _is_known(name, value)}
@@ -68,7 +72,8 @@ def _on_cpu(settings):
 def _is_known(name: str, value: str) -> bool:
     """Whether the installed jaxlib accepts the setting. It refuses a wrong one when it compiles."""
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

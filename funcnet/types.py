@@ -232,6 +232,7 @@ class Layout(NamedTuple):
     place_batch: Callable[[Any], Any]  #: a global batch, with its rows divided among the devices
     gradient: Callable[[GradientFn], GradientFn]  #: an engine's gradient, computed over the mesh
     check_rows: Callable[[str, str, int], None]  #: (name, what, rows), raises unless the rows can be divided evenly
+    platform: str | None = None  #: of its devices, such as "tpu"; `None` is the default one
 
 
 class Report(NamedTuple):

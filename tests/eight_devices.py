@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 from funcnet import gradients, layers, losses, metrics, models, optimizers, parallel, training, trees
 from funcnet.errors import ConfigError, DataError, ShapeError
+from funcnet.parallel.step import program_of
 from funcnet.trees import flatten_with_paths, total_bytes
 from funcnet.types import Padded
 
@@ -553,3 +554,35 @@ def test_arrays_on_several_devices_without_a_layout_are_named():
         training.fit(model, loss, optimizer, (x, x), epochs=1, state=jax.device_put(state, jax.devices()[1]))
     (report,) = training.fit(model, loss, optimizer, (np.asarray(x), target), epochs=1)
     assert np.isfinite(report.metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    "layout, options", [(flat, {"flat": True}), (automatic, {"flat": False}), (fsdp, {"rules": FSDP})]
+)
+def test_a_forecast_has_the_bytes_of_what_runs(layout, options):
+    """By the program itself, and by the arrays that lie on one device."""
+    model, optimizer, batch, laid = mlp(), optimizers.adam(1e-2), digits(), layout(8)
+    found = parallel.forecast(
+        model, losses.softmax_cross_entropy, optimizer, batch, engine="backprop", devices=mesh_of(8), **options
+    )
+    state, batch = initial(model, batch[0])(jax.random.key(0)), laid.place_batch(batch)
+    state = laid.place_state(state)
+    gradient = laid.gradient(gradients.backprop(model, losses.softmax_cross_entropy))
+    program = program_of(training.train_step(gradient, optimizer), laid).lower(state, batch).compile()
+    memory = program.memory_analysis()
+    assert (found.argument_bytes, found.temporary_bytes) == (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
+    here = jax.devices()[0]
+    arrays = [leaf for leaf in jax.tree.leaves((state, batch)) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    lies = [shard.data.nbytes for leaf in arrays for shard in leaf.addressable_shards if shard.device == here]
+    assert abs(found.argument_bytes - sum(lies)) <= 64  # the key, and places that begin at multiples of 8
+    if layout is flat:
+        (collective,) = found.collectives
+        summed = total_bytes(state.optimizer.params) + 4  # and the loss
+        assert collective == ("all-reduce", 1, 2 * 7 / 8 * summed)
+
+
+def test_a_forecast_says_how_rows_must_be_divided():
+    with pytest.raises(ShapeError, match="^forecast: expected rows to be a multiple of the 8 devices along"):
+        parallel.forecast(
+            mlp(), losses.softmax_cross_entropy, optimizers.sgd(0.1), digits(6), devices=mesh_of(8), engine="backprop"
+        )

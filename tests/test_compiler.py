@@ -31,6 +31,8 @@ def test_what_the_environment_says_is_not_said_again(monkeypatch):
 def test_other_platforms_get_none(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler.options() == {}
+    assert compiler.options("tpu") == {}
+    assert compiler.options("cpu") == compiler._CPU
 
 
 def test_what_jaxlib_does_not_know_is_left_out(monkeypatch):

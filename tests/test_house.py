@@ -74,7 +74,7 @@ HOUSE = {
     "deployment": BASE,
     "generation": BASE,
     "logs": BASE,
-    "parallel": BASE | {"compiler", "gradients"},
+    "parallel": BASE | {"compiler", "gradients", "training"},
     "plotting": BASE | {"layers"},
     "summaries": BASE | {"layers"},
     "cli": None,  # anything

@@ -7,10 +7,13 @@ import pytest
 from layer_cases import CASES, draw, draw_shapes
 from numerics import worst_leaf
 
-from funcnet import losses
+from funcnet import layers, losses, optimizers, training
 from funcnet.catalogue import LARGE_MODELS, LOSSES
 from funcnet.checking.subjects import parted
 from funcnet.gradients.cotangents import as_cotangent, as_gradient
+from funcnet.training import feeds
+from funcnet.training.loop import ONE_DEVICE
+from funcnet.training.vectors import as_vectors, lies_on_tpu, rows_at
 
 ELSEWHERE = ("cuda", "rocm", "tpu")
 
@@ -39,16 +42,16 @@ def test_every_layer_is_lowered_for_other_platforms(name):
     assert "cpu_only" not in lowered(both_engines(case.layer), *draw_shapes(case, jnp.float32))
 
 
+def loss_and_gradients(row):
+    """`(prediction, target)` -> the loss, and its gradients by hand and by autodiff."""
+    loss = losses.partial(row.loss, **row.options) if row.options else row.loss
+    return lambda p, target: (loss(p, target), loss.gradient(p, target), jax.grad(loss)(p, target))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_is_lowered_for_other_platforms(name):
     row = LOSSES[name]
-    loss = losses.partial(row.loss, **row.options) if row.options else row.loss
-    prediction, target = np.float32(row.prediction), np.asarray(row.target)
-
-    def run(prediction, target):
-        return loss(prediction, target), loss.gradient(prediction, target), jax.grad(loss)(prediction, target)
-
-    assert "cpu_only" not in lowered(run, prediction, target)
+    assert "cpu_only" not in lowered(loss_and_gradients(row), np.float32(row.prediction), np.asarray(row.target))
 
 
 def test_the_forms_for_a_cpu_are_seen():
@@ -77,3 +80,34 @@ def test_the_forms_for_a_tpu_give_the_same(x64, monkeypatch, name):
         there = jax.jit(lambda *args: run(*args))(*args)
     assert chosen
     assert worst_leaf(here, there) <= 1e-13
+
+
+def test_data_on_a_tpu_are_vectors(monkeypatch):
+    """And make the same run, with images in a tree too."""
+    random, labels = np.random.default_rng(0), np.arange(20) % 3
+    x = {"image": random.normal(size=(20, 4, 4, 1)).astype(np.float32), "row": np.float32(random.normal(size=(20, 5)))}
+    image = layers.serial(layers.conv(2, 3), layers.tanh(), layers.flatten(), layers.dense(3))
+    model, entropy = layers.each(image=image, row=layers.dense(3)), losses.softmax_cross_entropy
+    loss = losses.weighted_sum(image=(1.0, entropy), row=(0.5, entropy))
+
+    def trained():
+        data = x, {"image": labels, "row": labels[::-1]}
+        *_, last = training.fit(model, loss, optimizers.sgd(0.1), data, epochs=2, batch_size=8)
+        return last
+
+    before = trained()
+    monkeypatch.setattr(feeds, "lies_on_tpu", lambda layout: True)
+    after = trained()
+    assert worst_leaf(before.state.optimizer, after.state.optimizer) <= 1e-6
+    assert float(before.metrics["loss"]) == pytest.approx(float(after.metrics["loss"]), rel=1e-6)
+
+
+def test_what_lies_on_a_tpu(monkeypatch):
+    assert not lies_on_tpu(ONE_DEVICE)
+    assert lies_on_tpu(ONE_DEVICE._replace(platform="tpu"))
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert lies_on_tpu(ONE_DEVICE)
+    assert not lies_on_tpu(ONE_DEVICE._replace(platform="cpu"))
+    images, labels = as_vectors((np.ones((5, 2, 3)), np.ones(5)))
+    assert (images.array.shape, images.shape, labels.shape) == ((5, 6), (2, 3), (5,))
+    assert rows_at((images, labels), np.array([1, 2]))[0].shape == (2, 2, 3)

@@ -25,16 +25,17 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
 
     - *automatic*: the compiler gets the program of one device and the places of batch, parameters and gradients, and
       splits the program. Batch norm sees the whole batch, and dropout draws for all its rows.
-    - *flat*: every device computes the gradient of its rows, and one sum of one buffer makes the whole. This is faster
-      for small models. The parameters must be whole on every device, and the gradient must be the mean of the gradients
-      of its rows: no state, no randomness, a loss that is a mean.
+    - *flat*: every device computes the gradient of its rows, and one sum of one buffer makes the whole. On CPUs this is
+      faster for small models. The parameters must be whole on every device, and the gradient must be the mean of the
+      gradients of its rows: no state, no randomness, a loss that is a mean.
 
     Args:
         mesh: of `parallel.mesh`.
         rules: where the parameters lie; by default `[(".*", replicate())]`.
         data: the axis of the mesh over which the rows of a batch are divided.
-        flat: which way. By default it is flat where that is correct, which `parallel.mean_over_rows` tests. `True` is
-            always flat, without the test. `False` is always automatic.
+        flat: which way. By default it is flat on CPUs where that is correct, which `parallel.mean_over_rows` tests.
+            Compilers for other devices make one sum of all gradients by themselves. `True` is always flat, without the
+            test. `False` is always automatic.
 
     Raises:
         ConfigError: the mesh has no such axis, or a rule is not a rule. When parameters are placed: the rules do not
@@ -64,6 +65,7 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
 
 @lru_cache(maxsize=64)  # equal layouts are one object, so that they share compiled programs
 def _layout(mesh, rules, data, flat):
+    platform = mesh.devices.flat[0].platform
     place_data = partial(placement.place_whole, mesh=mesh)
     place_batch = partial(placement.place_rows, "layout", mesh=mesh, data=data)
 
@@ -85,7 +87,9 @@ def _layout(mesh, rules, data, flat):
         whole = not any(map(any, jax.tree.leaves(specs(params, mesh, rules))))
         if flat and not whole:
             raise ConfigError("layout(flat=True): expected rules that split no parameter; leave flat out.")
-        return whole and (mean_over_rows(one, params, state, batch, key) if flat is None else flat)
+        if flat is None:
+            return whole and platform == "cpu" and mean_over_rows(one, params, state, batch, key)
+        return whole and flat
 
     def gradient(one):
         def over_mesh(params, state, batch, key=None, /):
@@ -102,4 +106,4 @@ def _layout(mesh, rules, data, flat):
     def check_rows(call, what, count):
         placement.check_rows(call, what, count, mesh.shape[data], data)
 
-    return Layout(init_state, place_state, place_data, place_batch, gradient, check_rows)
+    return Layout(init_state, place_state, place_data, place_batch, gradient, check_rows, platform)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from funcnet import compiler
 from funcnet.types import Batch, Layout, TrainState
 
-__all__ = ["compile_step"]
+__all__ = ["compile_step", "program_of"]
 
 IN_FLIGHT = 2  #: steps under way at a time: enough to keep the devices busy
 
@@ -44,12 +44,7 @@ def compile_step(
     1
     """
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler.options())
-    def run(state, batch):
-        state, metrics = step(layout.place_state(state), layout.place_batch(batch))
-        state = layout.place_state(state)
-        return state, metrics, jnp.copy(state.optimizer.step)
-
+    run = program_of(step, layout)
     under_way: deque[jax.Array] = deque()
 
     def compiled(state, batch):
@@ -60,3 +55,15 @@ def compile_step(
         return state, metrics
 
     return compiled
+
+
+def program_of(step: Callable[[TrainState, Batch], tuple[TrainState, Any]], layout: Layout) -> Any:
+    """The step under `jit`, as `compile_step` runs it, with a copy of the number of steps to wait for."""
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler.options(layout.platform))
+    def run(state, batch):
+        state, metrics = step(layout.place_state(state), layout.place_batch(batch))
+        state = layout.place_state(state)
+        return state, metrics, jnp.copy(state.optimizer.step)
+
+    return run

@@ -22,6 +22,7 @@ from funcnet.data.passes import Pass
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading, within
 from funcnet.training.loop import Chunk
+from funcnet.training.vectors import as_vectors, lies_on_tpu
 from funcnet.trees import flatten_with_paths, map_rows, shapes
 
 __all__ = ["ArrayFeed", "IteratorFeed"]
@@ -42,7 +43,9 @@ class ArrayFeed:
         self.seed = tuple(int(word) for word in np.ravel(jax.random.key_data(key)))
         self.shuffle = shuffle
         self.most_steps = min(self.report_steps, 1024)
-        self.data = layout.place_data(own_arrays(data))
+        on_tpu, self.data = lies_on_tpu(layout), own_arrays(data)
+        self.stored = layout.place_data(as_vectors(self.data) if on_tpu else self.data)
+        self.data = self.data if on_tpu else self.stored
         self.example = map_rows(
             lambda leaf: jax.ShapeDtypeStruct((self.batch_size, *leaf.shape[1:]), leaf.dtype), shapes(self.data)
         )
@@ -51,7 +54,7 @@ class ArrayFeed:
         """A chunk of this feed, with shapes in place of the arrays of the host."""
         shape = (self.most_steps, self.batch_size)
         mask = jax.ShapeDtypeStruct(shape, bool) if self.masked else None
-        return Chunk(self.data, jax.ShapeDtypeStruct(shape, np.int32), mask, self.batch_size, 1, 1, True, None)
+        return Chunk(self.stored, jax.ShapeDtypeStruct(shape, np.int32), mask, self.batch_size, 1, 1, True, None)
 
     def check_unfinished(self, step) -> None:
         if step >= self.steps:
@@ -72,7 +75,7 @@ class ArrayFeed:
             rows, mask = self._batches(step, count)
             step += count
             epoch = -(-step // self.epoch_steps)
-            yield Chunk(self.data, rows, mask, self.batch_size, count, epoch, step == due, None)
+            yield Chunk(self.stored, rows, mask, self.batch_size, count, epoch, step == due, None)
 
     def _batches(self, step, count):
         """Row numbers of the next `count` batches and their mask. The entries behind them are zero and not read."""

@@ -31,7 +31,7 @@ from funcnet.training.divergence import guard_counts
 from funcnet.training.evaluation import factors_of, tally_batch
 from funcnet.training.memory import check_memory
 from funcnet.training.step import advance, unless
-from funcnet.trees import map_rows
+from funcnet.training.vectors import rows_at
 from funcnet.types import Gradient, GradientFn, Key, Layout
 
 __all__ = [
@@ -99,7 +99,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
         if rows is None:
             batch = jax.tree.map(lambda leaf: leaf[i], data)
         else:
-            batch = map_rows(lambda leaf: leaf[rows[i]], data)
+            batch = rows_at(data, rows[i])
         if mask is not None:
             x, target, *rest = batch
             batch = (x, target, masked(rest[0] if rest else None, mask[i], parts), *rest[1:])
@@ -110,7 +110,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
     def token(state):
         return jnp.copy(state.optimizer.step), guard_counts(state.optimizer)
 
-    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
+    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options(layout.platform))
     def loop(state, tally, data, rows, mask, steps):
         def body(i, carry):
             state, tally = carry
@@ -120,7 +120,7 @@ def compiled_chunk(model, loss, optimizer, engine, penalty, metrics, augment, la
         state = layout.place_state(state)  # the compiler may choose other places for what leaves a loop
         return state, tally, token(state)
 
-    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options())
+    @partial(jax.jit, donate_argnums=(0, 1), compiler_options=compiler.options(layout.platform))
     def single(state, tally, data, rows, mask, i):
         state, tally = step(state, tally, data, rows, mask, i)
         return state, tally, token(state)
