@@ -141,11 +141,11 @@ def with_one(value):
 
 WHOLE = arrays()
 ARRAYS = {
-    "empty": (b"", "expected a readable .npz file: it begins with other bytes; save it with np.savez"),
-    "a pickle": (b"\x80\x04]\x94.", "expected a readable .npz file: it begins with other bytes; save it with np.savez"),
+    "empty": (b"", "expected a readable .npz file: it is empty or of another kind; save it with np.savez"),
+    "a pickle": (b"\x80\x04]\x94.", "readable .npz file: it is empty or of another kind; save it with np.savez"),
     "cut": (WHOLE[:-100], "expected a readable .npz file: File is not a zip file"),
-    "a flipped bit": (WHOLE[:400] + bytes([WHOLE[400] ^ 1]) + WHOLE[401:], "readable .npz file: Bad CRC-32 .*x.npy"),
-    "objects": (arrays(x=np.array([None] * 40)), "an array holds Python objects; make numbers of them"),
+    "a flipped bit": (WHOLE[:400] + bytes([WHOLE[400] ^ 1]) + WHOLE[401:], ".npz file: x: Bad CRC-32 .*x.npy"),
+    "objects": (arrays(x=np.array([None] * 40)), "x: an array holds Python objects; make numbers of them"),
     "NaN": (arrays(x=with_one(np.nan)), r"x\[3, 1\] is nan; 1 of 40 rows have such values, leave them out or fill"),
     "too large": (arrays(x=with_one(1e39)), r"x\[3, 1\] is 1e\+39, which float32 cannot hold; 1 of 40 rows"),
     "texts": (arrays(x=np.full((40, 3), "a")), r"x of floating-point numbers, got .*; convert it with x.astype"),

@@ -330,7 +330,7 @@ def test_what_cannot_be_trained_on_a_table(people, tmp_path, capsys, arguments, 
         ("d.csv", b"x,y\n1,a\n2,\xff\n", "the byte 0xff in line 3"),
         ("e.csv", b'x,y\n"1,a\n', "quotes come in pairs"),
         ("f.parquet", b"PAR1", "expected a whole Parquet file"),
-        ("g.npy", b"PK", "expected a whole .npy file"),
+        ("g.npy", b"P", "expected a whole .npy file"),
         ("h.csv", b"x,y\n" + b"1,a\n1,b\n" * 9, "expected a column with several values, got x"),
         ("i.csv", b"x,y\n" + b"".join(b"%d,%d\n" % (i, i) for i in range(9)), None),
     ],
@@ -382,6 +382,53 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
 def test_arrays_that_are_not_named(tmp_path, capsys, arrays, arguments, message):
     np.savez(tmp_path / "a.npz", **{name: np.arange(20.0) for name in arrays})
     assert message in refused(capsys, "train", "--data", tmp_path / "a.npz", *arguments, "--output", tmp_path / "run")
+
+
+NPY = io.BytesIO()
+np.save(NPY, np.ones((20, 3)))
+
+
+@pytest.mark.parametrize("command", ["train", "train --target 2", "predict", "evaluate", "predict array"])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "it is empty or of another kind; save it with np.save"),
+        (b"hello world", "it is empty or of another kind; save it with np.save"),
+        (b"\x80\x04]\x94.", "it is empty or of another kind; save it with np.save"),
+        (NPY.getvalue()[:-50], "(EOF: reading array data|Failed to read all data)"),
+        (NPY.getvalue().replace(b"'<f8'", b"'|O' "), "an array holds Python objects; make numbers of them"),
+        (b"PK", "one array, as np.save writes it, got several; save x alone as .npy"),
+    ],
+    ids=["empty", "garbage", "pickle", "cut", "objects", "zip"],
+)
+def test_arrays_that_cannot_be_read(member, arrays, tmp_path, capsys, monkeypatch, command, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.npy").write_bytes(content)
+    word, *more = command.split()
+    run = arrays if more == ["array"] else member
+    rest = {"train": ["--data", "a.npy", *more], "predict": [run, "a.npy"], "evaluate": [run, "--data", "a.npy"]}[word]
+    said = refused(capsys, word, *rest)
+    assert re.match(rf"funcnet: (a\.npy|\w+(\.read)?\('a\.npy'\)): expected .*{message}", said), said
+    assert "pickle" not in said
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """A run on the rows of an array."""
+    folder = tmp_path_factory.mktemp("arrays")
+    np.savez(folder / "a.npz", x=np.random.default_rng(0).random((20, 3)), y=np.arange(20) % 2)
+    assert main(["train", "--data", str(folder / "a.npz"), *QUICK, "--output", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy", "parquet"])
+def test_a_table_is_named_where_no_target_is_given(tmp_path, capsys, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"a.{ending}").touch()
+    assert refused(capsys, "train", "--data", f"a.{ending}").startswith(f"funcnet: a.{ending}: expected ")
+    (tmp_path / f"b.{ending}").symlink_to(os.devnull)
+    said = refused(capsys, "train", "--data", f"b.{ending}")
+    assert said.startswith(f"funcnet: b.{ending}: the file cannot be read: ")
 
 
 # Whatever is malformed
