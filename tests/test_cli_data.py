@@ -384,6 +384,29 @@ def test_arrays_that_are_not_named(tmp_path, capsys, arrays, arguments, message)
     assert message in refused(capsys, "train", "--data", tmp_path / "a.npz", *arguments, "--output", tmp_path / "run")
 
 
+@pytest.mark.parametrize("file", ["csv", "npz"])
+def test_a_class_that_only_held_out_rows_have_is_a_class(tmp_path, capsys, file):
+    """Otherwise its rows could not be counted as mistakes."""
+    x, y = np.arange(20.0)[:, None], np.array(["a", "b"] * 8 + ["c"] * 4)
+    np.savez(tmp_path / "a.npz", x_train=x[:16], y_train=y[:16], x_test=x[16:], y_test=y[16:])
+    lines = [f"{value},{i},{name}" for i, ((value,), name) in enumerate(zip(x, y, strict=True))]
+    (tmp_path / "a.csv").write_text("\n".join(["x,when,y", *lines]))
+    options = ["--target", "y", "--time", "when"] if file == "csv" else []
+    out = ok(capsys, "train", "--data", tmp_path / f"a.{file}", *options, *QUICK, "--output", tmp_path / "run")
+    assert "3 classes (a 50%, b 50%, c 0%)" in out
+    assert re.search(r"held out +│ +4 │.*│ +0.00% │\n", out)  # one answer for all, a, is wrong for each
+
+
+def test_named_arrays_are_not_mixed_with_those_for_testing(tmp_path):
+    x, y = np.random.default_rng(0).random((20, 2)), np.arange(20) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=-x, y_test=y, x_more=x + 1)
+    for name, low in {"x_more": 1, "x_train": 0}.items():
+        parts = parts_of(tmp_path / "a.npz", x=name)
+        assert [len(pair[0]) for pair in (parts.training, parts.test)] == [16, 4]
+        assert min(pair[0].min() for pair in (parts.training, parts.test)) >= low
+    assert parts_of(tmp_path / "a.npz", "y_train").test[0].min() >= 0
+
+
 NPY = io.BytesIO()
 np.save(NPY, np.ones((20, 3)))
 

@@ -72,7 +72,7 @@ def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> 
         x, target: the names of two of its arrays, if they are not found by names that are usual.
 
     Raises:
-        DataError: the file is damaged, or has no such arrays.
+        DataError: the file is damaged, has no such arrays, or rows for testing without their targets.
     """
     name = os.fspath(path)
 
@@ -126,20 +126,24 @@ def _names(found, x, target):
     if x is not None and target is not None:
         return [(x, target)]
     pairs = []
-    for endings in _PARTS:
-        rows = _only([n for n in found if n == x or (x is None and _is(n, _ROWS, endings))])
-        labels = _only([n for n in found if n == target or (target is None and _is(n, _TARGETS, endings))])
-        if rows is not None and labels is not None:
-            pairs.append((rows, labels))
+    for endings in _PARTS if x is None and target is None else _PARTS[:1]:
+        rows = [name for name in found if name == x or (x is None and _is(name, _ROWS, endings))]
+        labels = [name for name in found if name == target or (target is None and _is(name, _TARGETS, endings))]
+        if len(rows) == len(labels) == 1:
+            pairs.append((rows[0], labels[0]))
+        elif rows or labels:
+            raise _lacking(found, pairs)
     if not pairs:
-        got = listed(sorted(found)) or "none"
-        raise DataError(f"expected the arrays x and target, got {got}; name two with --x and --target.")
+        raise _lacking(found, pairs)
     return pairs
+
+
+def _lacking(found, pairs):
+    """The error for an array without its partner: the pair for training or, where this is found, for testing."""
+    ends = [name.replace("train", "test") if "train" in name else f"{name}_test" for pair in pairs for name in pair]
+    wanted, got = " and ".join(ends or ("x", "target")), listed(sorted(found)) or "none"
+    return DataError(f"expected the arrays {wanted}, got {got}; name two with --x and --target.")
 
 
 def _is(name, known, endings):
     return any(name == word + ending or name == ending[1:] + "_" + word for word in known for ending in endings)
-
-
-def _only(names):
-    return names[0] if len(names) == 1 else None
