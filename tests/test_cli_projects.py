@@ -204,6 +204,7 @@ def test_a_rate_is_found_and_trained_with(noise, capsys):
     assert f"{rate:.2g}" == said[1]
     assert rate != options.Train().learning_rate
     assert Path("run/rates.png").stat().st_size > 1000
+    assert "plots     run/curves.png  run/confusion.png  run/rates.png\n" in out
 
 
 def test_a_start_that_fails_leaves_nothing(noise, capsys):
