@@ -120,6 +120,16 @@ FOLDERS = [
         lambda folder: [table("a", name)(folder) for name in ("a.csv", "b.tsv")],
         "one table, got a.csv, b.tsv",
     ),
+    (table("file,y\n../../passwd,1\n"), r"got the columns 'file', 'y'; '../../passwd' lies outside the folder"),
+    (table("file,y\ndark/0.png,1\n../dark/0.png,2\n"), "'../dark/0.png' in line 3, which lies outside the folder; "),
+    (
+        table("file,y,z\ndark/0.png,1,2\ndark/1.png,1,2\n./dark/0.png,1,3\n"),
+        r"the same targets wherever .*/dark/0.png is named, got different ones in lines 2, 4; keep one of these rows",
+    ),
+    (
+        lambda folder: save(folder / "x.PNG", GREY),
+        r"pictures in the folders of the classes, got .*/x.PNG beside them; move it",
+    ),
 ]
 
 

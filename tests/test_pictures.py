@@ -160,6 +160,23 @@ def test_targets_of_a_table_may_be_numbers(tmp_path):
     assert preparation.read(tmp_path, target=True)[1]["y"].tolist() == [0, 0.5, 1, 1.5]
 
 
+def test_a_picture_may_be_named_twice_and_beside_long_texts(tmp_path):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name, GREY)
+    (tmp_path / "t.csv").write_text(f"file,caption\na.png,{'long ' * 90}\nb.png,short\n{tmp_path}/b.png,short\n")
+    x, target = image_folder(tmp_path)
+    assert (len(x), target["caption"][1:].tolist()) == (3, ["short", "short"])
+
+
+def test_a_picture_outside_the_folder_is_not_read(tmp_path):
+    save(tmp_path / "private.png", GREY)
+    save(tmp_path / "f" / "images" / "a.png", GREY)
+    for name in ("../private.png", f"{tmp_path}/private.png"):
+        (tmp_path / "f" / "t.csv").write_text(f"file,y\n{name},1\n")
+        with pytest.raises(DataError, match=f"'file', 'y'; {name!r} lies outside the folder"):
+            image_folder(tmp_path / "f")
+
+
 # What is refused
 
 
