@@ -156,6 +156,7 @@ ARRAYS = {
     "cut": (WHOLE[:-100], "expected a readable .npz file: File is not a zip file"),
     "a flipped bit": (WHOLE[:400] + bytes([WHOLE[400] ^ 1]) + WHOLE[401:], ".npz file: x: Bad CRC-32 .*x.npy"),
     "objects": (arrays(x=np.array([None] * 40)), "x: an array holds Python objects; make numbers of them"),
+    "the same rows": (arrays(x=np.tile([1.5, 2.5], (40, 1))), "rows that differ, got 32 that are the same; nothing"),
     "x_test alone": (arrays(x_test=np.ones((9, 3))), "arrays x_test and y_test, got x, x_test, y; name two with --x"),
     "test_labels alone": (arrays(test_labels=np.ones(9)), "arrays x_test and y_test, got test_labels, x, y; name two"),
     "two for testing": (arrays(x_test=1, y_test=1, label_test=1), "the arrays x_test and y_test, got label_test, x,"),

@@ -447,7 +447,9 @@ Y = np.array([0, 1] * 3)
         ({}, Y, {}, DataError, "expected x to be a dictionary of columns, got a dict {}; read_table gives them"),
         (np.zeros((6, 2), int), Y, {}, DataError, r"x of floating-point numbers, got an array of dtype int64"),
         (np.full((6, 2), np.nan), Y, {}, DataError, r"x\[0, 0\] is nan; 6 of 6 rows have such values"),
-        (np.zeros((6, 2, 2, 2), np.uint8), Y, {}, DataError, "expected pictures of 1 or 3 channels, got 2"),
+        (np.ones((6, 2)), Y, {}, DataError, "rows that differ, got 6 that are the same; nothing can be learnt"),
+        (np.zeros((6, 2, 2, 3), np.uint8), Y, {}, DataError, "expected rows that differ, got 6 that are the same"),
+        (np.eye(6, 8, dtype=np.uint8).reshape(6, 2, 2, 2), Y, {}, DataError, "pictures of 1 or 3 channels, got 2"),
     ],
 )
 def test_what_cannot_be_prepared(x, target, options, error, message):
