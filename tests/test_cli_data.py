@@ -11,7 +11,8 @@ import jax.export
 import numpy as np
 import pytest
 from malformed import ARRAYS, FOLDERS, TABLES, two_classes
-from PIL import Image, ImageOps
+from pages import block
+from PIL import Image
 
 import funcnet as fn
 from funcnet.cli import main, options
@@ -118,21 +119,15 @@ def test_rows_unlike_those_of_training_are_told(member, tmp_path, capsys):
 
 
 def test_an_exported_table_needs_jax_and_numpy_alone(member, tmp_path, capsys):
-    """As docs/data.md says it: twelve lines make what the file takes."""
+    """By the lines of docs/data.md."""
     (tmp_path / "new.csv").write_text("town,rich,age,income\nBern,0,20,2010\n,1,70,?")
     ok(capsys, "export", member, "--output", tmp_path / "model.stablehlo", "--platforms", "cpu")
     out = ok(capsys, "predict", member, tmp_path / "new.csv")
     assert ok(capsys, "predict", tmp_path / "model.stablehlo", tmp_path / "new.csv") == out
-    kept = json.loads((tmp_path / "preparation.json").read_text(encoding="utf-8"))
-    rows = list(csv.DictReader((tmp_path / "new.csv").read_text().splitlines()))
-    numbers = [column["name"] for column in kept["columns"] if not column["categories"]]
-    texts = {column["name"]: column["categories"] for column in kept["columns"] if column["categories"]}
-    codes = {name: {text or "": code for code, text in enumerate(known)} for name, known in texts.items()}
-    inputs = {
-        "numbers": np.array([[float(row[name].strip("?") or "nan") for name in numbers] for row in rows], np.float32),
-        "codes": np.array([[codes[name].get(row[name], -1) for name in codes] for row in rows], np.int32),
-    }
-    probabilities = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call(inputs)
+    names = {"folder": tmp_path, "new": tmp_path / "new.csv", "np": np}
+    exec(block("data.md", "csv.DictReader(lines)"), names)
+    exec(block("data.md", "jax.export.deserialize").partition("assert")[0], names)
+    kept, probabilities = names["kept"], names["by_file"]
     classes = kept["targets"][0]["categories"]
     wanted = [(classes[row.argmax()], f"{row.max():.6f}") for row in np.asarray(probabilities)]
     assert wanted == [(row["class"], row["probability"]) for row in csv.DictReader(out.splitlines())]
@@ -239,11 +234,11 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
     assert ok(capsys, "predict", run / "model.stablehlo", one).splitlines()[1].split(",") == line
     said = refused(capsys, "predict", run / "model.stablehlo", one, "--explain")
     assert "--explain: expected the folder of a run, got the file" in said
-    kept = json.loads((run / "preparation.json").read_text())
-    with Image.open(one) as image:
-        image = ImageOps.fit(image.convert("RGB"), kept["image_size"], Image.Resampling.BILINEAR)
+    preparation = fn.data.Preparation.from_json((run / "preparation.json").read_text())
+    names = {"preparation": preparation, "path": one, "one": preparation.read(one)[0], "np": np, "json": json}
+    exec("from PIL import Image\n" + block("data.md", "exif_transpose"), names)
     program = jax.export.deserialize(bytearray((run / "model.stablehlo").read_bytes()))
-    by_file = np.asarray(program.call(np.asarray(image)[None]))[0]
+    by_file = np.asarray(program.call(names["pixels"]))[0]
     assert f"{by_file.max():.6f}" == line[2]
 
 
