@@ -100,6 +100,7 @@ def test_a_new_project_trains_and_passes_its_test_at_once(tmp_path, capsys, monk
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(FILES)
     assert len((tmp_path / "first" / "README.md").read_text().splitlines()) == 10
     assert (tmp_path / "first" / "README.md").read_text().startswith("# first\n")
+    assert "\n    pip install pytest && pytest " in (tmp_path / "first" / "README.md").read_text()
     code, _, err = funcnet(capsys, "new", "first")
     assert (code, err) == (
         2, "funcnet: first: expected a folder that is new or empty, got one with files; nothing is written.\n",
