@@ -1,7 +1,7 @@
 """A trained model as one file that does not need funcnet.
 
 `export_model` writes what `model.apply` computes at evaluation, parameters included, as a StableHLO program in the
-format of `jax.export`. Any program that has jax can run it, for batches of any size:
+format of `jax.export`. After `pip install jax flatbuffers` any program can run it, for batches of any size:
 
     import jax.export
     y = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(x)

@@ -120,6 +120,16 @@ FOLDERS = [
         lambda folder: [table("a", name)(folder) for name in ("a.csv", "b.tsv")],
         "one table, got a.csv, b.tsv",
     ),
+    (table("file,y\n../../passwd,1\n"), r"got the columns 'file', 'y'; '../../passwd' lies outside the folder"),
+    (table("file,y\ndark/0.png,1\n../dark/0.png,2\n"), "'../dark/0.png' in line 3, which lies outside the folder; "),
+    (
+        table("file,y,z\ndark/0.png,1,2\ndark/1.png,1,2\n./dark/0.png,1,3\n"),
+        r"the same targets wherever .*/dark/0.png is named, got different ones in lines 2, 4; keep one of these rows",
+    ),
+    (
+        lambda folder: save(folder / "x.PNG", GREY),
+        r"pictures in the folders of the classes, got .*/x.PNG beside them; move it",
+    ),
 ]
 
 
@@ -141,11 +151,16 @@ def with_one(value):
 
 WHOLE = arrays()
 ARRAYS = {
-    "empty": (b"", "expected a readable .npz file: it begins with other bytes; save it with np.savez"),
-    "a pickle": (b"\x80\x04]\x94.", "expected a readable .npz file: it begins with other bytes; save it with np.savez"),
+    "empty": (b"", "expected a readable .npz file: it is empty or of another kind; save it with np.savez"),
+    "a pickle": (b"\x80\x04]\x94.", "readable .npz file: it is empty or of another kind; save it with np.savez"),
     "cut": (WHOLE[:-100], "expected a readable .npz file: File is not a zip file"),
-    "a flipped bit": (WHOLE[:400] + bytes([WHOLE[400] ^ 1]) + WHOLE[401:], "readable .npz file: Bad CRC-32 .*x.npy"),
-    "objects": (arrays(x=np.array([None] * 40)), "an array holds Python objects; make numbers of them"),
+    "a flipped bit": (WHOLE[:400] + bytes([WHOLE[400] ^ 1]) + WHOLE[401:], ".npz file: x: Bad CRC-32 .*x.npy"),
+    "objects": (arrays(x=np.array([None] * 40)), "x: an array holds Python objects; make numbers of them"),
+    "the same rows": (arrays(x=np.tile([1.5, 2.5], (40, 1))), "rows that differ, got 32 that are the same; nothing"),
+    "x_test alone": (arrays(x_test=np.ones((9, 3))), "arrays x_test and y_test, got x, x_test, y; name two with --x"),
+    "test_labels alone": (arrays(test_labels=np.ones(9)), "arrays x_test and y_test, got test_labels, x, y; name two"),
+    "two for testing": (arrays(x_test=1, y_test=1, label_test=1), "the arrays x_test and y_test, got label_test, x,"),
+    "y_train alone": (arrays(y_train=1), "expected the arrays x and target, got x, y, y_train; name two with --x"),
     "NaN": (arrays(x=with_one(np.nan)), r"x\[3, 1\] is nan; 1 of 40 rows have such values, leave them out or fill"),
     "too large": (arrays(x=with_one(1e39)), r"x\[3, 1\] is 1e\+39, which float32 cannot hold; 1 of 40 rows"),
     "texts": (arrays(x=np.full((40, 3), "a")), r"x of floating-point numbers, got .*; convert it with x.astype"),

@@ -11,7 +11,8 @@ import jax.export
 import numpy as np
 import pytest
 from malformed import ARRAYS, FOLDERS, TABLES, two_classes
-from PIL import Image, ImageOps
+from pages import block
+from PIL import Image
 
 import funcnet as fn
 from funcnet.cli import main, options
@@ -118,21 +119,15 @@ def test_rows_unlike_those_of_training_are_told(member, tmp_path, capsys):
 
 
 def test_an_exported_table_needs_jax_and_numpy_alone(member, tmp_path, capsys):
-    """As docs/data.md says it: twelve lines make what the file takes."""
+    """By the lines of docs/data.md."""
     (tmp_path / "new.csv").write_text("town,rich,age,income\nBern,0,20,2010\n,1,70,?")
     ok(capsys, "export", member, "--output", tmp_path / "model.stablehlo", "--platforms", "cpu")
     out = ok(capsys, "predict", member, tmp_path / "new.csv")
     assert ok(capsys, "predict", tmp_path / "model.stablehlo", tmp_path / "new.csv") == out
-    kept = json.loads((tmp_path / "preparation.json").read_text(encoding="utf-8"))
-    rows = list(csv.DictReader((tmp_path / "new.csv").read_text().splitlines()))
-    numbers = [column["name"] for column in kept["columns"] if not column["categories"]]
-    texts = {column["name"]: column["categories"] for column in kept["columns"] if column["categories"]}
-    codes = {name: {text or "": code for code, text in enumerate(known)} for name, known in texts.items()}
-    inputs = {
-        "numbers": np.array([[float(row[name].strip("?") or "nan") for name in numbers] for row in rows], np.float32),
-        "codes": np.array([[codes[name].get(row[name], -1) for name in codes] for row in rows], np.int32),
-    }
-    probabilities = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call(inputs)
+    names = {"folder": tmp_path, "new": tmp_path / "new.csv", "np": np}
+    exec(block("data.md", "csv.DictReader(lines)"), names)
+    exec(block("data.md", "jax.export.deserialize").partition("assert")[0], names)
+    kept, probabilities = names["kept"], names["by_file"]
     classes = kept["targets"][0]["categories"]
     wanted = [(classes[row.argmax()], f"{row.max():.6f}") for row in np.asarray(probabilities)]
     assert wanted == [(row["class"], row["probability"]) for row in csv.DictReader(out.splitlines())]
@@ -239,11 +234,11 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
     assert ok(capsys, "predict", run / "model.stablehlo", one).splitlines()[1].split(",") == line
     said = refused(capsys, "predict", run / "model.stablehlo", one, "--explain")
     assert "--explain: expected the folder of a run, got the file" in said
-    kept = json.loads((run / "preparation.json").read_text())
-    with Image.open(one) as image:
-        image = ImageOps.fit(image.convert("RGB"), kept["image_size"], Image.Resampling.BILINEAR)
+    preparation = fn.data.Preparation.from_json((run / "preparation.json").read_text())
+    names = {"preparation": preparation, "path": one, "one": preparation.read(one)[0], "np": np, "json": json}
+    exec("from PIL import Image\n" + block("data.md", "exif_transpose"), names)
     program = jax.export.deserialize(bytearray((run / "model.stablehlo").read_bytes()))
-    by_file = np.asarray(program.call(np.asarray(image)[None]))[0]
+    by_file = np.asarray(program.call(names["pixels"]))[0]
     assert f"{by_file.max():.6f}" == line[2]
 
 
@@ -330,7 +325,7 @@ def test_what_cannot_be_trained_on_a_table(people, tmp_path, capsys, arguments, 
         ("d.csv", b"x,y\n1,a\n2,\xff\n", "the byte 0xff in line 3"),
         ("e.csv", b'x,y\n"1,a\n', "quotes come in pairs"),
         ("f.parquet", b"PAR1", "expected a whole Parquet file"),
-        ("g.npy", b"PK", "expected a whole .npy file"),
+        ("g.npy", b"P", "expected a whole .npy file"),
         ("h.csv", b"x,y\n" + b"1,a\n1,b\n" * 9, "expected a column with several values, got x"),
         ("i.csv", b"x,y\n" + b"".join(b"%d,%d\n" % (i, i) for i in range(9)), None),
     ],
@@ -382,6 +377,76 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
 def test_arrays_that_are_not_named(tmp_path, capsys, arrays, arguments, message):
     np.savez(tmp_path / "a.npz", **{name: np.arange(20.0) for name in arrays})
     assert message in refused(capsys, "train", "--data", tmp_path / "a.npz", *arguments, "--output", tmp_path / "run")
+
+
+@pytest.mark.parametrize("file", ["csv", "npz"])
+def test_a_class_that_only_held_out_rows_have_is_a_class(tmp_path, capsys, file):
+    """Otherwise its rows could not be counted as mistakes."""
+    x, y = np.arange(20.0)[:, None], np.array(["a", "b"] * 8 + ["c"] * 4)
+    np.savez(tmp_path / "a.npz", x_train=x[:16], y_train=y[:16], x_test=x[16:], y_test=y[16:])
+    lines = [f"{value},{i},{name}" for i, ((value,), name) in enumerate(zip(x, y, strict=True))]
+    (tmp_path / "a.csv").write_text("\n".join(["x,when,y", *lines]))
+    options = ["--target", "y", "--time", "when"] if file == "csv" else []
+    out = ok(capsys, "train", "--data", tmp_path / f"a.{file}", *options, *QUICK, "--output", tmp_path / "run")
+    assert "3 classes (a 50%, b 50%, c 0%)" in out
+    assert re.search(r"held out +│ +4 │.*│ +0.00% │\n", out)  # one answer for all, a, is wrong for each
+
+
+def test_named_arrays_are_not_mixed_with_those_for_testing(tmp_path):
+    x, y = np.random.default_rng(0).random((20, 2)), np.arange(20) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=-x, y_test=y, x_more=x + 1)
+    for name, low in {"x_more": 1, "x_train": 0}.items():
+        parts = parts_of(tmp_path / "a.npz", x=name)
+        assert [len(pair[0]) for pair in (parts.training, parts.test)] == [16, 4]
+        assert min(pair[0].min() for pair in (parts.training, parts.test)) >= low
+    assert parts_of(tmp_path / "a.npz", "y_train").test[0].min() >= 0
+
+
+NPY = io.BytesIO()
+np.save(NPY, np.ones((20, 3)))
+
+
+@pytest.mark.parametrize("command", ["train", "train --target 2", "predict", "evaluate", "predict array"])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "it is empty or of another kind; save it with np.save"),
+        (b"hello world", "it is empty or of another kind; save it with np.save"),
+        (b"\x80\x04]\x94.", "it is empty or of another kind; save it with np.save"),
+        (NPY.getvalue()[:-50], "(EOF: reading array data|Failed to read all data)"),
+        (NPY.getvalue().replace(b"'<f8'", b"'|O' "), "an array holds Python objects; make numbers of them"),
+        (b"PK", "one array, as np.save writes it, got several; save x alone as .npy"),
+    ],
+    ids=["empty", "garbage", "pickle", "cut", "objects", "zip"],
+)
+def test_arrays_that_cannot_be_read(member, arrays, tmp_path, capsys, monkeypatch, command, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.npy").write_bytes(content)
+    word, *more = command.split()
+    run = arrays if more == ["array"] else member
+    rest = {"train": ["--data", "a.npy", *more], "predict": [run, "a.npy"], "evaluate": [run, "--data", "a.npy"]}[word]
+    said = refused(capsys, word, *rest)
+    assert re.match(rf"funcnet: (a\.npy|\w+(\.read)?\('a\.npy'\)): expected .*{message}", said), said
+    assert "pickle" not in said
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """A run on the rows of an array."""
+    folder = tmp_path_factory.mktemp("arrays")
+    np.savez(folder / "a.npz", x=np.random.default_rng(0).random((20, 3)), y=np.arange(20) % 2)
+    assert main(["train", "--data", str(folder / "a.npz"), *QUICK, "--output", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy", "parquet"])
+def test_a_table_is_named_where_no_target_is_given(tmp_path, capsys, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"a.{ending}").touch()
+    assert refused(capsys, "train", "--data", f"a.{ending}").startswith(f"funcnet: a.{ending}: expected ")
+    (tmp_path / f"b.{ending}").symlink_to(os.devnull)
+    said = refused(capsys, "train", "--data", f"b.{ending}")
+    assert said.startswith(f"funcnet: b.{ending}: the file cannot be read: ")
 
 
 # Whatever is malformed

@@ -100,6 +100,7 @@ def test_a_new_project_trains_and_passes_its_test_at_once(tmp_path, capsys, monk
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(FILES)
     assert len((tmp_path / "first" / "README.md").read_text().splitlines()) == 10
     assert (tmp_path / "first" / "README.md").read_text().startswith("# first\n")
+    assert "\n    pip install pytest && pytest " in (tmp_path / "first" / "README.md").read_text()
     code, _, err = funcnet(capsys, "new", "first")
     assert (code, err) == (
         2, "funcnet: first: expected a folder that is new or empty, got one with files; nothing is written.\n",
@@ -204,6 +205,7 @@ def test_a_rate_is_found_and_trained_with(noise, capsys):
     assert f"{rate:.2g}" == said[1]
     assert rate != options.Train().learning_rate
     assert Path("run/rates.png").stat().st_size > 1000
+    assert "plots     run/curves.png  run/confusion.png  run/rates.png\n" in out
 
 
 def test_a_start_that_fails_leaves_nothing(noise, capsys):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,23 @@ def test_digits_in_a_process_without_funcnet(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     expected = np.asarray(jax.jit(model.apply)(params, state, images)[0])
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), expected, strict=True)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/guides/own_data.md", "docs/guides/own_data.zh.md"])
+def test_the_pages_name_both_packages_that_a_file_needs(page):
+    assert "pip install jax flatbuffers" in " ".join((Path(__file__).parents[1] / page).read_text("utf-8").split())
+
+
+def test_jax_alone_does_not_read_a_file(tmp_path):
+    (tmp_path / "model.stablehlo").write_bytes(export_model(layers.tanh(), (), (), jnp.ones((1, 2))))
+    program = """if True:
+        import pathlib, sys
+        sys.modules["flatbuffers"] = None  # not installed
+        import jax.export
+        jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes()))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert "ImportError: Please install 'flatbuffers'" in done.stderr
 
 
 def test_evaluation_is_exported():

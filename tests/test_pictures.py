@@ -1,11 +1,13 @@
 """Pictures: what becomes of each kind of file, folders and tables of them, and what is refused."""
 
+import json
 import sys
 
 import jax
 import numpy as np
 import pytest
 from malformed import COLOUR, FOLDERS, GREY, save, two_classes
+from pages import block
 from PIL import Image
 
 from funcnet.data import Preparation, image_folder, prepare, read_table, split
@@ -69,6 +71,52 @@ def test_modes(tmp_path):
     inks = save(tmp_path / "inks.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100)
     red = read_pictures([inks])[0].reshape(-1, 3).astype(int)
     assert np.abs(red - [255, 0, 0]).max() <= 3
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+RANDOM = np.random.default_rng(0)
+RGBA = RANDOM.integers(0, 256, (9, 14, 4), np.uint8)
+PALETTE = Image.fromarray(RGBA[:, :, :3]).quantize(8)
+PICTURES = {
+    "RGB": (RGBA[:, :, :3], {}),
+    "RGB with a transparent colour": (RGBA[:, :, :3] // 128 * 255, {"transparency": (255, 0, 0)}),
+    "RGBA": (RGBA, {}),
+    "RGBA of WebP": (RGBA, {"format": "WEBP", "lossless": True}),
+    "L": (RGBA[:, :, 0], {}),
+    "L with a transparent grey": (RGBA[:, :, 0] // 64, {"transparency": 2}),
+    "LA": (Image.fromarray(RGBA).convert("LA"), {}),
+    "P": (PALETTE, {}),
+    "P with a transparent colour": (PALETTE, {"transparency": 3}),
+    "P with an alpha for each colour": (PALETTE, {"transparency": bytes(range(0, 256, 32))}),
+    "1": (Image.fromarray(RGBA[:, :, 0] > 99), {}),
+    "1 with a transparent colour": (Image.fromarray(RGBA[:, :, 0] > 99), {"transparency": 0}),
+    "CMYK": (Image.fromarray(RGBA, "CMYK"), {"format": "JPEG"}),
+    "I;16": (RANDOM.integers(0, 1 << 16, (9, 14), np.uint16), {}),
+    **{f"JPEG turned {i}": (RGBA[:, :, 0], {"format": "JPEG", "exif": turned(i)}) for i in range(1, 9)},
+    **{f"RGBA turned {i}": (RGBA, {"exif": turned(i)}) for i in range(1, 9)},
+    **{f"I;16 turned {i}": (RGBA.view(np.uint16)[:, :, 0], {"exif": turned(i)}) for i in (3, 6)},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", PICTURES)
+def test_the_lines_of_the_page_make_the_pixels_of_a_picture(tmp_path, mode, channels):
+    pixels, options = PICTURES[mode]
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(tmp_path / "file.png", **{"format": "PNG", **options})
+    with Image.open(tmp_path / "file.png") as saved:
+        assert mode.startswith((saved.mode, "JPEG"))
+    preparation = prepare(RANDOM.integers(0, 256, (4, 5, 8, channels), np.uint8), np.array(["a", "b"] * 2))
+    one, _ = preparation.read(tmp_path / "file.png")
+    names = {"path": tmp_path / "file.png", "preparation": preparation, "one": one, "np": np, "json": json}
+    exec("from PIL import Image\n" + block("data.md", "exif_transpose"), names)  # its last line compares them
+    np.testing.assert_array_equal(names["pixels"], preparation.inputs(one), strict=True)
+    assert names["pixels"].shape == (1, 5, 8, channels)
 
 
 def test_grey_and_colour_together_have_three_channels(tmp_path):
@@ -158,6 +206,23 @@ def test_targets_of_a_table_may_be_numbers(tmp_path):
     preparation = prepare(*image_folder(tmp_path))
     assert preparation.task == "regression"
     assert preparation.read(tmp_path, target=True)[1]["y"].tolist() == [0, 0.5, 1, 1.5]
+
+
+def test_a_picture_may_be_named_twice_and_beside_long_texts(tmp_path):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name, GREY)
+    (tmp_path / "t.csv").write_text(f"file,caption\na.png,{'long ' * 90}\nb.png,short\n{tmp_path}/b.png,short\n")
+    x, target = image_folder(tmp_path)
+    assert (len(x), target["caption"][1:].tolist()) == (3, ["short", "short"])
+
+
+def test_a_picture_outside_the_folder_is_not_read(tmp_path):
+    save(tmp_path / "private.png", GREY)
+    save(tmp_path / "f" / "images" / "a.png", GREY)
+    for name in ("../private.png", f"{tmp_path}/private.png"):
+        (tmp_path / "f" / "t.csv").write_text(f"file,y\n{name},1\n")
+        with pytest.raises(DataError, match=f"'file', 'y'; {name!r} lies outside the folder"):
+            image_folder(tmp_path / "f")
 
 
 # What is refused

@@ -401,6 +401,15 @@ def test_class_scores_stand_on_a_line_per_class():
     assert axes.get_ylim() == (2.5, -0.5)  # the first stands above
 
 
+def test_markers_at_zero_do_not_touch_the_names():
+    figure = class_scores([[0.0, 1.0]] * 3, names=["a long name", "b"])
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    radius = axes.lines[0].get_markersize() / 2 * figure.dpi / 72
+    zero, _ = axes.transData.transform((0, 0))
+    assert max(label.get_window_extent().x1 for label in axes.get_yticklabels()) < zero - 1.5 * radius
+
+
 def test_the_first_of_many_class_scores_are_drawn():
     axes = class_scores([np.linspace(0, 1, 90)] * 3, most=10).axes[0]
     assert (axes.get_xlabel(), len(axes.get_yticks())) == ("the first 10 of 90 classes", 10)

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 from malformed import TABLES
+from pages import DOCS, block
 
-from funcnet.data import Preparation, prepare, read_table, split
+from funcnet.data import Preparation, cells, prepare, read_table, split
 from funcnet.errors import ConfigError, DataError, FormatError, LabelError, MissingExtraError, ShapeError
 
 PEOPLE = """age,town,member,income
@@ -354,6 +355,55 @@ def test_new_data_that_do_not_fit(content, target, message):
         preparation.read(text(content), target=target)
 
 
+LINES = block("data.md", "csv.DictReader(lines)")
+NEW = {
+    "any order, spaces, unknown texts": "x,town , member,age\r\n1, Bern,FALSE, 2e1\r\n1,Paris,true,-.5\r\n\r\n1,bern,,",
+    "a byte order mark, and quotes": '\ufeffage,member,town\n1,true,"Basel, new"\n2,False,"Bern\nBasel"\n3,True,""\n',
+    "every missing word": "member,town,age\n" + "".join(f'{word},"{word}",{word}\n' for word in sorted(cells._MISSING)),
+    "numbers like booleans": "member,town,age\n1,NA,7\n0,Bern,8\n",
+}
+
+
+@pytest.mark.parametrize("new", NEW)
+@pytest.mark.parametrize("drop", [(), ("town",), ("age", "member")])
+def test_the_lines_of_the_page_make_the_inputs_of_a_table(tmp_path, new, drop):
+    preparation = prepare(*read_table(text(PEOPLE), target="income", drop=drop))
+    (tmp_path / "new.csv").write_text(NEW[new], encoding="utf-8", newline="")
+    lines_make_the_inputs(LINES, tmp_path, preparation)
+
+
+READER, CELL = "csv.DictReader(lines)", "words.get(cell, cell)"
+SEMICOLONS, NUMBERED = 'csv.DictReader(lines, delimiter=";")', 'csv.DictReader(lines, ["0", "1"])'
+COMMAS = 'words.get(cell, cell.replace(",", "."))'
+
+
+@pytest.mark.parametrize(
+    "instead, train, target, new",
+    [
+        ({READER: SEMICOLONS, CELL: COMMAS}, "age;y\n1,5;1\n2;2\n", "y", "y;age\n1;2,5\n1;?\n1;-1,5e2\n"),
+        ({READER: NUMBERED}, "1.5,a,1\n2,b,2\n", "2", "2,b\n3,a\n"),
+    ],
+)
+def test_the_form_of_a_table_is_written_into_the_lines(tmp_path, instead, train, target, new):
+    page, lines = " ".join((DOCS / "data.md").read_text("utf-8").split()), LINES
+    for old, changed in instead.items():
+        assert f"`{changed}`" in page
+        assert lines.count(old) == 1
+        lines = lines.replace(old, changed)
+    (tmp_path / "new.csv").write_text(new)
+    lines_make_the_inputs(lines, tmp_path, prepare(*read_table(text(train), target=target), task="regression"))
+
+
+def lines_make_the_inputs(lines, folder, preparation):
+    (folder / "preparation.json").write_text(preparation.to_json(), encoding="utf-8")
+    names = {"folder": folder, "new": folder / "new.csv", "np": np}
+    exec(lines, names)
+    x, _ = preparation.read(names["new"])
+    wanted = preparation.inputs(x)
+    assert sorted(names["inputs"]) == sorted(wanted)
+    same(names["inputs"], {name: wanted[name] for name in names["inputs"]})
+
+
 def test_codes_read_as_texts_fit_numbers_of_a_frame():
     import pandas as pd
 
@@ -447,7 +497,9 @@ Y = np.array([0, 1] * 3)
         ({}, Y, {}, DataError, "expected x to be a dictionary of columns, got a dict {}; read_table gives them"),
         (np.zeros((6, 2), int), Y, {}, DataError, r"x of floating-point numbers, got an array of dtype int64"),
         (np.full((6, 2), np.nan), Y, {}, DataError, r"x\[0, 0\] is nan; 6 of 6 rows have such values"),
-        (np.zeros((6, 2, 2, 2), np.uint8), Y, {}, DataError, "expected pictures of 1 or 3 channels, got 2"),
+        (np.ones((6, 2)), Y, {}, DataError, "rows that differ, got 6 that are the same; nothing can be learnt"),
+        (np.zeros((6, 2, 2, 3), np.uint8), Y, {}, DataError, "expected rows that differ, got 6 that are the same"),
+        (np.eye(6, 8, dtype=np.uint8).reshape(6, 2, 2, 2), Y, {}, DataError, "pictures of 1 or 3 channels, got 2"),
     ],
 )
 def test_what_cannot_be_prepared(x, target, options, error, message):

@@ -6,7 +6,7 @@ from typing import Any
 
 from funcnet import checkpoints, plotting
 from funcnet.checkpoints.files import write_whole
-from funcnet.cli.folders import CONFUSION, CURVES, PREDICTED, SCORES, WEIGHTS
+from funcnet.cli.folders import CONFUSION, CURVES, PREDICTED, RATES, SCORES, WEIGHTS
 from funcnet.cli.results import Results, picture_name, picture_of, scalars
 from funcnet.data.preparation import Preparation
 from funcnet.errors import CheckpointError, translated
@@ -38,7 +38,7 @@ def save_results(
 ) -> list[Path]:
     """Write the weights of the epoch `kept` and then the plots, each whole or not at all.
 
-    Returns: the paths of the plots.
+    Returns: the paths of all plots in the folder, that of the search for a learning rate too.
     """
     # Those of a shorter run would be taken for those of these weights.
     for name in (CURVES, CONFUSION, PREDICTED, SCORES):
@@ -50,7 +50,7 @@ def save_results(
         plots[name] = picture_of(preparation, results)
     for name, figure in plots.items():
         draw(figure, folder / name)
-    return [folder / name for name in plots]
+    return [folder / name for name in (*plots, RATES) if (folder / name).exists()]
 
 
 def draw(figure: Any, path: Path) -> None:

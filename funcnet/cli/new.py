@@ -65,7 +65,7 @@ _README = """# {name}
     funcnet train --config train.toml        # trains, and writes runs/001
     funcnet report runs/001                  # a page about the run
     funcnet check my_model.py:gain --shape 8,5
-    pytest                                   # checks the gradients
+    pip install pytest && pytest             # checks the gradients
 
 - `my_model.py` holds the network, and a layer of its own.
 - `train.toml` holds the options of the training.

@@ -113,11 +113,12 @@ def _taken(x, name):
 
 def _usual_target(path):
     """The target if one column has a name that targets usually have."""
-    table = open_table(path)
-    found = [name for name in table.columns if name.lower() in _USUAL_TARGETS]
-    if len(found) == 1:
-        return found
-    raise ConfigError(f"{path}: expected a target; write --target NAME with one of {listed([*table.columns])}.")
+    with leading(str(path)):
+        table = open_table(path)
+        found = [name for name in table.columns if name.lower() in _USUAL_TARGETS]
+        if len(found) == 1:
+            return found
+        raise ConfigError(f"expected a target; write --target NAME with one of {listed([*table.columns])}.")
 
 
 def _sortable(name, times):

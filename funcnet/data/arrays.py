@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,7 +15,7 @@ from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
 from funcnet.reading import plain_file
 
-__all__ = ["checked_rows", "read_npz", "read_rows"]
+__all__ = ["checked_rows", "load_array", "problem_of", "read_npz", "read_rows"]
 
 # The names that files give to the rows and to their targets, and the endings of those that are for testing.
 _ROWS = ("x", "X", "images", "inputs", "features", "data")
@@ -42,15 +43,25 @@ def read_rows(path: StrPath | BinaryIO) -> np.ndarray:
     as_text = hasattr(path, "read") or name.lower().endswith(".csv")
 
     def read(file):
-        if not as_text and not file.peek(6).startswith((b"\x93NUMPY", b"PK")):
-            raise ValueError("it begins with other bytes; save it with np.save, and unpack a .csv.gz")
-        return np.loadtxt(file, delimiter=",", ndmin=2) if as_text else np.load(file, allow_pickle=False)
+        return np.loadtxt(file, delimiter=",", ndmin=2) if as_text else load_array(file)
 
     with leading(name):
-        rows = _read(path, "a readable .npy or .csv file of numbers", read)
-        if not isinstance(rows, np.ndarray):
-            raise DataError("expected one array, as np.save writes it, got several; save x alone as .npy.")
-        return checked_rows(rows)
+        return checked_rows(_read(path, "a readable .npy or .csv file of numbers", read))
+
+
+def load_array(file: BufferedReader) -> np.ndarray:
+    """The array of an open `.npy` file. NumPy takes a file that begins with other bytes for a pickle."""
+    start = file.peek(6)
+    if start.startswith(b"PK"):
+        raise DataError("expected one array, as np.save writes it, got several; save x alone as .npy.")
+    if not start.startswith(b"\x93NUMPY"):
+        raise ValueError("it is empty or of another kind; save it with np.save, and unpack a .csv.gz")
+    return np.load(file, allow_pickle=False)
+
+
+def problem_of(error: Exception) -> str:
+    """What NumPy says about a file, without the advice to unpickle it."""
+    return "an array holds Python objects; make numbers of them" if "pickle" in str(error) else str(error).rstrip(".")
 
 
 def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> tuple[Any, Any]:
@@ -61,13 +72,13 @@ def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> 
         x, target: the names of two of its arrays, if they are not found by names that are usual.
 
     Raises:
-        DataError: the file is damaged, or has no such arrays.
+        DataError: the file is damaged, has no such arrays, or rows for testing without their targets.
     """
     name = os.fspath(path)
 
     def read(file):
         if not file.peek(2).startswith(b"PK"):
-            raise ValueError("it begins with other bytes; save it with np.savez")
+            raise ValueError("it is empty or of another kind; save it with np.savez")
         with np.load(file, allow_pickle=False) as arrays:
             names = _names(arrays.files, x, target)
             return [[_array(arrays, one) for one in pair] for pair in names]  # others may be large
@@ -82,7 +93,10 @@ def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> 
 
 
 def _array(arrays: Any, name: str) -> np.ndarray:
-    found = arrays[name]
+    try:
+        found = arrays[name]
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{name}: {problem_of(error)}") from error
     if not isinstance(found, np.ndarray):  # NumPy returns the bytes of a member that is not an array
         raise ValueError(f"{name} is not an array")
     return found
@@ -96,8 +110,7 @@ def _read(path: Any, wanted: str, read: Callable[[Any], Any]) -> Any:
     except (DataError, ConfigError):
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds of errors for a damaged file
-        problem = "an array holds Python objects; make numbers of them" if "pickle" in str(error) else str(error)
-        raise DataError(f"expected {wanted}: {problem.rstrip('.')}.") from error
+        raise DataError(f"expected {wanted}: {problem_of(error)}.") from error
 
 
 def _name(path: Any) -> str:
@@ -113,20 +126,24 @@ def _names(found, x, target):
     if x is not None and target is not None:
         return [(x, target)]
     pairs = []
-    for endings in _PARTS:
-        rows = _only([n for n in found if n == x or (x is None and _is(n, _ROWS, endings))])
-        labels = _only([n for n in found if n == target or (target is None and _is(n, _TARGETS, endings))])
-        if rows is not None and labels is not None:
-            pairs.append((rows, labels))
+    for endings in _PARTS if x is None and target is None else _PARTS[:1]:
+        rows = [name for name in found if name == x or (x is None and _is(name, _ROWS, endings))]
+        labels = [name for name in found if name == target or (target is None and _is(name, _TARGETS, endings))]
+        if len(rows) == len(labels) == 1:
+            pairs.append((rows[0], labels[0]))
+        elif rows or labels:
+            raise _lacking(found, pairs)
     if not pairs:
-        got = listed(sorted(found)) or "none"
-        raise DataError(f"expected the arrays x and target, got {got}; name two with --x and --target.")
+        raise _lacking(found, pairs)
     return pairs
+
+
+def _lacking(found, pairs):
+    """The error for an array without its partner: the pair for training or, where this is found, for testing."""
+    ends = [name.replace("train", "test") if "train" in name else f"{name}_test" for pair in pairs for name in pair]
+    wanted, got = " and ".join(ends or ("x", "target")), listed(sorted(found)) or "none"
+    return DataError(f"expected the arrays {wanted}, got {got}; name two with --x and --target.")
 
 
 def _is(name, known, endings):
     return any(name == word + ending or name == ending[1:] + "_" + word for word in known for ending in endings)
-
-
-def _only(names):
-    return names[0] if len(names) == 1 else None

@@ -43,7 +43,8 @@ def image_folder(
     Returns: x (n, height, width, channels) uint8, and an ordered dictionary of targets (n,).
 
     Raises:
-        DataError: a file is not a picture, a class has no pictures, or the pictures differ in size.
+        DataError: a file is not a picture or lies elsewhere, a class has no pictures, the pictures differ in size, or
+            one has different targets.
         MissingExtraError: without `pip install 'funcnet[image]'`.
 
     >>> import pathlib, tempfile, funcnet as fn
@@ -76,6 +77,9 @@ def labelled_files(folder: Path, target: Sequence[str] = ()) -> tuple[list[Path]
         got = listed([entry.name for entry in classes]) or "none"
         fix = "or a table with the names of its files"
         raise DataError(f"expected at least two folders, one for each class, got {got}; make them, {fix}.")
+    beside = [str(entry) for entry in entries if entry.suffix.lower() in _ENDINGS and not entry.is_dir()]
+    if beside:
+        raise DataError(f"expected pictures in the folders of the classes, got {listed(beside)} beside them; move it.")
     files = [image_files(entry) for entry in classes]
     labels = np.repeat(np.array([entry.name for entry in classes], object), [len(group) for group in files])
     return [file for group in files for file in group], Columns({"class": labels})
@@ -110,25 +114,46 @@ def _from_table(folder, tables, target):
         inner = [entry for entry in _visible(folder) if entry.is_dir()]
         roots = [folder, *(inner if len(inner) == 1 else [])]
         columns = {name: table.column(name, "text") for name in table.columns if name not in target}
-        found = {name: [_within(roots, cell) for cell in cells] for name, cells in columns.items()}
+        found = {name: [_within(folder, roots, cell) for cell in cells] for name, cells in columns.items()}
         best = max(found, key=lambda name: sum(file is not None for file in found[name]), default=None)
         if best is None or not any(found[best]):
-            got = listed([*map(repr, columns)])
+            every = [cell for cells in columns.values() for cell in cells if cell]
+            astray = next((f"; {cell!r} lies outside the folder" for cell in every if _leaves(folder, cell)), "")
+            got = listed([*map(repr, columns)]) + astray
             raise DataError(f"expected a column with the names of files in {folder}, got the columns {got}.")
         missing = [row for row, file in enumerate(found[best]) if file is None]
         if missing:
             cell, place = columns[best][missing[0]], table.place(missing[:1])
-            got = f"none in {place}" if cell is None else f"{cell!r} in {place}, which is not there"
+            problem = "lies outside the folder" if cell and _leaves(folder, cell) else "is not there"
+            got = f"none in {place}" if cell is None else f"{cell!r} in {place}, which {problem}"
             raise DataError(f"expected names of files in column {best!r}, got {got}; correct it, or remove the row.")
         names = target or [name for name in table.columns if name != best]
         table.check_names(names)
         if not names:
             raise DataError(f"expected a column of targets besides {best!r}, got none; add one.")
-        return [file for file in found[best] if file is not None], table.targets(names, {})
+        targets = table.targets(names, {})
+        _check_one_answer(table, found[best], targets)
+        return [file for file in found[best] if file is not None], targets
 
 
-def _within(roots, cell):
-    return next((root / cell for root in roots if cell and (root / cell).is_file()), None)
+def _within(folder, roots, cell):
+    files = [root / cell for root in roots if cell]
+    return next((file for file in files if os.path.isfile(file) and not _leaves(folder, file.absolute())), None)
+
+
+def _leaves(folder, path):
+    """Whether a path as it is written leads out of the folder. Links in the folder may lead anywhere."""
+    return not Path(os.path.abspath(folder / path)).is_relative_to(os.path.abspath(folder))
+
+
+def _check_one_answer(table, files, targets):
+    """A picture that is named in several rows must have the same targets in all."""
+    first: dict[Path, int] = {}
+    for row, file in enumerate(files):
+        rows = [first.setdefault(file, row), row]
+        if any(values[rows[0]] != values[row] for values in targets.values()):
+            got = f"different ones in {table.place(rows)}"
+            raise DataError(f"expected the same targets wherever {file} is named, got {got}; keep one of these rows.")
 
 
 def read_pictures(

@@ -73,6 +73,8 @@ def prepare(
         if task == "classes" and len(targets) != 1:
             raise DataError(f"expected one target of classes, got {listed([*target])}; choose one of them.")
         if not isinstance(x, Mapping):
+            if all(np.array_equal(row, x[0]) for row in x):
+                raise DataError(f"expected rows that differ, got {size} that are the same; nothing can be learnt.")
             if x.dtype == np.uint8:
                 return Preparation(task, _channels(x), targets, size, image_size=x.shape[1:3])
             return Preparation(task, (_whole(x),), targets, size, row_shape=x.shape[1:])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet.checks import check_kind, describe, listed
+from funcnet.data.arrays import load_array, problem_of
 from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text
 from funcnet.errors import ConfigError, DataError, FormatError, extra, translated
 from funcnet.made import leading
@@ -166,11 +167,15 @@ def _of_array(content):
     """A frame of an array with named fields, or of the columns of an array (n, columns)."""
     with extra("table", "pandas"):
         import pandas as pd
-    with translated(Exception, FormatError, "expected a whole .npy file, got an error"):  # of many kinds
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.ndim != (1 if array.dtype.names else 2):
-            raise ValueError(f"an array of shape {np.shape(array)}, where (n, columns) or named fields are columns")
+    try:
+        array = load_array(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]  # its stubs want a raw file
+        if array.ndim != (1 if array.dtype.names else 2):
+            raise ValueError(f"an array of shape {array.shape}, where (n, columns) or named fields are columns")
         return pd.DataFrame(array)
+    except DataError:
+        raise
+    except Exception as error:  # of many kinds
+        raise FormatError(f"expected a whole .npy file: {problem_of(error)}.") from error
 
 
 def _of_frame(frame):

@@ -75,7 +75,7 @@ def class_scores(
     axes.set_title(f"mean F1 of {classes}: {values['F1'].mean():.4g}", loc="left", fontsize="medium")
     axes.grid(axis="x", color=PALE_GREY, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)  # points: half a marker at 0, and as much again
     if shown < classes:
         axes.set_xlabel(f"the first {shown} of {classes} classes")
     figure.legend(loc="outside lower center", ncols=len(_MARKERS), frameon=False, fontsize="small")
