@@ -1,4 +1,6 @@
-"""The command `funcnet`: train, evaluate, report, predict, export, summary, check, checkpoints, launch, new."""
+"""The command `funcnet`: train, evaluate, report, predict, export, summary, forecast, check, checkpoints, launch and
+new.
+"""
 
 import dataclasses
 import errno
@@ -133,6 +135,8 @@ def _run(arguments):
         raise errors.ConfigError("funcnet launch: expected -- and a command, such as funcnet launch -n 2 -- train.")
     if isinstance(command, options.Train):
         command = _train_options(arguments)
+    if isinstance(command, options.Forecast):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or jax would look for the TPU whose compiler is installed
     with phase("loading jax"):
         from funcnet.cli import jobs  # only now: it imports jax
         from funcnet.cli.cache import keep_programs

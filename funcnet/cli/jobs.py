@@ -1,4 +1,4 @@
-"""The commands besides train, predict, report and check, and which function runs each command."""
+"""The commands besides train, predict, report, forecast and check, and which function runs each command."""
 
 import sys
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from funcnet.checkpoints.files import write_whole
 from funcnet.cli import options
 from funcnet.cli.check import check
 from funcnet.cli.folders import CHECKPOINTS, Loaded, check_place, load_run, run_parts
+from funcnet.cli.forecasting import forecast
 from funcnet.cli.networks import build_model
 from funcnet.cli.new import new
 from funcnet.cli.phases import phase
@@ -35,8 +36,8 @@ def run(command: Any) -> int:
     """Do what the command line asked for, and return the exit code."""
     commands: dict[type, Callable[[Any], int]] = {
         options.Train: train, options.Evaluate: evaluate, options.Predict: predict, options.Summary: summary,
-        options.Report: report, options.Export: export, options.Check: check, options.Checkpoints: inspect_checkpoints,
-        options.New: new,
+        options.Forecast: forecast, options.Report: report, options.Export: export, options.Check: check,
+        options.Checkpoints: inspect_checkpoints, options.New: new,
     }  # fmt: skip
     return commands[type(command)](command)
 

@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoints",
     "Evaluate",
     "Export",
+    "Forecast",
     "Launch",
     "New",
     "Predict",
@@ -249,6 +250,25 @@ class Summary(_Network, _Machine):
 
 
 @dataclass(frozen=True)
+class Forecast(_Network, _Machine):
+    """What a training step costs on TPUs that need not be here: memory, operations, what they send, times.
+
+    Example: funcnet forecast --devices v5e:4x4 --batch-size 4096 --sharding fsdp
+    """
+
+    devices: str = "v5e:2x2"
+    """The slice, as a kind and its chips along each axis: v5e:2x2, v6e:4x4, v5p:2x2x2."""
+    batch_size: int = 1024
+    """Rows per batch, over all devices."""
+    engine: Literal["autodiff", "backprop"] = "backprop"
+    """Gradients by jax.grad, or by the hand-derived backward passes."""
+    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = "adamw"
+    """How gradients become steps."""
+    sharding: Literal["replicate", "fsdp"] = "replicate"
+    """Where the parameters are on several devices. replicate: whole on each. fsdp: split over all."""
+
+
+@dataclass(frozen=True)
 class Check(_Machine):
     """Gradients by hand against autodiff and numeric derivatives.
 
@@ -322,6 +342,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Forecast, tyro.conf.subcommand("forecast")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]
@@ -339,7 +360,7 @@ def settled(chosen: Train, rows: int) -> Train:
     return dataclasses.replace(chosen, batch_size=batch_size, epochs=epochs)
 
 
-def as_train(chosen: Summary) -> Train:
+def as_train(chosen: Summary | Forecast) -> Train:
     """The options of `Train` that say what the data and the network are."""
     return Train(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(_Network)})
 

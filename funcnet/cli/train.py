@@ -36,6 +36,7 @@ from funcnet.cli.folders import (
     restore_run,
 )  # fmt: skip
 from funcnet.cli.folds import check_folds, train_folds
+from funcnet.cli.forecasting import partition_of
 from funcnet.cli.history import History
 from funcnet.cli.launch import be_silent, stop_with_launcher
 from funcnet.cli.networks import build_model, build_optimizer, build_schedule
@@ -248,8 +249,7 @@ def _layout(chosen):
     """How the run is placed on the devices of all processes; `None` for one device."""
     if jax.device_count() == 1:
         return None
-    partition = parallel.replicate() if chosen.sharding == "replicate" else parallel.fsdp(min_bytes=2**16)
-    return parallel.layout(parallel.mesh(), [(".*", partition)])
+    return parallel.layout(parallel.mesh(), [(".*", partition_of(chosen.sharding))])
 
 
 def _check_packages(chosen):

@@ -3,7 +3,7 @@
 from functools import lru_cache, partial
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from funcnet.checks import check_kind
 from funcnet.errors import ConfigError
@@ -63,6 +63,12 @@ def layout(mesh: Mesh, rules: Rules | None = None, *, data: str = "data", flat: 
     return _layout(mesh, check_rules([(".*", replicate())] if rules is None else rules), data, flat)
 
 
+def _without(axis, entry):
+    """An entry of a partition without one axis of the mesh."""
+    axes = tuple(name for name in (entry if isinstance(entry, tuple) else (entry,)) if name not in (axis, None))
+    return axes or None
+
+
 @lru_cache(maxsize=64)  # equal layouts are one object, so that they share compiled programs
 def _layout(mesh, rules, data, flat):
     platform = mesh.devices.flat[0].platform
@@ -78,8 +84,21 @@ def _layout(mesh, rules, data, flat):
         leaves, structure = jax.tree.flatten(state)
         return placement.place(state, shardings(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)))
 
+    def gathered(params):
+        """The parameters as they are used: whole along the axis of the rows.
+
+        Without this, the compiler may split what lies between the layers in the way that the parameters are split, by
+        features and not by rows. For a GPT on 256 chips that takes 221 GiB.
+        """
+
+        def used(leaf, spec):
+            entries = [_without(data, entry) for entry in spec]
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(*entries)))
+
+        return jax.tree.map(used, params, specs(params, mesh, rules))
+
     def automatic(one, params, state, batch, key):
-        computed = one(params, state, batch, key)
+        computed = one(gathered(params), state, batch, key)
         loss, new_state = place_data((computed.loss, computed.state))
         return computed._replace(loss=loss, grads=place_state(computed.grads), state=new_state)
 
