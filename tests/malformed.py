@@ -40,7 +40,7 @@ TABLES = {
     "too short": (b'a,y\n"1\n",2\n1\n', DataError, "expected 2 cells, as in line 1, got 1 in line 4"),
     "named twice": (b"a,b,a,y\n1,2,3,4\n", DataError, "got 'a' for column 1 and 3; rename them, or write header=False"),
     "without a name": (b"a,,y\n1,2,3\n", DataError, "columns with names, each its own, got '' for column 2"),
-    "no such target": (b"a,Y\n1,2\n", DataError, "expected a column 'y', got 'a', 'Y'; names are in the first line"),
+    "no such target": (b"a,w\n1,2\n", DataError, "expected a column 'y', got 'a', 'w'; names are in the first line"),
     "target alone": (b"y\n1\n", DataError, "at least one column besides it, got y of 'y'; name the target"),
     "target missing": (
         b"a,y\n1,2\n\n3,\n4,n/a\n5,6\n", DataError, "the target 'y' in every row, got none in lines 4, 5; leave these"

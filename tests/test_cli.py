@@ -25,6 +25,7 @@ from rich.markup import escape
 
 from funcnet import checkpoints, data
 from funcnet.cli import folders, main, networks, options
+from funcnet.cli.parsing import parsed
 from funcnet.cli.tables import confusion_table, new_table, print_json, print_table
 from funcnet.errors import ConfigError
 
@@ -600,10 +601,41 @@ def test_damaged_weights_are_named(run, tmp_path, capsys):
     assert "weights.safetensors" in err
 
 
-@pytest.mark.parametrize("arguments", [["--engine", "manual"], ["--epochs", "many"]])
-def test_values_that_do_not_fit_are_refused(capsys, arguments):
-    with pytest.raises(SystemExit, match="2"):
-        main(["train", *arguments])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--engine", "manual"], "train: expected --engine to be autodiff or backprop, got 'manual'; "),
+        (["train", "--epochs", "ten"], "train: expected --epochs to be an integer, got 'ten'; funcnet train --help "),
+        (["train", "--image-size=3.5"], "train: expected --image-size to be an integer, got '3.5'; funcnet train "),
+        (["train", "--dropout", "x"], "train: expected --dropout to be a number, got 'x'; funcnet train --help "),
+        (["train", "--hidden", "8", "-1", "x"], "train: expected --hidden to be an integer, got 'x'; funcnet train "),
+        (["train", "--task", "class"], "train: expected --task to be classes, labels or regression, got 'class'; did "
+         "you mean classes?"),
+        (["train", "--optimizer", "Adma"], "got 'Adma'; did you mean adam?"),
+        (["train", "--target"], "train: expected a value after --target, got none; funcnet train --help describes it."),
+        (["train", "--target", "--epochs", "3"], "train: expected a value after --target, got none"),
+        (["train", "--epochs"], "train: expected a value after --epochs, got none"),
+        (["summary", "--batch-size", "x"], "summary: expected --batch-size to be an integer, got 'x'; funcnet summary"),
+        (["export", "run", "--platforms", "cpu", "gpus"], "expected --platforms to be cpu, cuda, rocm or tpu, got"),
+        (["checkpoints", "lst", "run"], "expected action to be list or verify, got 'lst'; did you mean list?"),
+        (["launch", "-n", "x", "--", "train"], "funcnet launch: expected -n to be an integer, got 'x'"),
+        (["launch", "--", "train", "--seed", "x"], "funcnet train: expected --seed to be an integer, got 'x'"),
+        (["evaluate"], "funcnet evaluate: expected RUN, got none; write for example funcnet evaluate runs/001."),
+        (["--completion", "bsh"], "--completion: expected bash, zsh, fish, tcsh, got bsh; did you mean bash?"),
+        (["--completion"], "--completion: expected bash, zsh, fish, tcsh, got none; write funcnet --completion bash."),
+        (["train", "--seed", "\x1b[31mx"], r"got '\x1b[31mx'"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_refused_in_one_line(capsys, arguments, message):
+    code, out, err = output_of(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_values_that_look_like_options_are_values():
+    """Negative numbers, and the - of the standard input."""
+    assert parsed(options.Command, ["train", "--seed", "-1", "--hidden"], "funcnet").hidden == ()
+    assert parsed(options.Command, ["predict", "run", "-"], "funcnet").rows == (Path("-"),)
 
 
 @pytest.mark.parametrize(
@@ -615,6 +647,7 @@ def test_values_that_do_not_fit_are_refused(capsys, arguments):
         (["launch", "-n", "1", "--", "train", "--bs", "3"], "unknown option '--bs'; did you mean --batch-size?"),
         (["check", "--xyz"], "funcnet check: unknown option '--xyz'; funcnet check --help lists the options."),
         (["evaluate", "run", "more"], "funcnet evaluate: unknown option 'more'; funcnet evaluate --help lists"),
+        (["--versoin"], "funcnet: unknown option '--versoin'; the commands are train, evaluate, report, "),
         (["trian"], "funcnet: unknown command 'trian'; did you mean train?"),
         (["xyz"], "funcnet: unknown command 'xyz'; the commands are train, evaluate, report, predict, summary, "),
         (["train", "--\x1b[31mx"], "unknown option '--\\x1b[31mx'"),

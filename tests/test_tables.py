@@ -154,6 +154,10 @@ def test_refused_arguments_and_sources(tmp_path):
         read_table(text(PEOPLE), target=[1])
     with pytest.raises(DataError, match=r"expected a column 'incme', got .*; did you mean 'income'\?"):
         read_table(text(PEOPLE), target="incme")
+    with pytest.raises(DataError, match=r"expected a column 'Y', got 'a', 'y'; did you mean 'y'\?"):
+        read_table(text("a,y\n1,2\n"), target="Y")
+    with pytest.raises(DataError, match="expected a column '-1', got '0', '1'; names are in the first line, or num"):
+        read_table(text("1,2\n3,4\n"), target="-1")
     with pytest.raises(ConfigError, match="expected an encoding that Python knows: unknown encoding: utf-9"):
         read_table(text(PEOPLE), target="income", encoding="utf-9")
     for values, message in [

@@ -1,7 +1,6 @@
 """Tables: CSV, TSV, Parquet and .npy files and frames of pandas or polars, as columns by name."""
 
 import csv
-import difflib
 import io
 import os
 import re
@@ -13,7 +12,7 @@ import numpy as np
 
 from funcnet.checks import check_kind, describe, listed
 from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text
-from funcnet.errors import ConfigError, DataError, FormatError, extra, translated
+from funcnet.errors import ConfigError, DataError, FormatError, extra, nearest, translated
 from funcnet.made import leading
 from funcnet.reading import plain_file
 
@@ -61,8 +60,8 @@ class Table(NamedTuple):
         """Each of the names must be a column."""
         for name in names:
             if name not in self.columns:
-                near = difflib.get_close_matches(name, self.columns, n=1)
-                fix = f"did you mean {near[0]!r}?" if near else "names are in the first line, or numbers from 0."
+                near = nearest(name, self.columns)
+                fix = f"did you mean {near!r}?" if near else "names are in the first line, or numbers from 0."
                 raise DataError(f"expected a column {name!r}, got {listed([*map(repr, self.columns)])}; {fix}")
 
 
