@@ -304,6 +304,30 @@ def test_the_last_rows_by_time_are_held_out(tmp_path):
         (["--target", "member", "--group", "town", "--time", "day"], "expected --group or --time, got both"),
         (["--target", "member", "--time", "income", "--drop", "day"], "a time in column 'income' of every row"),
         (["--target", "member", "--time", "member2", "--drop", "day"], "expected a column 'member2'"),
+        (
+            ["--target", "member", "--drop", "day", "--group", "member"],
+            "--group to be one of the other columns, got 'memb",
+        ),
+        (
+            ["--target", "member", "--drop", "day", "--time", "day"],
+            "--time to be one of the other columns, got 'day', wh",
+        ),
+        (
+            ["--target", "member", "member", "--drop", "day"],
+            "expected target of columns that differ, got 'member' twice",
+        ),
+        (
+            ["--target", "member", "--x", "age"],
+            "--x: expected --data to be an .npz file, got .*people.csv; leave --x out",
+        ),
+        (
+            ["--target", "member", "--image-size", "32"],
+            "--image-size: expected --data to be a folder of pictures, got .*",
+        ),
+        (
+            ["--target", "member", "--download"],
+            "--download: expected --data to be mnist, fashion_mnist, cifar10 or cif",
+        ),
         (["--target", "rich", "--time", "member", "--drop", "day"], "times that sort in column 'member', got 'yes'"),
         (["--target", "member", "--drop", "day", "--test", "1"], r"--test: expected test to be .* in \[0, 1\)"),
         (["--target", "member", "--drop", "day", "--model", "cnn"], "hold images .*; use --model mlp"),
@@ -382,6 +406,37 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
 def test_arrays_that_are_not_named(tmp_path, capsys, arrays, arguments, message):
     np.savez(tmp_path / "a.npz", **{name: np.arange(20.0) for name in arrays})
     assert message in refused(capsys, "train", "--data", tmp_path / "a.npz", *arguments, "--output", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "of, arguments, message",
+    [
+        ("digits", ["--target", "foo"], "--target: .* be a .csv, .tsv, .parquet or .npy file, an .npz file or a fold"),
+        ("digits", ["--time", "b"], "--time: expected --data to be a .csv, .tsv, .parquet or .npy file, got digits"),
+        ("digits", ["--image-size", "4"], "--image-size: expected --data to be a folder of pictures, got digits"),
+        ("digits", ["--folder", "here"], "--folder: expected --data to be mnist, fashion_mnist, cifar10 or cifar100, "),
+        ("f", ["--drop", "z"], "--drop: expected --data to be a .csv, .tsv, .parquet or .npy file, got f"),
+        ("f", ["--target", "z"], "expected no target, got z; without a table the folders are the classes"),
+        ("a.npz", ["--group", "x"], "--group: expected --data to be a .csv, .tsv, .parquet or .npy file, got a.npz"),
+        ("a.npz", ["--test", "0.5"], "--test 0.5: expected data without test rows of their own, got some"),
+        ("a.npz", ["--folds", "3"], "--folds 3: expected data without test rows of their own, got some; leave it out"),
+    ],
+)  # fmt: skip
+def test_an_option_that_says_nothing_about_the_data_is_refused(tmp_path, capsys, monkeypatch, of, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    two_classes(tmp_path / "f")
+    x, y = np.ones((8, 2)), np.arange(8) % 2
+    np.savez("a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    code, _, err = funcnet(capsys, "train", "--data", of, *arguments)
+    assert code == 2
+    assert re.search(message, err), err
+    assert sorted(os.listdir()) == ["a.npz", "f"]
+
+
+def test_the_size_of_the_pictures_of_another_run_is_not_an_option(tmp_path):
+    """`--from` takes it for a network that may go on with other data."""
+    parts = read_parts(options.Train(image_size=64, from_run=tmp_path))
+    assert parts.training[0].shape == (1438, 64)
 
 
 # Whatever is malformed

@@ -9,6 +9,7 @@ import numpy as np
 from funcnet import data
 from funcnet.checks import fraction
 from funcnet.cli import options
+from funcnet.cli.applying import check_shares
 from funcnet.cli.phases import phase
 from funcnet.cli.sources import Source, in_options, read_source
 from funcnet.data.cells import as_text
@@ -93,8 +94,7 @@ def _without_test(source: Source, chosen, task):
     """The rows for training with their groups, and the test rows."""
     everything = (source.x, source.groups, source.target)
     if source.test is not None:
-        if chosen.fold is not None:
-            raise ConfigError("--folds: expected data without test rows of their own, got some; leave it out.")
+        check_shares(chosen)
         x, target = source.test
         return everything, (x, None, target)
     if chosen.fold is None:

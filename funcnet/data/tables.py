@@ -121,6 +121,8 @@ def named(what: str, names: str | Sequence[str]) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         check_kind(what, name, str, "names of columns", "a column without a name is its number, such as '0'")
+        if names.count(name) > 1:
+            raise ConfigError(f"expected {what} of columns that differ, got {name!r} twice; write it once.")
     return names
 
 
