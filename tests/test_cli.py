@@ -199,7 +199,7 @@ def test_half_and_double_precision_predict_as_single(run, tmp_path, capsys):
             "targets that are finite, got nan at row 41; leave",
         ),
         (np.ones((60, 2, 2)), r"numbers or texts of shape \(n,\) or \(n, outputs\), got float64 of shape"),
-        (np.ones(59), r"one target for each of 60 rows, got an array \(59,\)"),
+        (np.ones(59), r"one target in target for each of the 60 rows of x, got an array \(59,\)"),
         (np.ones(60, complex), r"numbers or texts of shape .*, got complex128 of shape \(60,\)"),
     ],
     ids=["nan", "axes", "length", "complex"],

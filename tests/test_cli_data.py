@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 
 import jax.export
@@ -39,6 +40,12 @@ def refused(capsys, *arguments):
     assert code in (2, 4)
     assert out == ""
     return err
+
+
+def saved(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +111,11 @@ def test_predict_takes_a_table_in_any_order(member, tmp_path, capsys, monkeypatc
     says = ok(capsys, "predict", member, tmp_path / "new.csv", "--out", tmp_path / "out.csv")
     assert says == f"2 rows -> {tmp_path / 'out.csv'}\n"
     assert (tmp_path / "out.csv").read_text() == out
+
+
+def test_a_table_has_no_pixels_to_explain(member, people, capsys):
+    said = refused(capsys, "predict", member, people, "--explain")
+    assert "--explain: expected a run on pictures, got rows of shape" in said
 
 
 def test_rows_unlike_those_of_training_are_told(member, tmp_path, capsys):
@@ -225,6 +237,13 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
     out = ok(capsys, "train", "--data", pictures, "--image-size", "8", "--features", "4", *QUICK, "--epochs", "20",
              "--output", run)  # fmt: skip
     assert "pictures  8 × 8, red, green, blue" in out
+    code, out, _ = funcnet(capsys, "predict", run, pictures)  # a folder for each class
+    assert (code, len(out.splitlines())) == (0, 25)
+    (tmp_path / "other" / "day").mkdir(parents=True)
+    shutil.copytree(pictures / "night", tmp_path / "other" / "dusk")
+    shutil.copy(pictures / "day" / "0.jpg", tmp_path / "other" / "day")
+    said = refused(capsys, "evaluate", run, "--data", tmp_path / "other")
+    assert f"day, night, got 'dusk' for {tmp_path / 'other' / 'dusk' / '0.jpg'}; correct it, or leave it out" in said
     one = pictures / "day" / "0.jpg"
     line = ok(capsys, "predict", run, one).splitlines()[1].split(",")
     assert line[:2] == [str(one), "day"]
@@ -333,6 +352,19 @@ def test_the_last_rows_by_time_are_held_out(tmp_path):
         (["--target", "member", "--drop", "day", "--model", "cnn"], "hold images .*; use --model mlp"),
         (["--target", "member", "--drop", "day", "--model", "mpl"], r"--model: .*, got 'mpl'; did you mean mlp\?"),
         (["--target", "member", "--drop", "day", "--patience", "3", "--validation", "0"], "rows to choose by"),
+        (
+            ["--target", "member", "--drop", "day", "--task", "regression"],
+            "'member' for --task regression, got texts as '.*'; w",
+        ),
+        (
+            ["--target", "age", "rich", "--drop", "day", "--task", "classes"],
+            "expected one target of classes, got age, ",
+        ),
+        (["--target", "day"], "got the date or time '2026-01-01' in line 2; write numbers in its place, such as days "),
+        (
+            ["--target", "rich", "--drop", "day", "--test", "0.001"],
+            "each of 2 parts, 0.999, 0.001, got 200 rows in all",
+        ),
         (["--target", "age", "--drop", "day", "--class-weights", "balanced"], "expected a target of classes"),
     ],
 )
@@ -347,7 +379,12 @@ def test_what_cannot_be_trained_on_a_table(people, tmp_path, capsys, arguments, 
     [
         ("peple.csv", None, "got no such file; did you mean .*people.csv"),
         ("digts", None, "got no such file; did you mean digits"),
-        ("notes.xlsx", b"PK", "a .csv, .tsv, .parquet, .npz or .npy file, .*got another kind of file"),
+        ("notes.xlsx", b"PK", "a .csv, .tsv, .parquet, .npz or .npy file, .*another kind of file; save it as .csv or "),
+        (
+            "line.npy",
+            saved(np.arange(9.0)),
+            r"shape \(n, columns\), or with .* got shape \(9,\); save x and target as two",
+        ),
         ("a.csv", b"", "expected at least one row, got an empty file"),
         ("b.csv", b"x,y\n1,2,3\n", "expected 2 cells, as in line 1, got 3 in line 2"),
         ("c.csv", b"x,x,y\n1,2,3\n", "its own, got 'x' for column 1 and 2"),
@@ -390,6 +427,8 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
     fields = np.array([(1.5, "a"), (2.5, "b")] * 10, [("size", float), ("kind", "U1")])
     np.save(tmp_path / "fields.npy", fields)
     assert parts_of(tmp_path / "fields.npy", "kind").preparation().feature_names == ("size",)
+    np.savez(tmp_path / "whole.npz", x=x, y=np.arange(20.0) % 2)
+    assert parts_of(tmp_path / "whole.npz").preparation().targets[0].categories == ("0", "1")
     np.savez(tmp_path / "hot.npz", x=x, y=np.eye(3)[np.arange(20) % 3])
     assert parts_of(tmp_path / "hot.npz").preparation().targets[0].categories == ("0", "1", "2")
 
@@ -398,7 +437,8 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
     "arrays, arguments, message",
     [
         ({"a": 1, "b": 1}, [], "expected the arrays x and target, got a, b; name two with --x and --target"),
-        ({"x": 1, "y": 1}, ["--target", "z"], "expected --target to be one of the arrays x, y, got 'z'"),
+        ({"x": 1, "y": 1}, ["--target", "z"], "--target to be one of the arrays x, y, got 'z'; choose one of them."),
+        ({"foo": 1, "y": 1}, ["--x", "Fooo"], "--x to be one of the arrays foo, y, got 'Fooo'; did you mean foo?"),
         ({"x": 1, "y": 1}, ["--target", "x", "y"], "expected one array of the .npz file, got 2"),
         ({"x": 1, "y": 1, "labels": 1}, [], "expected the arrays x and target, got labels, x, y"),
     ],
@@ -406,6 +446,14 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
 def test_arrays_that_are_not_named(tmp_path, capsys, arrays, arguments, message):
     np.savez(tmp_path / "a.npz", **{name: np.arange(20.0) for name in arrays})
     assert message in refused(capsys, "train", "--data", tmp_path / "a.npz", *arguments, "--output", tmp_path / "run")
+
+
+def test_numbers_with_decimals_are_not_names_of_classes(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", x=np.ones((20, 2)), y=np.arange(20) / 4)
+    said = refused(capsys, "train", "--data", tmp_path / "a.npz", "--task", "classes", "--output", tmp_path / "run")
+    assert (
+        "--task classes: expected texts or whole numbers in 'target', got 0.25; round the numbers in the file" in said
+    )
 
 
 @pytest.mark.parametrize(

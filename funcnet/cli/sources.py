@@ -12,7 +12,7 @@ from funcnet import data
 from funcnet.checks import check_values, listed
 from funcnet.cli.applying import check_applies
 from funcnet.data.arrays import read_npz
-from funcnet.data.cells import is_missing, is_number_text
+from funcnet.data.cells import is_missing, is_number_text, whole
 from funcnet.data.preparation import Preparation
 from funcnet.data.tables import Columns, open_table
 from funcnet.errors import ConfigError, DataError, FuncnetError, LabelError, nearest
@@ -31,7 +31,8 @@ _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?)?")
 # How errors about reading name an option in Python, and how the command line does.
 _SPELLINGS = {
     r"drop=\('(.*?)',\)": r"--drop '\1'", r"categories=\('(.*?)',\)": r"--categories '\1'",
-    r"image_size=(\d+)": r"--image-size \1", r"image_size": "--image-size", r"stratified=True": "--split stratified",
+    r"image_size=(\d+)": r"--image-size \1", r"image_size": "--image-size",
+    r"split with stratified=True, or ": "", r"stratified=True": "--split stratified",
     r"most_categories": "--most-categories", r"task='(.*?)'": r"--task \1",
     r", or write (header|encoding)=[^;]*?(?=\.$)": "", r", or give the encoding.*(?=\.$)": "",
 }  # fmt: skip
@@ -98,16 +99,17 @@ def _of_pictures(path, chosen):
 
 
 def _of_table(path, chosen):
-    apart: tuple[str, ...] = tuple(name for name in (chosen.group, chosen.time) if name is not None)
+    apart = tuple(name for name in (chosen.group, chosen.time) if name is not None)
     if len(apart) > 1:
         raise ConfigError(f"--group {chosen.group}: expected --group or --time, got both; choose one.")
     kept = {"drop": chosen.drop, "categories": (*chosen.categories, *apart)}
     x, target = data.read_table(path, target=chosen.target or _usual_target(path), **kept)
     with leading(str(path)):
-        if not {*apart} <= {*x}:
-            option = "--group" if chosen.time is None else "--time"
-            got = f"{apart[0]!r}, which is the target or left out; choose another"
-            raise ConfigError(f"expected {option} to be one of the other columns, got {got}.")
+        for name in apart:
+            if name not in x:
+                option = "--group" if chosen.time is None else "--time"
+                got = f"{name!r}, which is the target or left out; choose another"
+                raise ConfigError(f"expected {option} to be one of the other columns, got {got}.")
         groups, times = (_taken(x, name) for name in (chosen.group, chosen.time))
         if not x:
             raise DataError(f"expected a column besides {listed([*target, *apart])}, got none; add one.")
@@ -169,7 +171,7 @@ def _array_target(path, target):
         if target.dtype.kind == "f":
             check_values(LabelError, "targets that are finite", target, None, np.isfinite, "leave these rows out")
         if target.ndim == 1:
-            return _columns(target)
+            return _columns(whole(target))
         if target.shape[1] > 1 and np.isin(target, (0, 1)).all() and (target.sum(1) == 1).all():
             return _columns(target.argmax(1))
         return Columns((f"target {i}", target[:, i]) for i in range(target.shape[1]))

@@ -20,7 +20,7 @@ from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
 from funcnet.cli.answering import answering
-from funcnet.cli.beginning import first_state, found_rate
+from funcnet.cli.beginning import first_state, found_rate, frozen_part
 from funcnet.cli.ending import draw, is_finished, save_results
 from funcnet.cli.failing import begun
 from funcnet.cli.folders import (
@@ -90,6 +90,7 @@ class _Job(NamedTuple):
     model: Layer
     optimizer: Optimizer
     schedule: Schedule
+    frozen: str  #: what is said of parameters that stay as they are
     like: Any  #: the shapes of the training state
     epoch_steps: int
     steps: int
@@ -105,10 +106,11 @@ def _job(chosen: options.Train, parts: Parts) -> _Job:
         epoch_steps = count_steps(len(x), chosen.batch_size, drop_last=False)
     steps = chosen.epochs * epoch_steps
     model = build_model(chosen, preparation, chosen.resume)
+    frozen = frozen_part(chosen, model, x)
     optimizer = optimizers.guarded(build_optimizer(chosen, steps))
     schedule = build_schedule(chosen, steps)
     like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, x))
-    return _Job(parts, preparation, rows, task, model, optimizer, schedule, like, epoch_steps, steps)
+    return _Job(parts, preparation, rows, task, model, optimizer, schedule, frozen, like, epoch_steps, steps)
 
 
 def _train(chosen: options.Train, stop: Stop) -> int:
@@ -167,8 +169,8 @@ def _train_in(
     if start is None:
         print(job.parts)
         print(job.preparation, flush=True)
-        if said:
-            print(shown(said))
+        for line in filter(None, (said, job.frozen)):
+            print(shown(line))
     if is_first():
         options.write_config(chosen, folder / CONFIG)
         keep_file(chosen.model, folder)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet.checks import check_kind, describe, listed
-from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text
+from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text, whole
 from funcnet.errors import ConfigError, DataError, FormatError, extra, nearest, translated
 from funcnet.made import leading
 from funcnet.reading import plain_file
@@ -37,23 +37,22 @@ class Table(NamedTuple):
         plural = "s" if len(rows) > 1 else ""
         return ("row" if self.lines is None else "line") + plural + " " + listed([str(number) for number in numbers])
 
-    def column(self, name: str, kind: str | None = None) -> np.ndarray:
+    def column(self, name: str, kind: str | None = None, *, target: bool = False) -> np.ndarray:
         """A column as numbers, booleans or texts."""
         cells = self.columns[name]
         if isinstance(cells, list):
-            return column_of_cells(name, cells, self.place, kind, decimal_comma=self.decimal_comma)
-        return column_of_series(name, cells, self.place, kind)
+            return column_of_cells(name, cells, self.place, kind, target=target, decimal_comma=self.decimal_comma)
+        return column_of_series(name, cells, self.place, kind, target=target)
 
     def targets(self, names: Sequence[str], kinds: Mapping[str, str]) -> Columns:
         """Columns in which no value may be missing, and the kinds of some of them."""
-        found = Columns((name, self.column(name, kinds.get(name))) for name in names)
+        found = Columns((name, self.column(name, kinds.get(name), target=True)) for name in names)
         for name, values in found.items():
             gone = np.flatnonzero([is_missing(value, sure=name in kinds) for value in values])
             if len(gone):
                 fix = "leave these rows out, or fill them"
                 raise DataError(f"expected the target {name!r} in every row, got none in {self.place(gone)}; {fix}.")
-            if values.dtype.kind == "f" and (values % 1 == 0).all() and np.abs(values).max() < 2**53:
-                found[name] = values.astype(np.int64)  # for split(…, stratified=True), which takes classes
+            found[name] = whole(values)
         return found
 
     def check_names(self, names: Iterable[str]) -> None:
@@ -169,9 +168,10 @@ def _of_array(content):
         import pandas as pd
     with translated(Exception, FormatError, "expected a whole .npy file, got an error"):  # of many kinds
         array = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.ndim != (1 if array.dtype.names else 2):
-            raise ValueError(f"an array of shape {np.shape(array)}, where (n, columns) or named fields are columns")
-        return pd.DataFrame(array)
+    if not isinstance(array, np.ndarray) or array.ndim != (1 if array.dtype.names else 2):
+        got = f"{np.shape(array)}; save x and target as two arrays with np.savez"
+        raise FormatError(f"expected an array of shape (n, columns), or with named fields, got shape {got}.")
+    return pd.DataFrame(array)
 
 
 def _of_frame(frame):
