@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from image_files import idx_bytes
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
 from funcnet import checkpoints, data
 from funcnet.cli import folders, main, networks, options
 from funcnet.cli.parsing import parsed
-from funcnet.cli.tables import confusion_table, new_table, print_json, print_table
+from funcnet.cli.tables import confusion_table, new_table, print_json, print_lines, print_table
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -288,6 +289,28 @@ def test_no_cell_is_cut_off_in_a_narrow_terminal(width, monkeypatch, capsys):
         assert out.split("\n\n")[2].splitlines() == start
     else:
         assert "┏" in out
+
+
+@pytest.mark.parametrize("width, lines", [
+    ("60", ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%,", "          3 10%)"]),
+    ("100", ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)"]),
+    (None, ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)"]),
+])  # fmt: skip
+def test_lines_go_on_below_their_text(width, lines, monkeypatch, capsys):
+    """Also names in Chinese, which are twice as wide; a file has whole lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", width)
+    print_lines("task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)")
+    assert capsys.readouterr().out.splitlines() == lines
+    print_lines("columns   " + "城市 年龄 " * 8)
+    assert all(cell_len(line) <= int(width or 100) for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_summary_fits_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = output_of(capsys, "summary")
+    assert (code, max(map(len, out.splitlines()))) == (0, 60)
 
 
 def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):

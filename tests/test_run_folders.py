@@ -609,7 +609,7 @@ def test_other_data_are_refused(tmp_path, capsys):
         (
             few,
             3,
-            "other.npz: Preparation: expected a class that training rows have, 0, 1, 2, got '3' at row 0; leave it out.\n",
+            "other.npz: Preparation: expected a class that training rows have, 0, 1, 2, got '3' at row 0; leave it",
         ),
     ):
         np.savez(tmp_path / "other.npz", x=rows, target=np.full(5, labels))

@@ -44,6 +44,7 @@ from funcnet.cli.phases import phase
 from funcnet.cli.results import judge, show_results
 from funcnet.cli.rows import Parts, Rows, count_of, prepared, read_parts
 from funcnet.cli.sessions import SESSIONS, timed
+from funcnet.cli.tables import print_lines
 from funcnet.cli.tasks import Task, task_of
 from funcnet.data.batching import count_steps
 from funcnet.data.preparation import Preparation
@@ -167,10 +168,8 @@ def _train_in(
     if chosen.resume is not None and start is None:
         print("no checkpoint yet: starting from the beginning")
     if start is None:
-        print(job.parts)
-        print(job.preparation, flush=True)
-        for line in filter(None, (said, job.frozen)):
-            print(shown(line))
+        for lines in filter(None, (str(job.parts), str(job.preparation), shown(said), shown(job.frozen))):
+            print_lines(lines)
     if is_first():
         options.write_config(chosen, folder / CONFIG)
         keep_file(chosen.model, folder)
