@@ -4,14 +4,15 @@ Every message begins with the call that the user wrote. Then it says what was ex
 errors are `ValueError` unless their docstring names another base.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
     "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "LabelWarning",
     "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "PortError", "ShapeError",
-    "StructureError", "TrainingWarning", "extra", "translated",
+    "StructureError", "TrainingWarning", "extra", "nearest", "translated",
 ]  # fmt: skip
 
 
@@ -137,3 +138,14 @@ def extra(name: str, package: str) -> Iterator[None]:
     except ImportError as error:
         fix = f"pip install 'funcnet[{name}]'"
         raise MissingExtraError(f"expected the package {package}, which is not installed; {fix}.") from error
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The word that may have been meant, in capitals or not; empty if there is none. A number is not another one.
+
+    >>> nearest("Adma", ("sgd", "adam")), nearest("-1", ("0", "1"))
+    ('adam', '')
+    """
+    known = {} if word.lstrip("-").isdigit() else {one.lower(): one for one in words}
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return known[near[0]] if near else ""

@@ -35,10 +35,14 @@ def plain_file(path: str | os.PathLike[str], *, links: bool) -> Iterator[Buffere
     Traceback (most recent call last):
     OSError: expected a plain file, got a folder: '/'
     """
-    kind = stat.S_IFMT(os.stat(path, follow_symlinks=links).st_mode)
-    if kind != stat.S_IFREG:
-        raise OSError(f"expected a plain file, got {_KINDS.get(kind, 'something else')}: {os.fspath(path)!r}")
-    with open(path, "rb") as file:
+    try:
+        kind = stat.S_IFMT(os.stat(path, follow_symlinks=links).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(f"expected a plain file, got {_KINDS.get(kind, 'something else')}: {os.fspath(path)!r}")
+        opened = open(path, "rb")  # noqa: SIM115  # closed below
+    except PermissionError as error:
+        raise PermissionError(f"no permission to read {os.fspath(path)!r}; its owner can give it, chmod a+r") from error
+    with opened as file:
         try:
             yield file
         except MemoryError as error:

@@ -1,7 +1,8 @@
 """The layers of a model, found without running it: shapes, parameters, and memory for the backward pass."""
 
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -59,8 +60,20 @@ class Summary(NamedTuple):
         return f"Summary({rows}, {self.parameters:,} parameters, {self.residual_bytes:,} residual bytes)"
 
     def __str__(self) -> str:
-        table = text_table([_HEAD, *self._lines()], right=3, total=True)
-        return "\n".join([table, *(f"note: {note}" for note in self.notes)])
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """The table and the notes. Where it is wider than `width` characters, names of layers are cut off, then columns
+        are left out, and a last note says which."""
+        gone = () if width is None else _left_out([*self._lines()], width)
+        rows = [[word for name, word in zip(_HEAD, row, strict=True) if name not in gone] for row in self._lines()]
+        head = [name for name in _HEAD if name not in gone]
+        if width is not None:
+            spare = _spare(rows, head, width)
+            rows = [[row[0], _shorten(row[1], max(spare, 1)), *row[2:]] for row in rows]
+        notes = [*self.notes, f"{', '.join(gone)}: left out to keep within {width} characters."] if gone else self.notes
+        table = text_table([head, *rows], right=3 - len({*gone} & {*_HEAD[4:]}), total=True)
+        return "\n".join([table, *(_wrapped(f"note: {note}", width) for note in notes)])
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>note: {escape(note)}</p>" for note in self.notes)
@@ -75,6 +88,8 @@ class Summary(NamedTuple):
 
 
 _HEAD = ("path", "layer", "output", "dtype", "parameters", "bytes", "residual bytes")
+_LEAST = ("dtype", "bytes", "residual bytes", "output")  # left out first where the table is too wide
+_SHORTEST = 20  # characters of a layer's name
 
 
 def summary(model: Layer, x: Any, key: Key | None = None, *, depth: int | None = None) -> Summary:
@@ -275,6 +290,26 @@ def _outline(made: Made) -> str:
 
 def _words(row: Row) -> tuple[str, ...]:
     return row.path, "  " * row.level + row.name, "" if row.shape is None else str(row.shape), row.dtype
+
+
+def _left_out(rows: list[tuple[str, ...]], width: int) -> tuple[str, ...]:
+    """The columns without which names of layers have room."""
+    for count in range(len(_LEAST)):
+        kept = [i for i, name in enumerate(_HEAD) if name not in _LEAST[:count]]
+        spare = _spare([[row[i] for i in kept] for row in rows], [_HEAD[i] for i in kept], width)
+        if spare >= min(_SHORTEST, max(len(row[1]) for row in rows)):
+            return _LEAST[:count]
+    return _LEAST
+
+
+def _spare(rows: Sequence[Sequence[str]], head: Sequence[str], width: int) -> int:
+    """How many characters are left for the names of layers."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return width - sum(widths) + widths[1] - 2 * (len(head) - 1)
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    return text if width is None else "\n".join(textwrap.wrap(text, width, subsequent_indent=" " * 6))
 
 
 def _shorten(word: str, width: int = 40) -> str:

@@ -40,7 +40,7 @@ TABLES = {
     "too short": (b'a,y\n"1\n",2\n1\n', DataError, "expected 2 cells, as in line 1, got 1 in line 4"),
     "named twice": (b"a,b,a,y\n1,2,3,4\n", DataError, "got 'a' for column 1 and 3; rename them, or write header=False"),
     "without a name": (b"a,,y\n1,2,3\n", DataError, "columns with names, each its own, got '' for column 2"),
-    "no such target": (b"a,Y\n1,2\n", DataError, "expected a column 'y', got 'a', 'Y'; names are in the first line"),
+    "no such target": (b"a,w\n1,2\n", DataError, "expected a column 'y', got 'a', 'w'; names are in the first line"),
     "target alone": (b"y\n1\n", DataError, "at least one column besides it, got y of 'y'; name the target"),
     "target missing": (
         b"a,y\n1,2\n\n3,\n4,n/a\n5,6\n", DataError, "the target 'y' in every row, got none in lines 4, 5; leave these"
@@ -163,12 +163,19 @@ ARRAYS = {
     "y_train alone": (arrays(y_train=1), "expected the arrays x and target, got x, y, y_train; name two with --x"),
     "NaN": (arrays(x=with_one(np.nan)), r"x\[3, 1\] is nan; 1 of 40 rows have such values, leave them out or fill"),
     "too large": (arrays(x=with_one(1e39)), r"x\[3, 1\] is 1e\+39, which float32 cannot hold; 1 of 40 rows"),
-    "texts": (arrays(x=np.full((40, 3), "a")), r"x of floating-point numbers, got .*; convert it with x.astype"),
+    "texts": (arrays(x=np.full((40, 3), "a")), "x of floating-point numbers, got .*; save it as columns of a t"),
     "whole numbers": (arrays(x=np.ones((40, 3), int)), "got .*int64 .*; convert it with .* scale images to"),
-    "complex": (arrays(x=np.ones((40, 3), complex)), "x of floating-point numbers, got .*complex128"),
-    "dates": (arrays(x=np.full(40, "2026-01-01", "M8[D]")), "x of floating-point numbers, got .*datetime64"),
+    "complex": (arrays(x=np.ones((40, 3), complex)), "got .*complex128 .*; give the real and the imaginary parts as"),
+    "dates": (arrays(x=np.full(40, "2026-01-01", "M8[D]")), "got .*datetime64.*; save it as columns of a t"),
     "no rows": (arrays(x=np.ones((0, 3))), r"x with at least one row and no empty axis, got shape \(0, 3\)"),
-    "other rows": (arrays(y=np.ones(39)), r"expected one target for each of 40 rows, got an array \(39,\)"),
+    "other rows": (arrays(y=np.ones(39)), r"one target in y for each of the 40 rows of x, got an array \(39,\); "),
+    "NaN for testing": (
+        arrays(x_test=with_one(np.nan), y_test=np.ones(40)), r"x_test: x\[3, 1\] is nan; 1 of 40 rows have such values"
+    ),
+    "other columns for testing": (
+        arrays(x_test=np.ones((5, 2)), y_test=np.ones(5)),
+        r"one shape for training and testing, got \(3,\) in x and \(2,\) in x_test; give both the same",
+    ),
     "too many axes": (arrays(y=np.ones((40, 2, 2))), r"numbers or texts of shape .*, got float64 of shape \(40, 2"),
     "no class": (arrays(y=with_one(np.nan)[:, 1]), "expected targets that are finite, got nan at row 3; leave these"),
     "one class": (arrays(y=np.full(40, "a")), "expected at least two classes in 'target', got a alone; add another"),

@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from image_files import idx_bytes
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
 from funcnet import checkpoints, data
 from funcnet.cli import folders, main, networks, options
-from funcnet.cli.tables import confusion_table, new_table, print_json, print_table
+from funcnet.cli.parsing import parsed
+from funcnet.cli.tables import confusion_table, new_table, print_json, print_lines, print_table
 from funcnet.errors import ConfigError
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
@@ -198,7 +200,7 @@ def test_half_and_double_precision_predict_as_single(run, tmp_path, capsys):
             "targets that are finite, got nan at row 41; leave",
         ),
         (np.ones((60, 2, 2)), r"numbers or texts of shape \(n,\) or \(n, outputs\), got float64 of shape"),
-        (np.ones(59), r"one target for each of 60 rows, got an array \(59,\)"),
+        (np.ones(59), r"one target in target for each of the 60 rows of x, got an array \(59,\)"),
         (np.ones(60, complex), r"numbers or texts of shape .*, got complex128 of shape \(60,\)"),
     ],
     ids=["nan", "axes", "length", "complex"],
@@ -287,6 +289,28 @@ def test_no_cell_is_cut_off_in_a_narrow_terminal(width, monkeypatch, capsys):
         assert out.split("\n\n")[2].splitlines() == start
     else:
         assert "┏" in out
+
+
+@pytest.mark.parametrize("width, lines", [
+    ("60", ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%,", "          3 10%)"]),
+    ("100", ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)"]),
+    (None, ["task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)"]),
+])  # fmt: skip
+def test_lines_go_on_below_their_text(width, lines, monkeypatch, capsys):
+    """Also names in Chinese, which are twice as wide; a file has whole lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", width)
+    print_lines("task      classes: target, 10 classes (0 10%, 1 10%, 2 10%, 3 10%)")
+    assert capsys.readouterr().out.splitlines() == lines
+    print_lines("columns   " + "城市 年龄 " * 8)
+    assert all(cell_len(line) <= int(width or 100) for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_summary_fits_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = output_of(capsys, "summary")
+    assert (code, max(map(len, out.splitlines()))) == (0, 60)
 
 
 def test_an_exported_run_predicts_the_same(run, tmp_path, capsys):
@@ -600,10 +624,41 @@ def test_damaged_weights_are_named(run, tmp_path, capsys):
     assert "weights.safetensors" in err
 
 
-@pytest.mark.parametrize("arguments", [["--engine", "manual"], ["--epochs", "many"]])
-def test_values_that_do_not_fit_are_refused(capsys, arguments):
-    with pytest.raises(SystemExit, match="2"):
-        main(["train", *arguments])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--engine", "manual"], "train: expected --engine to be autodiff or backprop, got 'manual'; "),
+        (["train", "--epochs", "ten"], "train: expected --epochs to be an integer, got 'ten'; funcnet train --help "),
+        (["train", "--image-size=3.5"], "train: expected --image-size to be an integer, got '3.5'; funcnet train "),
+        (["train", "--dropout", "x"], "train: expected --dropout to be a number, got 'x'; funcnet train --help "),
+        (["train", "--hidden", "8", "-1", "x"], "train: expected --hidden to be an integer, got 'x'; funcnet train "),
+        (["train", "--task", "class"], "train: expected --task to be classes, labels or regression, got 'class'; did "
+         "you mean classes?"),
+        (["train", "--optimizer", "Adma"], "got 'Adma'; did you mean adam?"),
+        (["train", "--target"], "train: expected a value after --target, got none; funcnet train --help describes it."),
+        (["train", "--target", "--epochs", "3"], "train: expected a value after --target, got none"),
+        (["train", "--epochs"], "train: expected a value after --epochs, got none"),
+        (["summary", "--batch-size", "x"], "summary: expected --batch-size to be an integer, got 'x'; funcnet summary"),
+        (["export", "run", "--platforms", "cpu", "gpus"], "expected --platforms to be cpu, cuda, rocm or tpu, got"),
+        (["checkpoints", "lst", "run"], "expected action to be list or verify, got 'lst'; did you mean list?"),
+        (["launch", "-n", "x", "--", "train"], "funcnet launch: expected -n to be an integer, got 'x'"),
+        (["launch", "--", "train", "--seed", "x"], "funcnet train: expected --seed to be an integer, got 'x'"),
+        (["evaluate"], "funcnet evaluate: expected RUN, got none; write for example funcnet evaluate runs/001."),
+        (["--completion", "bsh"], "--completion: expected bash, zsh, fish, tcsh, got bsh; did you mean bash?"),
+        (["--completion"], "--completion: expected bash, zsh, fish, tcsh, got none; write funcnet --completion bash."),
+        (["train", "--seed", "\x1b[31mx"], r"got '\x1b[31mx'"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_are_refused_in_one_line(capsys, arguments, message):
+    code, out, err = output_of(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_values_that_look_like_options_are_values():
+    """Negative numbers, and the - of the standard input."""
+    assert parsed(options.Command, ["train", "--seed", "-1", "--hidden"], "funcnet").hidden == ()
+    assert parsed(options.Command, ["predict", "run", "-"], "funcnet").rows == (Path("-"),)
 
 
 @pytest.mark.parametrize(
@@ -615,6 +670,7 @@ def test_values_that_do_not_fit_are_refused(capsys, arguments):
         (["launch", "-n", "1", "--", "train", "--bs", "3"], "unknown option '--bs'; did you mean --batch-size?"),
         (["check", "--xyz"], "funcnet check: unknown option '--xyz'; funcnet check --help lists the options."),
         (["evaluate", "run", "more"], "funcnet evaluate: unknown option 'more'; funcnet evaluate --help lists"),
+        (["--versoin"], "funcnet: unknown option '--versoin'; the commands are train, evaluate, report, "),
         (["trian"], "funcnet: unknown command 'trian'; did you mean train?"),
         (["xyz"], "funcnet: unknown command 'xyz'; the commands are train, evaluate, report, predict, summary, "),
         (["train", "--\x1b[31mx"], "unknown option '--\\x1b[31mx'"),

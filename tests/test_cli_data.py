@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 
 import jax.export
@@ -40,6 +41,12 @@ def refused(capsys, *arguments):
     assert code in (2, 4)
     assert out == ""
     return err
+
+
+def saved(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +112,11 @@ def test_predict_takes_a_table_in_any_order(member, tmp_path, capsys, monkeypatc
     says = ok(capsys, "predict", member, tmp_path / "new.csv", "--out", tmp_path / "out.csv")
     assert says == f"2 rows -> {tmp_path / 'out.csv'}\n"
     assert (tmp_path / "out.csv").read_text() == out
+
+
+def test_a_table_has_no_pixels_to_explain(member, people, capsys):
+    said = refused(capsys, "predict", member, people, "--explain")
+    assert "--explain: expected a run on pictures, got rows of shape" in said
 
 
 def test_rows_unlike_those_of_training_are_told(member, tmp_path, capsys):
@@ -220,6 +232,13 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
     out = ok(capsys, "train", "--data", pictures, "--image-size", "8", "--features", "4", *QUICK, "--epochs", "20",
              "--output", run)  # fmt: skip
     assert "pictures  8 × 8, red, green, blue" in out
+    code, out, _ = funcnet(capsys, "predict", run, pictures)  # a folder for each class
+    assert (code, len(out.splitlines())) == (0, 25)
+    (tmp_path / "other" / "day").mkdir(parents=True)
+    shutil.copytree(pictures / "night", tmp_path / "other" / "dusk")
+    shutil.copy(pictures / "day" / "0.jpg", tmp_path / "other" / "day")
+    said = refused(capsys, "evaluate", run, "--data", tmp_path / "other")
+    assert f"day, night, got 'dusk' for {tmp_path / 'other' / 'dusk' / '0.jpg'}; correct it, or leave it out" in said
     one = pictures / "day" / "0.jpg"
     line = ok(capsys, "predict", run, one).splitlines()[1].split(",")
     assert line[:2] == [str(one), "day"]
@@ -299,11 +318,48 @@ def test_the_last_rows_by_time_are_held_out(tmp_path):
         (["--target", "member", "--group", "town", "--time", "day"], "expected --group or --time, got both"),
         (["--target", "member", "--time", "income", "--drop", "day"], "a time in column 'income' of every row"),
         (["--target", "member", "--time", "member2", "--drop", "day"], "expected a column 'member2'"),
+        (
+            ["--target", "member", "--drop", "day", "--group", "member"],
+            "--group to be one of the other columns, got 'memb",
+        ),
+        (
+            ["--target", "member", "--drop", "day", "--time", "day"],
+            "--time to be one of the other columns, got 'day', wh",
+        ),
+        (
+            ["--target", "member", "member", "--drop", "day"],
+            "expected target of columns that differ, got 'member' twice",
+        ),
+        (
+            ["--target", "member", "--x", "age"],
+            "--x: expected --data to be an .npz file, got .*people.csv; leave --x out",
+        ),
+        (
+            ["--target", "member", "--image-size", "32"],
+            "--image-size: expected --data to be a folder of pictures, got .*",
+        ),
+        (
+            ["--target", "member", "--download"],
+            "--download: expected --data to be mnist, fashion_mnist, cifar10 or cif",
+        ),
         (["--target", "rich", "--time", "member", "--drop", "day"], "times that sort in column 'member', got 'yes'"),
         (["--target", "member", "--drop", "day", "--test", "1"], r"--test: expected test to be .* in \[0, 1\)"),
         (["--target", "member", "--drop", "day", "--model", "cnn"], "hold images .*; use --model mlp"),
         (["--target", "member", "--drop", "day", "--model", "mpl"], r"--model: .*, got 'mpl'; did you mean mlp\?"),
         (["--target", "member", "--drop", "day", "--patience", "3", "--validation", "0"], "rows to choose by"),
+        (
+            ["--target", "member", "--drop", "day", "--task", "regression"],
+            "'member' for --task regression, got texts as '.*'; w",
+        ),
+        (
+            ["--target", "age", "rich", "--drop", "day", "--task", "classes"],
+            "expected one target of classes, got age, ",
+        ),
+        (["--target", "day"], "got the date or time '2026-01-01' in line 2; write numbers in its place, such as days "),
+        (
+            ["--target", "rich", "--drop", "day", "--test", "0.001"],
+            "each of 2 parts, 0.999, 0.001, got 200 rows in all",
+        ),
         (["--target", "age", "--drop", "day", "--class-weights", "balanced"], "expected a target of classes"),
     ],
 )
@@ -318,7 +374,12 @@ def test_what_cannot_be_trained_on_a_table(people, tmp_path, capsys, arguments, 
     [
         ("peple.csv", None, "got no such file; did you mean .*people.csv"),
         ("digts", None, "got no such file; did you mean digits"),
-        ("notes.xlsx", b"PK", "a .csv, .tsv, .parquet, .npz or .npy file, .*got another kind of file"),
+        ("notes.xlsx", b"PK", "a .csv, .tsv, .parquet, .npz or .npy file, .*another kind of file; save it as .csv or "),
+        (
+            "line.npy",
+            saved(np.arange(9.0)),
+            r"shape \(n, columns\), or with .* got shape \(9,\); save x and target as two",
+        ),
         ("a.csv", b"", "expected at least one row, got an empty file"),
         ("b.csv", b"x,y\n1,2,3\n", "expected 2 cells, as in line 1, got 3 in line 2"),
         ("c.csv", b"x,x,y\n1,2,3\n", "its own, got 'x' for column 1 and 2"),
@@ -361,6 +422,8 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
     fields = np.array([(1.5, "a"), (2.5, "b")] * 10, [("size", float), ("kind", "U1")])
     np.save(tmp_path / "fields.npy", fields)
     assert parts_of(tmp_path / "fields.npy", "kind").preparation().feature_names == ("size",)
+    np.savez(tmp_path / "whole.npz", x=x, y=np.arange(20.0) % 2)
+    assert parts_of(tmp_path / "whole.npz").preparation().targets[0].categories == ("0", "1")
     np.savez(tmp_path / "hot.npz", x=x, y=np.eye(3)[np.arange(20) % 3])
     assert parts_of(tmp_path / "hot.npz").preparation().targets[0].categories == ("0", "1", "2")
 
@@ -369,7 +432,8 @@ def test_arrays_by_their_usual_names_or_by_options(tmp_path):
     "arrays, arguments, message",
     [
         ({"a": 1, "b": 1}, [], "expected the arrays x and target, got a, b; name two with --x and --target"),
-        ({"x": 1, "y": 1}, ["--target", "z"], "expected --target to be one of the arrays x, y, got 'z'"),
+        ({"x": 1, "y": 1}, ["--target", "z"], "--target to be one of the arrays x, y, got 'z'; choose one of them."),
+        ({"foo": 1, "y": 1}, ["--x", "Fooo"], "--x to be one of the arrays foo, y, got 'Fooo'; did you mean foo?"),
         ({"x": 1, "y": 1}, ["--target", "x", "y"], "expected one array of the .npz file, got 2"),
         ({"x": 1, "y": 1, "labels": 1}, [], "expected the arrays x and target, got labels, x, y"),
     ],
@@ -447,6 +511,45 @@ def test_a_table_is_named_where_no_target_is_given(tmp_path, capsys, monkeypatch
     (tmp_path / f"b.{ending}").symlink_to(os.devnull)
     said = refused(capsys, "train", "--data", f"b.{ending}")
     assert said.startswith(f"funcnet: b.{ending}: the file cannot be read: ")
+
+
+def test_numbers_with_decimals_are_not_names_of_classes(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", x=np.ones((20, 2)), y=np.arange(20) / 4)
+    said = refused(capsys, "train", "--data", tmp_path / "a.npz", "--task", "classes", "--output", tmp_path / "run")
+    assert (
+        "--task classes: expected texts or whole numbers in 'target', got 0.25; round the numbers in the file" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "of, arguments, message",
+    [
+        ("digits", ["--target", "foo"], "--target: .* be a .csv, .tsv, .parquet or .npy file, an .npz file or a fold"),
+        ("digits", ["--time", "b"], "--time: expected --data to be a .csv, .tsv, .parquet or .npy file, got digits"),
+        ("digits", ["--image-size", "4"], "--image-size: expected --data to be a folder of pictures, got digits"),
+        ("digits", ["--folder", "here"], "--folder: expected --data to be mnist, fashion_mnist, cifar10 or cifar100, "),
+        ("f", ["--drop", "z"], "--drop: expected --data to be a .csv, .tsv, .parquet or .npy file, got f"),
+        ("f", ["--target", "z"], "expected no target, got z; without a table the folders are the classes"),
+        ("a.npz", ["--group", "x"], "--group: expected --data to be a .csv, .tsv, .parquet or .npy file, got a.npz"),
+        ("a.npz", ["--test", "0.5"], "--test 0.5: expected data without test rows of their own, got some"),
+        ("a.npz", ["--folds", "3"], "--folds 3: expected data without test rows of their own, got some; leave it out"),
+    ],
+)  # fmt: skip
+def test_an_option_that_says_nothing_about_the_data_is_refused(tmp_path, capsys, monkeypatch, of, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    two_classes(tmp_path / "f")
+    x, y = np.ones((8, 2)), np.arange(8) % 2
+    np.savez("a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    code, _, err = funcnet(capsys, "train", "--data", of, *arguments)
+    assert code == 2
+    assert re.search(message, err), err
+    assert sorted(os.listdir()) == ["a.npz", "f"]
+
+
+def test_the_size_of_the_pictures_of_another_run_is_not_an_option(tmp_path):
+    """`--from` takes it for a network that may go on with other data."""
+    parts = read_parts(options.Train(image_size=64, from_run=tmp_path))
+    assert parts.training[0].shape == (1438, 64)
 
 
 # Whatever is malformed

@@ -182,6 +182,7 @@ def test_the_weights_of_another_run(noise, capsys):
     code, out, err = funcnet(capsys, "train", *more, "--output", "second")
     assert (code, err) == (0, "")
     assert "from      first: 2 of 4 arrays; new are 3/bias (3,), 3/kernel (3, 3)\n" in out
+    assert "\nfrozen    9 of 21 parameters, 2 of 4 arrays\n" in out
     before, after = (checkpoints.load_weights(f"{name}/weights.safetensors")[0] for name in ("first", "second"))
     for name in ("0/kernel", "0/bias"):  # taken, and frozen
         np.testing.assert_array_equal(after[name], before[name])
@@ -193,7 +194,11 @@ def test_the_weights_of_another_run(noise, capsys):
     assert (code, err) == (5, "funcnet: nowhere: expected a folder that funcnet train wrote, with config.toml.\n")
     code, _, err = funcnet(capsys, "train", *own, "--freeze", "zero/.*")
     assert code == 2
-    assert "'zero/.*'): expected select to choose some of the leaves, got 0 of 4: 0/bias, 0/kernel" in err
+    assert err.startswith(
+        "funcnet: --freeze 'zero/.*': expected some of the arrays of parameters to match, got 0 of 4: 0/"
+    )
+    code, _, err = funcnet(capsys, "train", *own, "--freeze", "[")
+    assert (code, err.startswith("funcnet: --freeze '[': expected '[' to be a regular expression")) == (2, True)
     assert not Path("runs").exists()
 
 

@@ -117,7 +117,7 @@ def test_stratified_digits():
         (DataError, "expected x/a and x/b of one length, got 20 and 19 rows", ({"a": ROWS, "b": LABELS[1:]},), {}),
         (DataError, "expected x and weights of one length, got 20 and 19", (ROWS, LABELS, None, LABELS[1:]), {}),
         (ConfigError, r"expected fractions by name, .* write fractions=\(0.8, 0.2\)", (ROWS, LABELS, (0.8, 0.2)), {}),
-        (DataError, r"expected at least one row for each of \(0.99, 0.01\), got 20", (ROWS, LABELS),
+        (DataError, "expected at least one row for each of 2 parts, 0.99, 0.01, got 20 rows in all; ", (ROWS, LABELS),
          {"fractions": (0.99, 0.01)}),
         (DataError, r"expected x with at least one row.*\(0, 3\)", (ROWS[:0], LABELS[:0]), {}),
         (ConfigError, r"expected fractions .* the sum 1, got \(0.8, 0.3\)", (ROWS, LABELS), {"fractions": (0.8, 0.3)}),

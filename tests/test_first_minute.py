@@ -197,6 +197,20 @@ def test_a_bar_moves_with_the_steps(monkeypatch, steps, seen):
     assert shown == seen
 
 
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_a_narrow_terminal_shows_the_score(width, monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", width)
+    metrics = {"loss": 0.0017834, "accuracy": 0.98765, "validation_loss": 1.0}
+    reports = (fn.Report(i, 100 * i, metrics, None) for i in (1, 30))
+    list(progress(reports, epochs=30))
+    numbers = {"60": "loss 0.00178  accuracy 0.988", "80": "loss 0.001783  accuracy 0.9877"}[width]
+    lines = [re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]", capsys.readouterr().out)]
+    shown = [line for line in lines if f"epoch 30/30  {numbers} ━" in line]
+    assert shown
+    assert max(map(len, shown)) <= int(width)
+
+
 def test_a_narrow_terminal_keeps_the_bar(monkeypatch, capsys):
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     monkeypatch.setenv("COLUMNS", "40")

@@ -89,6 +89,18 @@ def test_what_is_not_a_plain_file_is_not_read(kind, place, word, tmp_path):
         KINDS[kind][0](path)
 
 
+def test_a_file_that_may_not_be_read_says_what_to_do(tmp_path, monkeypatch):
+    """As a mode of the file would not stop root, opening is what fails."""
+
+    def closed(path, *_):
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "a.csv").touch()
+    monkeypatch.setattr("builtins.open", closed)
+    with pytest.raises(FuncnetError, match=r"no permission to read '.*a.csv'; its owner can give it, chmod a\+r"):
+        data.read_table(tmp_path / "a.csv", target="y")
+
+
 def test_sessions_of_a_pipe_are_none(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert read_sessions(tmp_path / "pipe") == ([], [])

@@ -131,6 +131,18 @@ def test_grey_and_colour_together_have_three_channels(tmp_path):
     assert np.abs(grey[1, :, :, 0] - weighted).max() <= 1
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def closed(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    two_classes(tmp_path)
+    monkeypatch.setattr("pathlib.Path.iterdir", closed)
+    with pytest.raises(
+        DataError, match=r"the folder cannot be read: .*Permission denied.*; its owner can allow it, chmo"
+    ):
+        image_folder(tmp_path)
+
+
 def test_the_middle_is_cut_out_in_the_proportions_of_the_size(tmp_path):
     pixels = np.zeros((4, 8), np.uint8)
     pixels[:2, 2:6], pixels[2:, 2:6] = 100, 200

@@ -606,7 +606,11 @@ def test_other_data_are_refused(tmp_path, capsys):
     narrow = "expected rows of shape (4,), got an array of shape (5, 3)"
     for rows, labels, said in (
         (few[:, :3], 0, narrow),
-        (few, 3, "other.npz: Preparation: expected a class that training rows have, 0, 1, 2, got '3' at row 0"),
+        (
+            few,
+            3,
+            "other.npz: Preparation: expected a class that training rows have, 0, 1, 2, got '3' at row 0; leave it",
+        ),
     ):
         np.savez(tmp_path / "other.npz", x=rows, target=np.full(5, labels))
         code, _, error = funcnet(capsys, *other)

@@ -41,6 +41,28 @@ ROWS = (
 )
 
 
+@pytest.mark.parametrize(
+    "width, head, gone",
+    [
+        (40, "path layer parameters", "dtype, bytes, residual bytes, output"),
+        (60, "path layer output parameters", "dtype, bytes, residual bytes"),
+        (80, "path layer output parameters bytes residual bytes", "dtype"),
+        (100, "path layer output dtype parameters bytes residual bytes", ""),
+    ],
+)
+def test_a_table_fits_the_terminal(width, head, gone):
+    """Names are cut off, and then columns are left out, all of which are named."""
+    layers = (fn.layers.conv(32, 3, use_bias=False), fn.layers.batch_norm(), relu(), flatten(), dense(10))
+    table = summary(serial(*layers), jax.ShapeDtypeStruct((32, 8, 8, 1), jnp.float32))
+    lines = table.text(width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines[0].split()) == head
+    note = f"note: {gone}: left out to keep within {width} characters." if gone else ""
+    assert " ".join(" ".join(lines[9:]).split()) == note
+    assert lines[8].split() == ["total", *("20,842", "83,368", "794,880")[: 3 if "bytes" in head else 1]]
+    assert table.text(200) == str(table)
+
+
 def test_one_row_a_layer():
     assert summary(MODEL, X).rows == ROWS
 

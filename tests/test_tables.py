@@ -155,6 +155,10 @@ def test_refused_arguments_and_sources(tmp_path):
         read_table(text(PEOPLE), target=[1])
     with pytest.raises(DataError, match=r"expected a column 'incme', got .*; did you mean 'income'\?"):
         read_table(text(PEOPLE), target="incme")
+    with pytest.raises(DataError, match=r"expected a column 'Y', got 'a', 'y'; did you mean 'y'\?"):
+        read_table(text("a,y\n1,2\n"), target="Y")
+    with pytest.raises(DataError, match="expected a column '-1', got '0', '1'; names are in the first line, or num"):
+        read_table(text("1,2\n3,4\n"), target="-1")
     with pytest.raises(ConfigError, match="expected an encoding that Python knows: unknown encoding: utf-9"):
         read_table(text(PEOPLE), target="income", encoding="utf-9")
     for values, message in [
@@ -419,6 +423,33 @@ def test_a_class_that_no_training_row_has():
         match="^Preparation: expected a class that training rows have, u, v, got 'w' at row 1; .*stratified=True",
     ):
         preparation.encoded({"y": np.array(["u", "w"])})
+    with pytest.raises(LabelError, match="have, u, v, got 'w' in line 3; correct it, or leave it out"):
+        preparation.read(text("a,y\n1,u\n2,w\n"), target=True)
+
+
+def test_large_numbers_are_written_in_full():
+    preparation = prepare({"a": np.arange(3.0)}, {"price": np.array([166178.25, 700000.5, 1276193.5])})
+    assert "regression: price 166178 to 1276194\n" in repr(preparation)
+
+
+def test_advice_that_can_be_followed():
+    """A target is not left out, and a trained model takes each of its columns as it is."""
+    import pandas as pd
+
+    fix = "write numbers in its place, such as days since the first one"
+    with pytest.raises(DataError, match=f"'y' of .* got the date or time '2026-01-05' in line 2; {fix}.$"):
+        read_table(text("a,y\n1,2026-01-05\n"), target="y")
+    days = pd.DataFrame({"a": [1.0, 2.0], "y": pd.to_datetime(["2026-01-05", "2026-01-06"])})
+    with pytest.raises(DataError, match=f"'y' of .* got the date or time '2026-01-05 .*' in row 0; {fix}.$"):
+        read_table(days, target="y")
+    with pytest.raises(DataError, match=r"of the kind mixed; convert it\.$"):
+        read_table(pd.DataFrame({"a": [1.0, 2.0], "y": [[1], [2]]}), target="y")
+    preparation = prepare({"a": np.arange(4.0)}, {"y": np.array(["u", "v"] * 2)})
+    for frame in (text("a\nx\n"), text("a\n1e300\n"), pd.DataFrame({"a": [1e300]}), pd.DataFrame({"a": ["x"]})):
+        with pytest.raises(DataError, match="got .(x|1e.300|1e300). in .* 0?2?; correct it, as the training rows have"):
+            preparation.read(frame)
+    with pytest.raises(DataError, match=f"'a' of .* got the date or time .* in row 0; {fix}.$"):
+        preparation.read(pd.DataFrame({"a": days["y"]}))
 
 
 # As a file
@@ -475,7 +506,13 @@ Y = np.array([0, 1] * 3)
         (A, np.array(["u"] * 6), {}, DataError, "prepare: expected at least two classes in 'target', got u alone"),
         (A, {"y": np.full(6, 2.5)}, {}, DataError, "values that differ in the target 'y', got 2.5 in every row"),
         (A, {"y": np.array([1, np.nan] * 3)}, {}, DataError, "the target 'y' in every row, got none at row 1"),
-        (A, {"y": np.array(["a", "b"] * 3)}, {"task": "regression"}, DataError, "expected column 'y' of numbers"),
+        (
+            A,
+            {"y": np.array(["a", "b"] * 3)},
+            {"task": "regression"},
+            DataError,
+            "expected numbers in 'y' for task='regression', got texts as 'a'",
+        ),
         (A, {"y": np.arange(6)}, {"task": "labels"}, DataError, "labels 0 and 1 in 'y', got 0 to 5"),
         (A, {"y": Y, "z": Y}, {"task": "classes"}, DataError, "expected one target of classes, got y, z; choose one"),
         (A, {"y": Y, "z": np.array(["a", "b"] * 3)}, {}, DataError, "targets to be numbers, got texts in z; choose"),
@@ -488,7 +525,15 @@ Y = np.array([0, 1] * 3)
         ),
         (A, Y, {"task": "guess"}, ConfigError, "expected task to be .* or .regression., got 'guess'"),
         (A, Y[:5], {}, DataError, "expected x and target of one length, got 6 and 5 rows"),
-        ({"a": np.zeros(6)}, Y, {}, DataError, "a column with several values, got a; each is the same in all rows"),
+        ({"a": np.zeros(6)}, Y, {}, DataError, "several values, got a, each the same in all rows; add others"),
+        (
+            A,
+            np.array(["b", "c"] * 3),
+            {"task": "regression"},
+            DataError,
+            "numbers in 'target' for task='regression', got "
+            "texts as 'b'; write task='classes', or choose another target",
+        ),
         ({"a": np.array([*"abcdef"])}, Y, {"most_categories": 5}, DataError, "at most 5 .* 'a', got 6 in 6 rows"),
         ({"a": 1e9 + np.arange(6)}, Y, {}, DataError, "'a' with differences that float32 can hold, .*; subtract 1e.09"),
         ({"a": np.array([1, np.inf] * 3)}, Y, {}, DataError, "'a' of numbers that float32 holds, got 1 to inf"),

@@ -104,7 +104,7 @@ def _leave(code: int) -> int:
 def _run(arguments):
     try:
         from funcnet.cli import options
-        from funcnet.cli.parsing import parsed
+        from funcnet.cli.parsing import completion, parsed
     except ImportError as error:
         raise errors.MissingExtraError(
             f"the command line needs the package {error.name}; pip install 'funcnet[cli]'."
@@ -119,8 +119,8 @@ def _run(arguments):
 
             Console().print(manual.page(asked, DESCRIPTION))
             return 0
-    if arguments[:1] == ["--completion"]:
-        arguments = ["--tyro-print-completion", *arguments[1:]]
+    if arguments and arguments[0].partition("=")[0] == "--completion":
+        arguments = completion(arguments)
     if arguments == ["--version"]:
         print(f"funcnet {version('funcnet')}")
         return 0

@@ -1,4 +1,4 @@
-"""Where a new run begins: with the weights of another one, and with a learning rate that is looked for."""
+"""Where a new run begins: with the weights of another one, parameters that stay, and a rate that is looked for."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from funcnet.made import leading
 from funcnet.training.rates import RateSearch
 from funcnet.types import Layer, Optimizer, TrainState
 
-__all__ = ["first_state", "found_rate"]
+__all__ = ["first_state", "found_rate", "frozen_part"]
 
 
 def first_state(chosen: options.Train, model: Layer, optimizer: Optimizer, x: Any) -> tuple[TrainState | None, str]:
@@ -49,6 +49,21 @@ def first_state(chosen: options.Train, model: Layer, optimizer: Optimizer, x: An
     said = f"from      {chosen.from_run}: {len(taken)} of {len(taken) + len(others)} arrays"
     said += f"; new are {listed(others)}" if others else ""
     return new._replace(optimizer=optimizer.init(own), model=kept), said
+
+
+def frozen_part(chosen: options.Train, model: Layer, x: Any) -> str:
+    """What is said of `--freeze`, which must hold some of the parameters and leave others; empty without it."""
+    if chosen.freeze is None:
+        return ""
+    with leading(f"--freeze {chosen.freeze!r}"):
+        is_fixed = trees.selector("the pattern", chosen.freeze)
+        params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
+        sizes = {path: leaf.size for path, leaf in trees.flatten_with_paths(params)}
+        fixed = [size for path, size in sizes.items() if is_fixed(path)]
+        if not 0 < len(fixed) < len(sizes):
+            got = f"{len(fixed)} of {len(sizes)}: {listed(sizes)}; a pattern has to match the whole path"
+            raise ConfigError(f"expected some of the arrays of parameters to match, got {got}.")
+    return f"frozen    {sum(fixed):,} of {sum(sizes.values()):,} parameters, {len(fixed)} of {len(sizes)} arrays"
 
 
 def found_rate(chosen: options.Train, model: Layer, task: Task, rows: tuple[Any, Any]) -> RateSearch:

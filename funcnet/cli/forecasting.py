@@ -13,7 +13,7 @@ from funcnet.cli.rows import read_parts
 from funcnet.cli.tables import print_json
 from funcnet.cli.tasks import task_of
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "partition_of"]
 
 
 def forecast(chosen: options.Forecast) -> int:

@@ -1,19 +1,18 @@
 """What `file.py:attribute` and `module:attribute` stand for: the user's own code, with errors that name its line."""
 
-import difflib
 import functools
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, nearest
 
-__all__ = ["imported", "nearest"]
+__all__ = ["imported"]
 
 
 def imported(target: str, use: Callable[[Any], Any], folder: Path | None = None) -> Any:
@@ -38,12 +37,6 @@ def imported(target: str, use: Callable[[Any], Any], folder: Path | None = None)
     except Exception as error:
         got = f"{type(error).__name__}: {error}{_line(error, Path(place).resolve().parent)}; correct that first"
         raise ConfigError(f"expected it to import and run, got {got}.") from error
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The word that may have been meant, as the end of an error; empty if there is none."""
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def _line(error: Exception, folder: Path) -> str:
@@ -76,5 +69,6 @@ def _attribute(module: ModuleType, name: str) -> Any:
         return functools.reduce(getattr, name.split("."), module)
     except AttributeError as error:
         public = [key for key in dir(module) if not key.startswith("_")]
-        hint = nearest(name, public) or f"it has {', '.join(public) or 'no public names'}."
+        near = nearest(name, public)
+        hint = f"did you mean {near}?" if near else f"it has {', '.join(public) or 'no public names'}."
         raise ConfigError(f"expected an attribute of the module, got {name!r}; {hint}") from error

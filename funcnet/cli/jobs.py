@@ -22,7 +22,7 @@ from funcnet.cli.report import report
 from funcnet.cli.results import judge, show_details, show_table, show_verdict
 from funcnet.cli.rows import prepared, read_parts, rows_as_bytes
 from funcnet.cli.sources import in_options, read_like
-from funcnet.cli.tables import new_table, print_json, print_table
+from funcnet.cli.tables import new_table, print_json, print_table, width_of_lines
 from funcnet.cli.tasks import task_of
 from funcnet.cli.train import train
 from funcnet.cli.verifying import verify_files
@@ -115,7 +115,7 @@ def summary(chosen: options.Summary) -> int:
         totals = {name: getattr(found, name) for name in ("parameters", "parameter_bytes", "residual_bytes")}
         print_json({"layers": [row._asdict() for row in found.rows], **totals})
     else:
-        print(found)
+        print(found.text(width_of_lines()))
     return 0
 
 

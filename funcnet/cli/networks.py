@@ -6,10 +6,9 @@ from pathlib import Path
 from funcnet import layers, models, optimizers, schedules
 from funcnet.checks import listed, positive
 from funcnet.cli import options
-from funcnet.cli.imports import nearest
 from funcnet.cli.own_model import is_own, own_model
 from funcnet.data.preparation import Preparation
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, nearest
 from funcnet.made import leading
 from funcnet.types import Layer, Optimizer, Schedule
 
@@ -24,7 +23,8 @@ def build_model(chosen: options.Train, preparation: Preparation, run: Path | Non
     if is_own(chosen.model):
         return own_model(chosen.model, preparation, run)
     if chosen.model not in _MODELS:
-        fix = nearest(chosen.model, _MODELS) or "choose one of them."
+        near = nearest(chosen.model, _MODELS)
+        fix = f"did you mean {near}?" if near else "choose one of them."
         raise ConfigError(f"--model: expected {listed(_MODELS)} or file.py:net, got {chosen.model!r}; {fix}")
     shape, outputs = preparation.shape, preparation.outputs
     image = image_shape(preparation, least=1 if chosen.model == "cnn" else 6)

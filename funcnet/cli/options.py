@@ -4,7 +4,6 @@ Nothing here imports jax: `funcnet --help` must answer at once.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import tomllib
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from funcnet.errors import ConfigError, translated
+from funcnet.errors import ConfigError, nearest, translated
 from funcnet.reading import plain_file
 
 __all__ = [
@@ -382,8 +381,8 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in given.items():
         name = key.replace("-", "_")
         if name not in hints or name == "config":
-            near = difflib.get_close_matches(name, set(hints) - {"config"}, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the options are {', '.join(sorted(hints))}."
+            near = nearest(name, hints.keys() - {"config"})
+            hint = f"; did you mean {near}?" if near else f"; the options are {', '.join(sorted(hints))}."
             raise ConfigError(f"{path}: unknown option {key} of funcnet train{hint}")
         values[name] = _typed(f"{path}: {key}", value, hints[name])
     return values

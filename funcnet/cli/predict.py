@@ -27,6 +27,7 @@ from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
 from funcnet.plotting.figures import saved
 from funcnet.reading import plain_file, shown
+from funcnet.rendering import numeral
 
 __all__ = ["PREPARATION", "predict"]
 
@@ -56,6 +57,9 @@ def predict(chosen: options.Predict) -> int:
         raise ConfigError(
             f"--explain: expected the folder of a run, got the file {chosen.run}; its gradients are gone."
         )
+    if run is not None and chosen.explain and image_shape(run.preparation) is None:
+        got = f"rows of shape {run.preparation.shape}"
+        raise ConfigError(f"--explain: expected a run on pictures, got {got}; leave it out.")
     rows = _read(preparation, chosen.rows)
     name = listed([str(path) for path in chosen.rows])
     if preparation is not None:
@@ -81,7 +85,7 @@ def _beside(path: Path) -> Preparation | None:
 def _read(preparation: Preparation | None, paths: tuple[Path, ...]) -> _Rows:
     """What the files hold; `-` is standard input."""
     if preparation is not None and preparation.image_size:
-        files = [file for path in paths for file in image_files(path)]
+        files = [file for path in paths for file in image_files(path, nested=True)]
         return _Rows(preparation.read(files)[0], "file", [str(file) for file in files])
     if len(paths) != 1:
         raise ConfigError(f"predict: expected one file of rows, got {listed([*map(str, paths)]) or 'none'}; join them.")
@@ -98,15 +102,15 @@ def _warn_of_unusual(name: str, preparation: Preparation, rows: _Rows) -> None:
     """Say on stderr what is unlike all training rows."""
     columns = {column.name: column for column in preparation.columns}
     words = {
-        "below": "below {0.low:g}, the smallest of the training rows",
-        "above": "above {0.high:g}, the largest of the training rows",
+        "below": "below {low}, the smallest of the training rows",
+        "above": "above {high}, the largest of the training rows",
         "missing": "without a value, and no training row is so",
         "unknown": "with a category that no training row has",
     }
     what = "the mean of " if preparation.image_size else ""
     for column, counts in preparation.unusual(rows.x).items():
         for kind, count in counts.items():
-            said = words[kind].format(columns[column])
+            said = words[kind].format(low=numeral(columns[column].low), high=numeral(columns[column].high))
             print(shown(f"funcnet: {name}: {what}{column}: {count} of {len(rows.names)} {said}"), file=sys.stderr)
 
 
@@ -168,9 +172,7 @@ def _cell(name, value):
 def _explain(run: Loaded, rows: _Rows, lines: list[dict[str, Any]], path: Path) -> None:
     """Draw each picture above the pixels on which its answer depends."""
     shape = image_shape(run.preparation)
-    if shape is None:
-        got = f"rows of shape {run.preparation.shape}"
-        raise ConfigError(f"--explain: expected a run on pictures, got {got}; leave it out.")
+    assert shape is not None  # checked before
     features, _ = run.preparation.rows(rows.x)
     images = features[:_MOST_EXPLAINED].reshape(-1, *shape)
     inner = layers.reshape(run.preparation.shape)

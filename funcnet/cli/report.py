@@ -37,7 +37,7 @@ from funcnet.cli.tasks import Task, outputs_of, task_of
 from funcnet.data.preparation import Preparation
 from funcnet.errors import CheckpointError, ConfigError, DataError, FuncnetError
 from funcnet.reading import shown
-from funcnet.rendering import pages
+from funcnet.rendering import numeral, pages
 from funcnet.types import Layer
 
 __all__ = ["report"]
@@ -289,9 +289,9 @@ def _values(judged: _Judged) -> str:
     targets, predicted = judged.results.values or (judged.answers, judged.answers)
     names = [column.name for column in judged.preparation.targets]
     errors = judged.results.last["outputs"]
-    said = ", ".join(f"{name} {line['root_mean_squared_error']:.4g}" for name, line in errors.items())
+    said = ", ".join(f"{name} {numeral(line['root_mean_squared_error'], 4)}" for name, line in errors.items())
     alt = f"predictions over targets of the held-out rows; root mean squared error: {said}"
-    lines = [[name, *(f"{value:.4g}" for value in line.values())] for name, line in errors.items()]
+    lines = [[name, *(numeral(value, 4) for value in line.values())] for name, line in errors.items()]
     headings = ["target", "root mean squared error", "mean absolute error", "error of the training mean"]
     return pages.picture(plotting.predicted_values(targets, predicted, names=names), alt) + pages.table(
         headings, lines, right=1
@@ -303,8 +303,8 @@ def _largest_errors(judged: _Judged) -> str:
     errors = np.abs(predicted - targets).max(1)
     lines = []
     for i in np.argsort(-errors, kind="stable")[:_MOST_LINES]:
-        cells = (" ".join(f"{value:.4g}" for value in values[i]) for values in (targets, predicted))
-        lines.append([str(i), *cells, f"{errors[i]:.4g}"])
+        cells = (" ".join(numeral(value, 4) for value in values[i]) for values in (targets, predicted))
+        lines.append([str(i), *cells, numeral(errors[i], 4)])
     return pages.table(["held-out row", "target", "predicted", "error"], lines, right=1)
 
 

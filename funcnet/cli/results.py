@@ -13,6 +13,7 @@ from funcnet.cli.rows import Pair
 from funcnet.cli.tables import MOST_CLASSES, confusion_table, new_table, print_table
 from funcnet.cli.tasks import ROWS_AT_A_TIME, Task, judged, outputs_of, verdict
 from funcnet.data.preparation import Preparation
+from funcnet.rendering import numeral
 from funcnet.types import Layer
 
 __all__ = [
@@ -130,5 +131,5 @@ def show_details(preparation: Preparation, results: dict[str, Any], *, confusion
         words = ("root mean squared error", "mean absolute error", "always the mean")
         table = new_table("errors in the units of the target", "", *words)
         for name, line in results["outputs"].items():
-            table.add_row(name, *(f"{value:.4g}" for value in line.values()))
+            table.add_row(name, *(numeral(value, 4) for value in line.values()))
         print_table(table)

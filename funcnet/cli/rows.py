@@ -7,18 +7,29 @@ import jax
 import numpy as np
 
 from funcnet import data
-from funcnet.checks import fraction
+from funcnet.checks import fraction, listed
 from funcnet.cli import options
+from funcnet.cli.applying import check_shares
 from funcnet.cli.phases import phase
 from funcnet.cli.sources import Source, in_options, read_source
 from funcnet.data.cells import as_text
 from funcnet.data.preparation import Preparation
 from funcnet.data.preparing import class_names, found_task
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading
 from funcnet.reading import shown
 
-__all__ = ["Pair", "Parts", "Rows", "count_of", "fingerprint", "prepared", "read_parts", "rows_as_bytes"]
+__all__ = [
+    "Pair",
+    "Parts",
+    "Rows",
+    "check_classes",
+    "count_of",
+    "fingerprint",
+    "prepared",
+    "read_parts",
+    "rows_as_bytes",
+]
 
 Pair = tuple[Any, Any]  #: rows and their targets
 
@@ -74,13 +85,25 @@ def read_parts(chosen: options.Train) -> Parts:
         source = read_source(chosen)
     with in_options(chosen.data):
         task, classes = chosen.task or source.task or found_task(source.target), None
-        if task == "classes" and len(source.target) == 1:
+        if task == "classes":
+            check_classes(source.target)
             targets = [source.target, *([] if source.test is None else [source.test[1]])]
             classes = class_names({name: np.concatenate([one[name] for one in targets]) for name in source.target})
         training, test = _without_test(source, chosen, task)
         training, validation = _split(training, "--validation", _validation(chosen), source, chosen, task)
     pairs = (None if part is None else (part[0], part[2]) for part in (training, validation, test))
     return Parts(*pairs, task, classes, chosen.data)  # type: ignore[arg-type]  # the first is there
+
+
+def check_classes(target: Any) -> None:
+    """Classes are one column of texts, whole numbers or truth values. Other numbers are not their names."""
+    if len(target) != 1:
+        raise DataError(f"expected one target of classes, got {listed([*target])}; choose one of them.")
+    ((name, values),) = target.items()
+    if values.dtype.kind == "f":
+        first = next(iter(values[values % 1 != 0]), values[0])
+        got = f"{first:g}; round the numbers in the file, or use --task regression"
+        raise DataError(f"--task classes: expected texts or whole numbers in {name!r}, got {got}.")
 
 
 def prepared(parts: Parts, preparation: Preparation) -> Rows:
@@ -93,8 +116,7 @@ def _without_test(source: Source, chosen, task):
     """The rows for training with their groups, and the test rows."""
     everything = (source.x, source.groups, source.target)
     if source.test is not None:
-        if chosen.fold is not None:
-            raise ConfigError("--folds: expected data without test rows of their own, got some; leave it out.")
+        check_shares(chosen)
         x, target = source.test
         return everything, (x, None, target)
     if chosen.fold is None:

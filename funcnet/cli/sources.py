@@ -10,11 +10,12 @@ import numpy as np
 
 from funcnet import data
 from funcnet.checks import check_values, listed
+from funcnet.cli.applying import check_applies
 from funcnet.data.arrays import read_npz
-from funcnet.data.cells import is_missing, is_number_text
+from funcnet.data.cells import is_missing, is_number_text, whole
 from funcnet.data.preparation import Preparation
 from funcnet.data.tables import Columns, open_table
-from funcnet.errors import ConfigError, DataError, FuncnetError, LabelError
+from funcnet.errors import ConfigError, DataError, FuncnetError, LabelError, nearest
 from funcnet.made import leading
 
 __all__ = ["IMAGE_SETS", "Source", "check_row_shape", "in_options", "read_like", "read_source"]
@@ -30,7 +31,8 @@ _ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?)?")
 # How errors about reading name an option in Python, and how the command line does.
 _SPELLINGS = {
     r"drop=\('(.*?)',\)": r"--drop '\1'", r"categories=\('(.*?)',\)": r"--categories '\1'",
-    r"image_size=(\d+)": r"--image-size \1", r"image_size": "--image-size", r"stratified=True": "--split stratified",
+    r"image_size=(\d+)": r"--image-size \1", r"image_size": "--image-size",
+    r"split with stratified=True, or ": "", r"stratified=True": "--split stratified",
     r"most_categories": "--most-categories", r"task='(.*?)'": r"--task \1",
     r", or write (header|encoding)=[^;]*?(?=\.$)": "", r", or give the encoding.*(?=\.$)": "",
 }  # fmt: skip
@@ -50,24 +52,29 @@ class Source(NamedTuple):
 def read_source(chosen: Any) -> Source:
     """The rows that the options name."""
     name, path = chosen.data, Path(chosen.data)
-    if name == "digits":
+    kind = _kind(name, path)
+    check_applies(chosen, kind)
+    if kind == "digits":
         x, target = data.digits()
         return Source(x, _columns(target), task="classes")
-    if name in IMAGE_SETS:
+    if kind == "set":
         (x, target), (test_x, test_target) = IMAGE_SETS[name](chosen.folder, download=chosen.download)
         return Source(x, _columns(target), (test_x, _columns(test_target)), "classes")
-    if chosen.group is not None and chosen.time is not None:
-        raise ConfigError(f"--group {chosen.group}: expected --group or --time, got both; choose one.")
     with in_options():
-        if path.is_dir():
-            return _of_pictures(path, chosen)
-        if path.suffix.lower() in _TABLES and path.exists():
-            return _of_table(path, chosen)
-        if path.suffix.lower() == ".npz" and path.exists():
-            return _of_arrays(path, chosen)
+        return {"pictures": _of_pictures, "table": _of_table, "arrays": _of_arrays}[kind](path, chosen)
+
+
+def _kind(name, path):
+    """What kind of data it is, as `check_applies` calls it."""
+    if name in _SETS:
+        return "digits" if name == "digits" else "set"
+    if path.is_dir():
+        return "pictures"
+    if path.exists() and path.suffix.lower() in (*_TABLES, ".npz"):
+        return "arrays" if path.suffix.lower() == ".npz" else "table"
     kinds = "a .csv, .tsv, .parquet, .npz or .npy file, or a folder of pictures"
-    got = "no such file" if not path.exists() else "another kind of file"
-    raise DataError(f"{name}: expected {listed(_SETS)}, {kinds}, got {got}{_nearest(path)}")
+    got = "another kind of file; save it as .csv or .npz." if path.exists() else f"no such file{_nearest(path)}"
+    raise DataError(f"{name}: expected {listed(_SETS)}, {kinds}, got {got}")
 
 
 def read_like(chosen: Any, preparation: Preparation, path: Path) -> tuple[Any, Any]:
@@ -93,9 +100,16 @@ def _of_pictures(path, chosen):
 
 def _of_table(path, chosen):
     apart = tuple(name for name in (chosen.group, chosen.time) if name is not None)
+    if len(apart) > 1:
+        raise ConfigError(f"--group {chosen.group}: expected --group or --time, got both; choose one.")
     kept = {"drop": chosen.drop, "categories": (*chosen.categories, *apart)}
     x, target = data.read_table(path, target=chosen.target or _usual_target(path), **kept)
     with leading(str(path)):
+        for name in apart:
+            if name not in x:
+                option = "--group" if chosen.time is None else "--time"
+                got = f"{name!r}, which is the target or left out; choose another"
+                raise ConfigError(f"expected {option} to be one of the other columns, got {got}.")
         groups, times = (_taken(x, name) for name in (chosen.group, chosen.time))
         if not x:
             raise DataError(f"expected a column besides {listed([*target, *apart])}, got none; add one.")
@@ -158,7 +172,7 @@ def _array_target(path, target):
         if target.dtype.kind == "f":
             check_values(LabelError, "targets that are finite", target, None, np.isfinite, "leave these rows out")
         if target.ndim == 1:
-            return _columns(target)
+            return _columns(whole(target))
         if target.shape[1] > 1 and np.isin(target, (0, 1)).all() and (target.sum(1) == 1).all():
             return _columns(target.argmax(1))
         return Columns((f"target {i}", target[:, i]) for i in range(target.shape[1]))
@@ -183,9 +197,7 @@ def in_options(name: str = "") -> Iterator[None]:
 
 def _nearest(path):
     """The file that the user may have meant."""
-    import difflib
-
-    near = []
+    near = ""
     with contextlib.suppress(OSError):
-        near = difflib.get_close_matches(path.name, [*(entry.name for entry in path.parent.iterdir()), *_SETS], n=1)
-    return f"; did you mean {path.with_name(near[0]) if near[0] not in _SETS else near[0]}?" if near else "."
+        near = nearest(path.name, [*(entry.name for entry in path.parent.iterdir()), *_SETS])
+    return f"; did you mean {near if near in _SETS else path.with_name(near)}?" if near else "."

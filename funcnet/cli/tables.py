@@ -1,9 +1,11 @@
 """What the commands print: tables for people, JSON for machines."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -12,10 +14,11 @@ from rich.text import Text
 from funcnet import logs
 from funcnet.reading import shown
 
-__all__ = ["MOST_CLASSES", "confusion_table", "new_table", "print_json", "print_table"]
+__all__ = ["MOST_CLASSES", "confusion_table", "new_table", "print_json", "print_lines", "print_table", "width_of_lines"]
 
 MOST_CLASSES = 1000  # of a confusion matrix: with 40,000 classes it would take 6.4 GB
 _MOST_MISTAKES = 20
+_INDENT = 10  # characters of `rows      ` and the like
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -38,6 +41,23 @@ def print_table(table: Table) -> None:
         for column, cell in zip(table.columns, cells, strict=True):
             if cell:
                 print(Text.from_markup(f"{column.header}  {cell}".strip()))
+
+
+def width_of_lines() -> int | None:
+    """How many characters a line of the terminal has; `None` where nothing limits them, as in a file."""
+    console = Console()
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else None
+
+
+def print_lines(text: object) -> None:
+    """Print lines that begin with a word of ten characters. What is longer than the terminal goes on below the text."""
+    width = width_of_lines()
+    for line in str(text).splitlines():
+        if width is None or cell_len(line) <= width or width <= 2 * _INDENT:
+            print(line, flush=True)
+            continue
+        parts = Text(line[_INDENT:]).wrap(Console(), width - _INDENT)
+        print(line[:_INDENT] + ("\n" + " " * _INDENT).join(part.plain.rstrip() for part in parts), flush=True)
 
 
 def _width(table: Table) -> int:

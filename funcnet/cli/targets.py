@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from funcnet.catalogue import CATALOGUE, Entry
-from funcnet.cli.imports import imported, nearest
-from funcnet.errors import ConfigError
+from funcnet.cli.imports import imported
+from funcnet.errors import ConfigError, nearest
 from funcnet.made import leading
 from funcnet.types import Layer
 
@@ -76,7 +76,8 @@ def resolve(target: str, shape: Any) -> Entry:
 def _resolved(target: str, shape: Any) -> Entry:
     if ":" not in target:
         if target not in CATALOGUE:
-            hint = nearest(target, CATALOGUE) or "write your own as module:attribute or file.py:attribute."
+            near = nearest(target, CATALOGUE)
+            hint = f"did you mean {near}?" if near else "write your own as module:attribute or file.py:attribute."
             raise ConfigError(f"expected a layer, model, loss or penalty of the library; {hint}")
         return CATALOGUE[target]
     return _entry(imported(target, _made), shape)

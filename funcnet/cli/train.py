@@ -20,7 +20,7 @@ from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
 from funcnet.cli import options
 from funcnet.cli.answering import answering
-from funcnet.cli.beginning import first_state, found_rate
+from funcnet.cli.beginning import first_state, found_rate, frozen_part
 from funcnet.cli.ending import draw, is_finished, save_results
 from funcnet.cli.failing import begun
 from funcnet.cli.folders import (
@@ -45,6 +45,7 @@ from funcnet.cli.phases import phase
 from funcnet.cli.results import judge, show_results
 from funcnet.cli.rows import Parts, Rows, count_of, prepared, read_parts
 from funcnet.cli.sessions import SESSIONS, timed
+from funcnet.cli.tables import print_lines
 from funcnet.cli.tasks import Task, task_of
 from funcnet.data.batching import count_steps
 from funcnet.data.preparation import Preparation
@@ -91,6 +92,7 @@ class _Job(NamedTuple):
     model: Layer
     optimizer: Optimizer
     schedule: Schedule
+    frozen: str  #: what is said of parameters that stay as they are
     like: Any  #: the shapes of the training state
     epoch_steps: int
     steps: int
@@ -106,10 +108,11 @@ def _job(chosen: options.Train, parts: Parts) -> _Job:
         epoch_steps = count_steps(len(x), chosen.batch_size, drop_last=False)
     steps = chosen.epochs * epoch_steps
     model = build_model(chosen, preparation, chosen.resume)
+    frozen = frozen_part(chosen, model, x)
     optimizer = optimizers.guarded(build_optimizer(chosen, steps))
     schedule = build_schedule(chosen, steps)
     like = jax.eval_shape(lambda: training.create_state(model, optimizer, chosen.seed, x))
-    return _Job(parts, preparation, rows, task, model, optimizer, schedule, like, epoch_steps, steps)
+    return _Job(parts, preparation, rows, task, model, optimizer, schedule, frozen, like, epoch_steps, steps)
 
 
 def _train(chosen: options.Train, stop: Stop) -> int:
@@ -166,10 +169,8 @@ def _train_in(
     if chosen.resume is not None and start is None:
         print("no checkpoint yet: starting from the beginning")
     if start is None:
-        print(job.parts)
-        print(job.preparation, flush=True)
-        if said:
-            print(shown(said))
+        for lines in filter(None, (str(job.parts), str(job.preparation), shown(said), shown(job.frozen))):
+            print_lines(lines)
     if is_first():
         options.write_config(chosen, folder / CONFIG)
         keep_file(chosen.model, folder)

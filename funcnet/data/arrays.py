@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Callable
 from io import BufferedReader
 from typing import Any, BinaryIO
@@ -11,8 +12,8 @@ import numpy as np
 from funcnet.checks import describe, is_floating, listed
 from funcnet.data.checks import as_array, checked_data
 from funcnet.data.files import StrPath
-from funcnet.errors import ConfigError, DataError
-from funcnet.made import leading
+from funcnet.errors import ConfigError, DataError, nearest
+from funcnet.made import leading, within
 from funcnet.reading import plain_file
 
 __all__ = ["checked_rows", "load_array", "problem_of", "read_npz", "read_rows"]
@@ -21,6 +22,8 @@ __all__ = ["checked_rows", "load_array", "problem_of", "read_npz", "read_rows"]
 _ROWS = ("x", "X", "images", "inputs", "features", "data")
 _TARGETS = ("target", "targets", "y", "Y", "labels", "label")
 _PARTS = ("_train", ""), ("_test",)
+_OF_TABLES = "save it as columns of a table, such as a .csv file"
+_FIXES = dict.fromkeys("OUSTmM", _OF_TABLES) | {"c": "give the real and the imaginary parts as columns of their own"}
 
 
 def checked_rows(x: Any) -> np.ndarray:
@@ -29,8 +32,9 @@ def checked_rows(x: Any) -> np.ndarray:
     if frame:
         x = as_array("x", x)
     if not is_floating(x):
-        fix = "convert it with x.astype(np.float32), and scale images to [0, 1]"
-        if frame and getattr(getattr(x, "dtype", None), "kind", None) in ("O", "U", "T"):
+        kind = getattr(getattr(x, "dtype", None), "kind", None)
+        fix = _FIXES.get(kind or "", "convert it with x.astype(np.float32), and scale images to [0, 1]")
+        if frame and kind in ("O", "U", "T"):
             fix = "the columns of a frame are given by read_table(frame, target=…)"
         raise DataError(f"expected x of floating-point numbers, got {describe(x)}; {fix}.")
     (x, _) = checked_data((x, None))
@@ -60,8 +64,11 @@ def load_array(file: BufferedReader) -> np.ndarray:
 
 
 def problem_of(error: Exception) -> str:
-    """What NumPy says about a file, without the advice to unpickle it."""
-    return "an array holds Python objects; make numbers of them" if "pickle" in str(error) else str(error).rstrip(".")
+    """What NumPy says about a file, without the advice to unpickle it, and what to do."""
+    if "pickle" in str(error):
+        return "an array holds Python objects; make numbers of them"
+    fix = "; it is damaged, so save or fetch it again" if isinstance(error, zipfile.BadZipFile) else ""
+    return str(error).rstrip(".") + fix
 
 
 def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> tuple[Any, Any]:
@@ -81,15 +88,27 @@ def read_npz(path: StrPath, x: str | None = None, target: str | None = None) -> 
             raise ValueError("it is empty or of another kind; save it with np.savez")
         with np.load(file, allow_pickle=False) as arrays:
             names = _names(arrays.files, x, target)
-            return [[_array(arrays, one) for one in pair] for pair in names]  # others may be large
+            return [[(one, _array(arrays, one)) for one in pair] for pair in names]  # others may be large
 
     with leading(name):
         parts = _read(path, "a readable .npz file", read)
-        pairs = [(checked_rows(rows), labels.astype(labels.dtype.newbyteorder("="))) for rows, labels in parts]
-        for rows, labels in pairs:
-            if labels.ndim == 0 or len(labels) != len(rows):
-                raise DataError(f"expected one target for each of {len(rows)} rows, got an array {labels.shape}.")
+        pairs = [_pair(*part) for part in parts]
+        shapes = {part[0][0]: rows.shape[1:] for part, (rows, _) in zip(parts, pairs, strict=True)}
+        if len({*shapes.values()}) > 1:
+            got = " and ".join(f"{shape} in {one}" for one, shape in shapes.items())
+            raise DataError(f"expected rows of one shape for training and testing, got {got}; give both the same.")
     return pairs[0], pairs[1] if len(pairs) > 1 else None
+
+
+def _pair(x, target):
+    """Rows and their targets, from arrays with their names."""
+    (name, rows), (of, labels) = x, target
+    with within(f"{name}:") if name != "x" else contextlib.nullcontext():
+        rows = checked_rows(rows)
+    if labels.ndim == 0 or len(labels) != len(rows):
+        got = f"an array {labels.shape}; make them equally long"
+        raise DataError(f"expected one target in {of} for each of the {len(rows)} rows of {name}, got {got}.")
+    return rows, labels.astype(labels.dtype.newbyteorder("="))
 
 
 def _array(arrays: Any, name: str) -> np.ndarray:
@@ -122,7 +141,9 @@ def _names(found, x, target):
     given = {"--x": x, "--target": target}
     for option, name in given.items():
         if name is not None and name not in found:
-            raise DataError(f"expected {option} to be one of the arrays {listed(sorted(found))}, got {name!r}.")
+            near = nearest(name, found)
+            fix = f"did you mean {near}?" if near else "choose one of them."
+            raise DataError(f"expected {option} to be one of the arrays {listed(sorted(found))}, got {name!r}; {fix}")
     if x is not None and target is not None:
         return [(x, target)]
     pairs = []

@@ -9,7 +9,7 @@ import numpy as np
 from funcnet.checks import is_number
 from funcnet.errors import DataError
 
-__all__ = ["as_text", "column_of_cells", "column_of_series", "is_missing", "is_number_text"]
+__all__ = ["as_text", "column_of_cells", "column_of_series", "is_missing", "is_number_text", "whole"]
 
 # A cell without a value. In a column of texts only the empty cell is one, because "na" may be a text like any other.
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"}
@@ -58,11 +58,18 @@ def is_missing(value: Any, *, sure: bool = False) -> bool:
 
 
 def column_of_cells(
-    name: str, cells: Sequence[str], place: Place, kind: str | None = None, *, decimal_comma: bool = False
+    name: str,
+    cells: Sequence[str],
+    place: Place,
+    kind: str | None = None,
+    *,
+    target: bool = False,
+    decimal_comma: bool = False,
 ) -> np.ndarray:
     """The column that these texts stand for: float64 with NaN, booleans, or objects, texts and `None`.
 
-    If its `kind` is not known, it is numbers if all cells are, and texts if most are not.
+    If its `kind` is not known, it is numbers if all cells are, and texts if most are not. Errors do not advise to leave
+    a `target` out.
 
     >>> column_of_cells("a", ["1", "", "2.5"], str), column_of_cells("b", ["x", ""], str)
     (array([1. , nan, 2.5]), array(['x', None], dtype=object))
@@ -82,34 +89,44 @@ def column_of_cells(
         truth = np.array([cell.lower() == "true" for cell in cells])
         return truth if present.all() else np.where(present, truth, np.nan)
     if kind is None and _most(_DATE, others):
-        raise _dates(name, others[0], place(wrong[:1]))
+        raise _dates(name, others[0], place(wrong[:1]), kind, target)
     if kind is not None or 2 * len(wrong) <= present.sum() or _most(_ALMOST, others):
-        raise _not_a_number(name, others[0], place(wrong[:1]))
+        raise _not_a_number(name, others[0], place(wrong[:1]), kind)
     return _texts([cell or None for cell in cells])
 
 
-def column_of_series(name: str, series: Any, place: Place, kind: str | None = None) -> np.ndarray:
+def column_of_series(
+    name: str, series: Any, place: Place, kind: str | None = None, *, target: bool = False
+) -> np.ndarray:
     """The column that a series of pandas stands for; see `column_of_cells`."""
     from pandas.api.types import infer_dtype
 
     found, absent = infer_dtype(series, skipna=True), series.isna().to_numpy()
     first = next((i for i in range(len(series)) if not absent[i]), 0)
     if found in _TIMES or series.dtype.kind in "mM":
-        raise _dates(name, str(series.iloc[first]), place([first]))
+        raise _dates(name, str(series.iloc[first]), place([first]), kind, target)
     if found not in _NUMBERS | _TEXTS:
-        got = f"{series.iloc[first]!r} in {place([first])}, of the kind {found}"
-        raise DataError(f"expected column {name!r} of numbers or of texts, got {got}; convert it, or drop={(name,)}.")
+        got = f"{series.iloc[first]!r} in {place([first])}, of the kind {found}; convert it{_or(name, kind, target)}"
+        raise DataError(f"expected column {name!r} of numbers or of texts, got {got}.")
     if kind == "text" or found in _TEXTS:
         texts = [None if gone else as_text(value) for value, gone in zip(series, absent, strict=True)]
         known = kind == "number"
-        return column_of_cells(name, [text or "" for text in texts], place, kind) if known else _texts(texts)
+        cells = [text or "" for text in texts]
+        return column_of_cells(name, cells, place, kind, target=target) if known else _texts(texts)
     if found == "boolean" and not absent.any():
         return series.to_numpy(bool)
     numbers = series.to_numpy(np.float64, na_value=np.nan)
     wrong = np.flatnonzero(np.abs(numbers) > _LARGEST).tolist()
     if len(wrong):
-        raise _not_a_number(name, str(numbers[wrong[0]]), place(wrong[:1]))
+        raise _not_a_number(name, str(numbers[wrong[0]]), place(wrong[:1]), kind)
     return numbers
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    """Targets that are all whole numbers as integers, for `split(…, stratified=True)`, which takes classes."""
+    if values.dtype.kind == "f" and (values % 1 == 0).all() and np.abs(values).max() < 2**53:
+        return values.astype(np.int64)
+    return values
 
 
 def _texts(values):
@@ -122,11 +139,19 @@ def _most(pattern, cells):
     return 2 * sum(pattern.fullmatch(cell) is not None for cell in cells) > len(cells)
 
 
-def _dates(name, value, place):
-    got = f"the date or time {value!r} in {place}; put what matters into columns of its own, such as month or weekday"
-    return DataError(f"expected column {name!r} of numbers or texts, got {got}, or leave it out with drop={(name,)}.")
+def _or(name, kind, target):
+    """The advice to leave a column out, where that is possible: not a target, nor one that a trained model takes."""
+    return "" if target or kind == "number" else f", or leave it out with drop={(name,)}"
 
 
-def _not_a_number(name, value, place):
+def _dates(name, value, place, kind, target):
+    fix = "put what matters into columns of its own, such as month or weekday" + _or(name, kind, target)
+    if target or kind == "number":
+        fix = "write numbers in its place, such as days since the first one"
+    return DataError(f"expected column {name!r} of numbers or texts, got the date or time {value!r} in {place}; {fix}.")
+
+
+def _not_a_number(name, value, place, kind):
     fix = f"correct it, or write categories={(name,)} if the column holds texts"
+    fix = "correct it, as the training rows have numbers there" if kind == "number" else fix
     return DataError(f"expected column {name!r} of numbers that float32 holds, got {value!r} in {place}; {fix}.")

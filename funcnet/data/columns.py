@@ -1,6 +1,6 @@
 """Columns by name: what the training rows say about one, and the arrays of new rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy as np
 from funcnet.checks import check_shape, describe, is_count, is_number, listed
 from funcnet.data.cells import as_text, is_missing
 from funcnet.data.tables import Table
-from funcnet.errors import DataError, DtypeError
+from funcnet.errors import DataError, DtypeError, LabelError
 
-__all__ = ["Column", "codes_of", "column_of_json", "columns_of", "floats_of", "pixels_of"]
+__all__ = ["Column", "check_known", "codes_of", "column_of_json", "columns_of", "floats_of", "pixels_of"]
 
 
 class Column(NamedTuple):
@@ -73,6 +73,16 @@ def pixels_of(x: Any, wanted: Sequence[int | str]) -> np.ndarray:
     if x.dtype != np.uint8:
         raise DtypeError(f"expected pictures of dtype uint8, got {x.dtype}; image_folder gives them.")
     return x
+
+
+def check_known(column: Column, values: np.ndarray, place: Callable[[Any], str], fix: str) -> np.ndarray:
+    """The number of each class, which must be one that the training rows have."""
+    codes = codes_of(column, values)
+    unknown = np.flatnonzero(codes < 0)
+    if len(unknown):
+        known, got = listed([*map(str, column.categories)]), f"{as_text(values[unknown[0]])!r} {place(unknown[:1])}"
+        raise LabelError(f"expected a class that training rows have, {known}, got {got}; {fix}.")
+    return codes
 
 
 def codes_of(column: Column, values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from funcnet.checks import check_choice, check_count, describe, listed
 from funcnet.data.files import StrPath
 from funcnet.data.tables import Columns, named, open_table
-from funcnet.errors import ConfigError, DataError, extra
+from funcnet.errors import ConfigError, DataError, extra, translated
 from funcnet.made import leading, within
 from funcnet.reading import plain_file
 
@@ -85,11 +85,16 @@ def labelled_files(folder: Path, target: Sequence[str] = ()) -> tuple[list[Path]
     return [file for group in files for file in group], Columns({"class": labels})
 
 
-def image_files(path: Path) -> list[Path]:
-    """The picture, or the pictures of a folder, sorted by name. There must be nothing else in it."""
+def image_files(path: Path, *, nested: bool = False) -> list[Path]:
+    """The picture, or the pictures of a folder, sorted by name. There must be nothing else in it.
+
+    With `nested` it may have folders alone, as one for each class, with the pictures in them.
+    """
     if not path.is_dir():
         return [path]
     entries = _visible(path)
+    if nested and entries and all(entry.is_dir() for entry in entries):
+        return [file for entry in entries for file in image_files(entry)]
     others = [str(entry) for entry in entries if entry.is_dir() or entry.suffix.lower() not in _ENDINGS]
     if others:
         fix = "convert or remove them; for a folder of folders, give the one whose folders are the classes"
@@ -100,9 +105,9 @@ def image_files(path: Path) -> list[Path]:
 
 
 def _visible(folder):
-    return sorted(
-        entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _OF_SYSTEMS
-    )
+    with translated(OSError, DataError, "the folder cannot be read", "its owner can allow it, chmod u+rx"):
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return sorted(entry for entry in entries if entry.name.lower() not in _OF_SYSTEMS)
 
 
 def _from_table(folder, tables, target):

@@ -11,13 +11,12 @@ import numpy as np
 
 from funcnet.checks import check_count, check_shape, listed
 from funcnet.data.arrays import checked_rows, read_npz, read_rows
-from funcnet.data.cells import as_text
-from funcnet.data.columns import Column, codes_of, column_of_json, columns_of, floats_of, pixels_of
+from funcnet.data.columns import Column, check_known, codes_of, column_of_json, columns_of, floats_of, pixels_of
 from funcnet.data.pictures import image_files, labelled_files, read_pictures
 from funcnet.data.tables import Columns, Table, open_table, source_name
-from funcnet.errors import FormatError, LabelError, translated
+from funcnet.errors import FormatError, translated
 from funcnet.made import leading
-from funcnet.rendering import pages
+from funcnet.rendering import numeral, pages
 from funcnet.types import Array
 
 __all__ = ["TASKS", "Preparation"]
@@ -103,14 +102,23 @@ class Preparation:
                 found = None
                 if target:
                     files, found = labelled_files(Path(source), () if names == ["class"] else names)
+                    self._check_targets(found, lambda rows: f"for {files[rows[0]]}")
                 elif not several:
-                    files = image_files(Path(source))
+                    files = image_files(Path(source), nested=True)
                 return read_pictures(files, self.image_size, len(self.columns)), found
             kinds = {column.name: "text" if column.categories else "number" for column in self.columns}
             table: Table = open_table(source, [*kinds, *names], header=header, encoding=encoding)
             table.check_names([*kinds, *names])
             x = Columns((name, table.column(name, kind)) for name, kind in kinds.items())
-            return x, table.targets(names, {}) if target else None
+            found = table.targets(names, {}) if target else None
+            self._check_targets(found, lambda rows: f"in {table.place(rows)}")
+            return x, found
+
+    def _check_targets(self, found, place):
+        """Classes that were read must be known. Here their place in the file is known too."""
+        if found is not None and self.task == "classes":
+            (column,) = self.targets
+            check_known(column, found[column.name], place, "correct it, or leave it out")
 
     @leading("Preparation")
     def inputs(self, x: Any) -> Any:
@@ -172,12 +180,8 @@ class Preparation:
         target = columns_of("target", target, [column.name for column in self.targets])
         if self.task == "classes":
             (column,) = self.targets
-            codes = codes_of(column, target[column.name])
-            if (codes < 0).any():
-                row, known = int(np.flatnonzero(codes < 0)[0]), listed([*map(str, column.categories)])
-                got = f"{as_text(target[column.name][row])!r} at row {row}; split with stratified=True, or leave it out"
-                raise LabelError(f"expected a class that training rows have, {known}, got {got}.")
-            return codes
+            fix = "split with stratified=True, or leave it out"
+            return check_known(column, target[column.name], lambda rows: f"at row {rows[0]}", fix)
         values = [floats_of(column.name, target[column.name]) for column in self.targets]
         moved = [(one - column.mean) / column.scale for one, column in zip(values, self.targets, strict=True)]
         return np.stack(values if self.task == "labels" else moved, 1).astype(np.float32)
@@ -269,7 +273,7 @@ class Preparation:
         if self.row_shape is not None:
             (numbers,) = self.columns
             shape = " × ".join(map(str, self.row_shape)) or "one number"
-            yield "array", f"{self.size:,} × {shape}, numbers from {numbers.low:g} to {numbers.high:g}"
+            yield "array", f"{self.size:,} × {shape}, numbers from {numeral(numbers.low)} to {numeral(numbers.high)}"
         elif self.image_size:
             yield "pictures", f"{self.image_size[0]} × {self.image_size[1]}, {listed([c.name for c in self.columns])}"
         else:
@@ -292,7 +296,8 @@ def _column_words(column: Column) -> tuple[str, ...]:
     if column.categories:
         words = "texts", listed([f"{name} ({count:,})" for name, count in rows.items()])
     else:
-        words = "numbers", f"{column.mean:.4g} ± {column.scale:.4g}, from {column.low:.4g} to {column.high:.4g}"
+        mean, scale, low, high = (numeral(one, 4) for one in (column.mean, column.scale, column.low, column.high))
+        words = "numbers", f"{mean} ± {scale}, from {low} to {high}"
     return column.name, *words, f"{missing:,}" if missing else ""
 
 
@@ -301,4 +306,5 @@ def _target_words(column, task):
     if task == "classes":
         shares = [f"{name} {count / sum(column.counts):.0%}" for name, count in column.rows_of.items()]
         return f"{column.name}, {len(shares)} classes ({listed(shares)})"
-    return f"{column.name} " + (f"1 in {column.mean:.0%}" if task == "labels" else f"{column.low:g} to {column.high:g}")
+    values = f"1 in {column.mean:.0%}" if task == "labels" else f"{numeral(column.low)} to {numeral(column.high)}"
+    return f"{column.name} {values}"

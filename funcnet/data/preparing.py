@@ -82,7 +82,8 @@ def prepare(
         columns = [_column(name, values, most_categories) for name, values in x.items()]
         kept = tuple(column for column in columns if not _is_constant(column))
         if not kept:
-            raise DataError(f"expected a column with several values, got {listed([*x])}; each is the same in all rows.")
+            got = f"{listed([*x])}, each the same in all rows; add others"
+            raise DataError(f"expected a column with several values, got {got}.")
         constant = tuple(column.name for column in columns if _is_constant(column))
         return Preparation(task, kept, targets, size, constant)
 
@@ -139,6 +140,9 @@ def _target(name, values, task, classes):
             got = f"{len(names)} in {len(values)} rows"
             raise DataError(f"expected classes of several rows each in {name!r}, got {got}; choose another target.")
         return column
+    if values.dtype.kind not in "biuf":
+        fix = "write task='classes', or choose another target"
+        raise DataError(f"expected numbers in {name!r} for task={task!r}, got texts as {str(values[0])!r}; {fix}.")
     column = _numbers(name, floats_of(name, values))
     if task == "labels":
         if not np.isin(values, (0, 1)).all():

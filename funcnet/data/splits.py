@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from funcnet.checks import is_number
+from funcnet.checks import is_number, listed
 from funcnet.data.batching import Seed, generator
 from funcnet.data.checks import as_trees, count_rows
 from funcnet.errors import ConfigError, DataError, LabelError
@@ -67,7 +67,9 @@ def split(
             raise ConfigError(f"expected fractions to be positive numbers with the sum 1, got {fractions!r}.")
         edges = np.rint(np.cumsum((0.0, *fractions)) * n).astype(int)
         if 0 in np.diff(edges):
-            raise DataError(f"expected at least one row for each of {tuple(fractions)}, got {n} rows in all.")
+            parts = listed([f"{share:.3g}" for share in fractions])
+            got = f"{n} row{'s' * (n != 1)} in all; take more rows, or fewer or larger parts"
+            raise DataError(f"expected at least one row for each of {len(shares)} parts, {parts}, got {got}.")
         if sum((stratified, groups is not None, not shuffle)) > 1:
             raise ConfigError("expected one of stratified=True, groups and shuffle=False, got two; choose one.")
         order = generator(seed).permutation(n) if shuffle else np.arange(n)
@@ -83,7 +85,8 @@ def _labels(target):
     leaves = jax.tree.leaves(target)
     labels = np.asarray(leaves[0] if len(leaves) == 1 else np.nan)  # several targets have no classes
     if labels.ndim != 1 or labels.dtype.kind not in "biuOUT":
-        got = f"{labels.dtype} and shape {labels.shape}; one-hot rows become labels by target.argmax(-1)"
+        fix = "give classes as integers" if labels.ndim < 2 else "one-hot rows become labels by target.argmax(-1)"
+        got = f"{labels.dtype} and shape {labels.shape}; {fix}"
         raise LabelError(f"expected target of integers or texts and shape (n,) for stratified=True, got {got}.")
     return labels
 

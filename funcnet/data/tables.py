@@ -1,7 +1,6 @@
 """Tables: CSV, TSV, Parquet and .npy files and frames of pandas or polars, as columns by name."""
 
 import csv
-import difflib
 import io
 import os
 import re
@@ -13,8 +12,8 @@ import numpy as np
 
 from funcnet.checks import check_kind, describe, listed
 from funcnet.data.arrays import load_array, problem_of
-from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text
-from funcnet.errors import ConfigError, DataError, FormatError, extra, translated
+from funcnet.data.cells import column_of_cells, column_of_series, is_missing, is_number_text, whole
+from funcnet.errors import ConfigError, DataError, FormatError, extra, nearest, translated
 from funcnet.made import leading
 from funcnet.reading import plain_file
 
@@ -39,31 +38,30 @@ class Table(NamedTuple):
         plural = "s" if len(rows) > 1 else ""
         return ("row" if self.lines is None else "line") + plural + " " + listed([str(number) for number in numbers])
 
-    def column(self, name: str, kind: str | None = None) -> np.ndarray:
+    def column(self, name: str, kind: str | None = None, *, target: bool = False) -> np.ndarray:
         """A column as numbers, booleans or texts."""
         cells = self.columns[name]
         if isinstance(cells, list):
-            return column_of_cells(name, cells, self.place, kind, decimal_comma=self.decimal_comma)
-        return column_of_series(name, cells, self.place, kind)
+            return column_of_cells(name, cells, self.place, kind, target=target, decimal_comma=self.decimal_comma)
+        return column_of_series(name, cells, self.place, kind, target=target)
 
     def targets(self, names: Sequence[str], kinds: Mapping[str, str]) -> Columns:
         """Columns in which no value may be missing, and the kinds of some of them."""
-        found = Columns((name, self.column(name, kinds.get(name))) for name in names)
+        found = Columns((name, self.column(name, kinds.get(name), target=True)) for name in names)
         for name, values in found.items():
             gone = np.flatnonzero([is_missing(value, sure=name in kinds) for value in values])
             if len(gone):
                 fix = "leave these rows out, or fill them"
                 raise DataError(f"expected the target {name!r} in every row, got none in {self.place(gone)}; {fix}.")
-            if values.dtype.kind == "f" and (values % 1 == 0).all() and np.abs(values).max() < 2**53:
-                found[name] = values.astype(np.int64)  # for split(…, stratified=True), which takes classes
+            found[name] = whole(values)
         return found
 
     def check_names(self, names: Iterable[str]) -> None:
         """Each of the names must be a column."""
         for name in names:
             if name not in self.columns:
-                near = difflib.get_close_matches(name, self.columns, n=1)
-                fix = f"did you mean {near[0]!r}?" if near else "names are in the first line, or numbers from 0."
+                near = nearest(name, self.columns)
+                fix = f"did you mean {near!r}?" if near else "names are in the first line, or numbers from 0."
                 raise DataError(f"expected a column {name!r}, got {listed([*map(repr, self.columns)])}; {fix}")
 
 
@@ -123,6 +121,8 @@ def named(what: str, names: str | Sequence[str]) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         check_kind(what, name, str, "names of columns", "a column without a name is its number, such as '0'")
+        if names.count(name) > 1:
+            raise ConfigError(f"expected {what} of columns that differ, got {name!r} twice; write it once.")
     return names
 
 
@@ -170,7 +170,8 @@ def _of_array(content):
     try:
         array = load_array(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]  # its stubs want a raw file
         if array.ndim != (1 if array.dtype.names else 2):
-            raise ValueError(f"an array of shape {array.shape}, where (n, columns) or named fields are columns")
+            got = f"{array.shape}; save x and target as two arrays with np.savez"
+            raise FormatError(f"expected an array of shape (n, columns), or with named fields, got shape {got}.")
         return pd.DataFrame(array)
     except DataError:
         raise

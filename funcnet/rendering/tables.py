@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["headed", "text_table"]
+__all__ = ["headed", "numeral", "text_table"]
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = False) -> str:
@@ -30,6 +30,15 @@ def text_table(rows: Sequence[Sequence[str]], *, right: int = 0, total: bool = F
     if total:
         lines.insert(-1, rule)
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def numeral(value: float, digits: int = 6) -> str:
+    """A number with so many significant digits, and with all those before its point, up to 15.
+
+    >>> numeral(1276193.7), numeral(166178.25), numeral(0.5, 4), numeral(2e30)
+    ('1276194', '166178', '0.5', '2e+30')
+    """
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def headed(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

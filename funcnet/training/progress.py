@@ -17,6 +17,9 @@ from funcnet.types import Report
 __all__ = ["progress"]
 
 _MOST = 4  # numbers in a line
+_WIDE = 80  # characters, so that there is room for the time remaining
+_WORDS = 44  # those of the epoch, a loss and a score
+_BAR = 18  # those of a short bar and the clock
 _MANY = 200  # arrays of parameters: 300 layers with kernels and biases compile for minutes
 
 
@@ -99,12 +102,12 @@ def _with_bar(reports, position, epochs, console, doing):
             return super().get_renderables()
 
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), TimeElapsedColumn()]
-    columns += [TextColumn("remaining"), TimeRemainingColumn()] if total else []
+    columns += [TextColumn("remaining"), TimeRemainingColumn()] if total and console.width >= _WIDE else []
     with Bar(*columns, console=console) as bar:
         console.show_cursor()  # a signal may end the process at any time, and the terminal would stay without one
         bar.add_task(doing, total=total, completed=0 if steps is None else start)
         for report in reports:
-            epoch, words = report.epoch, _line(report, epochs, console.width // 2)
+            epoch, words = report.epoch, _line(report, epochs, console.width)
             yield report
 
 
@@ -130,10 +133,12 @@ def _with_lines(reports, total, every, file, doing):
         print(_line(last, total), file=file, flush=True)
 
 
-def _line(report, total, width=None):
-    """The numbers of a report, as many as fit into `width` characters."""
+def _line(report, total, screen=None):
+    """The numbers of a report, as many as fit beside the bar of a screen. A narrow one has shorter numbers."""
     scalars = {name: float(value) for name, value in report.metrics.items() if np.ndim(value) == 0}
-    words = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:_MOST]]
+    digits = 4 if screen is None or screen >= _WIDE else 3
+    width = None if screen is None else max(screen // 2, _WORDS) if screen >= _WIDE else screen - _BAR
+    words = [f"{name} {value:.{digits}g}" for name, value in list(scalars.items())[:_MOST]]
     words = [f"epoch {report.epoch}{f'/{total}' if total else ''}", f"step {report.step}", *words]
     while width is not None and len(words) > 1 and len("  ".join(words)) > width:
         words.pop(1 if words[1].startswith("step") else -1)
