@@ -579,6 +579,9 @@ def test_a_forecast_has_the_bytes_of_what_runs(layout, options):
         (collective,) = found.collectives
         summed = total_bytes(state.optimizer.params) + 4  # and the loss
         assert collective == ("all-reduce", 1, 2 * 7 / 8 * summed)
+    if layout is fsdp:  # each kernel is gathered once, and used by both passes
+        kernels = [leaf for path, leaf in flatten_with_paths(state.optimizer.params) if path.endswith("kernel")]
+        assert [one.bytes for one in found.collectives if one.kind == "all-gather"] == [7 / 8 * total_bytes(kernels)]
 
 
 def test_a_forecast_says_how_rows_must_be_divided():

@@ -29,6 +29,7 @@ from funcnet.cli import folders, main, networks, options
 from funcnet.cli.parsing import parsed
 from funcnet.cli.tables import confusion_table, new_table, print_json, print_lines, print_table
 from funcnet.errors import ConfigError
+from funcnet.parallel import forecasts
 
 SHORT = ["--hidden", "32", "--epochs", "4", "--batch-size", "64"]
 SMALL = ["--model", "mlp", *SHORT]
@@ -702,7 +703,7 @@ def test_help_answers_at_once_and_without_jax():
     assert process.returncode == 0, process.stderr
     assert time.perf_counter() - started < 10
     assert "\x1b" not in process.stdout  # no colours where there is no terminal
-    assert len(process.stdout.splitlines()) <= 42  # one screen
+    assert len(process.stdout.splitlines()) <= 45  # one screen
     commands = [typing.get_args(member)[0].__name__.lower() for member in typing.get_args(options.Command)]
     assert all(f"Example: funcnet {command}" in process.stdout for command in commands)
 
@@ -726,3 +727,21 @@ def test_weights_are_saved_with_what_evaluation_needs(run):
     assert (preparation.outputs, preparation.shape) == (10, (64,))
     convolutions, dense = 9 * 8 + 16 + 9 * 8 * 8 + 16, 4 * 4 * 8 * 32 + 32 + 32 * 10 + 10
     assert sum(leaf.size for leaf in params.values()) == convolutions + dense
+
+
+def test_a_forecast(capsys, monkeypatch):
+    """Of the network and the loss that `train` would take, over the rows of a batch; here on one CPU device."""
+    monkeypatch.setattr(forecasts, "topology", lambda name: jax.devices()[:1])
+    found = json_of(capsys, "forecast", "--model", "mlp", "--hidden", "16", "--batch-size", "64", "--optimizer", "sgd")
+    assert (found["devices"], found["fits"], found["collectives"]) == (1, None, [])
+    parameters = 64 * 16 + 16 + 16 * 10 + 10
+    assert 0 <= found["argument_bytes"] - 4 * (parameters + 64 * 64 + 64) <= 32
+    code, out, _ = output_of(capsys, "forecast", "--model", "linear", "--sharding", "fsdp", "--engine", "autodiff")
+    assert code == 0
+    assert out.startswith("1 × cpu")
+
+
+def test_a_forecast_without_the_compiler_for_tpus(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    code, _, err = output_of(capsys, "forecast")
+    assert (code, "topology: expected the package libtpu, which is not installed; pip install" in err) == (2, True)

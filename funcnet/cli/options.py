@@ -250,9 +250,9 @@ class Summary(_Network, _Machine):
 
 @dataclass(frozen=True)
 class Forecast(_Network, _Machine):
-    """What a training step costs on TPUs that need not be here: memory, operations, what they send, times.
+    """What a training step costs on TPUs that need not be here.
 
-    Example: funcnet forecast --devices v5e:4x4 --batch-size 4096 --sharding fsdp
+    Example: funcnet forecast --devices v5e:4x4
     """
 
     devices: str = "v5e:2x2"

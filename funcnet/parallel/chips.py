@@ -68,8 +68,11 @@ def topology(name: str) -> tuple[Any, ...]:
 
 @contextmanager
 def _away_from_a_tpu() -> Iterator[None]:
-    """What libtpu would otherwise ask the machine of a TPU for."""
-    said = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    """What libtpu would otherwise ask the machine of a TPU for, and leave for other processes to compile too."""
+    said = {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }  # fmt: skip
     new = {name: value for name, value in said.items() if name not in os.environ}
     os.environ.update(new)
     try:

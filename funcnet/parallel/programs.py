@@ -168,18 +168,26 @@ class _Program:
 
     def _read(self, body, line, i):
         """Bytes that a line reads of its operand i."""
-        whole = self.bytes_of(body, line.operands[i : i + 1])
         if line.operation in _CUTS and i == 0:
             return _bytes(line.type)
         if line.operation == "dynamic-update-slice" and i == 0:
             return 0
+        whole = self.bytes_of(body, line.operands[i : i + 1])
         if line.operation == "fusion" and (inside := self._inside(line)):
-            lines = self.bodies[inside]
-            name = next((one.name for one in lines if one.operation == "parameter" and one.operands == (str(i),)), None)
-            users = [(one, one.operands.index(name)) for one in lines if name in one.operands]
-            if users and all(one.operation in (*_CUTS, "dynamic-update-slice") and at == 0 for one, at in users):
-                return sum(self._read(inside, one, 0) for one, _ in users)
+            parameters = (one for one in self.bodies[inside] if one.operation == "parameter")
+            name = next((one.name for one in parameters if one.operands == (str(i),)), None)
+            return min(whole, self._read_of(inside, name))
         return whole
+
+    def _read_of(self, body, name):
+        """Bytes that the lines of a fusion read of one of its arrays, by all their ways."""
+        total = 0
+        for line in self.bodies[body]:
+            for i, operand in enumerate(line.operands):
+                if operand == name:
+                    again = line.operation in ("bitcast", "reshape", "copy", "tuple")
+                    total += self._read_of(body, line.name) if again and not line.root else self._read(body, line, i)
+        return total
 
     def _inside(self, line):
         called = re.search(_CALLED, line.attributes)
