@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 import tyro
 
 from benchmarks import machine, report, roofline, starts
+from benchmarks.against import against, table
 from benchmarks.compare import Times, compare
 from benchmarks.network import Residual
 from benchmarks.profile import profile
@@ -38,10 +40,18 @@ class Options:
     """How often each way runs, in turn with all others."""
     folder: Path = Path("runs/benchmarks")
     """Where results.json, report.md and ratios.png are written."""
+    against: str | None = None
+    """A commit. Instead of other libraries, measure its funcnet in turn with this one. Exit status 1: slower now."""
 
 
 def main() -> None:
-    run(tyro.cli(Options, prog="python -m benchmarks"))
+    options = tyro.cli(Options, prog="python -m benchmarks")
+    if options.against is None:
+        run(options)
+    else:
+        changes = against(options.against, workloads(options), 2 if options.size == "smoke" else 4 * options.rounds)
+        print(table(changes))
+        sys.exit(any(change.verdict == "slower" for change in changes))
 
 
 def run(options: Options) -> None:

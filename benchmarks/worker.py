@@ -5,6 +5,7 @@ import importlib.util
 import multiprocessing
 import re
 import resource
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -40,12 +41,14 @@ def library_module(library: str) -> ModuleType:
 
 
 class Worker:
-    """The process of one library, seen from the command."""
+    """The process of one library, seen from the command. `tree` is a folder to import funcnet from."""
 
-    def __init__(self, library: str):
+    def __init__(self, library: str, tree: str | None = None):
         self.library = library
         self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(library, theirs), daemon=True)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(library, theirs, tree), daemon=True
+        )
         self._process.start()
         theirs.close()
 
@@ -60,6 +63,10 @@ class Worker:
     def peak_memory(self, workload: Any, column: str) -> float:
         """MB of this process at its peak, after a run of this column."""
         return self._ask("peak_memory", workload, column)
+
+    def source(self) -> str:
+        """The file of the funcnet that this process measures."""
+        return self._ask("source")
 
     def stop(self) -> None:
         self._pipe.send(("stop",))
@@ -76,8 +83,10 @@ class Worker:
         return answer
 
 
-def _serve(library, pipe):
+def _serve(library, pipe, tree):
     columns = {}
+    if tree is not None:
+        sys.path.insert(0, tree)
 
     def prepare(workload):
         columns.clear()
@@ -100,7 +109,10 @@ def _serve(library, pipe):
         library_module(library).columns(workload)[name]().run()
         return peak()
 
-    requests = {"prepare": prepare, "run": run, "peak_memory": peak_memory}
+    def source():
+        return importlib.import_module("funcnet").__file__
+
+    requests = {"prepare": prepare, "run": run, "peak_memory": peak_memory, "source": source}
     while True:
         what, *arguments = pipe.recv()
         if what == "stop":

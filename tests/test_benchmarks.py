@@ -1,5 +1,6 @@
 """The clock itself: its networks, its arithmetic, its check that mathematics are equal, and its tables."""
 
+import subprocess
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from benchmarks import compare, report, roofline
+from benchmarks import against, compare, report, roofline
 from benchmarks.command import SUITE, Options, workloads
 from benchmarks.compare import Times
 from benchmarks.libraries import with_funcnet
@@ -150,3 +151,57 @@ def test_a_figure_is_drawn(tmp_path):
 )
 def test_durations(seconds, words):
     assert report.duration(seconds) == words
+
+
+# Against another commit
+
+
+def test_a_change_is_the_mean_of_the_rounds_ratios():
+    """A machine that is twice as slow for some rounds changes nothing."""
+    before, now = np.array([1.0, 2.0, 1.0, 2.0]), np.array([1.1, 2.2, 1.1, 2.2])
+    found = against.change("tiny", "fit", before, now)
+    assert (found.before, found.now) == (1.5, pytest.approx(1.65))
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.1,) * 3)
+    assert found.verdict == "slower"
+    assert against.change("tiny", "fit", now, before).verdict == "faster"
+    noisy = against.change("tiny", "fit", [1.0, 1.0, 1.0, 1.0], [0.8, 1.3, 0.9, 1.2])
+    assert noisy.low < 1 < noisy.high
+    assert noisy.verdict == "same"
+    assert against.table([found]).splitlines()[-1] == (
+        "| tiny | fit | 1.50 s | 1.65 s | 1.100 | 1.100 to 1.100 | slower |"
+    )
+
+
+def test_rounds_are_of_both_in_changing_order(monkeypatch):
+    monkeypatch.setattr(compare, "PAUSE", 0)
+    order = []
+
+    class Noted(Fake):
+        def run(self, column):
+            order.append(self.library)
+            return super().run(column)
+
+    (found,) = against.measured(TINY, Noted("before", [1.0]), Noted("now", [1.0]), rounds=3)
+    assert order == ["now", "before", "before", "now", "now", "before"]
+    assert (found.ratio, found.verdict) == (1.0, "same")
+
+
+def test_another_mathematics_is_refused():
+    with pytest.raises(AssertionError, match="tiny"):
+        against.measured(TINY, Fake("before", [1.0]), Fake("now", [1.1]), rounds=1)
+
+
+def test_the_other_commit_is_imported_from_its_own_tree(tmp_path):
+    repository, folder = tmp_path / "repository", tmp_path / "folder"
+    (repository / "funcnet").mkdir(parents=True)
+    (repository / "funcnet" / "__init__.py").touch()
+    who = ["-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    folder.mkdir()
+    against.checked_out("HEAD", repository, folder)
+    worker = Worker("funcnet", str(folder))
+    assert worker.source() == str(folder / "funcnet" / "__init__.py")
+    worker.stop()
+    with pytest.raises(SystemExit, match="--against nowhere: expected a commit of this repository: fatal"):
+        against.checked_out("nowhere", repository, folder)
