@@ -512,3 +512,18 @@ def test_errors_of_a_backward_name_the_place():
         ShapeError, match=re.escape("serial[1] container[0] dense(3): expected dy of shape (4, 3) as y has")
     ):
         model.backward(params, residuals, X)
+
+
+@pytest.mark.parametrize("engine", [fn.gradients.backprop, fn.gradients.autodiff])
+def test_programs_carry_the_names_of_layers(engine):
+    """So that a profile says which layer an operation is of."""
+    model = serial(dense(3), residual(parallel(a=dense(3), b=tanh(), combine="sum")), dense(2))
+    x = jnp.ones((4, 3))
+    params, state = model.init(jax.random.key(0), x)
+    lowered = jax.jit(engine(model, fn.losses.mean_squared_error)).lower(params, state, (x, x[:, :2]))
+    paths = set(re.findall(r'/((?:forward|backward|jvp)[^"]*dot_general)"', lowered.as_text(debug_info=True)))
+    inner = "1_residual/0_parallel/a_dense/dot_general"
+    if engine is fn.gradients.backprop:
+        assert {f"forward/{inner}", f"backward/{inner}", "forward/2_dense/dot_general"} <= paths
+    else:
+        assert {f"jvp({inner.partition('/')[0]})/{inner.partition('/')[2]}"} <= paths

@@ -78,9 +78,12 @@ def backprop(model: Layer, loss: LossFn, *, penalty: Callable[[Params], Array] |
 
     def gradient(params, state, batch, key=None, /):
         x, target, options = unpack(batch)
-        prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
-        value = loss(prediction, target, **options)
-        grads, _ = model.backward(params, residuals, loss_gradient(prediction, target, **options))
+        with jax.named_scope("forward"):
+            prediction, new_state, residuals = model.forward(params, state, x, key=key, train=True)
+        with jax.named_scope("loss"):
+            value, dy = loss(prediction, target, **options), loss_gradient(prediction, target, **options)
+        with jax.named_scope("backward"):
+            grads, _ = model.backward(params, residuals, dy)
         if penalty is not None and penalty_gradient is not None:
             value = value + penalty(params)
             grads = jax.tree.map(jnp.add, grads, penalty_gradient(params))

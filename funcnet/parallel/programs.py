@@ -25,6 +25,7 @@ class Costs(NamedTuple):
     flops: float
     bytes: float  #: read from and written to its memory
     collectives: tuple[Collective, ...]
+    cycles: int  #: that the compiler for TPUs expects; 0 where a compiler says none
 
 
 def costs_of(compiled: Any, devices: int) -> Costs:
@@ -33,7 +34,9 @@ def costs_of(compiled: Any, devices: int) -> Costs:
     flops, moved = analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0)
     sent: dict[tuple[str, str], float] = {}  # by kind and channel: a TPU spreads one exchange over several fusions
     counts: dict[tuple[str, str], int] = {}
+    cycles = 0
     for body, times in program.times.items():
+        cycles += times * program.cycles(body)
         for kind, channel, group, given in program.exchanges(body, devices):
             sent[kind, channel] = _SENT[kind](group) * given * times
             counts[kind, channel] = times
@@ -44,7 +47,7 @@ def costs_of(compiled: Any, devices: int) -> Costs:
     for kind in sorted({kind for kind, _ in sent}):
         own = [key for key in sent if key[0] == kind]
         collectives.append(Collective(kind, sum(counts[key] for key in own), sum(sent[key] for key in own)))
-    return Costs(flops, moved, tuple(collectives))
+    return Costs(flops, moved, tuple(collectives), cycles)
 
 
 #: What each of n devices sends around a ring, as a multiple of what it gives.
@@ -108,6 +111,11 @@ class _Program:
         lines = self.bodies.get(condition[1], []) if condition else []
         bounds = [line for line in lines if line.operation == "constant" and line.type.startswith("s32[]")]
         return int(bounds[0].operands[0]) if len(bounds) == 1 else 1
+
+    def cycles(self, body: str) -> int:
+        """What the compiler expects of the lines of a body. It says nothing of windowed sums and maxima."""
+        said = (re.search(r'"estimated_cycles":"(\d+)"', line.attributes) for line in self.bodies[body])
+        return sum(int(one[1]) for one in said if one)
 
     def exchanges(self, body: str, devices: int, whole: str | None = None) -> Iterator[tuple[str, str, int, int]]:
         """`(kind, channel, devices that take part, bytes that each gives)` of a body and of its fusions.

@@ -221,11 +221,16 @@ class _Entries(NamedTuple):
         def run(i, x):
             if i in besides:
                 raise StructureError(f"expected each layer to run once, got layer {i} twice; pass one layer per run.")
-            with within_layer(suffix(self.places[i])):
+            with within_layer(suffix(self.places[i])), jax.named_scope(self._scope(i)):
                 y, *besides[i] = step(i, x)
             return y
 
         return run, besides
+
+    def _scope(self, i: int) -> str:
+        """What profiles and compiled programs call a layer: `2_conv`."""
+        place, word = self.places[i], self.layers[i].made.word
+        return word if place is None else f"{place}_{word}"
 
     def packed(self, besides: Mapping[int, Sequence[Any]], column: int) -> Any:
         """One of the other results of the steps, for all layers, in the form in which `layers` was given."""
