@@ -105,8 +105,9 @@ def of_workload(name: str, dtype: Any) -> tuple[Step, Step]:
     target = jax.ShapeDtypeStruct((workload.batch, *places), jnp.int32)
 
     def start(key):
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(key, x)[0])
-        return fn.training.create_state(model, optimizer, key, x, params=params)
+        params, state = model.init(key, x)
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        return fn.TrainState(optimizer.init(params), state, key)
 
     state = jax.eval_shape(start, jax.random.key(0))
     engines = (fn.gradients.backprop, fn.gradients.autodiff)

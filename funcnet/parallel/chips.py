@@ -57,6 +57,11 @@ def topology(name: str) -> tuple[Any, ...]:
         MissingExtraError: without libtpu.
 
     References: https://docs.cloud.google.com/tpu/docs/v5e has the slices of a v5e, and the pages beside it the others'.
+
+    >>> import importlib.util, funcnet as fn
+    >>> chips = fn.parallel.topology("v5e:2x2") if importlib.util.find_spec("libtpu") else range(4)
+    >>> len(chips)
+    4
     """
     with leading("topology"):
         with extra("tpu", "libtpu"):
