@@ -3,8 +3,8 @@
     JAX_PLATFORMS=cpu python -m benchmarks.chips [--write docs/benchmarks.md]
 
 Needs libtpu: pip install 'funcnet[tpu]'. Nothing runs, so the numbers are exact and the same on every machine: bytes
-read and written, memory in between, and the cycles that the compiler expects. Loops count as often as they run.
-`--write` replaces the table between the markers in that file.
+read and written, memory of arguments, results and what lies in between, and the cycles that the compiler expects. Loops
+count as often as they run. `--write` replaces the table between the markers in that file.
 """
 
 import argparse
@@ -38,12 +38,12 @@ BATCH, WIDTH = 64, 32  #: of the rows of the catalogue
 class Step(NamedTuple):
     """What a compiled step needs."""
 
-    bytes: float
-    temporary: int
+    bytes: float  #: read and written
+    memory: int  #: of arguments, results, and what lies in between
     cycles: int
 
     def over(self, other: "Step") -> tuple[float, float, float]:
-        """Each as a multiple of the other's; 1 where both are nothing."""
+        """Each as a multiple of the other's; 1 for cycles that the compiler does not say."""
         return tuple((a or 1) / (b or 1) for a, b in zip(self, other, strict=True))
 
 
@@ -53,8 +53,9 @@ def compiled(function: Callable[..., Any], *args: Any) -> Step:
     lies = NamedSharding(mesh, PartitionSpec())
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=lies), args)
     program = jax.jit(function).lower(*placed).compile()
-    costs = costs_of(program, 1)
-    return Step(costs.bytes, program.memory_analysis().temp_size_in_bytes, costs.cycles)
+    costs, memory = costs_of(program, 1), program.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return Step(costs.bytes, held, costs.cycles)
 
 
 def of_layer(name: str, dtype: Any) -> tuple[Step, Step]:
@@ -146,7 +147,7 @@ def main() -> None:
         **{importlib.import_module(f"benchmarks.workloads.{name}").WORKLOAD.title: (of_workload, (name,))
            for name in WORKLOADS},
     }  # fmt: skip
-    text = table(["step", "dtype", "bytes", "memory in between", "cycles"], rows_of(kinds))
+    text = table(["step", "dtype", "bytes", "memory", "cycles"], rows_of(kinds))
     if options.write:
         begin, end = MARKERS
         page = options.write.read_text()

@@ -131,7 +131,7 @@ def most(name):
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", [name for name in ROWS if "deferred" not in name])
 def test_the_step_by_hand_needs_no_more(name, dtype):
-    """Bytes, memory in between and cycles."""
+    """Bytes, memory and cycles."""
     by_hand, by_autodiff = chips_of.of_layer(name, dtype)
     assert max(by_hand.over(by_autodiff)) <= most(name)
 
