@@ -111,7 +111,7 @@ TINY = "a fusion takes 1850 cycles at least, and here the program by hand has on
 PRECISE = "half precision is summed in float32, where autodiff rounds each sum"
 WEIGHTS = "the weights of attention are an array of their own, which autodiff's program computes within its products"
 RESULT = "one tile of 512 bytes more among the results"
-WIDE = "in half precision an array in float32 lies in memory, which autodiff's program keeps on the chip; not mended yet"
+WIDE = "in half precision an array in float32 lies in memory, which autodiff keeps on the chip; not mended yet"
 OPEN = "not mended yet"
 MORE = {
     **dict.fromkeys(("position_embedding", "residual_shortcut", "gated", "scan", "scan_random", "gru_reverse"), TINY),
