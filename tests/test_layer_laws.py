@@ -167,8 +167,10 @@ def test_modes_are_one_program_where_they_do_not_differ(name):
 
 @every_mode
 def test_apply_is_forward_without_residuals(x64, case, train):
-    applied, forwarded = compiled_forward(case.layer, train)(*draw(case))
-    assert worst_leaf(applied, forwarded[:2]) <= 1e-15  # XLA may round a loop that keeps its residuals differently
+    """To the bit, but for loops: XLA may round one that keeps its residuals differently."""
+    program, args = compiled_forward(case.layer, train), draw(case)
+    applied, forwarded = program(*args)
+    assert worst_leaf(applied, forwarded[:2]) <= (1e-15 if "scan[" in str(program.trace(*args).jaxpr) else 0)
 
 
 def stacks(case, train):

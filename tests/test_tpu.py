@@ -107,31 +107,51 @@ def test_the_loop_of_fit_makes_no_copy_of_images(chips, monkeypatch):
 
 # The hand-derived step beside that of autodiff. Where it needs more, the reason is one of these.
 
-TINY = "a fusion takes 1850 cycles at least, and here the program by hand has one more; at 4096 × 256 it needs no more"
+TINY = "a fusion takes 1850 cycles at least, and the program by hand has one more; at 4096 × 256 it is within 3 %"
+WORKLOAD = "at these sizes alone; as a workload of docs/benchmarks.md it needs less"
 PRECISE = "half precision is summed in float32, where autodiff rounds each sum"
 WEIGHTS = "the weights of attention are an array of their own, which autodiff's program computes within its products"
 RESULT = "one tile of 512 bytes more among the results"
 WIDE = "in half precision an array in float32 lies in memory, which autodiff keeps on the chip; not mended yet"
 OPEN = "not mended yet"
+#: The most that a row needs today, in that of autodiff, and the reason.
 MORE = {
-    **dict.fromkeys(("position_embedding", "residual_shortcut", "gated", "scan", "scan_random", "gru_reverse"), TINY),
-    **dict.fromkeys(("last", "last_padded", "lenet", "vgg_plain"), TINY),
-    **dict.fromkeys(("embedding", "embedding_padded"), PRECISE),
-    **dict.fromkeys([name for name in ROWS if name.startswith(("attention", "transformer_block", "gpt"))], WEIGHTS),
-    **dict.fromkeys(
-        ("container", "group_norm", "instance_norm", "repeat", "repeat_state", "repeat_tree", "scan_state"), OPEN
-    ),
-    "residual_padded": RESULT,
-    "multiclass_hinge_sequences": OPEN,
-    **dict.fromkeys(("multiclass_hinge_crammer_singer", "ctc_last_blank"), WIDE),
+    "position_embedding": (1.17, TINY),
+    "residual_shortcut": (1.06, TINY),
+    "gated": (1.25, TINY),
+    "scan": (1.04, TINY),
+    "scan_random": (1.25, OPEN),
+    "gru_reverse": (1.03, TINY),
+    "last": (1.24, TINY),
+    "last_padded": (1.07, OPEN),
+    "lenet": (1.12, WORKLOAD),
+    "vgg_plain": (1.06, OPEN),
+    "embedding": (1.2, PRECISE),
+    "embedding_padded": (1.38, PRECISE),
+    "attention": (1.44, WEIGHTS),
+    "attention_causal": (1.23, WEIGHTS),
+    "attention_grouped": (2.0, WEIGHTS),
+    "transformer_block": (1.07, WEIGHTS),
+    "transformer_block_post": (1.05, WEIGHTS),
+    "attention_cross": (1.04, WEIGHTS),
+    "attention_padded": (1.15, WEIGHTS),
+    "gpt": (1.06, WEIGHTS),
+    "container": (1.05, OPEN),
+    "group_norm": (1.04, OPEN),
+    "instance_norm": (1.05, OPEN),
+    "repeat": (1.11, OPEN),
+    "repeat_state": (1.1, OPEN),
+    "repeat_tree": (1.05, OPEN),
+    "scan_state": (1.13, OPEN),
+    "residual_padded": (1.06, RESULT),
+    "multiclass_hinge_sequences": (1.05, OPEN),
+    "multiclass_hinge_crammer_singer": (11.5, WIDE),
+    "ctc_last_blank": (29.0, WIDE),
 }
 
 
 def most(name):
-    """What the step by hand may need, in that of autodiff; for named rows what they need today."""
-    if name not in MORE:
-        return 1.02
-    return 30 if MORE[name] is WIDE else 2.1
+    return MORE[name][0] if name in MORE else 1.02
 
 
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])

@@ -64,7 +64,7 @@ def problem(command: Any, arguments: Sequence[str]) -> str:
 
 
 def lacking(command: Any, arguments: Sequence[str]) -> str:
-    """The same of an option after which there is no value. tyro takes it for one that was not given."""
+    """The end of an error if an option has no value behind it; tyro would treat it as not given."""
     for option, name, values in _given(declared(command), arguments):
         if not values and option.kind is not bool and option.default in ((), None):
             return f"expected a value after {name}, got none; {_help(command)}"
