@@ -139,8 +139,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    layers = tuple(name for name in LAYERS | TREES if "deferred" not in name)
-    models = tuple(name for name in MODELS | LARGE_MODELS)
+    layers = tuple(LAYERS | TREES)
+    models = tuple(MODELS | LARGE_MODELS)
     kinds = {
         f"{len(layers)} layers": (of_layer, layers), f"{len(models)} models": (of_layer, models),
         f"{len(LOSSES)} losses": (of_loss, tuple(LOSSES)),

@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 from funcnet.dtypes import as_jax_has, is_key
-from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError
+from funcnet.errors import ConfigError, DataError, DtypeError, LabelError, ShapeError, StructureError, either
 
 __all__ = [
     "as_shaped", "check_arrays", "check_choice", "check_count", "check_floating", "check_integers", "check_jax_holds",
@@ -109,8 +109,8 @@ def check_count(what: str, value: Any, least: int = 1, most: float = math.inf) -
 def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
     """The value must be one of `choices`, at least two strings; ConfigError for anything else."""
     if not (isinstance(value, str) and value in choices):
-        *others, last = (f'"{choice}"' for choice in choices)
-        raise ConfigError(f"expected {what} to be {', '.join(others)} or {last}, got {describe(value)}.")
+        wanted = either(f'"{choice}"' for choice in choices)
+        raise ConfigError(f"expected {what} to be {wanted}, got {describe(value)}.")
 
 
 def check_kind(

@@ -12,7 +12,7 @@ __all__ = [
     "CheckpointError", "CheckpointWarning", "ChecksumError", "ConfigError", "DataError", "DivergenceError",
     "DtypeError", "FormatError", "ForwardModeError", "FuncnetError", "GradientError", "LabelError", "LabelWarning",
     "MissingExtraError", "MissingKeyError", "OutOfMemoryError", "OutputWarning", "PortError", "ShapeError",
-    "StructureError", "TrainingWarning", "extra", "nearest", "translated",
+    "StructureError", "TrainingWarning", "either", "extra", "nearest", "translated",
 ]  # fmt: skip
 
 
@@ -138,6 +138,16 @@ def extra(name: str, package: str) -> Iterator[None]:
     except ImportError as error:
         fix = f"pip install 'funcnet[{name}]'"
         raise MissingExtraError(f"expected the package {package}, which is not installed; {fix}.") from error
+
+
+def either(words: Iterable[str]) -> str:
+    """Words of which one is wanted.
+
+    >>> either(["sgd"]), either(["sgd", "adam", "lion"])
+    ('sgd', 'sgd, adam or lion')
+    """
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -155,7 +155,7 @@ def most(name):
 
 
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", [name for name in ROWS if "deferred" not in name])
+@pytest.mark.parametrize("name", ROWS)
 def test_the_step_by_hand_needs_no_more(name, dtype):
     """Bytes, memory and cycles."""
     by_hand, by_autodiff = chips_of.of_layer(name, dtype)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from funcnet.cli import options
-from funcnet.errors import ConfigError
+from funcnet.errors import ConfigError, either
 
 __all__ = ["check_applies", "check_shares"]
 
@@ -23,9 +23,7 @@ def check_applies(chosen: options.Train, kind: str) -> None:
         # --from takes the size of the pictures of another run, which its new data need not have.
         if kind in kinds or _is_default(chosen, name) or (name == "image_size" and chosen.from_run is not None):
             continue
-        *others, last = (_WORDS[one] for one in kinds)
-        wanted = f"{', '.join(others)} or {last}" if others else last
-        option = "--" + name.replace("_", "-")
+        wanted, option = either(_WORDS[one] for one in kinds), "--" + name.replace("_", "-")
         raise ConfigError(f"{option}: expected --data to be {wanted}, got {chosen.data}; leave {option} out.")
 
 

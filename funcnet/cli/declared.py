@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from funcnet.errors import nearest
+from funcnet.errors import either, nearest
 
 __all__ = ["Option", "about", "declared", "lacking", "problem"]
 
@@ -118,8 +118,7 @@ def _fits(option, value):
 def _wanted(option):
     if not option.choices:
         return {int: "an integer", float: "a number"}[option.kind]
-    *others, last = option.choices
-    return f"{', '.join(others)} or {last}" if others else last
+    return either(option.choices)
 
 
 def _option(field, hint) -> Option:
