@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from funcnet import checkpoints, data
-from funcnet.cli import folders, main, networks, options
+from funcnet.cli import config_file, folders, main, networks, options
 from funcnet.cli.parsing import parsed
 from funcnet.cli.tables import confusion_table, new_table, print_json, print_lines, print_table
 from funcnet.errors import ConfigError
@@ -86,7 +86,7 @@ def test_metrics_hold_one_row_an_epoch(run):
 
 
 def test_the_saved_options_read_back(run):
-    values = options.read_config(run[0] / "config.toml")
+    values = config_file.read_config(run[0] / "config.toml")
     assert values["hidden"] == (32,)
     assert options.Train(**values) == options.Train(features=(8,), hidden=(32,), dropout=0.0, epochs=4, batch_size=64)
 
@@ -546,7 +546,7 @@ def test_a_file_sets_options_and_the_command_line_wins(tmp_path, capsys):
     config.write_text('model = "linear"\nepochs = 3\nlearning-rate = 1\nhidden = [8, 8]\n')
     code, _, err = output_of(capsys, "train", "--config", config, "--epochs", "2", "--output", tmp_path / "run")
     assert code == 0, err
-    trained = options.read_config(tmp_path / "run" / "config.toml")
+    trained = config_file.read_config(tmp_path / "run" / "config.toml")
     assert (trained["model"], trained["epochs"], trained["learning_rate"]) == ("linear", 2, 1.0)
 
 
@@ -569,19 +569,19 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "run.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(f"{path}: ")) as caught:
-        options.read_config(path)
+        config_file.read_config(path)
     assert message in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="missing.toml: expected a readable TOML file"):
-        options.read_config(tmp_path / "missing.toml")
+        config_file.read_config(tmp_path / "missing.toml")
 
 
 def test_strings_survive_the_file(tmp_path):
     chosen = options.Train(data='a "quoted" \\ name.npz', clip_norm=1.5, patience=3, folder=Path("a b"), download=True)
-    options.write_config(chosen, tmp_path / "c.toml")
-    assert options.Train(**options.read_config(tmp_path / "c.toml")) == chosen
+    config_file.write_config(chosen, tmp_path / "c.toml")
+    assert options.Train(**config_file.read_config(tmp_path / "c.toml")) == chosen
 
 
 # Errors: one line, an exit code, no traceback.
@@ -685,8 +685,8 @@ def test_unknown_options_and_commands_are_named(capsys, arguments, message):
 
 def test_a_batch_in_parts(tmp_path, capsys):
     """The number is kept with the run, and `fit` refuses what does not divide the batch."""
-    options.write_config(options.Train(accumulate=4), tmp_path / "c.toml")
-    assert options.read_config(tmp_path / "c.toml")["accumulate"] == 4
+    config_file.write_config(options.Train(accumulate=4), tmp_path / "c.toml")
+    assert config_file.read_config(tmp_path / "c.toml")["accumulate"] == 4
     code, _, err = output_of(capsys, "train", *SMALL, "--accumulate", 5, "--output", tmp_path / "run")
     assert (code, "expected accumulate to divide the 64 rows of a batch, got 5; take 4" in err) == (2, True)
 

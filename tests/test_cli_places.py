@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from funcnet.cli import main, options, tables
+from funcnet.cli import config_file, main, options, tables
 from funcnet.errors import ConfigError
 from funcnet.reading import shown
 
@@ -63,10 +63,10 @@ def test_what_is_shown():
 
 def test_text_that_a_file_of_options_can_hold(tmp_path):
     file = tmp_path / "config.toml"
-    options.write_config(options.Train(data='\x7f\x1b\n"\\ü'), file)
-    assert options.read_config(file)["data"] == '\x7f\x1b\n"\\ü'
+    config_file.write_config(options.Train(data='\x7f\x1b\n"\\ü'), file)
+    assert config_file.read_config(file)["data"] == '\x7f\x1b\n"\\ü'
     with pytest.raises(ConfigError, match=r"data: expected text in UTF-8, got 'a\\udcff': .*; rename it"):
-        options.write_config(options.Train(data="a\udcff"), tmp_path / "other.toml")
+        config_file.write_config(options.Train(data="a\udcff"), tmp_path / "other.toml")
     assert not (tmp_path / "other.toml").exists()
 
 

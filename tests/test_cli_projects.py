@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from funcnet import checkpoints, data
-from funcnet.cli import main, options
+from funcnet.cli import config_file, main, options
 from funcnet.cli.new import FILES
 
 QUICK = ("--epochs", "1", "--batch-size", "128")
@@ -206,7 +206,7 @@ def test_a_rate_is_found_and_trained_with(noise, capsys):
     code, out, err = funcnet(capsys, "train", "--model", "linear", "--epochs", "1", "--find-rate", "--output", "run")
     assert (code, err) == (0, "")
     said = re.search(r"^Take a learning rate of (\S+): the loss falls fastest at ", out)
-    rate = options.read_config(Path("run/config.toml"))["learning_rate"]
+    rate = config_file.read_config(Path("run/config.toml"))["learning_rate"]
     assert f"{rate:.2g}" == said[1]
     assert rate != options.Train().learning_rate
     assert Path("run/rates.png").stat().st_size > 1000

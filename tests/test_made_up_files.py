@@ -10,8 +10,8 @@ import pytest
 from wav_files import FILES
 
 from funcnet import data, logs
+from funcnet.cli.config_file import read_config
 from funcnet.cli.history import read_history
-from funcnet.cli.options import read_config
 from funcnet.cli.sessions import read_sessions
 from funcnet.data.arrays import read_npz, read_rows
 from funcnet.errors import FuncnetError

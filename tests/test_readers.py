@@ -24,9 +24,10 @@ import funcnet as fn
 from funcnet.checkpoints import manifest as manifests
 from funcnet.checkpoints.folder import read
 from funcnet.checkpoints.manifest import parse
+from funcnet.cli.config_file import read_config, write_config
 from funcnet.cli.history import History
 from funcnet.cli.jobs import inspect_checkpoints
-from funcnet.cli.options import Checkpoints, Train, read_config, write_config
+from funcnet.cli.options import Checkpoints, Train
 from funcnet.cli.sessions import read_sessions, timed
 from funcnet.data.arrays import read_npz, read_rows
 from funcnet.errors import CheckpointError, ConfigError, DataError

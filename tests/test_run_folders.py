@@ -22,7 +22,7 @@ from funcnet import checkpoints, training
 from funcnet.checkpoints import files
 from funcnet.checkpoints import folder as folders_of_checkpoints
 from funcnet.checkpoints.folder import read
-from funcnet.cli import ending, folders, main, options
+from funcnet.cli import config_file, ending, folders, main, options
 from funcnet.cli import train as trains
 from funcnet.errors import ConfigError
 from funcnet.training import loop
@@ -386,21 +386,21 @@ def test_an_option_given_on_the_command_line_is_taken_and_recorded(tmp_path, cap
         assert funcnet(capsys, "train", "--resume", folder, "--epochs", epochs, *rate)[::2] == (0, "")
         *_, facts = checkpoints.load_weights(folder / "weights.safetensors")
         newest = checkpoints.verify(folder / "checkpoints")[-1].manifest.metadata
-        for kept in (facts["options"], newest["options"], options.read_config(folder / "config.toml")):
+        for kept in (facts["options"], newest["options"], config_file.read_config(folder / "config.toml")):
             assert (kept["learning_rate"], kept["epochs"]) == (0.5, epochs)
     # A process that is killed before its first checkpoint has already written the file.
-    own = options.Train(**options.read_config(folder / "config.toml"))
+    own = options.Train(**config_file.read_config(folder / "config.toml"))
     again = dataclasses.replace(own, learning_rate=0.25)
-    options.write_config(again, folder / "config.toml")
+    config_file.write_config(again, folder / "config.toml")
     assert folders.check_unchanged(folder, facts) == again
-    options.write_config(dataclasses.replace(own, seed=1), folder / "config.toml")
+    config_file.write_config(dataclasses.replace(own, seed=1), folder / "config.toml")
     with pytest.raises(ConfigError, match="expected seed to be that of the run, 0, got 1; write it as it was"):
         folders.check_unchanged(folder, facts)
 
 
 def test_the_options_are_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "config.toml"
-    options.write_config(options.Train(), path)
+    config_file.write_config(options.Train(), path)
     before = path.read_bytes()
 
     def full(*arguments):
@@ -408,12 +408,12 @@ def test_the_options_are_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch)
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        options.write_config(options.Train(seed=1), path)
+        config_file.write_config(options.Train(seed=1), path)
     assert (os.listdir(tmp_path), path.read_bytes()) == (["config.toml"], before)
-    assert options.is_sealed(path)
+    assert config_file.is_sealed(path)
     for place in range(len(before)):
         path.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
-        assert not options.is_sealed(path)
+        assert not config_file.is_sealed(path)
 
 
 def test_predictions_are_written_as_a_whole_or_not_at_all(tmp_path, capsys, monkeypatch, whole):

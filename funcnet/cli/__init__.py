@@ -147,7 +147,7 @@ def _run(arguments):
 
 def _train_options(arguments):
     """The options of a `train` command, with those of its file or of the run that it resumes."""
-    from funcnet.cli import options
+    from funcnet.cli import config_file, options
     from funcnet.cli.parsing import parsed
 
     if arguments[:1] != ["train"]:
@@ -155,10 +155,10 @@ def _train_options(arguments):
     command = parsed(options.Train, arguments[1:], "funcnet train")
     if command.resume is not None:
         return _resumed(command, arguments[1:])
-    defaults = {} if command.config is None else options.read_config(Path(command.config))
+    defaults = {} if command.config is None else config_file.read_config(Path(command.config))
     from_run = command.from_run or defaults.get("from_run")
     if from_run is not None:
-        own = options.read_config(_config_of(from_run))
+        own = config_file.read_config(_config_of(from_run))
         defaults = {name: own[name] for name in options.OF_NETWORK if name in own} | defaults
     return _with_defaults(defaults, arguments[1:]) if defaults else command
 
@@ -182,9 +182,9 @@ def _with_defaults(defaults, arguments):
 
 def _resumed(command, arguments):
     """The options of the run that is resumed. They are its own, except for those that may change."""
-    from funcnet.cli import options
+    from funcnet.cli import config_file, options
 
-    recorded = options.read_config(_config_of(command.resume))
+    recorded = config_file.read_config(_config_of(command.resume))
     own, given = dataclasses.replace(options.Train(), **recorded), _with_defaults(recorded, arguments)
     for field in dataclasses.fields(own):
         before, now = getattr(own, field.name), getattr(given, field.name)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import checkpoints
-from funcnet.cli import options
+from funcnet.cli import config_file, options
 from funcnet.cli.networks import build_model
 from funcnet.cli.own_model import check_kept
 from funcnet.cli.phases import phase
@@ -127,8 +127,8 @@ def check_unchanged(folder: Path, facts: dict[str, Any]) -> options.Train:
     If `train` wrote the file as it is, what may change was given to it on the command line.
     """
     path = folder / CONFIG
-    chosen = options.Train(**options.read_config(path))
-    now, may_differ = options.kept(chosen), options.MAY_CHANGE if options.is_sealed(path) else ()
+    chosen = options.Train(**config_file.read_config(path))
+    now, may_differ = config_file.kept(chosen), options.MAY_CHANGE if config_file.is_sealed(path) else ()
     for name, before in facts.get("options", {}).items():
         if name in now and now[name] != before and name not in may_differ:
             fix = "write it as it was" + "; --resume takes another on the command line" * (name in options.MAY_CHANGE)

@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnet import checkpoints
 from funcnet.checks import check_count
-from funcnet.cli import options
+from funcnet.cli import config_file, options
 from funcnet.cli.failing import begun
 from funcnet.cli.folders import CONFIG, WEIGHTS, fold_folder, is_first
 from funcnet.cli.tables import new_table, print_table
@@ -47,7 +47,7 @@ def train_folds(chosen: options.Train, train: Callable[[options.Train], int], st
 
 def _train_in(folder, chosen, train, stopped):
     if is_first():
-        options.write_config(chosen, folder / CONFIG)
+        config_file.write_config(chosen, folder / CONFIG)
     for fold in range(1, chosen.folds + 1):
         own = fold_folder(folder, fold)
         if (own / WEIGHTS).exists():

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from funcnet import checkpoints, logs, optimizers, parallel, plotting, training, trees
 from funcnet.checkpoints.folder import good_manifest, path_of
 from funcnet.checkpoints.locking import held
-from funcnet.cli import options
+from funcnet.cli import config_file, options
 from funcnet.cli.answering import answering
 from funcnet.cli.beginning import first_state, found_rate, frozen_part
 from funcnet.cli.ending import draw, is_finished, save_results
@@ -129,7 +129,7 @@ def _train(chosen: options.Train, stop: Stop) -> int:
         chosen = dataclasses.replace(chosen, learning_rate=float(f"{search.rate:.3g}"))
         job = _job(chosen, parts)
     facts = {
-        "preparation": job.preparation.to_json(), "data_sha256": parts.sha256, "options": options.kept(chosen),
+        "preparation": job.preparation.to_json(), "data_sha256": parts.sha256, "options": config_file.kept(chosen),
         "model_sha256": model_sha256(chosen.model, chosen.resume),
     }  # fmt: skip
     if _any(stop.signal is not None):
@@ -172,7 +172,7 @@ def _train_in(
         for lines in filter(None, (str(job.parts), str(job.preparation), shown(said), shown(job.frozen))):
             print_lines(lines)
     if is_first():
-        options.write_config(chosen, folder / CONFIG)
+        config_file.write_config(chosen, folder / CONFIG)
         keep_file(chosen.model, folder)
     started = time.perf_counter()
     last = None

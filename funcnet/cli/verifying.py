@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funcnet import checkpoints
-from funcnet.cli import options
+from funcnet.cli import config_file
 from funcnet.cli.folders import CONFIG, HISTORY, WEIGHTS, are_facts, check_unchanged, facts_of
 from funcnet.cli.history import read_history
 from funcnet.cli.own_model import MODEL, check_kept
@@ -55,7 +55,7 @@ def _verdict(path, check, facts):
 
 def _config(path, facts):
     check_unchanged(path.parent, facts)
-    if not options.is_sealed(path):
+    if not config_file.is_sealed(path):
         raise ConfigError("expected the lines that train wrote, with their SHA-256 above them, got others.")
 
 
