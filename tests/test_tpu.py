@@ -69,7 +69,6 @@ def test_a_step_over_four_chips_has_one_sum_of_all_gradients(engine):
     (collective,) = found.collectives
     assert collective == ("all-reduce", 1, 2 * 3 / 4 * (total_bytes(params) + 4))  # and the loss
     assert (found.devices, found.chip.name, found.fits) == (4, "v5e", True)
-    assert found.seconds == max(found.times.values())
 
 
 def test_split_parameters_take_less_memory_and_more_links():

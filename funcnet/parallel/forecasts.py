@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from funcnet import gradients
 from funcnet.checks import check_choice, check_kind
 from funcnet.errors import OutOfMemoryError
 from funcnet.made import leading
@@ -19,12 +18,11 @@ from funcnet.parallel.rules import Rules, replicate
 from funcnet.parallel.step import program_of
 from funcnet.rendering import text_table
 from funcnet.training import create_state, train_step
+from funcnet.training.loop import ENGINES
 from funcnet.trees import equal_rows, is_whole, shapes
 from funcnet.types import Batch, Layer, LossFn, Optimizer, Whole
 
 __all__ = ["Forecast", "forecast"]
-
-_ENGINES = {"autodiff": gradients.autodiff, "backprop": gradients.backprop}
 
 
 class Forecast(NamedTuple):
@@ -141,7 +139,7 @@ def forecast(
     (1, None, ())
     """
     with leading("forecast"):
-        check_choice("engine", engine, tuple(_ENGINES))
+        check_choice("engine", engine, tuple(ENGINES))
         check_kind("devices", devices, str | Mesh, "the name of a topology, or a mesh of parallel.mesh(…)")
         over = mesh(devices=topology(devices)) if isinstance(devices, str) else devices
         batch = shapes(batch)
@@ -149,7 +147,7 @@ def forecast(
         check_rows("forecast", "rows", rows, over.shape[data], data)
         chosen = [(".*", replicate())] if rules is None else rules
         laid = layout(over, chosen, data=data, flat=flat)
-        gradient = laid.gradient(_ENGINES[engine](model, loss, penalty=penalty))
+        gradient = laid.gradient(ENGINES[engine](model, loss, penalty=penalty))
         state = jax.eval_shape(lambda key: create_state(model, optimizer, key, batch[0]), jax.random.key(0))
         placed = jax.tree.map(_placed, state, shardings(state, over, chosen))
         step = program_of(train_step(gradient, optimizer), laid)
