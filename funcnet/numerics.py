@@ -1,5 +1,5 @@
 """What the numbers of several rooms share: roots and norms that are right, with their derivatives, at 0 and beyond the
-root of the largest number; rows in blocks; and forms that suit one platform.
+root of the largest number; rows in blocks; and forms that suit one platform, or values without derivatives.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from funcnet.types import Array
 
-__all__ = ["blocked", "by_platform", "inverse_root", "power_of_two", "root", "rows_at_a_time", "unblocked"]
+__all__ = [
+    "blocked", "by_platform", "inverse_root", "power_of_two", "root", "rows_at_a_time", "unblocked", "valued_by",
+]  # fmt: skip
 
 
 def root(x: Any) -> Array:
@@ -66,6 +68,20 @@ def by_platform(*args: Any, default: Callable[..., Any], **forms: Callable[..., 
     """
     named = {**forms, "cpu": jax.named_scope("cpu_only")(forms["cpu"])} if "cpu" in forms else forms
     return jax.lax.platform_dependent(*args, default=default, **named)
+
+
+def valued_by(values: Callable[[Any], Any], definition: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`definition`, whose values come from a faster form where no derivative is taken.
+
+    Autodiff of the faster form would give other slopes at kinks or ties, so it sees the definition alone.
+
+    >>> relu = valued_by(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x <= 0, 0, x))
+    >>> relu(-1.0), jax.grad(relu)(0.0).item(), jax.grad(lambda x: jnp.maximum(x, 0))(0.0).item()
+    (Array(0., dtype=float32, weak_type=True), 0.0, 0.5)
+    """
+    function = jax.custom_jvp(values)
+    function.defjvp(lambda primals, tangents: jax.jvp(definition, primals, tangents))
+    return function
 
 
 def blocked(rows: Array, size: int) -> Array:

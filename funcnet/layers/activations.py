@@ -17,6 +17,7 @@ from funcnet.errors import ConfigError
 from funcnet.layers.checks import check_training_key
 from funcnet.layers.layer import elementwise, layer, parameterless
 from funcnet.made import constructor
+from funcnet.numerics import valued_by
 from funcnet.types import Layer, Rules
 
 __all__ = [
@@ -70,8 +71,9 @@ def relu() -> Layer:
     >>> fn.layers.relu().apply((), (), jnp.array([-2.0, 3.0]))[0]
     Array([0., 3.], dtype=float32)
     """
-    # Not maximum(x, 0), whose autodiff at 0 is 0.5; not where(x > 0, x, 0), which turns NaN into 0.
-    return elementwise(lambda x: jnp.where(x <= 0, 0, x), lambda x, y: (y > 0).astype(y.dtype), keep="y")
+    # Autodiff of maximum(x, 0) at 0 is 0.5. Not where(x > 0, x, 0), which turns NaN into 0.
+    rectified = valued_by(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x <= 0, 0, x))
+    return elementwise(rectified, lambda x, y: (y > 0).astype(y.dtype), keep="y")
 
 
 @constructor

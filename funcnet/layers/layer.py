@@ -30,6 +30,7 @@ def layer(
     forward: ForwardFn,
     backward: BackwardFn,
     *,
+    apply: ApplyFn | None = None,
     leaves: Leaves | Callable[[Any], Leaves] | None = None,
     state: Callable[[Any], State] | None = None,
     init: InitFn | None = None,
@@ -41,6 +42,8 @@ def layer(
     Args:
         forward: `(params, state, x, *, key=None, train=False) -> (y, state, residuals)`.
         backward: `(params, residuals, dy) -> (dparams, dx)`. Only the declared leaves of `dparams` are kept.
+        apply: `(params, state, x, *, key=None, train=False) -> (y, state)`, if without residuals the same can be had
+            faster. Its autodiff must be that of `forward`.
         leaves: the parameters, `{"kernel": (initializer, shape), "bias": use_bias and (initializer, shape)}`, or a
             function of `x` that returns such a dictionary. An entry may also have a dtype. The default is that of `x`.
             A false entry is left out. Entry 0 draws from the key of `init`, entry i from `fold_in(key, i)`. `layer`
@@ -107,19 +110,25 @@ def layer(
         }
         return params or (), () if state is None else state(x)
 
-    def own_forward(params, given, x, *, key=None, train=False):
+    def fitting(params, given, x):
+        """The values of `x`, checked beside params and state."""
         values = x if trees else _one_array(x, rules)
         if init is None:
             own = read(values)
             check_leaves("params", params, own, {name: leaf for name, (_, _, leaf) in declared(own).items()})
             check_leaves("state", given, own, {} if state is None else jax.eval_shape(state, own))
-        y, new_state, residuals = forward(params, given, values, key=key, train=train)
-        kept = residuals, map_leaves(keep_shape, y)
-        return (y if values is x else Padded(y, x.where)), new_state, kept
+        return values
 
-    def apply(params, given, x, *, key=None, train=False):
-        y, new_state, _ = own_forward(params, given, x, key=key, train=train)
-        return y, new_state
+    def with_places(x, y):
+        return Padded(y, x.where) if is_padded(x) and not trees else y
+
+    def own_forward(params, given, x, *, key=None, train=False):
+        y, new_state, residuals = forward(params, given, fitting(params, given, x), key=key, train=train)
+        return with_places(x, y), new_state, (residuals, map_leaves(keep_shape, y))
+
+    def own_apply(params, given, x, *, key=None, train=False):
+        y, new_state, *_ = (apply or forward)(params, given, fitting(params, given, x), key=key, train=train)
+        return with_places(x, y), new_state
 
     def own_backward(params, residuals, dy):
         dparams, dx = backward(params, *_with_checked_dy(residuals, dy))
@@ -136,8 +145,8 @@ def layer(
         per_example=ruled(rules.per_example), per_example_square=ruled(rules.per_example_square)
     )  # fmt: skip
     if rules.positionwise is not None and rules.cell is None:
-        rules = rules._replace(cell=one_position(Layer(own_init, apply, own_forward, own_backward)))
-    return assembled(_label(forward), own_init, apply, own_forward, own_backward, rules=rules)
+        rules = rules._replace(cell=one_position(Layer(own_init, own_apply, own_forward, own_backward)))
+    return assembled(_label(forward), own_init, own_apply, own_forward, own_backward, rules=rules)
 
 
 def assembled(
@@ -173,6 +182,7 @@ def parameterless(
     forward: Callable[..., tuple[Any, Any]],
     backward: Callable[[Any, Any], Any],
     *,
+    apply: Callable[..., Any] | None = None,
     rules: Rules = Rules(),
     trees: bool = False,
 ) -> Layer:
@@ -181,6 +191,7 @@ def parameterless(
     Args:
         forward: `(x, *, key, train) -> (y, residuals)`.
         backward: `(residuals, dy) -> dx`.
+        apply: `(x, *, key, train) -> y`, as for `layer`.
         rules, trees: as for `layer`.
 
     For example gradient reversal: y = x, and dx = −dy on purpose.
@@ -201,7 +212,12 @@ def parameterless(
     def layer_backward(params, residuals, dy):
         return params, backward(residuals, dy)
 
-    made = layer(layer_forward, layer_backward, rules=rules, trees=trees)
+    def layer_apply(params, state, x, *, key=None, train=False):
+        del params
+        return apply(x, key=key, train=train), state
+
+    own = {"apply": layer_apply} if apply else {}
+    made = layer(layer_forward, layer_backward, **own, rules=rules, trees=trees)
     return _labelled(made, _label(forward))
 
 

@@ -1,8 +1,9 @@
 """Pooling: the largest number or the mean of each window of an image, or of the whole image.
 
-The passes are written as selections and sums of slices, because a CPU is slow at XLA's own windowed maximum and at its
-gradient, which searches for the largest number of every window once more and then adds to scattered places. A TPU is
-fast at these, and slow at slices with strides. So there they are taken, with one gather written as a windowed sum.
+The passes are written as selections and sums of slices, because a CPU is slow at the gradient of XLA's own windowed
+maximum, which searches for the largest number of every window once more and then adds to scattered places. A TPU is
+fast at it, and slow at slices with strides. So there it is taken, with one gather written as a windowed sum. Where no
+gradient is taken, the windowed maximum is the fastest everywhere.
 """
 
 import math
@@ -31,7 +32,7 @@ from funcnet.layers.convolution.windows import (
 )  # fmt: skip
 from funcnet.layers.layer import parameterless
 from funcnet.made import constructor
-from funcnet.numerics import by_platform
+from funcnet.numerics import by_platform, valued_by
 from funcnet.trees import keep_shape, kept_shape
 from funcnet.types import Layer
 
@@ -88,7 +89,12 @@ def max_pool(
         x, index = residuals
         return _to_largest(dy, x, index, fit(x))
 
-    return parameterless(forward, backward)
+    def apply(x, *, key, train):
+        del key, train
+        w = fit(x)
+        return valued_by(partial(_maxima, w=w), lambda x: _largest(x, w)[0])(x)
+
+    return parameterless(forward, backward, apply=apply)
 
 
 @constructor
@@ -243,12 +249,18 @@ def _windows(w: Window):
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
+def _maxima(x, w: Window):
+    """The largest number of each window."""
+    return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *_windows(w))
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
 def _largest(x, w: Window):
     """The largest number of each window, and its index within the window in row-major order, or zeros on a TPU."""
     dtype = np.min_scalar_type(-math.prod(w.window))
 
     def windowed(x):
-        y = lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *_windows(w))
+        y = _maxima(x, w)
         return y, jnp.zeros(y.shape, dtype)
 
     return by_platform(x, tpu=windowed, default=partial(_largest_of_taps, w=w, dtype=dtype))
