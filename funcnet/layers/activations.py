@@ -71,9 +71,12 @@ def relu() -> Layer:
     >>> fn.layers.relu().apply((), (), jnp.array([-2.0, 3.0]))[0]
     Array([0., 3.], dtype=float32)
     """
-    # Autodiff of maximum(x, 0) at 0 is 0.5. Not where(x > 0, x, 0), which turns NaN into 0.
-    rectified = valued_by(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x <= 0, 0, x))
-    return elementwise(rectified, lambda x, y: (y > 0).astype(y.dtype), keep="y")
+
+    def rectified(x):  # Not where(x > 0, x, 0), which turns NaN into 0.
+        return jnp.where(x <= 0, 0, x)
+
+    largest = valued_by(lambda x: jnp.maximum(x, 0), rectified)  # autodiff of this maximum at 0 would be 0.5
+    return elementwise(rectified, lambda x, y: (y > 0).astype(y.dtype), apply=largest, keep="y")
 
 
 @constructor

@@ -221,13 +221,20 @@ def parameterless(
     return _labelled(made, _label(forward))
 
 
-def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any], *, keep: str = "xy") -> Layer:
+def elementwise(
+    function: Callable[[Any], Any],
+    derivative: Callable[[Any, Any], Any],
+    *,
+    apply: Callable[[Any], Any] | None = None,
+    keep: str = "xy",
+) -> Layer:
     """A layer y = f(x), element by element, with the derivative f′ written beside f.
 
     Args:
         function: `x -> y`, of the shape of `x`.
         derivative: `(x, y) -> dy/dx`, of the shape of `x`. Write it with `y` where you can. The next layer keeps that
             array anyway, so it costs no memory.
+        apply: `x -> y`, as for `layer`.
         keep: what `derivative` reads: `"x"`, `"y"` or `"xy"`. What it does not read is passed as `None`.
 
     In half precision both functions compute in float32, and their results are rounded.
@@ -248,18 +255,26 @@ def elementwise(function: Callable[[Any], Any], derivative: Callable[[Any, Any],
     with leading("elementwise"):
         check_choice("keep", keep, ("x", "y", "xy"))
 
+    def valued(function, x):
+        check_floating("x", x)
+        return function(widen(x)).astype(x.dtype)
+
     def forward(x, *, key, train):
         del key, train
-        check_floating("x", x)
-        y = function(widen(x)).astype(x.dtype)
+        y = valued(function, x)
         return y, (x if "x" in keep else None, y if "y" in keep else None)
+
+    def own_apply(x, *, key, train):
+        del key, train
+        return valued(apply or function, x)
 
     def backward(residuals, dy):
         x, y = residuals
         kept = _set_apart(x), y
         return (derivative(*jax.tree.map(widen, kept)) * widen(dy)).astype(dy.dtype)
 
-    return _labelled(parameterless(forward, backward, rules=Rules(positionwise=0)), spelled(function))
+    made = parameterless(forward, backward, apply=own_apply, rules=Rules(positionwise=0))
+    return _labelled(made, spelled(function))
 
 
 @partial(jax.jit, inline=True)
