@@ -1,7 +1,7 @@
 """Descriptions of what can be measured, without any library. Those of the suite are in the folder `workloads`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -47,6 +47,9 @@ class Update(NamedTuple):
     updates: int  #: timed together
     dtype: str = "float32"
     tolerance: float = 1e-9
+
+
+Workload: TypeAlias = Training | Inference | Update
 
 
 def batches(workload: Training) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,12 @@ import pytest
 
 import funcnet as fn
 from benchmarks import against, compare, report, roofline
-from benchmarks.command import SUITE, Options, workloads
+from benchmarks.command import SUITE, Options, possible, workloads
 from benchmarks.compare import Times
 from benchmarks.libraries import with_funcnet
 from benchmarks.machine import Machine
 from benchmarks.network import Conv, Dense, Flatten, MaxPool, Relu, Residual, output_shape, parameters, uses
+from benchmarks.report import Result
 from benchmarks.worker import Worker
 from benchmarks.workload import Inference, Training, Update, batches, leaves
 from benchmarks.workloads import mlp_64, resnet_20
@@ -53,6 +54,22 @@ def test_the_limit_is_arithmetic_and_traffic():
     # Where memory is slow, it is the limit.
     slow = roofline.limit(mlp_64.WORKLOAD, Machine(flops=1e15, bandwidths={4: 1e9}))
     assert slow.seconds == pytest.approx(limit.moved / 1e9)
+
+
+def test_the_limit_of_a_prediction_is_its_products():
+    """2 × 5 by 5 × 4, then 2 × 4 by 4 × 3: 80 and 48 operations, 20 + 10 + 8 and 12 + 8 + 6 numbers."""
+    workload = Inference("tiny", TINY.network, TINY.shape, batch=2, calls=1)
+    limit = roofline.limit(workload, Machine(flops=1.0, bandwidths={4: 1e12}))
+    assert limit == (80 + 48, 4 * (38 + 26), 24 + 15, 128)
+    # The second product has more bytes per operation.
+    slow = roofline.limit(workload, Machine(flops=2.0, bandwidths={4: 4.0}))
+    assert slow.seconds == max(80 / 2, 38) + max(48 / 2, 26)
+
+
+def test_the_limit_of_an_update_is_its_traffic():
+    """Adam reads gradient, parameter and two moments, and writes all but the gradient."""
+    limit = roofline.limit(Update("tiny", ((3, 2), (2,)), updates=1), Machine(flops=1.0, bandwidths={4: 8.0}))
+    assert limit == (0, 28 * 8, 8, 28)
 
 
 def test_bandwidth_is_that_of_the_working_set():
@@ -125,23 +142,34 @@ def test_medians_are_of_a_step_and_a_slow_way_has_fewer_rounds(monkeypatch):
 
 
 def made_up():
-    way = partial(Times, low=0.0, high=1.0)
-    return [
+    way = partial(Times, low=1e-6, high=1.0)
+    times = [
         way("funcnet", "fit, backprop", 1e-3), way("funcnet", "fit, autodiff", 2e-3), way("stax", "jit", 4e-3),
         way("stax", report.BY_HAND, 0.5e-3), way("flax", "nnx.jit", 8e-3),
     ]  # fmt: skip
+    return Result(TINY, times, roofline.Limit(flops=1, moved=1, parameters=1, seconds=0.25e-3))
 
 
 def test_ratios_leave_out_what_is_scanned_by_hand():
-    rows = report.summary([(TINY, made_up()), (TINY, made_up())]).splitlines()
+    rows = report.summary([made_up(), made_up()]).splitlines()
     assert rows[2] == "| tiny | stax, jit | 4.00 | 8.00 | 0.50 | 2.00 |"
     assert rows[4] == "| geometric mean |  | **4.00** | **8.00** | **0.50** | **2.00** |"
-    alone = report.summary([(TINY, made_up()[:2])]).splitlines()[2]
-    assert alone == "| tiny | none installed | nan | nan | nan | 2.00 |"
+    alone = made_up()._replace(times=made_up().times[:2])
+    rows = report.summary([made_up(), alone]).splitlines()
+    assert rows[3] == "| tiny | none installed | nan | nan | nan | 2.00 |"
+    assert rows[4] == "| geometric mean |  | **4.00** | **8.00** | **0.50** | **2.00** |"
+
+
+def test_the_limit_stands_beside_every_time():
+    rows = report.times_table(made_up()).splitlines()
+    assert rows[0] == "| library | way | median | quartiles | × fit, backprop | limit 250 µs / median |"
+    assert rows[2] == "| funcnet | fit, backprop | 1.00 ms | 1.00 µs to 1.00 s | 1.00 | 25% |"
+    assert rows[6] == "| flax | nnx.jit | 8.00 ms | 1.00 µs to 1.00 s | 8.00 | 3% |"
+    assert possible([made_up()]).splitlines()[2] == ("| tiny | 1 | 1e-09 GFLOP | 1e-06 MB | 250 µs | 25% | 6% (stax) |")
 
 
 def test_a_figure_is_drawn(tmp_path):
-    report.figure([(TINY, made_up())], tmp_path / "ratios.png")
+    report.figure([made_up()], tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 
