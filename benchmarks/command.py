@@ -20,7 +20,10 @@ from benchmarks.worker import LIBRARIES, Worker, installed
 from benchmarks.workload import Inference, Training, Workload
 
 #: The files of `workloads`, in the order of the report.
-SUITE = ("mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "gpt", "lstm", "inference", "update")
+SUITE = (
+    "mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "gpt", "lstm", "mlp_64_many", "mlp_256_fed", "inference",
+    "update",
+)  # fmt: skip
 MEMORY_OF = ("mlp_512", "lenet")
 
 
@@ -104,7 +107,8 @@ def _thin(network):
 def _short(workload):
     match workload:
         case Training():
-            return workload._replace(steps=2, batch=min(workload.batch, 8), network=_thin(workload.network))
+            network, batch, models = _thin(workload.network), min(workload.batch, 8), min(workload.models, 2)
+            return workload._replace(steps=2, batch=batch, models=models, network=network)
         case Inference():
             return workload._replace(calls=2)
     shapes = workload.shapes if len(workload.shapes) > 1 else ((1000,),)
@@ -130,7 +134,10 @@ def measured(results: list[Result]) -> list[str]:
     trained = trainings(results)
     if trained:
         sections = ["## Training, in ratios", report.summary(trained), *sections]
-        sections += ["## Where the time goes", profiles([result.workload for result in trained])]
+    # Many models, and batches from the host, go through the steps of other workloads.
+    alone = [result.workload for result in trained if result.workload.models == 1 and result.workload.fed == "device"]
+    if alone:
+        sections += ["## Where the time goes", profiles(alone)]
     return sections + [f"## {result.workload.title}\n\n{report.times_table(result)}" for result in results]
 
 

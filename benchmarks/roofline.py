@@ -4,8 +4,8 @@ A matrix product, or a convolution, takes the longer of two times: its arithmeti
 and its bytes divided by the bandwidth of the memory. It reads its operands once and writes its result once. Of causal
 attention the half is counted that is not masked. A recurrence reads its kernel once, as if it stayed in a cache. The
 optimizer's update takes its bytes divided by the bandwidth. The limit is the sum of these times. A prediction has the
-products of the forward pass and no update. Everything between the products, and the optimizer's arithmetic, counts as
-free. So no library can reach the whole limit.
+products of the forward pass and no update. Everything between the products, the optimizer's arithmetic, and the way of
+the batches to the device count as free. So no library can reach the whole limit.
 """
 
 import math
@@ -21,7 +21,7 @@ TRAFFIC = {"sgd": 3, "momentum": 5, "adam": 7}
 
 
 class Limit(NamedTuple):
-    """The limit of one training step, one prediction or one update."""
+    """The limit of one training step of all models, one prediction or one update."""
 
     flops: int
     moved: int  #: bytes
@@ -57,11 +57,11 @@ def limit(workload: Workload, machine: Machine) -> Limit:
             count, between = _sizes(workload)
             return _limit(_forward(workload), count, 0, count + between, machine)
         case Training():
-            count, between = _sizes(workload)
+            count, between = (workload.models * size for size in _sizes(workload))
             update = TRAFFIC[workload.optimizer] * count
             first, *others = _forward(workload)
             # Forward, and the gradients of both operands, except that of the data.
-            return _limit(2 * [first] + 3 * others, count, update, update + between, machine)
+            return _limit(workload.models * (2 * [first] + 3 * others), count, update, update + between, machine)
 
 
 def _limit(products, count, update, working_set, machine):

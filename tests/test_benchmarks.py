@@ -17,7 +17,7 @@ from benchmarks.network import Conv, Dense, Flatten, MaxPool, Relu, Residual, ou
 from benchmarks.report import Result
 from benchmarks.worker import Worker
 from benchmarks.workload import Inference, Training, Update, batches, leaves
-from benchmarks.workloads import mlp_64, resnet_20
+from benchmarks.workloads import mlp_64, mlp_64_many, resnet_20
 
 TINY = Training("tiny", (Dense(4), Relu(), Dense(3)), (5,), batch=2, optimizer="adam", steps=2)
 
@@ -54,6 +54,13 @@ def test_the_limit_is_arithmetic_and_traffic():
     # Where memory is slow, it is the limit.
     slow = roofline.limit(mlp_64.WORKLOAD, Machine(flops=1e15, bandwidths={4: 1e9}))
     assert slow.seconds == pytest.approx(limit.moved / 1e9)
+
+
+def test_the_limit_of_many_models_is_that_of_one_many_times():
+    machine = Machine(flops=1e9, bandwidths={64: 1e12})
+    assert roofline.limit(mlp_64_many.WORKLOAD, machine) == pytest.approx(
+        tuple(64 * number for number in roofline.limit(mlp_64.WORKLOAD, machine))
+    )
 
 
 def test_the_limit_of_a_prediction_is_its_products():
@@ -93,7 +100,8 @@ def test_a_smoke_is_short():
     trained = [workload for workload in short if isinstance(workload, Training)]
     assert max(workload.batch for workload in trained) == 8
     blocks = [sum(isinstance(layer, Residual) for layer in workload.network) for workload in trained]
-    assert blocks == [0, 0, 0, 0, 5, 2, 0]
+    assert blocks == [0, 0, 0, 0, 5, 2, 0, 0, 0]
+    assert [workload.models for workload in trained] == [*7 * [1], 2, 1]
     assert all(output_shape(workload.network, workload.shape)[-1] in (10, 96) for workload in trained)
     assert {workload.calls for workload in short if isinstance(workload, Inference)} == {2}
     assert max(sum(p.size for p, _ in leaves(workload)) for workload in short if isinstance(workload, Update)) < 1e6
@@ -112,6 +120,21 @@ def test_all_ways_of_funcnet_do_the_same_and_count_their_steps():
     with pytest.raises(RuntimeError, match=r"funcnet: Traceback [\s\S]*KeyError: 'no such way'"):
         worker.run("no such way")
     worker.stop()
+
+
+def test_each_of_many_models_trains_as_if_alone_and_the_place_of_the_batches_changes_nothing():
+    worker = Worker("funcnet")
+    alone = worker.prepare(TINY)["step, backprop"]
+    at_once, fed = worker.prepare(TINY._replace(models=3)), worker.prepare(TINY._replace(fed="host"))
+    worker.stop()
+    assert list(at_once) == ["step, backprop", "step, autodiff"]
+    for check in at_once.values():
+        assert len(check) == 3 * len(alone)
+        np.testing.assert_allclose(check[::3], alone, rtol=1e-12)
+        assert len(set(check[:3])) == 3  # parameters of their own
+    assert list(fed) == ["fit, backprop", "fit, autodiff", "step, backprop", "step, autodiff"]
+    for check in fed.values():
+        np.testing.assert_allclose(check, alone, rtol=1e-12)
 
 
 class Fake:
