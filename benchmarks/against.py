@@ -61,7 +61,7 @@ def against(ref: str, workloads: Sequence, rounds: int) -> list[Change]:
 
 def measured(workload, before: Worker, now: Worker, rounds: int) -> list[Change]:
     """The ways of one workload, round by round."""
-    checks = [worker.prepare(workload) for worker in (before, now)]
+    checks = compare.prepared(workload, (before, now))
     for name in checks[1]:
         np.testing.assert_allclose(checks[0][name], checks[1][name], rtol=workload.tolerance, err_msg=workload.title)
     taken: dict[str, list[list[float]]] = {name: [[], []] for name in checks[1]}

@@ -12,14 +12,18 @@ import tyro
 
 from benchmarks import machine, report, roofline, starts
 from benchmarks.against import against, table
-from benchmarks.compare import Times, compare
+from benchmarks.compare import compare
 from benchmarks.network import Residual
 from benchmarks.profile import profile
+from benchmarks.report import Result
 from benchmarks.worker import LIBRARIES, Worker, installed
-from benchmarks.workload import Inference, Training, Update
+from benchmarks.workload import Inference, Training, Workload
 
 #: The files of `workloads`, in the order of the report.
-SUITE = ("mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "gpt", "lstm", "inference", "update")
+SUITE = (
+    "mlp_64", "mlp_256", "mlp_512", "lenet", "resnet_20", "gpt", "lstm", "mlp_64_many", "mlp_256_fed", "inference",
+    "update",
+)  # fmt: skip
 MEMORY_OF = ("mlp_512", "lenet")
 
 
@@ -66,11 +70,11 @@ def run(options: Options) -> None:
     rounds = 2 if options.size == "smoke" else options.rounds
     results = []
     for workload in workloads(options):
-        results.append((workload, compare(workload, workers, rounds)))
-        print(f"\n{workload.title}\n\n{report.times_table(results[-1][1])}", flush=True)
+        results.append(Result(workload, compare(workload, workers, rounds), roofline.limit(workload, limits)))
+        print(f"\n{workload.title}\n\n{report.times_table(results[-1])}", flush=True)
     for worker in workers:
         worker.stop()
-    sections = [about(limits), *measured(results, limits)]
+    sections = [about(limits), *measured(results)]
     if "starts" in options.only:
         sections += starting(options, [worker.library for worker in workers])
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def run(options: Options) -> None:
     print(f"\n{text}\nwritten to {options.folder}")
 
 
-def workloads(options: Options) -> list[Training | Inference | Update]:
+def workloads(options: Options) -> list[Workload]:
     """The chosen workloads, with two steps each for a smoke run."""
     chosen = []
     for name in options.only:
@@ -103,16 +107,17 @@ def _thin(network):
 def _short(workload):
     match workload:
         case Training():
-            return workload._replace(steps=2, batch=min(workload.batch, 8), network=_thin(workload.network))
+            network, batch, models = _thin(workload.network), min(workload.batch, 8), min(workload.models, 2)
+            return workload._replace(steps=2, batch=batch, models=models, network=network)
         case Inference():
             return workload._replace(calls=2)
     shapes = workload.shapes if len(workload.shapes) > 1 else ((1000,),)
     return workload._replace(updates=2, shapes=shapes)
 
 
-def trainings(results: list[tuple[object, list[Times]]]) -> list[tuple[Training, list[Times]]]:
+def trainings(results: list[Result]) -> list[Result]:
     """The workloads that train."""
-    return [(workload, times) for workload, times in results if isinstance(workload, Training)]
+    return [result for result in results if isinstance(result.workload, Training)]
 
 
 def about(limits: machine.Machine) -> str:
@@ -123,34 +128,30 @@ def about(limits: machine.Machine) -> str:
     return "\n".join(["# Benchmarks", "", *words])
 
 
-def measured(results: list[tuple[object, list[Times]]], limits: machine.Machine) -> list[str]:
+def measured(results: list[Result]) -> list[str]:
     """The sections of the workloads: a summary, what is possible, and every way."""
-    sections = []
+    sections = ["## What is possible", possible(results)] if results else []
     trained = trainings(results)
     if trained:
-        sections += [
-            "## Training, in ratios",
-            report.summary(trained),
-            "## What is possible",
-            possible(trained, limits),
-            "## Where the time goes",
-            profiles([workload for workload, _ in trained]),
-        ]
-    return sections + [f"## {workload.title}\n\n{report.times_table(times)}" for workload, times in results]
+        sections = ["## Training, in ratios", report.summary(trained), *sections]
+    # Many models, and batches from the host, go through the steps of other workloads.
+    alone = [result.workload for result in trained if result.workload.models == 1 and result.workload.fed == "device"]
+    if alone:
+        sections += ["## Where the time goes", profiles(alone)]
+    return sections + [f"## {result.workload.title}\n\n{report.times_table(result)}" for result in results]
 
 
-def possible(trained: list[tuple[Training, list[Times]]], limits: machine.Machine) -> str:
-    """The limit of each training step, and how much of it is reached."""
+def possible(results: list[Result]) -> str:
+    """The limit of each workload, and how much of it is reached."""
     rows = []
-    for workload, times in trained:
-        limit = roofline.limit(workload, limits)
-        best = min((t for t in report.peers(times)), key=lambda t: t.median, default=times[0])
+    for workload, times, limit in results:
+        best = min(report.peers(times), key=lambda t: t.median, default=times[0])
         rows.append([
             workload.title, f"{limit.parameters:,}", f"{limit.flops / 1e9:.3g} GFLOP", f"{limit.moved / 1e6:.3g} MB",
             report.duration(limit.seconds), f"{limit.seconds / times[0].median:.0%}",
             f"{limit.seconds / best.median:.0%} ({best.library})",
         ])  # fmt: skip
-    headings = ["workload", "parameters", "arithmetic", "moved", "limit", "`fit` reaches", "best peer reaches"]
+    headings = ["workload", "parameters", "arithmetic", "moved", "limit", "funcnet reaches", "best peer reaches"]
     return report.table(headings, rows)
 
 
@@ -194,11 +195,12 @@ def starting(options: Options, libraries: list[str]) -> list[str]:
     return [*sections, "## Peak memory of a process that trains, in MB", report.table(headings, rows)]
 
 
-def plain(results: list[tuple[object, list[Times]]], limits: machine.Machine) -> dict:
+def plain(results: list[Result], limits: machine.Machine) -> dict:
     """All numbers, for other programs."""
     return {
         "about": machine.description(),
         "flops": limits.flops,
         "bandwidths": limits.bandwidths,
-        "seconds": {workload.title: [t._asdict() for t in times] for workload, times in results},
+        "seconds": {of.workload.title: [t._asdict() for t in of.times] for of in results},
+        "limits": {of.workload.title: of.limit._asdict() for of in results},
     }

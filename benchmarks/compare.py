@@ -1,12 +1,15 @@
 """One workload in every library: first a check that the mathematics is equal, then rounds in turn."""
 
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.worker import Worker
+from benchmarks.workload import Workload
 
 #: A column stops running after this many seconds in total.
 BUDGET = 5
@@ -24,13 +27,20 @@ class Times(NamedTuple):
     high: float
 
 
-def compare(workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
+def prepared(workload: Workload, workers: Sequence[Worker]) -> list[dict[str, list[float]]]:
+    """What `prepare` of each worker says. As many of them compile at the same time as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda worker: worker.prepare(workload), workers))
+
+
+def compare(workload: Workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
     """Times of all columns. The rounds are interleaved, and each starts one column later.
 
     Raises:
         AssertionError: the mathematics of two columns differ.
     """
-    checks = {(worker, name): check for worker in workers for name, check in worker.prepare(workload).items()}
+    said = zip(workers, prepared(workload, workers), strict=True)
+    checks = {(worker, name): check for worker, ways in said for name, check in ways.items()}
     (first, expected), *others = checks.items()
     for (worker, name), check in others:
         assert np.allclose(check, expected[: len(check)], rtol=workload.tolerance, atol=0), (

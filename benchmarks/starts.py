@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -86,10 +87,14 @@ def _compilation(model, engine):
 
 def peak_memory(workload: Training, libraries: Sequence[str]) -> dict[tuple[str, str], float]:
     """(library, column) -> MB at the peak of a process that does only this, including its imports."""
-    peaks = {}
-    for library in libraries:
-        for column in MEMORY[library]:
-            worker = Worker(library)
-            peaks[library, column] = worker.peak_memory(workload, column)
-            worker.stop()
-    return peaks
+
+    def peak(way):
+        library, column = way
+        worker = Worker(library)
+        megabytes = worker.peak_memory(workload, column)
+        worker.stop()
+        return megabytes
+
+    ways = [(library, column) for library in libraries for column in MEMORY[library]]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(ways, pool.map(peak, ways), strict=True))

@@ -1,7 +1,7 @@
 """Descriptions of what can be measured, without any library. Those of the suite are in the folder `workloads`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Training(NamedTuple):
     steps: int  #: timed together
     dtype: str = "float32"
     tolerance: float = 1e-9  #: by how much the losses of the first steps may differ, in float64
+    models: int = 1  #: trained at the same time on the same batches, each from parameters of its own
+    fed: Literal["device", "host"] = "device"  #: whether the batches lie on the device or are NumPy arrays
 
 
 class Inference(NamedTuple):
@@ -47,6 +49,9 @@ class Update(NamedTuple):
     updates: int  #: timed together
     dtype: str = "float32"
     tolerance: float = 1e-9
+
+
+Workload: TypeAlias = Training | Inference | Update
 
 
 def batches(workload: Training) -> tuple[np.ndarray, np.ndarray]:

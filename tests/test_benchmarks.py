@@ -9,14 +9,15 @@ import pytest
 
 import funcnet as fn
 from benchmarks import against, compare, report, roofline
-from benchmarks.command import SUITE, Options, workloads
+from benchmarks.command import SUITE, Options, possible, workloads
 from benchmarks.compare import Times
 from benchmarks.libraries import with_funcnet
 from benchmarks.machine import Machine
 from benchmarks.network import Conv, Dense, Flatten, MaxPool, Relu, Residual, output_shape, parameters, uses
+from benchmarks.report import Result
 from benchmarks.worker import Worker
 from benchmarks.workload import Inference, Training, Update, batches, leaves
-from benchmarks.workloads import mlp_64, resnet_20
+from benchmarks.workloads import mlp_64, mlp_64_many, resnet_20
 
 TINY = Training("tiny", (Dense(4), Relu(), Dense(3)), (5,), batch=2, optimizer="adam", steps=2)
 
@@ -55,6 +56,29 @@ def test_the_limit_is_arithmetic_and_traffic():
     assert slow.seconds == pytest.approx(limit.moved / 1e9)
 
 
+def test_the_limit_of_many_models_is_that_of_one_many_times():
+    machine = Machine(flops=1e9, bandwidths={64: 1e12})
+    assert roofline.limit(mlp_64_many.WORKLOAD, machine) == pytest.approx(
+        tuple(64 * number for number in roofline.limit(mlp_64.WORKLOAD, machine))
+    )
+
+
+def test_the_limit_of_a_prediction_is_its_products():
+    """2 × 5 by 5 × 4, then 2 × 4 by 4 × 3: 80 and 48 operations, 20 + 10 + 8 and 12 + 8 + 6 numbers."""
+    workload = Inference("tiny", TINY.network, TINY.shape, batch=2, calls=1)
+    limit = roofline.limit(workload, Machine(flops=1.0, bandwidths={4: 1e12}))
+    assert limit == (80 + 48, 4 * (38 + 26), 24 + 15, 128)
+    # The second product has more bytes per operation.
+    slow = roofline.limit(workload, Machine(flops=2.0, bandwidths={4: 4.0}))
+    assert slow.seconds == max(80 / 2, 38) + max(48 / 2, 26)
+
+
+def test_the_limit_of_an_update_is_its_traffic():
+    """Adam reads gradient, parameter and two moments, and writes all but the gradient."""
+    limit = roofline.limit(Update("tiny", ((3, 2), (2,)), updates=1), Machine(flops=1.0, bandwidths={4: 8.0}))
+    assert limit == (0, 28 * 8, 8, 28)
+
+
 def test_bandwidth_is_that_of_the_working_set():
     machine = Machine(1.0, {4: 3.0, 64: 2.0})
     assert [machine.bandwidth(size) for size in (1e6, 5e6, 1e9)] == [3.0, 2.0, 2.0]
@@ -76,7 +100,8 @@ def test_a_smoke_is_short():
     trained = [workload for workload in short if isinstance(workload, Training)]
     assert max(workload.batch for workload in trained) == 8
     blocks = [sum(isinstance(layer, Residual) for layer in workload.network) for workload in trained]
-    assert blocks == [0, 0, 0, 0, 5, 2, 0]
+    assert blocks == [0, 0, 0, 0, 5, 2, 0, 0, 0]
+    assert [workload.models for workload in trained] == [*7 * [1], 2, 1]
     assert all(output_shape(workload.network, workload.shape)[-1] in (10, 96) for workload in trained)
     assert {workload.calls for workload in short if isinstance(workload, Inference)} == {2}
     assert max(sum(p.size for p, _ in leaves(workload)) for workload in short if isinstance(workload, Update)) < 1e6
@@ -95,6 +120,21 @@ def test_all_ways_of_funcnet_do_the_same_and_count_their_steps():
     with pytest.raises(RuntimeError, match=r"funcnet: Traceback [\s\S]*KeyError: 'no such way'"):
         worker.run("no such way")
     worker.stop()
+
+
+def test_each_of_many_models_trains_as_if_alone_and_the_place_of_the_batches_changes_nothing():
+    worker = Worker("funcnet")
+    alone = worker.prepare(TINY)["step, backprop"]
+    at_once, fed = worker.prepare(TINY._replace(models=3)), worker.prepare(TINY._replace(fed="host"))
+    worker.stop()
+    assert list(at_once) == ["step, backprop", "step, autodiff"]
+    for check in at_once.values():
+        assert len(check) == 3 * len(alone)
+        np.testing.assert_allclose(check[::3], alone, rtol=1e-12)
+        assert len(set(check[:3])) == 3  # parameters of their own
+    assert list(fed) == ["fit, backprop", "fit, autodiff", "step, backprop", "step, autodiff"]
+    for check in fed.values():
+        np.testing.assert_allclose(check, alone, rtol=1e-12)
 
 
 class Fake:
@@ -125,23 +165,34 @@ def test_medians_are_of_a_step_and_a_slow_way_has_fewer_rounds(monkeypatch):
 
 
 def made_up():
-    way = partial(Times, low=0.0, high=1.0)
-    return [
+    way = partial(Times, low=1e-6, high=1.0)
+    times = [
         way("funcnet", "fit, backprop", 1e-3), way("funcnet", "fit, autodiff", 2e-3), way("stax", "jit", 4e-3),
         way("stax", report.BY_HAND, 0.5e-3), way("flax", "nnx.jit", 8e-3),
     ]  # fmt: skip
+    return Result(TINY, times, roofline.Limit(flops=1, moved=1, parameters=1, seconds=0.25e-3))
 
 
 def test_ratios_leave_out_what_is_scanned_by_hand():
-    rows = report.summary([(TINY, made_up()), (TINY, made_up())]).splitlines()
+    rows = report.summary([made_up(), made_up()]).splitlines()
     assert rows[2] == "| tiny | stax, jit | 4.00 | 8.00 | 0.50 | 2.00 |"
     assert rows[4] == "| geometric mean |  | **4.00** | **8.00** | **0.50** | **2.00** |"
-    alone = report.summary([(TINY, made_up()[:2])]).splitlines()[2]
-    assert alone == "| tiny | none installed | nan | nan | nan | 2.00 |"
+    alone = made_up()._replace(times=made_up().times[:2])
+    rows = report.summary([made_up(), alone]).splitlines()
+    assert rows[3] == "| tiny | none installed | nan | nan | nan | 2.00 |"
+    assert rows[4] == "| geometric mean |  | **4.00** | **8.00** | **0.50** | **2.00** |"
+
+
+def test_the_limit_stands_beside_every_time():
+    rows = report.times_table(made_up()).splitlines()
+    assert rows[0] == "| library | way | median | quartiles | × fit, backprop | limit 250 µs / median |"
+    assert rows[2] == "| funcnet | fit, backprop | 1.00 ms | 1.00 µs to 1.00 s | 1.00 | 25% |"
+    assert rows[6] == "| flax | nnx.jit | 8.00 ms | 1.00 µs to 1.00 s | 8.00 | 3% |"
+    assert possible([made_up()]).splitlines()[2] == ("| tiny | 1 | 1e-09 GFLOP | 1e-06 MB | 250 µs | 25% | 6% (stax) |")
 
 
 def test_a_figure_is_drawn(tmp_path):
-    report.figure([(TINY, made_up())], tmp_path / "ratios.png")
+    report.figure([made_up()], tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 

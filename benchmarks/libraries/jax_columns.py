@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.network import Conv, uses
 from benchmarks.workload import BATCHES, CHECKED, Column, batches
@@ -13,7 +14,7 @@ double = partial(jax.enable_x64, True)
 
 
 def stepping(workload, start):
-    """Called from Python, one step at a time, on batches that already lie on the device.
+    """Called from Python, one step at a time.
 
     `start() -> advance`, and `advance(x, target) -> (loss, all that the step computes)`.
     """
@@ -21,7 +22,7 @@ def stepping(workload, start):
     advance = start()
 
     def check():
-        return [float(advance(*data[0])[0]) for _ in range(CHECKED)]
+        return np.ravel([advance(*data[0])[0] for _ in range(CHECKED)]).tolist()
 
     def run():
         for i in range(workload.steps):
@@ -46,11 +47,42 @@ def pure(step, carry):
     return start
 
 
-def scanned(workload, step, carry):
+def at_once(workload, pure_step):
+    """The step of all models of a workload, under `vmap`, and their first carries, stacked.
+
+    `pure_step(workload, seed) -> (step, carry)`, and `step(carry, *batch) -> (carry, loss)`.
+    """
+    if workload.models == 1:
+        return pure_step(workload, 0)
+    steps, carries = zip(*(pure_step(workload, seed) for seed in range(workload.models)), strict=True)
+
+    def step(carry, *batch):
+        return jax.vmap(lambda carry: steps[0](carry, *batch))(carry)
+
+    return step, stacked(carries)
+
+
+def stacked(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def donated(workload, pure_step):
+    """The step under `jax.jit`, called from Python."""
+    step, carry = at_once(workload, pure_step)
+    return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
+
+
+def scanned_by_hand(workload, pure_step):
+    """This way by its name, where the batches lie on the device."""
+    return {"scanned by hand": partial(scanned, workload, pure_step)} if workload.fed == "device" else {}
+
+
+def scanned(workload, pure_step):
     """All steps in one `lax.scan` over batches on the device, around the same pure step.
 
     For convolutions two steps are enough, because their gradients are slow in a loop (jax-ml/jax#12868).
     """
+    step, carry = at_once(workload, pure_step)
     x, target = (jnp.stack(arrays) for arrays in zip(*prepared(workload), strict=True))
 
     def losses_of(carry, order):
@@ -60,7 +92,7 @@ def scanned(workload, step, carry):
         return jax.lax.scan(body, carry, order)
 
     def check():
-        return [float(loss) for loss in jax.jit(losses_of)(carry, jnp.zeros(2, int))[1]]
+        return np.ravel(jax.jit(losses_of)(carry, jnp.zeros(2, int))[1]).tolist()
 
     program = jax.jit(losses_of, donate_argnums=0)
     steps = 2 if any(isinstance(use.layer, Conv) for use in uses(workload.network, workload.shape)) else workload.steps
@@ -107,7 +139,7 @@ def updating(workload, update, state, grads, params_of):
 
 
 def prepared(workload):
-    """The batches, each two arrays on the device."""
+    """The batches, each two arrays: on the device, or of NumPy."""
     x, target = batches(workload)
-    rows = workload.batch
-    return [(jnp.asarray(x[i : i + rows]), jnp.asarray(target[i : i + rows])) for i in range(0, len(x), rows)]
+    rows, put = workload.batch, jnp.asarray if workload.fed == "device" else np.asarray
+    return [(put(x[i : i + rows]), put(target[i : i + rows])) for i in range(0, len(x), rows)]

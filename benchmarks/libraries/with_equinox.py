@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import network as n
-from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping
+from benchmarks.libraries.jax_columns import at_once, donated, double, predicting, pure, scanned_by_hand, stepping
 from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
 from benchmarks.network import chain, parameters
 from benchmarks.workload import Inference, Training
@@ -19,11 +19,11 @@ __all__ = ["columns", "double"]
 def columns(workload):
     match workload:
         case Training():
-            return {
-                "filter_jit, donated": partial(by_step, workload, filtered=True),
-                "jax.jit, donated": partial(by_step, workload, filtered=False),
-                "scanned by hand": partial(by_scan, workload),
+            ways = {
+                "filter_jit, donated": partial(filtered, workload),
+                "jax.jit, donated": partial(donated, workload, pure_step),
             }
+            return ways | scanned_by_hand(workload, pure_step)
         case Inference():
             return {"filter_jit": partial(prediction, workload)}
     return {}
@@ -142,9 +142,9 @@ def _with(module, weight, bias):
     return module if bias is None else eqx.tree_at(lambda module: module.bias, module, jnp.asarray(bias))
 
 
-def loaded(workload):
+def loaded(workload, seed=0):
     """The model, and its state in a fresh form."""
-    given = parameters(workload.network, workload.shape, workload.dtype)
+    given = parameters(workload.network, workload.shape, workload.dtype, seed)
     return eqx.nn.make_with_state(lambda: build(workload.network, workload.shape, iter(given)))()
 
 
@@ -152,8 +152,8 @@ def channels_first(x):
     return jnp.moveaxis(x, -1, 1) if x.ndim == 4 else x
 
 
-def pure_step(workload):
-    model, state = loaded(workload)
+def pure_step(workload, seed):
+    model, state = loaded(workload, seed)
     params, static = eqx.partition(model, eqx.is_inexact_array)
     optimizer = OPTIMIZERS[workload.optimizer]
 
@@ -174,16 +174,10 @@ def pure_step(workload):
     return step, (params, state, optimizer.init(params))
 
 
-def by_step(workload, filtered):
-    step, carry = pure_step(workload)
-    if not filtered:
-        return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
+def filtered(workload):
+    step, carry = at_once(workload, pure_step)
     batch_first = eqx.filter_jit(lambda batch, carry: step(carry, *batch), donate="all-except-first")
     return stepping(workload, pure(lambda carry, *batch: batch_first(batch, carry), carry))
-
-
-def by_scan(workload):
-    return scanned(workload, *pure_step(workload))
 
 
 def prediction(workload):

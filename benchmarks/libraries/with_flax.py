@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from benchmarks import network as n
-from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping
+from benchmarks.libraries.jax_columns import donated, double, predicting, scanned_by_hand, stacked, stepping
 from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
 from benchmarks.network import chain, parameters
 from benchmarks.workload import Inference, Training
@@ -22,12 +22,12 @@ __all__ = ["columns", "double"]
 def columns(workload):
     match workload:
         case Training():
-            return {
+            ways = {
                 "nnx.jit": partial(by_nnx, workload, cached=False),
                 "nnx.cached_partial": partial(by_nnx, workload, cached=True),
-                "jax.jit, donated": partial(by_step, workload),
-                "scanned by hand": partial(by_scan, workload),
+                "jax.jit, donated": partial(donated, workload, pure_step),
             }
+            return ways | scanned_by_hand(workload, pure_step)
         case Inference():
             return {"nnx.jit": partial(prediction, workload, split=False), "jax.jit": partial(prediction, workload)}
     return {}
@@ -129,21 +129,28 @@ def _with(module, own):
     return module
 
 
-def loaded(workload):
-    return build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
+def loaded(workload, seed=0):
+    given = parameters(workload.network, workload.shape, workload.dtype, seed)
+    return build(workload.network, workload.shape, iter(given))
 
 
 def by_nnx(workload, cached):
     def start():
         model = loaded(workload)
-        optimizer = nnx.Optimizer(model, OPTIMIZERS[workload.optimizer], wrt=nnx.Param)
 
-        @nnx.jit
+        def own(model):
+            return nnx.Optimizer(model, OPTIMIZERS[workload.optimizer], wrt=nnx.Param)
+
         def step(model, optimizer, x, target):
             loss, grads = nnx.value_and_grad(lambda model: mean_loss(model(x), target))(model)
             optimizer.update(model, grads)
             return loss
 
+        if workload.models > 1:
+            states = [nnx.state(loaded(workload, seed)) for seed in range(workload.models)]
+            model = nnx.merge(nnx.graphdef(model), stacked(states))
+            own, step = nnx.vmap(own), nnx.vmap(step, in_axes=(0, 0, None, None))
+        step, optimizer = nnx.jit(step), own(model)
         step = nnx.cached_partial(step, model, optimizer) if cached else partial(step, model, optimizer)
 
         def advance(x, target):
@@ -155,8 +162,8 @@ def by_nnx(workload, cached):
     return stepping(workload, start)
 
 
-def pure_step(workload):
-    graph, params, rest = nnx.split(loaded(workload), nnx.Param, ...)
+def pure_step(workload, seed):
+    graph, params, rest = nnx.split(loaded(workload, seed), nnx.Param, ...)
     optimizer = OPTIMIZERS[workload.optimizer]
 
     def step(carry, x, target):
@@ -172,15 +179,6 @@ def pure_step(workload):
         return (optax.apply_updates(params, updates), rest, state), value
 
     return step, (params, rest, optimizer.init(params))
-
-
-def by_step(workload):
-    step, carry = pure_step(workload)
-    return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
-
-
-def by_scan(workload):
-    return scanned(workload, *pure_step(workload))
 
 
 def prediction(workload, split=True):

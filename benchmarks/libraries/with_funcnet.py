@@ -1,13 +1,15 @@
-"""funcnet: `fit`, and a jitted `train_step` called from Python, each with both engines."""
+"""funcnet: `fit`, and a jitted `train_step` called from Python, each with both engines. `fit` trains one model, so
+many models at once are `train_step` under `vmap`."""
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 
 import funcnet as fn
 from benchmarks import network as n
-from benchmarks.libraries.jax_columns import double, predicting, pure, stepping, updating
+from benchmarks.libraries.jax_columns import at_once, double, predicting, prepared, pure, stepping, updating
 from benchmarks.network import parameters
 from benchmarks.workload import CHECKED, Column, Inference, Training, Update, batches, leaves
 
@@ -25,8 +27,9 @@ ENGINES = ("backprop", "autodiff")
 def columns(workload):
     match workload:
         case Training():
-            fitted = {f"fit, {engine}": partial(by_fit, workload, engine) for engine in ENGINES}
-            return fitted | {f"step, {engine}": partial(by_step, workload, engine) for engine in ENGINES}
+            ways = {"fit": by_fit, "step": by_step} if workload.models == 1 else {"step": by_step}
+            both = product(ways.items(), ENGINES)
+            return {f"{name}, {engine}": partial(way, workload, engine) for (name, way), engine in both}
         case Inference():
             return {"jit": partial(prediction, workload)}
         case Update():
@@ -71,18 +74,18 @@ def _layer(layer):
     return PLAIN[type(layer)]()
 
 
-def loaded(workload):
+def loaded(workload, seed=0):
     """The model, its parameters from `parameters`, and its state."""
     model = build(workload.network)
     x = batches(workload)[0][: workload.batch]
     drawn, state = model.init(jax.random.key(0), x)
-    given = jax.tree.leaves(parameters(workload.network, workload.shape, workload.dtype))
+    given = jax.tree.leaves(parameters(workload.network, workload.shape, workload.dtype, seed))
     assert [leaf.shape for leaf in given] == [leaf.shape for leaf in jax.tree.leaves(drawn)]
     return model, jax.tree.unflatten(jax.tree.structure(drawn), map(jnp.asarray, given)), state
 
 
-def start(workload):
-    model, params, state = loaded(workload)
+def start(workload, seed=0):
+    model, params, state = loaded(workload, seed)
     optimizer = OPTIMIZERS[workload.optimizer]
     return model, optimizer, fn.TrainState(optimizer.init(params), state, jax.random.key(0))
 
@@ -90,14 +93,18 @@ def start(workload):
 def by_fit(workload, engine):
     """A report, with a copy of the state, every `steps` steps."""
     model, optimizer, state = start(workload)
-    x, target = batches(workload)
-    fit = partial(fn.training.fit, model, LOSS, optimizer, engine=engine, state=state, batch_size=workload.batch, key=0)
+    fit = partial(fn.training.fit, model, LOSS, optimizer, engine=engine, state=state, key=0)
+    if workload.fed == "device":
+        fit, data = partial(fit, batch_size=workload.batch), batches(workload)
+        first = tuple(array[: workload.batch] for array in data)
+    else:
+        data = prepared(workload)
+        first = data[:1]
 
     def check():
-        first = x[: workload.batch], target[: workload.batch]
         return [float(report.metrics["loss"]) for report in fit(data=first, epochs=CHECKED)]
 
-    reports = fit(data=(x, target), epochs=10**6, report_steps=workload.steps)
+    reports = fit(data=data, epochs=10**6, report_steps=workload.steps)
 
     def run():
         jax.block_until_ready(next(reports).state)
@@ -105,9 +112,13 @@ def by_fit(workload, engine):
     return Column(check, run, workload.steps)
 
 
+def pure_step(workload, seed, engine):
+    model, optimizer, state = start(workload, seed)
+    return fn.training.train_step(getattr(fn.gradients, engine)(model, LOSS), optimizer), state
+
+
 def by_step(workload, engine):
-    model, optimizer, state = start(workload)
-    step = fn.training.train_step(getattr(fn.gradients, engine)(model, LOSS), optimizer)
+    step, state = at_once(workload, partial(pure_step, engine=engine))
     step = jax.jit(step, donate_argnums=0, compiler_options=fn.compiler.options())
 
     def advance(state, x, target):

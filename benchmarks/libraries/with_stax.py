@@ -9,7 +9,7 @@ import optax
 from jax.example_libraries import stax
 
 from benchmarks import network as n
-from benchmarks.libraries.jax_columns import double, predicting, pure, scanned, stepping, updating
+from benchmarks.libraries.jax_columns import donated, double, predicting, scanned_by_hand, updating
 from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
 from benchmarks.network import parameters
 from benchmarks.workload import Inference, Training, Update, leaves
@@ -20,7 +20,8 @@ __all__ = ["columns", "double"]
 def columns(workload):
     match workload:
         case Training():
-            return {"jit, donated": partial(by_step, workload), "scanned by hand": partial(by_scan, workload)}
+            ways = {"jit, donated": partial(donated, workload, pure_step)}
+            return ways | scanned_by_hand(workload, pure_step)
         case Inference():
             return {"jit": partial(prediction, workload)}
         case Update():
@@ -94,10 +95,10 @@ PLAIN = {
 }  # fmt: skip
 
 
-def loaded(workload):
+def loaded(workload, seed=0):
     """`(params, x) -> y` and the parameters, in stax's order."""
     _, apply = build(workload.network)
-    given = iter(parameters(workload.network, workload.shape, workload.dtype))
+    given = iter(parameters(workload.network, workload.shape, workload.dtype, seed))
     return apply, _params(workload.network, given)
 
 
@@ -124,9 +125,9 @@ def _params(network, given):
     return tuple(one(layer) for layer in network)
 
 
-def pure_step(workload):
+def pure_step(workload, seed):
     """`(carry, x, target) -> (carry, loss)` and the first carry."""
-    apply, params = loaded(workload)
+    apply, params = loaded(workload, seed)
     optimizer = OPTIMIZERS[workload.optimizer]
 
     def step(carry, x, target):
@@ -140,15 +141,6 @@ def pure_step(workload):
         return (optax.apply_updates(params, updates), state), value
 
     return step, (params, optimizer.init(params))
-
-
-def by_step(workload):
-    step, carry = pure_step(workload)
-    return stepping(workload, pure(jax.jit(step, donate_argnums=0), carry))
-
-
-def by_scan(workload):
-    return scanned(workload, *pure_step(workload))
 
 
 def prediction(workload):

@@ -160,8 +160,9 @@ def _with(module, weight, bias):
     return module
 
 
-def loaded(workload):
-    model = build(workload.network, workload.shape, iter(parameters(workload.network, workload.shape, workload.dtype)))
+def loaded(workload, seed=0):
+    given = parameters(workload.network, workload.shape, workload.dtype, seed)
+    model = build(workload.network, workload.shape, iter(given))
     return model.to(memory_format=torch.channels_last)
 
 
@@ -170,32 +171,47 @@ def tensor(x):
     return x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
+def mean_loss(scores, target):
+    return nn.functional.cross_entropy(scores.flatten(0, -2), target.flatten())
+
+
+def one(workload, way):
+    """The parameters of the model, and `(x, target) -> loss`."""
+    model = loaded(workload)
+    called = way(model)
+    return [leaf for leaf in model.parameters() if leaf.requires_grad], lambda x, target: mean_loss(called(x), target)
+
+
+def many(workload, way):
+    """The stacked parameters of all models, and `(x, target) -> losses`, by `vmap` as in torch's page on ensembles."""
+    models = [loaded(workload, seed) for seed in range(workload.models)]
+    params, buffers = torch.func.stack_module_state(models)
+
+    def loss(params, buffers, x, target):
+        return mean_loss(torch.func.functional_call(models[0], (params, buffers), x), target)
+
+    losses = way(torch.vmap(loss, in_dims=(0, 0, None, None)))
+    return params.values(), partial(losses, params, buffers)
+
+
 def training(workload, way):
     x, target = batches(workload)
-    rows = workload.batch
-    data = [
-        (tensor(x[i : i + rows]), torch.tensor(target[i : i + rows].astype(np.int64))) for i in range(0, len(x), rows)
-    ]
+    rows, target = workload.batch, target.astype(np.int64)
+    data = [(x[i : i + rows], target[i : i + rows]) for i in range(0, len(x), rows)]
+    if workload.fed == "device":
+        data = [(tensor(x), torch.tensor(target)) for x, target in data]
+    params, losses = (one if workload.models == 1 else many)(workload, way)
+    optimizer = OPTIMIZERS[workload.optimizer](params)
 
-    def start():
-        model = loaded(workload)
-        optimizer = OPTIMIZERS[workload.optimizer]([leaf for leaf in model.parameters() if leaf.requires_grad])
-        called = way(model)
-
-        def advance(x, target):
-            optimizer.zero_grad(set_to_none=True)
-            scores = called(x)
-            loss = nn.functional.cross_entropy(scores.flatten(0, -2), target.flatten())
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return advance
-
-    advance = start()
+    def advance(x, target):
+        optimizer.zero_grad(set_to_none=True)
+        loss = losses(torch.as_tensor(x), torch.as_tensor(target))
+        loss.backward(torch.ones_like(loss))
+        optimizer.step()
+        return loss
 
     def check():
-        return [advance(*data[0]).item() for _ in range(CHECKED)]
+        return [loss for _ in range(CHECKED) for loss in advance(*data[0]).ravel().tolist()]
 
     def run():
         for i in range(workload.steps):

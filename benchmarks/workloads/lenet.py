@@ -9,5 +9,5 @@ WORKLOAD = Training(
     shape=(28, 28, 1),
     batch=128,
     optimizer="sgd",
-    steps=20,
+    steps=10,
 )  # fmt: skip

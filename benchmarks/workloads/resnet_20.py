@@ -21,5 +21,5 @@ WORKLOAD = Training(
     shape=(32, 32, 3),
     batch=32,
     optimizer="momentum",
-    steps=10,
+    steps=5,
 )  # fmt: skip
