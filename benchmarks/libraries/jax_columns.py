@@ -111,7 +111,7 @@ def predicting(workload, predict):
     x = jnp.asarray(batches(workload)[0][: workload.batch])
 
     def check():
-        return [float(value) for value in predict(x)[0, :CHECKED]]
+        return [float(value) for value in predict(x)[0].ravel()[:CHECKED]]
 
     def run():
         for _ in range(workload.calls):

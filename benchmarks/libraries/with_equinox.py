@@ -182,5 +182,6 @@ def filtered(workload):
 
 def prediction(workload):
     model, state = loaded(workload)
+    model = eqx.nn.inference_mode(model)
     batched = eqx.filter_jit(lambda model, x: jax.vmap(lambda x: model(x, state)[0])(channels_first(x)))
     return predicting(workload, partial(batched, model))

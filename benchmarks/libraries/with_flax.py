@@ -183,6 +183,7 @@ def pure_step(workload, seed):
 
 def prediction(workload, split=True):
     model = loaded(workload)
+    model.eval()
     if not split:
         return predicting(workload, partial(nnx.jit(lambda model, x: model(x)), model))
     graph, state = nnx.split(model)

@@ -22,7 +22,9 @@ def columns(workload):
         case Training():
             ways = {"jit, donated": partial(donated, workload, pure_step)}
             return ways | scanned_by_hand(workload, pure_step)
-        case Inference():
+        case Inference() if not any(
+            isinstance(use.layer, n.BatchNorm) for use in n.uses(workload.network, workload.shape)
+        ):
             return {"jit": partial(prediction, workload)}
         case Update():
             return {"optax, jit, donated": partial(updates, workload)}

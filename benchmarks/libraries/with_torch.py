@@ -231,7 +231,7 @@ def prediction(workload, way):
 
     def check():
         with torch.inference_mode():
-            return model(x)[0, :CHECKED].tolist()
+            return model(x)[0].ravel()[:CHECKED].tolist()
 
     return Column(check, run, workload.calls)
 

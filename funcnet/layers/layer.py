@@ -214,10 +214,10 @@ def parameterless(
 
     def layer_apply(params, state, x, *, key=None, train=False):
         del params
-        return apply(x, key=key, train=train), state
+        y = apply(x, key=key, train=train) if apply else forward(x, key=key, train=train)[0]
+        return y, state
 
-    own = {"apply": layer_apply} if apply else {}
-    made = layer(layer_forward, layer_backward, **own, rules=rules, trees=trees)
+    made = layer(layer_forward, layer_backward, apply=layer_apply, rules=rules, trees=trees)
     return _labelled(made, _label(forward))
 
 
