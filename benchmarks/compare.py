@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.worker import Worker
-from benchmarks.workload import Workload
+from benchmarks.workload import Convolution, Workload
 
 #: A column stops running after this many seconds in total.
 BUDGET = 5
@@ -27,13 +27,13 @@ class Times(NamedTuple):
     high: float
 
 
-def prepared(workload: Workload, workers: Sequence[Worker]) -> list[dict[str, list[float]]]:
+def prepared(workload: Workload | Convolution, workers: Sequence[Worker]) -> list[dict[str, list[float]]]:
     """What `prepare` of each worker says. As many of them compile at the same time as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda worker: worker.prepare(workload), workers))
 
 
-def compare(workload: Workload, workers: Sequence[Worker], rounds: int) -> list[Times]:
+def compare(workload: Workload | Convolution, workers: Sequence[Worker], rounds: int) -> list[Times]:
     """Times of all columns. The rounds are interleaved, and each starts one column later.
 
     Raises:

@@ -64,6 +64,10 @@ class Worker:
         """MB of this process at its peak, after a run of this column."""
         return self._ask("peak_memory", workload, column)
 
+    def first_step(self, workload: Any, column: str) -> float:
+        """Seconds from the description of a network to the end of this column's first run, in a new process."""
+        return self._ask("first_step", workload, column)
+
     def source(self) -> str:
         """The file of the funcnet that this process measures."""
         return self._ask("source")
@@ -109,10 +113,16 @@ def _serve(library, pipe, tree):
         library_module(library).columns(workload)[name]().run()
         return peak()
 
+    def first_step(workload, name):
+        columns_of = library_module(library).columns
+        start = time.perf_counter()
+        columns_of(workload)[name]().run()
+        return time.perf_counter() - start
+
     def source():
         return importlib.import_module("funcnet").__file__
 
-    requests = {"prepare": prepare, "run": run, "peak_memory": peak_memory, "source": source}
+    requests = {"prepare": prepare, "run": run, "peak_memory": peak_memory, "first_step": first_step, "source": source}
     while True:
         what, *arguments = pipe.recv()
         if what == "stop":

@@ -51,6 +51,22 @@ class Update(NamedTuple):
     tolerance: float = 1e-9
 
 
+class Convolution(NamedTuple):
+    """One pass of a convolution with `size // 2` zeros on each side of the image: y, dx or dW."""
+
+    title: str
+    side: int
+    channels: int
+    features: int
+    size: int
+    stride: int
+    batch: int
+    result: Literal["y", "dx", "dW"]
+    calls: int  #: timed together
+    dtype: str = "float32"
+    tolerance: float = 1e-9
+
+
 Workload: TypeAlias = Training | Inference | Update
 
 
@@ -65,6 +81,16 @@ def batches(workload: Training) -> tuple[np.ndarray, np.ndarray]:
     else:
         x = random.normal(size=(rows, *workload.shape)).astype(workload.dtype)
     return x, random.integers(0, classes, (rows, *places)).astype(np.int32)
+
+
+def operands(workload: Convolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, the kernel (height, width, in, out) and dy."""
+    random = np.random.default_rng(3)
+    side, channels, features, size, stride, batch = workload[1:7]
+    places = -(-side // stride)
+    shapes = (batch, side, side, channels), (size, size, channels, features), (batch, places, places, features)
+    x, kernel, dy = (random.normal(size=shape).astype(workload.dtype) for shape in shapes)
+    return x, kernel, dy
 
 
 def leaves(workload: Update) -> list[tuple[np.ndarray, np.ndarray]]:

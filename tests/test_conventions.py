@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from funcnet import initializers, layers, losses, models, optimizers, training
+from funcnet import gradients, initializers, layers, losses, models, optimizers, training
 
 KEY = jax.random.key(0)
 
@@ -35,6 +35,31 @@ def test_slope_at_zero(layer, slope, train, x64):
     by_autodiff = jax.grad(lambda x: layer.apply(params, state, x, key=KEY, train=train)[0].sum())(x)
     np.testing.assert_array_equal(by_hand, [[slope, slope]])
     np.testing.assert_array_equal(by_autodiff, [[slope, slope]])
+
+
+def test_kinks_and_ties_in_each_example_and_in_saliency():
+    """As in a batch: relu has the slope 0 at 0, and the first of equal numbers has all of a pool's gradient."""
+    images, target = jnp.array([[0.0, -1, 2, 2], [3, 3, 0, 3]]).reshape(2, 1, 4, 1), jnp.array([[1.5], [5.5]])
+    reached = np.array([[0, 0, 1, 0], [1, 0, 0, 1]])
+    model = layers.serial(
+        layers.conv(1, 1, use_bias=False), layers.relu(), layers.max_pool((1, 2)), layers.flatten(),
+        layers.dense(1, use_bias=False),
+    )  # fmt: skip
+    params, state = model.init(KEY, images)
+    params = jax.tree.map(jnp.ones_like, params)
+
+    def score(image):
+        return model.apply(params, state, image[None])[0][0, 0]
+
+    def loss(params, image, target):  # whose derivative by the score is 1
+        return losses.mean_squared_error(model.apply(params, state, image[None])[0], target[None])
+
+    maps = [gradients.saliency(model, params, state, images), jnp.abs(jax.vmap(jax.grad(score))(images)).max(-1)]
+    for found in maps:
+        np.testing.assert_array_equal(found.reshape(2, 4), reached)
+    rows = gradients.per_example(model, losses.mean_squared_error)(params, state, (images, target)).grads
+    for found in (rows, jax.vmap(jax.grad(loss), (None, 0, 0))(params, images, target)):
+        np.testing.assert_array_equal(found[0]["kernel"].ravel(), (reached * images.reshape(2, 4)).sum(1))
 
 
 @pytest.mark.parametrize("x, slope", [(-1.0, 1), (1.0, 1), (-1.0001, 0), (1.0001, 0)])

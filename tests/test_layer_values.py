@@ -13,7 +13,7 @@ from numerics import quick_jit
 
 from funcnet import initializers, layers
 from funcnet.errors import ConfigError, ShapeError, StructureError
-from funcnet.types import Padded
+from funcnet.types import Padded, Rules
 
 x_grid = np.array([-1e4, -20.0, -3.0, -1.0, -1e-3, -0.0, 0.0, 1e-3, 0.5, 1.0, 3.0, 20.0, 1e4])
 erf = np.vectorize(math.erf)
@@ -315,6 +315,43 @@ def test_serial_stops_below_a_layer_without_input_gradient():
     assert dx is None
     np.testing.assert_array_equal(dparams[0]["a"], [0, 0])
     np.testing.assert_array_equal(dparams[1]["table"], [1, 0, 2])
+
+
+def doubled_by_layer():
+    return layers.layer(
+        lambda params, state, x, *, key=None, train=False: (2 * x, state, None),
+        lambda params, residuals, dy: (params, 2 * dy),
+        apply=lambda params, state, x, *, key=None, train=False: (x + x, state),
+        rules=Rules(positionwise=0),
+    )
+
+
+def doubled_by_parameterless():
+    return layers.parameterless(
+        lambda x, *, key, train: (2 * x, None),
+        lambda residuals, dy: 2 * dy,
+        apply=lambda x, *, key, train: x + x,
+        rules=Rules(positionwise=0),
+    )
+
+
+def doubled_elementwise():
+    return layers.elementwise(lambda x: 2 * x, lambda x, y: 2 + 0 * x, apply=lambda x: x + x)
+
+
+@pytest.mark.parametrize("make", [doubled_by_layer, doubled_by_parameterless, doubled_elementwise])
+@pytest.mark.parametrize("padded", [False, True], ids=["array", "padded"])
+def test_apply_may_have_a_form_of_its_own(make, padded):
+    layer, x = make(), jnp.ones((2, 3))
+    x = Padded(x, jnp.array([[True, True, False], [True, False, False]])) if padded else x
+    programs = [str(jax.make_jaxpr(lambda x, run=run: run((), (), x)[0])(x)) for run in (layer.apply, layer.forward)]
+    assert [" add " in program for program in programs] == [True, False]
+    assert [" mul " in program for program in programs] == [False, True]
+    (applied, _), (forwarded, *_) = layer.apply((), (), x), layer.forward((), (), x)
+    assert jax.tree.structure(applied) == jax.tree.structure(forwarded) == jax.tree.structure(x)
+    np.testing.assert_array_equal(jax.tree.leaves(applied)[0], jax.tree.leaves(forwarded)[0])
+    with pytest.raises(StructureError, match=r"expected x to be an array"):
+        layer.apply((), (), {"x": x})
 
 
 def test_combinators_are_what_they_say(x64):

@@ -15,10 +15,10 @@ from funcnet.layers.convolution import pooling
 
 
 def with_gradients(layer, x, dy):
-    """y, and dx by hand and by autodiff."""
+    """y three times, of `forward`, of `apply` and of `apply` under autodiff, and dx by hand and by autodiff."""
     y, _, residuals = layer.forward((), (), x)
-    _, vjp = jax.vjp(lambda x: layer.apply((), (), x)[0], x)
-    return y, layer.backward((), residuals, dy)[1], vjp(dy)[0]
+    applied, vjp = jax.vjp(lambda x: layer.apply((), (), x)[0], x)
+    return y, layer.apply((), (), x)[0], applied, layer.backward((), residuals, dy)[1], vjp(dy)[0]
 
 
 def looped(kind, x, dy, window, strides, padding, counted):
@@ -80,7 +80,7 @@ def test_any_window_against_a_loop(kind, platform, pool, seed, counted):
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         take_forms_of(platform, patch)
         got = jax.jit(lambda x, dy: with_gradients(layer, x, dy))(x, dy)
-    for one, want in zip(got, (y, dx, dx), strict=True):
+    for one, want in zip(got, (y, y, y, dx, dx), strict=True):
         assert one.dtype == np.float64
         np.testing.assert_allclose(one, want, rtol=1e-14, atol=1e-14)
 
@@ -145,6 +145,20 @@ def test_which_programs_read_x_in_the_backward(platform, reads):
     text = backward.trace(y, x, index, checks).lower(lowering_platforms=(platform,)).as_text()
     main, *_ = text.split("func.func private")
     assert (main.count("%arg1") > 1) == reads
+
+
+@pytest.mark.parametrize("layer", [layers.max_pool(2), layers.max_pool(3, strides=2, padding="SAME")], ids=str)
+def test_only_without_a_derivative_apply_has_the_windowed_maximum(layer):
+    """Under autodiff it has the slices, so that a tie goes to the first of the largest numbers."""
+    x = jnp.ones((2, 4, 4, 3))
+    applied = lambda x: layer.apply((), (), x)[0]  # noqa: E731
+    programs = [
+        jax.jit(applied),
+        jax.jit(lambda x: layer.forward((), (), x)),
+        jax.jit(jax.grad(lambda x: applied(x).sum())),
+    ]
+    texts = [program.trace(x).lower(lowering_platforms=("cpu",)).as_text() for program in programs]
+    assert ["reduce_window" in text for text in texts] == [True, False, False]
 
 
 def test_the_last_of_many_numbers():

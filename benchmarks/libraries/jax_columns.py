@@ -109,14 +109,19 @@ def scanned(workload, pure_step):
 def predicting(workload, predict):
     """`predict(x) -> y`, compiled."""
     x = jnp.asarray(batches(workload)[0][: workload.batch])
+    return calling(workload, partial(predict, x))
+
+
+def calling(workload, program):
+    """`program() -> array`, compiled."""
 
     def check():
-        return [float(value) for value in predict(x)[0].ravel()[:CHECKED]]
+        return [float(value) for value in program()[0].ravel()[:CHECKED]]
 
     def run():
         for _ in range(workload.calls):
-            y = predict(x)
-        jax.block_until_ready(y)
+            result = program()
+        jax.block_until_ready(result)
 
     return Column(check, run, workload.calls)
 

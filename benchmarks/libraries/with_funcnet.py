@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 import funcnet as fn
 from benchmarks import network as n
-from benchmarks.libraries.jax_columns import at_once, double, predicting, prepared, pure, stepping, updating
+from benchmarks.libraries.jax_columns import at_once, calling, double, predicting, prepared, pure, stepping, updating
 from benchmarks.network import parameters
-from benchmarks.workload import CHECKED, Column, Inference, Training, Update, batches, leaves
+from benchmarks.workload import CHECKED, Column, Convolution, Inference, Training, Update, batches, leaves, operands
+from funcnet.layers.convolution.gradients import convolve, input_gradient, kernel_gradient
+from funcnet.layers.convolution.windows import place
 
 __all__ = ["columns", "double"]
 
@@ -34,6 +36,8 @@ def columns(workload):
             return {"jit": partial(prediction, workload)}
         case Update():
             return {"jit": partial(updates, workload)}
+        case Convolution():
+            return {engine: partial(convolution, workload, engine) for engine in ENGINES}
     return {}
 
 
@@ -139,3 +143,21 @@ def updates(workload):
     params, grads = (list(map(jnp.asarray, arrays)) for arrays in zip(*leaves(workload), strict=True))
     update = jax.jit(optimizer.update, donate_argnums=0, compiler_options=fn.compiler.options())
     return updating(workload, update, optimizer.init(params), grads, lambda state: state.params)
+
+
+def convolution(workload, engine):
+    x, kernel, dy = map(jnp.asarray, operands(workload))
+    _, side, _, _, size, stride, *_ = workload
+    window = place((side, side), (size, size), (stride, stride), ((size // 2, size // 2),) * 2)
+    by_hand = {
+        "y": lambda x, kernel, dy: convolve(x, kernel, window),
+        "dx": lambda x, kernel, dy: input_gradient(dy, kernel, window),
+        "dW": lambda x, kernel, dy: kernel_gradient(x, dy, window),
+    }
+    by_autodiff = by_hand | {
+        "dx": lambda x, kernel, dy: jax.vjp(lambda x: convolve(x, kernel, window), x)[1](dy)[0],
+        "dW": lambda x, kernel, dy: jax.vjp(lambda kernel: convolve(x, kernel, window), kernel)[1](dy)[0],
+    }
+    function = (by_hand if engine == "backprop" else by_autodiff)[workload.result]
+    program = jax.jit(function, compiler_options=fn.compiler.options())
+    return calling(workload, partial(program, x, kernel, dy))

@@ -11,7 +11,7 @@ from jax.example_libraries import stax
 from benchmarks import network as n
 from benchmarks.libraries.jax_columns import donated, double, predicting, scanned_by_hand, updating
 from benchmarks.libraries.optax_parts import OPTIMIZERS, mean_loss
-from benchmarks.network import parameters
+from benchmarks.network import parameters, uses
 from benchmarks.workload import Inference, Training, Update, leaves
 
 __all__ = ["columns", "double"]
@@ -29,6 +29,10 @@ def columns(workload):
         case Update():
             return {"optax, jit, donated": partial(updates, workload)}
     return {}
+
+
+def has_batch_norm(workload):
+    return any(isinstance(use.layer, n.BatchNorm) for use in uses(workload.network, workload.shape))
 
 
 def build(network):

@@ -9,7 +9,18 @@ from torch import nn
 
 from benchmarks import network as n
 from benchmarks.network import chain, parameters
-from benchmarks.workload import BATCHES, CHECKED, Column, Inference, Training, Update, batches, leaves
+from benchmarks.workload import (
+    BATCHES,
+    CHECKED,
+    Column,
+    Convolution,
+    Inference,
+    Training,
+    Update,
+    batches,
+    leaves,
+    operands,
+)
 
 __all__ = ["columns", "double"]
 
@@ -38,6 +49,8 @@ def columns(workload):
             return {name: partial(prediction, workload, way) for name, way in WAYS.items()}
         case Update():
             return {"fused": partial(updates, workload)}
+        case Convolution():
+            return {"eager": partial(convolution, workload)}
     return {}
 
 
@@ -253,3 +266,27 @@ def updates(workload):
             optimizer.step()
 
     return Column(check, run, workload.updates)
+
+
+def convolution(workload):
+    x, kernel, dy = operands(workload)
+    x, dy, kernel = tensor(x), tensor(dy), tensor(kernel.transpose(3, 0, 1, 2))
+    stride, padding = (workload.stride,) * 2, (workload.size // 2,) * 2
+    wanted = [workload.result == "dx", workload.result == "dW", False]
+
+    def call():
+        if workload.result == "y":
+            return nn.functional.conv2d(x, kernel, None, stride, padding)
+        backward = torch.ops.aten.convolution_backward
+        found = backward(dy, x, kernel, None, stride, padding, (1, 1), False, (0, 0), 1, wanted)
+        return found[1 if workload.result == "dW" else 0]
+
+    def check():
+        result = call().permute((2, 3, 1, 0) if workload.result == "dW" else (0, 2, 3, 1))
+        return result[0].ravel()[:CHECKED].tolist()
+
+    def run():
+        for _ in range(workload.calls):
+            call()
+
+    return Column(check, run, workload.calls)

@@ -201,13 +201,21 @@ def global_max_pool() -> Layer:
         y = jnp.take_along_axis(pixels, index[:, None], 1, mode="promise_in_bounds")[:, 0]
         return y, (index, keep_shape(x))
 
+    def apply(x, *, key, train):
+        check_sizes(x)
+
+        def read_at_index(x):
+            return forward(x, key=key, train=train)[0]
+
+        return valued_by(lambda x: jnp.max(x, tuple(range(1, x.ndim - 1))), read_at_index)(x)
+
     def backward(residuals, dy):
         index, shape = residuals
         x = kept_shape(shape)
         at = np.arange(math.prod(x.shape[1:-1]), dtype=np.int32)[:, None]
         return jnp.where(index[:, None] == at, dy[:, None], 0).reshape(x.shape)
 
-    return parameterless(forward, backward)
+    return parameterless(forward, backward, apply=apply)
 
 
 # Shapes.

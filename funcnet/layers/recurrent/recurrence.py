@@ -4,8 +4,8 @@ All recurrences here have the form
 
     h_t, … = f(x_t W + b, h_{t−1} U, h_{t−1}, …)
 
-with an f that works number by number. So the products x_t W of all times are one product before the loop. In the
-backward the loop only finds e_t = ∂L/∂(x_t W + b) and e′_t = ∂L/∂(h_{t−1} U). After it dW = Σ_t x_tᵀ e_t and
+with an f that works number by number. So the products x_t W of all times are one product before the loop, unless that
+is a very large array on a CPU. In the backward the loop only finds e_t = ∂L/∂(x_t W + b) and e′_t = ∂L/∂(h_{t−1} U). After it dW = Σ_t x_tᵀ e_t and
 dU = Σ_t h_{t−1}ᵀ e′_t are one product each.
 """
 
@@ -23,6 +23,7 @@ from funcnet.errors import StructureError
 from funcnet.layers.checks import describe_tree
 from funcnet.layers.layer import layer
 from funcnet.layers.sequences import chosen, closed, opened_times, swapped, zeroed
+from funcnet.numerics import by_platform, rows_at_a_time
 from funcnet.types import Array, Layer, Rules
 
 __all__ = ["Step", "cell_of", "gates_of", "layer_of", "per_gate"]
@@ -102,27 +103,34 @@ def cell_of(step: Step, features: int, leaves: Callable[[int], Any]) -> Layer:
 def layer_of(step: Step, features: int, leaves: Callable[[int], Any], reverse: bool, cell: Layer) -> Layer:
     """The recurrence over all times. `cell` is that of the same step."""
 
-    @partial(jax.jit, inline=True)  # so that outside jit the loop is not compiled at each call
-    def advanced(params, rows, there):
-        """h and what is kept of each step, the time first."""
+    @partial(jax.jit, static_argnames="at_once", inline=True)  # so that outside jit the loop is compiled only once
+    def advanced(params, rows, there, at_once=True):
+        """h and what is kept of each step, the time first. The products x W are one before the loop, or made in it."""
         dtype = rows.dtype
 
         def advance(before, entry):
-            zx, there = entry
+            x, there = entry
+            zx = x if at_once else _from_input(params, x)
             zh = _from_hidden(params, before[0].astype(dtype))
             after, kept = step.advance(params, zx, zh, before)
             after = chosen(there, after, before)
             return after, _narrowed(dtype, (after[0], kept))
 
         zero = jnp.zeros((rows.shape[1], features), at_least_float32(dtype))
-        entries = (_from_input(params, rows), there)
+        entries = (_from_input(params, rows) if at_once else rows, there)
         return jax.lax.scan(advance, (zero,) * step.states, entries, reverse=reverse)[1]
+
+    def over_time(params, rows, there):
+        if rows.shape[0] * rows.shape[1] <= rows_at_a_time(step.gates * features):
+            return advanced(params, rows, there)
+        # On a CPU the time to write so large an array of products, in new pages, is longer than that of the products.
+        return by_platform(params, rows, there, cpu=partial(advanced, at_once=False), default=advanced)
 
     def forward(params, state, x, *, key=None, train=False):
         del key, train
         values, where = opened_times(x)
         rows, there = swapped(zeroed(where, values)), swapped(where)
-        h, kept = advanced(params, rows, there)
+        h, kept = over_time(params, rows, there)
         return closed(zeroed(where, swapped(h)), where), state, (rows, h, kept, there)
 
     @partial(jax.jit, inline=True)
