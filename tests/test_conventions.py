@@ -40,7 +40,7 @@ def test_slope_at_zero(layer, slope, train, x64):
 def test_kinks_and_ties_in_each_example_and_in_saliency():
     """As in a batch: relu has the slope 0 at 0, and the first of equal numbers has all of a pool's gradient."""
     images, target = jnp.array([[0.0, -1, 2, 2], [3, 3, 0, 3]]).reshape(2, 1, 4, 1), jnp.array([[1.5], [5.5]])
-    reached = np.array([[0, 0, 1, 0], [1, 0, 0, 1]])
+    reached = np.array([[0.0, 0, 1, 0], [1, 0, 0, 1]], np.float32)
     model = layers.serial(
         layers.conv(1, 1, use_bias=False), layers.relu(), layers.max_pool((1, 2)), layers.flatten(),
         layers.dense(1, use_bias=False),

@@ -350,7 +350,7 @@ def test_apply_may_have_a_form_of_its_own(make, padded):
     (applied, _), (forwarded, *_) = layer.apply((), (), x), layer.forward((), (), x)
     assert jax.tree.structure(applied) == jax.tree.structure(forwarded) == jax.tree.structure(x)
     np.testing.assert_array_equal(jax.tree.leaves(applied)[0], jax.tree.leaves(forwarded)[0])
-    with pytest.raises(StructureError, match=r"expected x to be an array"):
+    with pytest.raises(StructureError, match=r"expected x to be one array, got a dict"):
         layer.apply((), (), {"x": x})
 
 

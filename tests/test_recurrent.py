@@ -13,6 +13,7 @@ import funcnet as fn
 from funcnet import layers, trees
 from funcnet.checking import check_gradients
 from funcnet.errors import ConfigError, DtypeError, ShapeError, StructureError
+from funcnet.layers.recurrent import recurrence
 from funcnet.types import Padded, Rules
 
 LENGTHS = [5, 3, 0, 1]
@@ -109,6 +110,32 @@ def test_recurrences_against_a_loop(x64, name, reverse, where):
                 expected[row, t] = carried[0]
     np.testing.assert_allclose(y.values, expected, rtol=1e-13, atol=1e-15)
     np.testing.assert_array_equal(y.where, where)
+
+
+@pytest.mark.parametrize("name", RECURRENCES)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("where", [None, GAPS], ids=["all", "gaps"])
+def test_products_within_the_loop(x64, name, reverse, where, monkeypatch):
+    """As a CPU makes them where those of all times at once would be a very large array."""
+    x, layer = numbers(0, 4, 5, 2), RECURRENCES[name][0](3, reverse=reverse)
+    x = x if where is None else Padded(x, where)
+    params, state = made(layer, x)
+    dy = numbers(7, 4, 5, 3)
+    dy = dy if where is None else jnp.where(where[..., None], dy, 0)
+
+    def by_hand(params, x):
+        return passes.__wrapped__(layer, params, state, x, dy)
+
+    def by_autodiff(params, x):
+        y, vjp = jax.vjp(lambda params, x: values(layer.apply(params, state, x)[0]), params, x)
+        return y, vjp(dy)
+
+    at_once = quick_jit(by_hand)(params, x)
+    monkeypatch.setattr(recurrence, "rows_at_a_time", lambda width: 0)
+    for one in (by_hand, by_autodiff):
+        program = quick_jit(lambda *args, one=one: one(*args))
+        assert "cpu_only" in program.lower(params, x).as_text(debug_info=True)
+        assert worst_leaf(jax.tree.leaves(values(program(params, x))), jax.tree.leaves(values(at_once))) <= 1e-13
 
 
 def test_the_first_params():

@@ -4,9 +4,10 @@ All recurrences here have the form
 
     h_t, … = f(x_t W + b, h_{t−1} U, h_{t−1}, …)
 
-with an f that works number by number. So the products x_t W of all times are one product before the loop, unless that
-is a very large array on a CPU. In the backward the loop only finds e_t = ∂L/∂(x_t W + b) and e′_t = ∂L/∂(h_{t−1} U). After it dW = Σ_t x_tᵀ e_t and
-dU = Σ_t h_{t−1}ᵀ e′_t are one product each.
+with an f that works number by number. So the products x_t W of all times are one product before the loop. In the
+backward the loop only finds e_t = ∂L/∂(x_t W + b) and e′_t = ∂L/∂(h_{t−1} U). After it dW = Σ_t x_tᵀ e_t and
+dU = Σ_t h_{t−1}ᵀ e′_t are one product each. Where the x_t W would be a very large array, a CPU makes all of these in
+the loop.
 """
 
 from collections.abc import Callable
@@ -120,44 +121,79 @@ def layer_of(step: Step, features: int, leaves: Callable[[int], Any], reverse: b
         entries = (_from_input(params, rows) if at_once else rows, there)
         return jax.lax.scan(advance, (zero,) * step.states, entries, reverse=reverse)[1]
 
-    def over_time(params, rows, there):
-        if rows.shape[0] * rows.shape[1] <= rows_at_a_time(step.gates * features):
-            return advanced(params, rows, there)
-        # On a CPU the time to write so large an array of products, in new pages, is longer than that of the products.
-        return by_platform(params, rows, there, cpu=partial(advanced, at_once=False), default=advanced)
-
     def forward(params, state, x, *, key=None, train=False):
         del key, train
         values, where = opened_times(x)
         rows, there = swapped(zeroed(where, values)), swapped(where)
-        h, kept = over_time(params, rows, there)
+        h, kept = suited(rows, advanced, partial(advanced, at_once=False))(params, rows, there)
         return closed(zeroed(where, swapped(h)), where), state, (rows, h, kept, there)
+
+    def suited(rows, default, cpu):
+        """Beyond 16 MB of products a CPU takes longer to write them, into new pages of memory, than to compute them."""
+        if rows.shape[0] * rows.shape[1] <= rows_at_a_time(step.gates * features):
+            return default
+        return partial(by_platform, cpu=cpu, default=default)
+
+    def before_step(params, dafter, kept, there, dh):
+        """∂L/∂ of the states before one step, of x W + b, and of h U."""
+        dtype = dh.dtype
+        dafter = (dafter[0] + widen(dh), *dafter[1:])
+        dz, (dh, *others) = step.retreat(_widened(kept), zeroed(there, dafter))
+        dzh = step.through(_widened(kept), dz).astype(dtype)
+        dbefore = (dh + widen(dzh @ params["recurrent_kernel"].T), *others)
+        return chosen(there, dbefore, dafter), dz.astype(dtype), dzh
+
+    def ends(h, dy, there):
+        """Zeros for ∂L/∂ of the last states, and dy, the time first."""
+        return (jnp.zeros(h.shape[1:], at_least_float32(h.dtype)),) * step.states, zeroed(there, swapped(dy))
 
     @partial(jax.jit, inline=True)
     def retreated(params, residuals, dy):
         """The rows of x and h before each step, with ∂L/∂(x W + b) and ∂L/∂(h U), the time first."""
         rows, h, kept, there = residuals
-        dtype, transposed = rows.dtype, params["recurrent_kernel"].T
 
         def retreat(dafter, entry):
-            kept, there, dh = entry
-            dafter = (dafter[0] + widen(dh), *dafter[1:])
-            dz, (dh, *others) = step.retreat(_widened(kept), zeroed(there, dafter))
-            dzh = step.through(_widened(kept), dz)
-            dbefore = (dh + widen(dzh.astype(dtype) @ transposed), *others)
-            return chosen(there, dbefore, dafter), dz.astype(dtype)
+            dbefore, dz, _ = before_step(params, dafter, *entry)
+            return dbefore, dz
 
-        zero = jnp.zeros(h.shape[1:], at_least_float32(dtype))
-        entries = (kept, there, zeroed(there, swapped(dy)))
-        _, dz = jax.lax.scan(retreat, (zero,) * step.states, entries, reverse=not reverse)
-        dzh = step.through(_widened(kept), _widened(dz)).astype(dtype)
+        zero, dy = ends(h, dy, there)
+        _, dz = jax.lax.scan(retreat, zero, (kept, there, dy), reverse=not reverse)
+        dzh = step.through(_widened(kept), _widened(dz)).astype(h.dtype)
         before, after = (slice(1, None), slice(-1)) if reverse else (slice(-1), slice(1, None))
         return (rows, dz), (h[before], dzh[after]), dzh
 
-    def backward(params, residuals, dy):
+    def after_the_loop(params, residuals, dy):
         inputs, hidden, dzh = retreated(params, residuals, dy)
-        dx = swapped(inputs[1] @ params["kernel"].T)
+        dx = inputs[1] @ params["kernel"].T
         return _gradients(partial(jnp.einsum, "tni,tnk->ik"), (0, 1), features, inputs, hidden, dzh), dx
+
+    @partial(jax.jit, inline=True)
+    def in_the_loop(params, residuals, dy):
+        """The same, with the products of each step made and summed as soon as it is done."""
+        rows, h, kept, there = residuals
+
+        def own(dafter, x, h, *entry):
+            dbefore, dz, dzh = before_step(params, dafter, *entry)
+            dparams = _gradients(lambda a, b: a.T @ b, 0, features, *_widened(((x, dz), (h, dzh), dzh)))
+            return dparams, dbefore, dz @ params["kernel"].T
+
+        def retreat(carry, entry):
+            dparams, dafter = carry
+            more, dbefore, dx = own(dafter, *entry)
+            return (jax.tree.map(jnp.add, dparams, more), dbefore), dx
+
+        zero, dy = ends(h, dy, there)
+        start = jnp.zeros_like(h[:1])
+        before = jnp.concatenate([h[1:], start] if reverse else [start, h[:-1]])
+        entries = (rows, before, kept, there, dy)
+        first, _, _ = jax.eval_shape(own, zero, *jax.tree.map(lambda leaf: leaf[0], entries))
+        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+        (dparams, _), dx = jax.lax.scan(retreat, (none, zero), entries, reverse=not reverse)
+        return _narrowed(h.dtype, dparams), dx
+
+    def backward(params, residuals, dy):
+        dparams, dx = suited(residuals[0], after_the_loop, in_the_loop)(params, residuals, dy)
+        return dparams, swapped(dx)
 
     def per_example(params, residuals, dy):
         each = partial(jnp.einsum, "tni,tnk->nik")
