@@ -116,7 +116,7 @@ def test_recurrences_against_a_loop(x64, name, reverse, where):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("where", [None, GAPS], ids=["all", "gaps"])
 def test_products_within_the_loop(x64, name, reverse, where, monkeypatch):
-    """As a CPU makes them where those of all times at once would be a very large array."""
+    """As a CPU makes them where there are many examples."""
     x, layer = numbers(0, 4, 5, 2), RECURRENCES[name][0](3, reverse=reverse)
     x = x if where is None else Padded(x, where)
     params, state = made(layer, x)
@@ -131,7 +131,7 @@ def test_products_within_the_loop(x64, name, reverse, where, monkeypatch):
         return y, vjp(dy)
 
     at_once = quick_jit(by_hand)(params, x)
-    monkeypatch.setattr(recurrence, "rows_at_a_time", lambda width: 0)
+    monkeypatch.setattr(recurrence, "MANY", 1)
     for one in (by_hand, by_autodiff):
         program = quick_jit(lambda *args, one=one: one(*args))
         assert "cpu_only" in program.lower(params, x).as_text(debug_info=True)
