@@ -51,7 +51,7 @@ def looped(kind, x, dy, window, strides, padding, counted):
 def take_forms_of(platform, patch):
     """Let the pools take the forms for a platform. Those outside of `jit` are traced anew."""
     patch.setattr(pooling, "by_platform", lambda *args, default, **forms: forms.get(platform, default)(*args))
-    for name in ("_largest", "_sums", "_to_largest", "_to_all"):
+    for name in ("_applied", "_largest", "_sums", "_to_largest", "_to_all"):
         patch.setattr(pooling, name, getattr(pooling, name).__wrapped__)
 
 

@@ -91,8 +91,7 @@ def max_pool(
 
     def apply(x, *, key, train):
         del key, train
-        w = fit(x)
-        return valued_by(partial(_maxima, w=w), lambda x: _largest(x, w)[0])(x)
+        return _applied(x, fit(x))
 
     return parameterless(forward, backward, apply=apply)
 
@@ -263,18 +262,29 @@ def _maxima(x, w: Window):
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
+def _applied(x, w: Window):
+    """The same, but for autodiff, which sees `_largest`."""
+    maxima = partial(_maxima, w=w)
+    return by_platform(x, tpu=maxima, default=valued_by(maxima, lambda x: _largest_of_taps(x, w)[0]))
+
+
+@partial(jax.jit, static_argnames="w", inline=True)
 def _largest(x, w: Window):
     """The largest number of each window, and its index within the window in row-major order, or zeros on a TPU."""
-    dtype = np.min_scalar_type(-math.prod(w.window))
 
     def windowed(x):
         y = _maxima(x, w)
-        return y, jnp.zeros(y.shape, dtype)
+        return y, jnp.zeros(y.shape, _index_dtype(w))
 
-    return by_platform(x, tpu=windowed, default=partial(_largest_of_taps, w=w, dtype=dtype))
+    return by_platform(x, tpu=windowed, default=partial(_largest_of_taps, w=w))
 
 
-def _largest_of_taps(x, w, dtype):
+def _index_dtype(w):
+    return np.min_scalar_type(-math.prod(w.window))
+
+
+def _largest_of_taps(x, w):
+    dtype = _index_dtype(w)
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), _around(w.padding))
     (_, y), *others = taps(padded, w)
     index, first = jnp.zeros(y.shape, dtype), _first_in_image(w)
