@@ -324,13 +324,14 @@ def test_a_padded_sequence_is_the_sequence_alone(x64, layer):
 @pytest.mark.parametrize(
     "layer", [layers.lstm(2), layers.scan(layers.gru_cell(2)), layers.serial(layers.mean_over())], ids=str
 )
-def test_no_time(layer):
-    params, state = layer.init(jax.random.key(0), jnp.ones((3, 4, 2)))
-    y, _, residuals = layer.forward(params, state, jnp.ones((3, 0, 2)))
-    assert y.shape in ((3, 0, 2), (3, 2))
+@pytest.mark.parametrize("examples", [3, recurrence.MANY])
+def test_no_time(layer, examples):
+    params, state = layer.init(jax.random.key(0), jnp.ones((examples, 4, 2)))
+    y, _, residuals = layer.forward(params, state, jnp.ones((examples, 0, 2)))
+    assert y.shape in ((examples, 0, 2), (examples, 2))
     dparams, dx = layer.backward(params, residuals, y)
     assert trees.global_norm((y, dparams)) == 0
-    assert dx.shape == (3, 0, 2)
+    assert dx.shape == (examples, 0, 2)
 
 
 # One vector of each sequence

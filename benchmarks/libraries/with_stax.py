@@ -22,9 +22,7 @@ def columns(workload):
         case Training():
             ways = {"jit, donated": partial(donated, workload, pure_step)}
             return ways | scanned_by_hand(workload, pure_step)
-        case Inference() if not any(
-            isinstance(use.layer, n.BatchNorm) for use in n.uses(workload.network, workload.shape)
-        ):
+        case Inference() if not has_batch_norm(workload):  # that of stax keeps no statistics
             return {"jit": partial(prediction, workload)}
         case Update():
             return {"optax, jit, donated": partial(updates, workload)}

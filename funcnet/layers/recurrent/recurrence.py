@@ -133,7 +133,9 @@ def layer_of(step: Step, features: int, leaves: Callable[[int], Any], reverse: b
         return closed(zeroed(where, swapped(h)), where), state, (rows, h, kept, there)
 
     def suited(rows, default, cpu):
-        return default if rows.shape[1] < MANY else partial(by_platform, cpu=cpu, default=default)
+        examples = rows.shape[1]  # of an exported program it may be a symbol
+        many = isinstance(examples, int) and examples >= MANY
+        return partial(by_platform, cpu=cpu, default=default) if many else default
 
     def before_step(params, dafter, kept, there, dh):
         """∂L/∂ of the states before one step, of x W + b, and of h U."""
@@ -187,8 +189,9 @@ def layer_of(step: Step, features: int, leaves: Callable[[int], Any], reverse: b
         start = jnp.zeros_like(h[:1])
         before = jnp.concatenate([h[1:], start] if reverse else [start, h[:-1]])
         entries = (rows, before, kept, there, dy)
-        first, _, _ = jax.eval_shape(own, zero, *jax.tree.map(lambda leaf: leaf[0], entries))
-        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+        entry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), entries)
+        sums, _, _ = jax.eval_shape(own, zero, *entry)
+        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
         (dparams, _), dx = jax.lax.scan(retreat, (none, zero), entries, reverse=not reverse)
         return _narrowed(h.dtype, dparams), dx
 
