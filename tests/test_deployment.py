@@ -70,6 +70,20 @@ def test_the_output_is_that_of_apply(name):
         np.testing.assert_array_equal(exported.call(x), apply(params, state, x)[0], strict=True)
 
 
+POOLS = [layers.max_pool(2), layers.global_max_pool(), layers.global_avg_pool(), layers.flatten()]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_what_follows_a_norm_rounds_as_in_apply(pool):
+    """XLA may give all of it to YNNPACK, and then constants round otherwise than arguments."""
+    before = (layers.conv(8, 3, use_bias=False), layers.batch_norm(), layers.relu())
+    model = layers.serial(*before, pool, layers.flatten(), layers.dense(32))
+    params, state = started(model, 8, 8, 1)
+    x = rows(20, 8, 8, 1)
+    exported = export.deserialize(bytearray(export_model(model, params, state, x)))
+    np.testing.assert_array_equal(exported.call(x), jax.jit(model.apply)(params, state, x)[0])
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_layer_is_exported_for_any_batch_size(name):
     case = ARRAYS[name]

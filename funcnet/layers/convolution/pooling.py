@@ -200,21 +200,13 @@ def global_max_pool() -> Layer:
         y = jnp.take_along_axis(pixels, index[:, None], 1, mode="promise_in_bounds")[:, 0]
         return y, (index, keep_shape(x))
 
-    def apply(x, *, key, train):
-        check_sizes(x)
-
-        def read_at_index(x):
-            return forward(x, key=key, train=train)[0]
-
-        return valued_by(lambda x: jnp.max(x, tuple(range(1, x.ndim - 1))), read_at_index)(x)
-
     def backward(residuals, dy):
         index, shape = residuals
         x = kept_shape(shape)
         at = np.arange(math.prod(x.shape[1:-1]), dtype=np.int32)[:, None]
         return jnp.where(index[:, None] == at, dy[:, None], 0).reshape(x.shape)
 
-    return parameterless(forward, backward, apply=apply)
+    return parameterless(forward, backward)
 
 
 # Shapes.
@@ -264,8 +256,16 @@ def _maxima(x, w: Window):
 @partial(jax.jit, static_argnames="w", inline=True)
 def _applied(x, w: Window):
     """The same, but for autodiff, which sees `_largest`."""
-    maxima = partial(_maxima, w=w)
-    return by_platform(x, tpu=maxima, default=valued_by(maxima, lambda x: _largest_of_taps(x, w)[0]))
+
+    def selected(y):
+        # XLA would give the maxima and what is before and behind them to YNNPACK as one, which does not take
+        # selections. With the constants of an exported program that rounds otherwise than with arguments.
+        return jnp.where(jnp.isnan(y), jnp.nan, y)
+
+    def maxima(x):
+        return by_platform(_maxima(x, w), cpu=selected, default=lambda y: y)
+
+    return valued_by(maxima, lambda x: _largest(x, w)[0])(x)
 
 
 @partial(jax.jit, static_argnames="w", inline=True)
