@@ -1,12 +1,15 @@
 """Seconds to the first step of training, against depth, beside the other libraries on JAX.
 
-    python -m benchmarks.compiling
+    python -m benchmarks.compiling [MODEL…]
 
 Each number is that of a new process without compiled programs, from the plain description of a network to the end of
-its first step: building, tracing, compiling and one run. What the process imports is not in it.
+its first step: building, tracing, compiling and one run. What the process imports is not in it. A process that needs
+more than 16 GiB of memory is ended.
 """
 
 import os
+import resource
+import sys
 
 from benchmarks import network as n
 from benchmarks import report
@@ -15,6 +18,7 @@ from benchmarks.workload import Training
 from benchmarks.workloads.resnet_20 import block
 
 DEPTHS = (2, 16, 64)
+MEMORY = 16 * 2**30
 WAYS = {
     "funcnet": ("fit, backprop", "step, backprop", "step, autodiff"),
     "stax": ("jit, donated",),
@@ -43,20 +47,25 @@ def model(name: str, depth: int) -> Training:
     return Training(f"{depth} {name}", (*before, *depth * part, *after), shape, batch=8, optimizer="adam", steps=1)
 
 
-def seconds(library: str, way: str, workload: Training) -> float:
-    """Those of one new process."""
+def first_step(library: str, way: str, workload: Training) -> str:
+    """How long it takes in a new process."""
     worker = Worker(library)
-    taken = worker.first_step(workload, way)
-    worker.stop()
-    return taken
+    try:
+        return f"{worker.first_step(workload, way):.1f} s"
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return "ended"
+    finally:
+        worker.stop()
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # the new processes inherit it
     here = [name for name in installed() if name in WAYS]
-    for name in MODELS:
+    for name in names:
         rows = [
-            [library, way, *(f"{seconds(library, way, model(name, depth)):.1f} s" for depth in DEPTHS)]
+            [library, way, *(first_step(library, way, model(name, depth)) for depth in DEPTHS)]
             for library in here
             for way in WAYS[library]
         ]
@@ -64,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(MODELS))

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,7 +74,8 @@ class Worker:
         return self._ask("source")
 
     def stop(self) -> None:
-        self._pipe.send(("stop",))
+        with suppress(BrokenPipeError):  # it has ended already
+            self._pipe.send(("stop",))
         self._process.join()
 
     def _ask(self, what, *arguments):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
+from funcnet.data.room import Room
 
 MODEL = fn.layers.dense(3)
 LOSS = fn.losses.softmax_cross_entropy
@@ -69,6 +70,42 @@ def test_a_buffer_may_be_filled_again(source, report_steps):
     want = kernel(BATCHES, report_steps=report_steps)
     np.testing.assert_array_equal(kernel(source(), report_steps=report_steps), want)
     assert not np.allclose(want, kernel(8 * [BATCHES[-1]], report_steps=report_steps), atol=1e-3)
+
+
+def test_the_batches_of_a_chunk_are_copied_once():
+    room = Room(4)
+    owned = [room.own(batch) for batch in BATCHES[:3]]
+    stacked = room.stacked(owned)
+    for whole, parts, given in zip(stacked, zip(*owned, strict=True), zip(*BATCHES[:3], strict=True), strict=True):
+        assert len(whole) == 4
+        np.testing.assert_array_equal(whole[:3], np.stack(given))
+        assert all(np.shares_memory(part, whole) for part in parts)
+        assert whole.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [np.ones((2, 4), np.float32), np.ones((2, 4), np.float32)],
+        [np.ones((3, 4), np.float64), np.ones((3, 4), np.float64)],
+        [jnp.ones((3, 4))],
+        [np.ma.masked_array(np.ones((3, 4), np.float32))],
+    ],
+    ids=["another shape", "another dtype", "jax", "with a mask"],
+)
+def test_batches_of_other_kinds_are_put_side_by_side(others):
+    room = Room(4)
+    first = room.own(np.zeros((3, 4), np.float32))
+    batches = list(map(np.asarray, map(room.own, others)))
+    np.testing.assert_array_equal(room.stacked(batches)[: len(batches)], np.stack(list(map(np.asarray, others))))
+    assert not any(np.shares_memory(batch, other) for batch, other in zip(batches, others, strict=True))
+    assert first.sum() == 0
+
+
+def test_a_full_room_takes_no_more():
+    room = Room(1)
+    first, second = room.own(np.zeros(3)), room.own(np.ones(3))
+    assert (first.tolist(), second.tolist()) == ([0, 0, 0], [1, 1, 1])
 
 
 def test_prefetched_items_of_other_kinds_stay_the_same():

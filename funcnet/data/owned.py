@@ -4,6 +4,7 @@ A view of a NumPy array changes when its owner writes to it, and so does an arra
 does on a CPU where the memory is aligned. So whatever is held longer than a call is copied first.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -34,10 +35,11 @@ def own_arrays(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
-def own_batch(batch: Any) -> Any:
+def own_batch(batch: Any, copied: Callable[[np.ndarray], np.ndarray] = lambda array: array.copy()) -> Any:
     """A batch of an iterable with copies of everything that is an array or can become one.
 
-    Those of jax are copied too: an iterable may refill a buffer of NumPy and give it out by `jnp.asarray`.
+    Those of jax are copied too: an iterable may refill a buffer of NumPy and give it out by `jnp.asarray`. What is or
+    becomes an array of NumPy goes through `copied`.
 
     >>> buffer = np.zeros(2)
     >>> x, names = own_batch((buffer, ["a", "b"]))
@@ -45,13 +47,13 @@ def own_batch(batch: Any) -> Any:
     >>> x.tolist(), names
     ([0.0, 0.0], ['a', 'b'])
     """
-    return jax.block_until_ready(jax.tree.map(_own, batch))  # the buffer may change as soon as this returns
+    return jax.tree.map(lambda leaf: _own(leaf, copied), batch)
 
 
-def _own(leaf):
+def _own(leaf, copied):
     if isinstance(leaf, jax.Array):
-        return leaf.copy()
+        return leaf.copy().block_until_ready()  # the buffer may change as soon as this returns
     if hasattr(leaf, "__array__"):
         with suppress(TypeError, RuntimeError):  # of a tensor that cannot become an array, which a check will refuse
-            return as_numpy(leaf).copy()
+            return copied(as_numpy(leaf))
     return leaf

@@ -35,15 +35,21 @@ def has_position(what: Any) -> bool:
 class Pass:
     """An iterator over a pass of `batches`, an iterable or a function that gives one, from `position` on.
 
-    Batches and positions are copied as they come, because `batches` may fill one buffer again and again.
+    Batches and positions are copied as they come, because `batches` may fill one buffer again and again. `own` copies a
+    batch.
     """
 
-    def __init__(self, batches: Iterable[Any] | Callable[[], Any], position: Any = None):
+    def __init__(
+        self,
+        batches: Iterable[Any] | Callable[[], Any],
+        position: Any = None,
+        own: Callable[[Any], Any] = own_batch,
+    ):
         if not isinstance(batches, Iterable):
             batches = batches()
             if not isinstance(batches, Iterable):
                 raise DataError(f"expected the function to give an iterator of batches, got {describe(batches)}.")
-        self._iterator = iter(batches)
+        self._iterator, self._own = iter(batches), own
         self._keeper: Any = next((what for what in (self._iterator, batches) if has_position(what)), None)
         if position is not None:
             if self._keeper is None:
@@ -57,7 +63,7 @@ class Pass:
         return self
 
     def __next__(self) -> Any:
-        return own_batch(next(self._iterator))
+        return self._own(next(self._iterator))
 
     @property
     def has_position(self) -> bool:

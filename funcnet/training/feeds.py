@@ -19,6 +19,7 @@ from funcnet.data.batching import count_steps, epoch_order
 from funcnet.data.checks import count_rows, unpacked
 from funcnet.data.owned import own_arrays
 from funcnet.data.passes import Pass
+from funcnet.data.room import Room
 from funcnet.errors import ConfigError, DataError
 from funcnet.made import leading, within
 from funcnet.training.loop import Chunk
@@ -101,13 +102,12 @@ class ArrayFeed:
 
 
 class IteratorFeed:
-    """Batches of an iterable, stacked on the host, eight at a time. Each pass is an epoch.
+    """Batches of an iterable, side by side on the host, eight at a time. Each pass is an epoch.
 
     If the iterable can be resumed, each chunk has the position after it. Batches of two lengths are two programs: the
     last batch of a pass may be smaller, and a resumed run may begin with it.
     """
 
-    most_steps = 8
     steps = None  #: the end of an iterable is not known in advance
     masked = False  #: a batch brings its own `where`
 
@@ -122,6 +122,7 @@ class IteratorFeed:
         cursor: Any,
     ):
         self.batches, self.epochs, self.report_steps = batches, epochs, report_steps
+        self.most_steps = min(8, report_steps or 8)
         self.checked, self.check_rows = checked, check_rows
         self.done, position = _read_cursor(cursor)
         if self.done >= epochs:
@@ -132,6 +133,7 @@ class IteratorFeed:
         if self.first is None:
             raise DataError("expected at least one batch, got an iterable without any.")
         self.example: Any = None
+        self.kinds: list[Any] = []  #: those that were found right
         self.lengths: list[int] = []
         with self._place(0, self.done + 1):
             self.data = self._checked(self.first)
@@ -149,55 +151,73 @@ class IteratorFeed:
         """The rows of an iterable have no numbers."""
 
     def chunks(self, step, pace, check) -> Iterator[Chunk]:
-        """Chunks of at most eight batches of one length, none across a report or the end of a pass."""
+        """Chunks of at most eight batches of one length, none across a report or the end of a pass.
+
+        Whether a pass has ended is known when the next batch has been asked for. That batch is in a new room.
+        """
         del pace
         for epoch in range(self.done + 1, self.epochs + 1):
-            group, before = [], None
-            for number, (batch, last, cursor) in enumerate(self._pass(epoch)):
+            following, number = self._first_batch(epoch), 0
+            group, room, cursor = [], self.room, None
+            while following is not None:
                 with leading("fit"), self._place(number, epoch):
-                    batch = self._checked(batch, check)
-                if group and shapes(batch) != shapes(group[0]):
-                    yield self._stacked(group, epoch, False, before)
+                    batch = self._checked(following, check)
+                if group and _kind(batch) != _kind(group[0]):
+                    yield self._chunk(room, group, epoch, False, cursor)
                     step += len(group)
-                    group = []
+                    group, room = [], self.room
                 group.append(batch)
-                before = cursor
-                reports = last if self.report_steps is None else (step + len(group)) % self.report_steps == 0
-                reports = reports or (last and epoch == self.epochs)
-                if len(group) == self.most_steps or reports or last:
-                    yield self._stacked(group, epoch, reports, cursor)
+                reports = self.report_steps is not None and (step + len(group)) % self.report_steps == 0
+                full = reports or len(group) == self.most_steps
+                if full:
+                    self.room = Room(self.most_steps)
+                position = self.source.position()
+                following, number = next(self.source, None), number + 1
+                last = following is None
+                cursor = self._cursor(epoch, position, last)
+                if full or last:
+                    reports = reports or (last and (self.report_steps is None or epoch == self.epochs))
+                    yield self._chunk(room, group, epoch, reports, cursor)
                     step += len(group)
-                    group = []
+                    group, room = [], self.room
 
     def _place(self, number, epoch):
         """Errors say which batch it is, counted from 0."""
         return within(f"batch {number}{' after the cursor' if self.resumed else ''} of pass {epoch}:")
 
-    def _start_pass(self, position=None):
-        self.source, self.resumed = Pass(self.batches, position), position is not None
-        self.first = next(self.source, None)
-
-    def _pass(self, epoch):
-        """`(batch, whether it is the last, cursor after it)`, one batch read ahead."""
+    def _first_batch(self, epoch):
         if epoch > self.done + 1:
             self._start_pass()
         if self.first is None:
             fix = "give what can be iterated again, such as a list, or a function that makes the iterator"
             passes = f"{self.epochs} passes over the batches, but they ended before pass {epoch}"
             raise DataError(f"fit: expected {passes}; {fix}.")
-        batch, position = self.first, self.source.position()
-        for following in self.source:
-            yield batch, False, self._cursor(epoch - 1, position)
-            batch, position = following, self.source.position()
-        anew = not isinstance(self.batches, Iterable)  # what a function gives next begins at its own start
-        yield batch, True, self._cursor(epoch, None if anew else position)
+        return self.first
 
-    def _cursor(self, epoch, position):
-        return {"epoch": epoch, "position": position} if self.source.has_position else None
+    def _start_pass(self, position=None):
+        self.room = Room(self.most_steps)
+        self.source = Pass(self.batches, position, lambda batch: self.room.own(batch))
+        self.resumed = position is not None
+        self.first = next(self.source, None)
+
+    def _cursor(self, epoch, position, last):
+        if not self.source.has_position:
+            return None
+        if last and not isinstance(self.batches, Iterable):  # what a function gives next begins at its own start
+            position = None
+        return {"epoch": epoch if last else epoch - 1, "position": position}
 
     def _checked(self, batch, check=None):
         """The batch as NumPy arrays. Its shapes and dtypes must be those of the first batch, but for the rows."""
         batch = self.checked(unpacked("each batch", batch))
+        if (kind := _kind(batch)) not in self.kinds:
+            self._check_kind(batch)
+            self.kinds.append(kind)
+        if check is not None:
+            check(batch)
+        return jax.tree.map(np.asarray, batch)
+
+    def _check_kind(self, batch):
         found, rows = shapes(batch), count_rows(batch, graphs=True)
         if self.example is None:
             self.example = found
@@ -211,14 +231,16 @@ class IteratorFeed:
         if _different(_resized(self.example, self.lengths[0], rows), found):
             different = _different(self.example, found)
             raise DataError(f"expected all batches of the shapes and dtypes of the first one, {different}; {_PAD}.")
-        if check is not None:
-            check(batch)
-        return jax.tree.map(np.asarray, batch)
 
-    def _stacked(self, group, epoch, reports, cursor):
-        filled = group + group[:1] * (self.most_steps - len(group))  # one shape, one program; the filling is not read
-        data = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
+    def _chunk(self, room, group, epoch, reports, cursor):
+        data = room.stacked(group)  # as long as the room: one shape, one program
         return Chunk(data, None, None, self.batch_size, len(group), epoch, reports, cursor)
+
+
+def _kind(batch):
+    """The structure of a batch, and the shapes and dtypes of its arrays."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def _resized(example, rows, to):
