@@ -52,7 +52,7 @@ def table():
     rows = {}
 
     def add(layer, module, shape, places=None, train=False):
-        rows[f"{layer.name} {shape}{' training' if train else ''}"] = (layer, module, shape, places or {}, train)
+        rows[f"{layer} {shape}{' training' if train else ''}"] = (layer, module, shape, places or {}, train)
 
     conv = {1: NN.Conv1d, 2: NN.Conv2d, 3: NN.Conv3d}
     size = {1: (9,), 2: (7, 8), 3: (5, 4, 6)}
