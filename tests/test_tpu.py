@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,68 +105,75 @@ def test_the_loop_of_fit_makes_no_copy_of_images(chips, monkeypatch):
     assert memory.temp_size_in_bytes < 0.6 * images.nbytes
 
 
-# The hand-derived step beside that of autodiff. Where it needs more, the reason is one of these.
+# The hand-derived step beside that of autodiff.
 
-TINY = "a fusion takes 1850 cycles at least, and the program by hand has one more; at 4096 × 256 it is within 3 %"
+
+class Most(NamedTuple):
+    """What a hand-derived step may need, in that of autodiff, and why it is more."""
+
+    why: str = ""
+    bytes: float = 1.02
+    memory: float = 1.02
+    cycles: float = 1.02
+
+
+FUSION = "a fusion takes 1850 cycles at least, and there is one more, in a loop in each round"
+SPLIT = "XLA ends a fusion elsewhere, which costs no cycles"
 WORKLOAD = "at these sizes alone; as a workload of docs/benchmarks.md it needs less"
 PRECISE = "half precision is summed in float32, where autodiff rounds each sum"
 WEIGHTS = "the weights of attention are an array of their own, which autodiff's program computes within its products"
 RESULT = "one tile of 512 bytes more among the results"
-WIDE = "in half precision an array in float32 lies in memory, which autodiff keeps on the chip; not mended yet"
-OPEN = "not mended yet"
-#: The most that a row needs today, in that of autodiff, and the reason.
+WIDE = "an array of half precision lies in memory, which autodiff keeps on the chip; it costs no cycles"
+#: What these rows need today. All others are within the defaults.
 MORE = {
-    "position_embedding": (1.17, TINY),
-    "residual_shortcut": (1.06, TINY),
-    "gated": (1.25, TINY),
-    "scan": (1.04, TINY),
-    "scan_random": (1.25, OPEN),
-    "gru_reverse": (1.03, TINY),
-    "last": (1.24, TINY),
-    "last_padded": (1.07, OPEN),
-    "lenet": (1.12, WORKLOAD),
-    "vgg_plain": (1.06, OPEN),
-    "embedding": (1.2, PRECISE),
-    "embedding_padded": (1.38, PRECISE),
-    "attention": (1.44, WEIGHTS),
-    "attention_causal": (1.23, WEIGHTS),
-    "attention_grouped": (2.0, WEIGHTS),
-    "transformer_block": (1.07, WEIGHTS),
-    "transformer_block_post": (1.05, WEIGHTS),
-    "attention_cross": (1.04, WEIGHTS),
-    "attention_padded": (1.15, WEIGHTS),
-    "gpt": (1.06, WEIGHTS),
-    "container": (1.05, OPEN),
-    "group_norm": (1.04, OPEN),
-    "instance_norm": (1.05, OPEN),
-    "repeat": (1.11, OPEN),
-    "repeat_state": (1.1, OPEN),
-    "repeat_tree": (1.05, OPEN),
-    "scan_state": (1.13, OPEN),
-    "residual_padded": (1.06, RESULT),
-    "multiclass_hinge_sequences": (1.05, OPEN),
-    "multiclass_hinge_crammer_singer": (11.5, WIDE),
-    "ctc_last_blank": (29.0, WIDE),
+    "position_embedding": Most(FUSION, bytes=1.09, cycles=1.17),
+    "gated": Most(FUSION, cycles=1.25),
+    "scan": Most(FUSION, cycles=1.04),
+    "scan_state": Most(FUSION, cycles=1.13),
+    "last": Most(FUSION, cycles=1.24),
+    "last_padded": Most(FUSION, cycles=1.07),
+    "repeat": Most(FUSION, bytes=1.07, cycles=1.11),
+    "repeat_state": Most(FUSION, bytes=1.05, cycles=1.1),
+    "repeat_tree": Most(FUSION, bytes=1.03, cycles=1.05),
+    "residual_shortcut": Most(SPLIT, bytes=1.06),
+    "scan_random": Most(SPLIT, bytes=1.25),
+    "vgg_plain": Most(SPLIT, bytes=1.06),
+    "container": Most(SPLIT, bytes=1.05),
+    "multiclass_hinge_sequences": Most(SPLIT, bytes=1.05),
+    "lenet": Most(WORKLOAD, bytes=1.03, cycles=1.12),
+    "embedding": Most(PRECISE, bytes=1.08, cycles=1.2),
+    "embedding_padded": Most(PRECISE, bytes=1.1, cycles=1.38),
+    "attention": Most(WEIGHTS, bytes=1.44, cycles=1.18),
+    "attention_causal": Most(WEIGHTS, cycles=1.23),
+    "attention_grouped": Most(WEIGHTS, bytes=2.0),
+    "attention_cross": Most(WEIGHTS, bytes=1.04),
+    "attention_padded": Most(WEIGHTS, cycles=1.15),
+    "transformer_block": Most(WEIGHTS, cycles=1.07),
+    "transformer_block_post": Most(WEIGHTS, cycles=1.05),
+    "gpt": Most(WEIGHTS, cycles=1.06),
+    "residual_padded": Most(RESULT, memory=1.06),
+    "multiclass_hinge_crammer_singer": Most(WIDE, bytes=1.05, memory=11.5),
+    "ctc_last_blank": Most(WIDE, memory=29.0),
 }
 
 
-def most(name):
-    return MORE[name][0] if name in MORE else 1.02
+def check_within(name, steps):
+    by_hand, by_autodiff = steps
+    _, *most = MORE.get(name, Most())
+    assert all(need <= limit for need, limit in zip(by_hand.over(by_autodiff), most, strict=True)), (steps, most)
 
 
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ROWS)
 def test_the_step_by_hand_needs_no_more(name, dtype):
     """Bytes, memory and cycles."""
-    by_hand, by_autodiff = chips_of.of_layer(name, dtype)
-    assert max(by_hand.over(by_autodiff)) <= most(name)
+    check_within(name, chips_of.of_layer(name, dtype))
 
 
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_by_hand_needs_no_more(name, dtype):
-    by_hand, by_autodiff = chips_of.of_loss(name, dtype)
-    assert max(by_hand.over(by_autodiff)) <= most(name)
+    check_within(name, chips_of.of_loss(name, dtype))
 
 
 @pytest.mark.parametrize("dtype", chips_of.DTYPES, ids=["float32", "bfloat16"])

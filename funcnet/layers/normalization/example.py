@@ -249,7 +249,10 @@ def _norm(
         """P = Σ g and Q = Σ g x̂ over the places of each row and channel."""
         x, mean, r = residuals
         g = view(dy, x)
-        return _sums(g), _sums(g * deviations(x, mean)) * r
+        p, q = _sums(g), _sums(g * deviations(x, mean)) * r
+        if view_of(x)[1] > 1:  # or XLA would sum g over places and rows at once for db, in another pass over x and g
+            p = jax.lax.optimization_barrier(p)
+        return p, q
 
     def by_example(x, rows):
         """(rows, 1, groups, width) -> (batch, rows of an example, channels)"""
