@@ -110,5 +110,5 @@ def figure(results: Sequence[Result], path: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("time of a step over that of the first way (less is faster; dashed: the limit)", fontsize=8)
     drawn = BytesIO()
-    picture.savefig(drawn, dpi=80)
-    Image.open(drawn).quantize(32).save(path)  # which makes the file smaller
+    picture.savefig(drawn, dpi=72)
+    Image.open(drawn).quantize(32).save(path, optimize=True)  # which makes the file smaller
