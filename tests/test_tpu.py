@@ -123,7 +123,7 @@ WORKLOAD = "at these sizes alone; as a workload of docs/benchmarks.md it needs l
 PRECISE = "half precision is summed in float32, where autodiff rounds each sum"
 WEIGHTS = "the weights of attention are an array of their own, which autodiff's program computes within its products"
 RESULT = "one tile of 512 bytes more among the results"
-WIDE = "an array of half precision lies in memory, which autodiff keeps on the chip; it costs no cycles"
+WIDE = "in half precision an array in float32 lies in memory, which autodiff keeps on the chip; it costs no cycles"
 #: What these rows need today. All others are within the defaults.
 MORE = {
     "position_embedding": Most(FUSION, bytes=1.09, cycles=1.17),
